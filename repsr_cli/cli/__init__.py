@@ -1,0 +1,1 @@
+"""Floor 5: Typer and Rich. Parse, call a pipeline, show progress, turn errors into exit codes."""

@@ -1,0 +1,73 @@
+"""Every failure a user can cause, with its exit code. Floor 0: imports nothing from the house.
+
+A message reads *subject: what happened. What to do.* Code 1 is reserved for bugs (full traceback), so no class here
+carries it. Third-party exceptions are translated once, on the floor that called the library, with ``raise ... from``.
+"""
+
+from __future__ import annotations
+
+
+class RepsrError(Exception):
+    """A failure with a message for the user and an exit code.
+
+    Args:
+        subject: what failed, usually a path or an option as the user wrote it.
+        happened: what was found, without a final full stop.
+        remedy: what the user can do, a full sentence; empty where nothing can be done.
+    """
+
+    exit_code = 1
+
+    def __init__(self, subject: object, happened: str, remedy: str = "") -> None:
+        self.subject = str(subject)
+        self.happened = happened
+        self.remedy = remedy
+        super().__init__(f"{self.subject}: {happened}." + (f" {remedy}" if remedy else ""))
+
+
+class UsageError(RepsrError):
+    """The request makes no sense or would destroy something: exit code 2."""
+
+    exit_code = 2
+
+
+class MediaError(RepsrError):
+    """A picture or a video cannot be read, decoded, encoded or written: exit code 3."""
+
+    exit_code = 3
+
+
+class CheckpointError(RepsrError):
+    """A network file is missing, damaged, of another kind, or two networks disagree: exit code 4."""
+
+    exit_code = 4
+
+
+class DeviceError(RepsrError):
+    """The device is absent, out of memory at the smallest tile, or computes wrong numbers: exit code 5."""
+
+    exit_code = 5
+
+
+class RecipeError(RepsrError):
+    """A recipe or the training data it names is unusable: exit code 6."""
+
+    exit_code = 6
+
+
+class TrainingDiverged(RepsrError):
+    """The loss stopped being a number and the last good state could not save it: exit code 7."""
+
+    exit_code = 7
+
+
+class LearningDidNotWin(RepsrError):
+    """Fine-tuning did not beat the general network on what was held out, so nothing was written: exit code 8."""
+
+    exit_code = 8
+
+
+class Interrupted(RepsrError):
+    """The user stopped the work (Ctrl-C); the message says how to go on: exit code 130."""
+
+    exit_code = 130

@@ -1,0 +1,115 @@
+"""The network that ships: plain 3x3 convolutions, PReLU, pixel shuffle, nearest skip. Floor 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a network is, independent of its weights.
+
+    Attributes:
+        scale: enlargement factor, 1 and up (1 is a restorer of the same layout).
+        channels: feature channels C.
+        blocks: body convolutions M, so that the network has M + 2 convolutions.
+        colors: image channels in and out, 3 for RGB or 1 for luma.
+    """
+
+    scale: int
+    channels: int
+    blocks: int
+    colors: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "channels", "blocks", "colors"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < (0 if name == "blocks" else 1):
+                raise ValueError(f"Spec.{name} must be a positive integer, not {value!r}")
+
+    @property
+    def reach(self) -> int:
+        """Receptive radius in LR pixels: one per stacked 3x3 convolution."""
+        return self.blocks + 2
+
+    @property
+    def name(self) -> str:
+        """The field's name for this size, e.g. ``M4C16``."""
+        return f"M{self.blocks}C{self.channels}"
+
+    @property
+    def macs_per_pixel(self) -> int:
+        """Multiply-accumulates per LR pixel in the convolutions."""
+        c, out = self.channels, self.colors * self.scale**2
+        return 9 * (self.colors * c + self.blocks * c * c + c * out)
+
+
+def enlarge(features: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """Turn the tail's output into pixels and add the nearest-neighbour skip.
+
+    Args:
+        features: (N, colors * scale**2, H, W).
+        lr: the network's input, (N, colors, H, W).
+        scale: enlargement factor.
+
+    Returns:
+        (N, colors, H * scale, W * scale), not clamped.
+    """
+    # A nearest skip before the shuffle is the input repeated scale**2 times per channel: no second full-size image.
+    return F.pixel_shuffle(features + lr.repeat_interleave(scale * scale, dim=1), scale)
+
+
+class PlainSR(nn.Module):
+    """A VGG-style network in the SRVGGNetCompact layout.
+
+    ``body`` alternates 3x3 convolution (zero padding 1, with bias) and per-channel PReLU and ends in a convolution to
+    ``colors * scale**2`` channels: ``body.0.weight``, ``body.1.weight`` and so on, the keys that every tool reading
+    "Compact" models expects.
+
+    Args:
+        spec: the size of the network.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        c = spec.channels
+        layers: list[nn.Module] = [nn.Conv2d(spec.colors, c, 3, padding=1), nn.PReLU(c)]
+        for _ in range(spec.blocks):
+            layers += [nn.Conv2d(c, c, 3, padding=1), nn.PReLU(c)]
+        layers.append(nn.Conv2d(c, spec.colors * spec.scale**2, 3, padding=1))
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Enlarge.
+
+        Args:
+            lr: (N, colors, H, W), floating point, RGB in [0, 1].
+
+        Returns:
+            sr: (N, colors, H * scale, W * scale), same type and device, not clamped.
+        """
+        return enlarge(self.body(lr), lr, self.spec.scale)
+
+    @property
+    def convolutions(self) -> list[nn.Conv2d]:
+        """The 3x3 convolutions, head to tail."""
+        return [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
+
+    @property
+    def activations(self) -> list[nn.PReLU]:
+        """The PReLUs, one after every convolution but the tail."""
+        return [layer for layer in self.body if isinstance(layer, nn.PReLU)]
+
+
+def identity_network(scale: int = 1, channels: int = 3) -> PlainSR:
+    """A network that returns the nearest-neighbour enlargement of its input exactly: a probe for everything around it."""
+    net = PlainSR(Spec(scale=scale, channels=channels, blocks=0))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    return net
