@@ -1,0 +1,39 @@
+"""The Typer app: ``repsr`` and its commands. Floor 5; a command imports its pipeline inside its body."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from repsr_cli import __version__
+from repsr_cli.cli.upscale_command import upscale
+
+app = typer.Typer(
+    name="repsr",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"repsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def repsr(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Upscale pictures and video; train the networks that do it, on what you have.
+
+    Start with: repsr upscale clip.mp4 -s 4
+    """
+
+
+app.command()(upscale)

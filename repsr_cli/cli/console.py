@@ -1,0 +1,208 @@
+"""stdout for machines, stderr for people, progress, errors -> exit codes. Floor 5; Rich is imported when it is used."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import typer
+
+from repsr_cli.errors import Interrupted, RepsrError
+from repsr_cli.pipelines.options import Progress, Reporter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import ProgressColumn, TaskID
+
+P = ParamSpec("P")
+
+PLAIN_LINE_SECONDS = 5.0
+
+
+def friendly(command: Callable[P, None]) -> Callable[P, None]:
+    """Let a command end on a ``RepsrError`` with one line on stderr and the error's exit code.
+
+    Anything else is a bug and keeps its traceback (exit code 1). Ctrl-C ends with 130.
+
+    Args:
+        command: a Typer command.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except RepsrError as error:
+            print_error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            print_error(Interrupted("stopped", "no unfinished file was left under its final name"))
+            raise typer.Exit(Interrupted.exit_code) from error
+
+    return wrapped
+
+
+def stderr_console() -> Console:
+    """A Rich console on stderr that prints what it is given: no markup, no highlighting, no wrapping at 80 columns."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_error(error: RepsrError) -> None:
+    """Say on stderr what failed and what to do, also under ``--quiet``."""
+    from rich.text import Text
+
+    stderr_console().print(Text.assemble(("error: ", "bold red"), str(error)))
+
+
+def print_line(line: str) -> None:
+    """Write one line to stdout, for machines, at once.
+
+    File names that the terminal's encoding cannot show are escaped, not refused.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Write one record to stdout as one line of JSON; paths become strings."""
+    print_line(json.dumps(record, ensure_ascii=False, default=str))
+
+
+class Board:
+    """Where jobs show how far they are: bars on a terminal, a line now and then elsewhere, nothing under ``--quiet``.
+
+    Use as a context manager. Methods may be called from any thread.
+
+    Args:
+        quiet: say nothing but errors.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = stderr_console()
+        self._bars: Bars | None = None
+        self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        if not self.quiet and self.console.is_terminal:
+            self._bars = self._make_bars()
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def say(self, line: str) -> None:
+        """Print one line for people, above the bars."""
+        if not self.quiet:
+            self.console.print(line)
+
+    def fail(self, error: RepsrError) -> None:
+        """Print an error among the talk, above the bars, also under ``--quiet``."""
+        from rich.text import Text
+
+        self.console.print(Text.assemble(("error: ", "bold red"), str(error)))
+
+    def reporter(self, title: str) -> Reporter:
+        """A reporter for one job.
+
+        Args:
+            title: the job's name as shown, usually the input's file name.
+        """
+        if self.quiet:
+            return Reporter()
+        return Reporter(progress=self._bar(title) if self._bars is not None else self._lines(title), say=self.say)
+
+    def _make_bars(self) -> Bars:
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}", markup=False),
+            TimeRemainingColumn(compact=True),
+        ]
+        return Bars(*columns, console=self.console, transient=True, refresh_per_second=8)
+
+    def _bar(self, title: str) -> Callable[[Progress], None]:
+        shown: TaskID | None = None
+        started = time.monotonic()
+
+        def advance(progress: Progress) -> None:
+            nonlocal shown
+            with self._lock:
+                bars = self._bars
+                if bars is None:
+                    return
+                if shown is None:
+                    shown = bars.add_task(shorten(title, 40), total=progress.total, count="")
+                count = describe(progress, time.monotonic() - started)
+                bars.update(shown, completed=progress.done, total=progress.total, count=count)
+                if progress.done == progress.total:
+                    bars.update(shown, visible=False)
+
+        return advance
+
+    def _lines(self, title: str) -> Callable[[Progress], None]:
+        started = last = time.monotonic()
+
+        def advance(progress: Progress) -> None:
+            nonlocal last
+            now = time.monotonic()
+            with self._lock:
+                if now - last < PLAIN_LINE_SECONDS:
+                    return
+                last = now
+            left = remaining(progress, now - started)
+            self.say(f"{title}: {describe(progress, now - started)}" + (f", {left} left" if left else ""))
+
+        return advance
+
+
+def describe(progress: Progress, seconds: float) -> str:
+    """How far and how fast, e.g. ``120 of 900 frames, 24.1 fps``; a clip's length may be unknown or an estimate."""
+    of = f" of {progress.total}" if progress.total else ""
+    text = f"{progress.done}{of} {progress.unit}{'' if progress.total == 1 else 's'}"
+    if progress.unit == "frame" and seconds > 0 and progress.done:
+        text += f", {progress.done / seconds:.3g} fps"
+    return text
+
+
+def remaining(progress: Progress, seconds: float) -> str:
+    """The time left at the mean speed so far, or nothing if that cannot be known."""
+    if not progress.total or not progress.done or progress.done > progress.total:
+        return ""
+    return clock(seconds / progress.done * (progress.total - progress.done))
+
+
+def clock(seconds: float) -> str:
+    """A duration as people read it: ``8.3 s``, ``4 min 10 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shorten(title: str, width: int) -> str:
+    """The title, its middle left out if it is longer than ``width`` characters."""
+    if len(title) <= width:
+        return title
+    head = (width - 1) // 2
+    return f"{title[:head]}…{title[len(title) - (width - 1 - head) :]}"

@@ -1,0 +1,334 @@
+"""What was typed -> a list of jobs, every one checked before anything is loaded or written. Floor 4.
+
+Pictures and clips meet here. Their libraries are imported when the first file of a kind is seen, so that clips work
+where OpenCV cannot be imported and pictures where PyAV is missing.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from repsr_cli.errors import MediaError, RepsrError, UsageError
+from repsr_cli.pipelines.options import UpscaleOptions
+
+Kind = Literal["picture", "clip"]
+
+# Formats that pictures and clips are written in, by extension. A source in another format gets the first of its kind
+# that loses nothing: PNG, Matroska.
+PICTURE_SUFFIXES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif"})
+CLIP_SUFFIXES = frozenset({".mkv", ".mp4", ".mov", ".webm"})
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Where targets go and what they are called.
+
+    Attributes:
+        output: ``-o``: a file, a folder, or None for "beside the input".
+        suffix: what is appended to the input's name; None for ``_x4`` and the like.
+        format: extension of the target without its dot; None for the source's own.
+        recursive: go into the subfolders of folders, and mirror them under ``output``.
+        skip_existing: leave out inputs whose target is there already.
+    """
+
+    output: Path | None = None
+    suffix: str | None = None
+    format: str | None = None
+    recursive: bool = False
+    skip_existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One input to upscale.
+
+    Attributes:
+        kind: ``picture`` or ``clip``, by content.
+        source: the input.
+        target: the file to write; it does not exist, or the user allowed replacing it.
+    """
+
+    kind: Kind
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that was not upscaled, and why."""
+
+    source: str
+    error: RepsrError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        jobs: in the order of the inputs, folders in natural order (2 before 10); all targets differ.
+        failures: inputs that cannot be done.
+        skipped: targets that exist and were asked to be skipped.
+    """
+
+    jobs: tuple[Job, ...]
+    failures: tuple[Failure, ...]
+    skipped: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file to upscale: ``folder`` is the input folder it was found in, None if it was named itself."""
+
+    path: Path
+    folder: Path | None
+
+
+def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) -> Plan:
+    """Find the files, tell pictures from clips by content, name the targets, and check all that can be checked.
+
+    Args:
+        inputs: files, folders, glob patterns, and ``@list.txt`` with one path per line, as typed.
+        options: the request.
+        naming: where targets go.
+
+    Raises:
+        UsageError: the request as a whole makes no sense: no inputs, a wrong scale, one file as target of several.
+        MediaError: there is nothing to upscale in the inputs.
+    """
+    check_options(options)
+    check_naming(options, naming)
+    found: list[_Found] = []
+    failures: list[Failure] = []
+    for text in inputs:
+        try:
+            found += find_files(text, naming)
+        except RepsrError as error:
+            failures.append(Failure(text, error))
+    found = _without_repeats(found) if naming.output else _without_results(_without_repeats(found), options, naming)
+    into = _is_folder(naming.output, several=len(found) > 1 or any(one.folder for one in found))
+    named = {one.path.resolve() for one in found if one.folder is None}
+    jobs: list[Job] = []
+    skipped: list[Path] = []
+    taken: dict[Path, Path] = {}
+    for one in found:
+        try:
+            kind = kind_of(one.path)
+            if kind is None and one.folder is not None:
+                continue
+            if kind is None:
+                raise MediaError(one.path, "neither a picture nor a clip that can be read")
+            target = _target(one, kind, into, options, naming)
+            if target.exists() and naming.skip_existing:
+                skipped.append(target)
+                continue
+            _check_target(one.path, target, kind, options.overwrite)
+            if target.resolve() in named:
+                raise UsageError(target, "is an input and would be overwritten", "Choose another name with -o.")
+            if target.resolve() in taken:
+                happened = f"would be written by {taken[target.resolve()]} as well"
+                raise UsageError(target, happened, "Upscale the two one by one, or give -f or -o.")
+        except RepsrError as error:
+            failures.append(Failure(str(one.path), error))
+            continue
+        taken[target.resolve()] = one.path
+        jobs.append(Job(kind, one.path, target))
+    if not (jobs or failures or skipped):
+        remedy = "Name pictures, clips or folders." if naming.recursive else "Add -r to look into subfolders."
+        raise MediaError(", ".join(inputs) or "upscale", "no pictures or clips there", remedy)
+    return Plan(tuple(jobs), tuple(failures), tuple(skipped))
+
+
+def check_options(options: UpscaleOptions) -> None:
+    """Refuse sizes that make no sense.
+
+    Raises:
+        UsageError: a scale below 1 or not a number, a size below 1 px, or a scale beside a size.
+    """
+    scale = options.scale
+    if scale is not None and not (math.isfinite(scale) and scale >= 1):
+        raise UsageError(f"--scale {scale:g}", "not a factor of 1 or more", "Try -s 2, -s 4 or -s 1.5.")
+    for name, size in (("--width", options.width), ("--height", options.height)):
+        if size is not None and size < 1:
+            raise UsageError(f"{name} {size}", "not a size in pixels", f"Try {name} 1920.")
+        if size is not None and scale is not None:
+            raise UsageError(f"--scale {scale:g}", f"both a factor and {name} were given", "Give one of the two.")
+
+
+def check_naming(options: UpscaleOptions, naming: Naming) -> None:
+    """Refuse names that make no sense.
+
+    Raises:
+        UsageError: an unknown format, a suffix that leads elsewhere, ``-y`` beside ``--skip-existing``.
+    """
+    if options.overwrite and naming.skip_existing:
+        raise UsageError("--skip-existing", "asks for the opposite of -y", "Give one of the two.")
+    if naming.suffix is not None and any(mark in naming.suffix for mark in "/\\\0"):
+        raise UsageError(f"--suffix {naming.suffix}", "holds a path separator", "Use -o for another folder.")
+    known = PICTURE_SUFFIXES | CLIP_SUFFIXES
+    if naming.format is not None and _dotted(naming.format) not in known:
+        names = ", ".join(sorted(suffix[1:] for suffix in known))
+        raise UsageError(f"--format {naming.format}", "not a format that can be written", f"Choose from: {names}.")
+
+
+def find_files(text: str, naming: Naming) -> list[_Found]:
+    """The files that one word of the command line stands for.
+
+    A path that exists is taken as it is, whatever characters it has; only then is it a list (``@``) or a pattern.
+
+    Raises:
+        MediaError: nothing is there.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return [_Found(file, path) for file in _walk(path, naming)]
+    if path.exists():
+        return [_Found(path, None)]
+    if text.startswith("@"):
+        return [found for line in _lines(Path(text[1:])) for found in find_files(line, naming)]
+    matches = sorted(glob.glob(text, recursive=True), key=natural_order) if glob.has_magic(text) else []
+    if not matches:
+        raise MediaError(text, "no such file", "Check the path, and quote names with spaces.")
+    return [found for match in matches for found in find_files(match, naming)]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MediaError(f"@{path}", f"not a readable list of paths ({error})") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _walk(folder: Path, naming: Naming) -> Iterator[Path]:
+    """Visible files of a folder, in natural order; what lies under the output folder is no input."""
+    output = naming.output.resolve() if naming.output is not None else None
+    for parent, folders, names in os.walk(folder):
+        here = Path(parent)
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".") and (here / name).resolve() != output),
+            key=natural_order,
+        )
+        for name in sorted(names, key=natural_order):
+            if not name.startswith("."):
+                yield here / name
+        if not naming.recursive:
+            return
+
+
+def natural_order(text: str) -> list[tuple[int, int, str]]:
+    """A sorting key by which ``2.png`` comes before ``10.png``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part]
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Whether a file is a picture or a clip, by its content; None if neither.
+
+    Raises:
+        MediaError: the file cannot be opened.
+    """
+    from repsr_cli.media.images import is_image
+
+    if not path.is_file():
+        raise MediaError(path, "not a file")
+    if is_image(path):
+        return "picture"
+    try:
+        from repsr_cli.media.video import is_video
+    except ImportError as error:
+        raise MediaError(path, "not a picture, and clips need PyAV", "Install it: pip install av") from error
+    return "clip" if is_video(path) else None
+
+
+def _without_repeats(found: Sequence[_Found]) -> list[_Found]:
+    """Every file once, where it was first named."""
+    return list({one.path.resolve(): one for one in reversed(found)}.values())[::-1]
+
+
+def _without_results(found: Sequence[_Found], options: UpscaleOptions, naming: Naming) -> list[_Found]:
+    """Without files in folders that look like this very request's results: ``a_x4.png`` where there is ``a.png``.
+
+    Otherwise running a folder twice would upscale what was upscaled.
+    """
+    suffix = default_suffix(options) if naming.suffix is None else naming.suffix
+    stems = {(one.path.parent, one.path.stem) for one in found}
+
+    def is_result(one: _Found) -> bool:
+        stem = one.path.stem
+        return bool(suffix) and stem.endswith(suffix) and (one.path.parent, stem.removesuffix(suffix)) in stems
+
+    return [one for one in found if one.folder is None or not is_result(one)]
+
+
+def _is_folder(output: Path | None, several: bool) -> bool:
+    """Whether ``-o`` names a folder: it is one already, has no extension, or is to hold several targets.
+
+    Raises:
+        UsageError: ``-o`` is a file, but there are several inputs.
+    """
+    if output is None:
+        return False
+    if several and output.is_file():
+        raise UsageError(output, "is one file, but there are several inputs", "Give a folder with -o.")
+    return several or output.is_dir() or not output.suffix
+
+
+def default_suffix(options: UpscaleOptions) -> str:
+    """What a target's name gets for its size: ``_x4``, ``_1920w``, ``_1080h`` or ``_1920x1080``."""
+    if options.width and options.height:
+        return f"_{options.width}x{options.height}"
+    if options.width:
+        return f"_{options.width}w"
+    if options.height:
+        return f"_{options.height}h"
+    return f"_x{options.scale:g}"
+
+
+def _dotted(format: str) -> str:
+    return "." + format.lower().removeprefix(".")
+
+
+def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming: Naming) -> Path:
+    if naming.output is not None and not into:
+        return naming.output
+    suffix = default_suffix(options) if naming.suffix is None else naming.suffix
+    name = f"{one.path.stem}{suffix}{_extension(one.path, kind, naming.format)}"
+    if naming.output is None:
+        return one.path.with_name(name)
+    return naming.output / (one.path.parent.relative_to(one.folder) if one.folder else "") / name
+
+
+def _extension(path: Path, kind: Kind, format: str | None) -> str:
+    writable, lossless = (PICTURE_SUFFIXES, ".png") if kind == "picture" else (CLIP_SUFFIXES, ".mkv")
+    if format is not None and _dotted(format) in writable:
+        return _dotted(format)
+    return path.suffix if path.suffix.lower() in writable else lossless
+
+
+def _check_target(source: Path, target: Path, kind: Kind, overwrite: bool) -> None:
+    """Refuse a target that would destroy something or that cannot be written.
+
+    Raises:
+        UsageError: it is the source, exists, or is of the other kind.
+        MediaError: its folder cannot be written to.
+    """
+    if target.exists() and target.samefile(source):
+        raise UsageError(target, "is the input itself", "Choose another name with -o or --suffix.")
+    if target.is_dir():
+        raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")
+    if target.exists() and not overwrite:
+        raise UsageError(target, "exists", "Add -y to replace it, or --skip-existing to leave it.")
+    other = CLIP_SUFFIXES if kind == "picture" else PICTURE_SUFFIXES - {".gif"}
+    if target.suffix.lower() in other and "%" not in target.name:
+        article = "a picture" if kind == "picture" else "a clip"
+        raise UsageError(target, f"cannot hold {source.name}, which is {article}", "Choose another extension.")
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(target, f"{folder} cannot be written to", "Choose another folder with -o.")
