@@ -1,0 +1,242 @@
+"""A network on a device, run over tiles: precision, memory, and the numbers that come out. Floor 3."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
+from repsr_cli.errors import DeviceError, MediaError, UsageError
+
+SMALLEST_TILE = 32
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# What one layer reads and writes should stay in the cache that the cores share: 8 MiB leaves room on any desktop.
+CPU_FEATURE_BYTES = 8 << 20
+
+Say = Callable[[str], None]
+Write = Callable[[Tensor, Tile], None]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a user asked for.
+
+    Args:
+        name: ``auto`` (CUDA, else MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises:
+        UsageError: no such kind of device.
+        DeviceError: this machine, or this build of torch, has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise UsageError(f"device {name}", "no such device", "Choose auto, cpu, cuda, cuda:N or mps.")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(index or 0):
+            found = f"{count} CUDA device{'s' * (count != 1)} found" if count else "no CUDA device found"
+            built = ", and this torch is built without CUDA" if torch.version.cuda is None else ""
+            raise DeviceError(name, found + built, "Use --device cpu, or install a torch with CUDA.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(name, "this machine or this torch has no MPS", "Use --device cpu.")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The number format a user asked for; ``auto`` is fp32 on CPU and fp16 elsewhere.
+
+    Raises:
+        UsageError: no such precision.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if name not in PRECISIONS:
+        raise UsageError(f"precision {name}", "no such precision", "Choose auto, fp32, fp16 or bf16.")
+    return PRECISIONS[name]
+
+
+def pick_tile(name: str | int) -> str | int:
+    """The tile a user asked for: ``auto``, ``off`` or a size in LR pixels.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if name in ("auto", "off"):
+        return name
+    if str(name).isdecimal() and int(name) > 0:
+        return int(name)
+    raise UsageError(f"tile {name}", "not a tile size", "Give auto, off or a positive number of pixels.")
+
+
+class TileRunner:
+    """Runs a network over tiles and hands every core to a writer.
+
+    What it holds against: memory (the tile is halved until the work fits), half precision (a result that is not finite
+    is computed again in fp32, and fp32 stays), tiling (with ``reach`` of context the cuts are invisible).
+
+    Args:
+        net: float32 module from (N, C, H, W) to (N, C', H * k, W * k), for some integer k.
+        reach: receptive radius of ``net`` in pixels of its input.
+        features: the most channels a layer has at input size; with ``outputs`` it predicts memory.
+        outputs: channels that leave ``net``, counted at input size.
+        device: where to run.
+        precision: number format to run in.
+        tile: ``auto``, ``off`` or the side of a core.
+        say: told of every change of plan.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        reach: int,
+        features: int,
+        outputs: int,
+        device: torch.device,
+        precision: torch.dtype,
+        tile: str | int,
+        say: Say,
+    ) -> None:
+        self.reach = reach
+        self.device = device
+        self.precision = precision
+        self._features = features
+        self._outputs = outputs
+        self._tile = tile
+        self._say = say
+        self._master = net
+        self._largest: int | None = None
+        self._placed = self._place()
+
+    def tile_for(self, height: int, width: int) -> tuple[int, int]:
+        """The core size for a picture of this size, (rows, columns)."""
+        if isinstance(self._tile, int):
+            tile = (self._tile, self._tile)
+        elif self._tile == "off":
+            tile = (height, width)
+        else:
+            tile = fit_tile(height, width, self.reach, self._context_pixels())
+        if self._largest is not None:
+            tile = (min(tile[0], self._largest), min(tile[1], self._largest))
+        return tile
+
+    def __call__(self, lr: Tensor, write: Write, progress: Callable[[int, int], None] | None = None) -> None:
+        """Run the network over a batch of pictures.
+
+        Args:
+            lr: (N, C, H, W) float32 on the CPU.
+            write: called with the output for a tile's context, float32 or lower on ``device``, and the tile. May be
+                called again for a tile already written, with equal values.
+            progress: called with (tiles done, tiles in all).
+
+        Raises:
+            DeviceError: out of memory at the smallest tile, or numbers that are not finite even in fp32.
+            MediaError: the input is not finite.
+        """
+        height, width = lr.shape[-2:]
+        while True:
+            tile = self.tile_for(height, width)
+            try:
+                tiles = plan_tiles(height, width, tile, self.reach)
+                for done, each in enumerate(tiles, 1):
+                    write(self._compute(lr[(..., *each.context.slices())]), each)
+                    if progress is not None:
+                        progress(done, len(tiles))
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(tile, height, width, error)
+
+    def _compute(self, lr: Tensor) -> Tensor:
+        sr = self._forward(lr)
+        if bool(torch.isfinite(sr).all()):
+            return sr
+        if not bool(torch.isfinite(lr).all()):
+            raise MediaError("input", "it holds values that are not numbers", "Repair or re-export the picture.")
+        if self.precision is not torch.float32:
+            self._say(f"{name_of(self.precision)} overflowed on {self.device}; going on in fp32, which is slower")
+            self.precision = torch.float32
+            self._placed = self._place()
+            sr = self._forward(lr)
+            if bool(torch.isfinite(sr).all()):
+                return sr
+        raise DeviceError(
+            str(self.device),
+            "the network gives values that are not finite, even in fp32",
+            "The network file is damaged or does not suit this input; try another one.",
+        )
+
+    def _forward(self, lr: Tensor) -> Tensor:
+        with torch.inference_mode(), self._exact():
+            placed = lr.to(self.device, self.precision, memory_format=torch.channels_last)
+            sr: Tensor = self._placed(placed)
+            return sr
+
+    def _exact(self) -> AbstractContextManager[None]:
+        # cuDNN rounds fp32 operands to ten bits by default; who asks for fp32 means fp32.
+        if self.device.type == "cuda" and self.precision is torch.float32:
+            return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
+        return nullcontext()
+
+    def _place(self) -> nn.Module:
+        placed = copy.deepcopy(self._master).eval().requires_grad_(False)
+        return placed.to(device=self.device, dtype=self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _context_pixels(self) -> int:
+        """How many pixels a context may have, by the memory there is for what they become."""
+        size = torch.finfo(self.precision).bits // 8
+        if self.device.type == "cuda":
+            # Two layers alive, the output twice (before and after the shuffle), and as much again for workspaces.
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return max(int(free * 0.5) // (size * 2 * (2 * self._features + 2 * self._outputs)), 1)
+        if self.device.type == "mps":
+            free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+            return max(int(free * 0.25) // (size * 2 * (2 * self._features + 2 * self._outputs)), 1)
+        return CPU_FEATURE_BYTES // (size * max(self._features, 16))
+
+    def _shrink(self, tile: tuple[int, int], height: int, width: int, error: BaseException) -> None:
+        side = max(min(tile[0], height), min(tile[1], width))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if side <= SMALLEST_TILE:
+            remedy = "Free memory, or use --device cpu." if self.device.type != "cpu" else "Close other programs."
+            raise DeviceError(
+                str(self.device), f"out of memory at the smallest tile ({SMALLEST_TILE} pixels)", remedy
+            ) from error
+        self._largest = max(side // 2, SMALLEST_TILE)
+        self._say(f"out of memory on {self.device}; going on with tiles of {self._largest} pixels")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch means that memory is short."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    # The CPU allocator, MPS and cuDNN raise plain RuntimeErrors.
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "cudnn_status_alloc_failed" in text
+
+
+def name_of(precision: torch.dtype) -> str:
+    """The command line's word for a number format."""
+    return next(name for name, dtype in PRECISIONS.items() if dtype is precision)
+
+
+def thread_count(threads: int | None) -> int | None:
+    """A thread count that makes sense on this machine.
+
+    Raises:
+        UsageError: not a positive number.
+    """
+    if threads is None:
+        return None
+    if threads < 1:
+        raise UsageError(f"threads {threads}", "not a positive number", f"This machine has {os.cpu_count()} cores.")
+    return threads

@@ -1,0 +1,126 @@
+"""Cut an LR picture into cores that cover it exactly once, each with the context its pixels depend on. Floor 3.
+
+A pixel of the output depends on the LR pixels within the network's reach and on nothing else, so a tile that carries
+this much context computes its core exactly as the whole picture would. Contexts are clipped at the borders of the
+picture: there, and only there, the zero padding of the convolutions is the one that the whole picture gets.
+Integers only; units are LR pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of LR pixels: rows ``top`` to ``bottom`` and columns ``left`` to ``right``, ends excluded."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.height * self.width
+
+    def slices(self, scale: int = 1) -> tuple[slice, slice]:
+        """(rows, columns) of this box in a picture ``scale`` times as large."""
+        return (
+            slice(self.top * scale, self.bottom * scale),
+            slice(self.left * scale, self.right * scale),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One piece of work.
+
+    Attributes:
+        core: the pixels this tile is responsible for.
+        context: the pixels it reads: the core and up to ``overlap`` more on every side.
+    """
+
+    core: Box
+    context: Box
+
+    @property
+    def inner(self) -> Box:
+        """The core, counted from the corner of the context."""
+        top, left = self.core.top - self.context.top, self.core.left - self.context.left
+        return Box(top, left, top + self.core.height, left + self.core.width)
+
+
+def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int) -> list[Tile]:
+    """Cut a picture into tiles of nearly equal size, in reading order.
+
+    Args:
+        height: rows of the picture.
+        width: columns of the picture.
+        tile: largest core, (rows, columns).
+        overlap: context on every side; the network's reach makes the cuts invisible.
+
+    Returns:
+        Tiles whose cores cover every pixel exactly once.
+    """
+    if height < 1 or width < 1 or min(tile) < 1 or overlap < 0:
+        raise ValueError(f"cannot cut {height}x{width} into tiles of {tile} with overlap {overlap}")
+    return [
+        Tile(
+            core=Box(top, left, bottom, right),
+            context=Box(
+                max(top - overlap, 0),
+                max(left - overlap, 0),
+                min(bottom + overlap, height),
+                min(right + overlap, width),
+            ),
+        )
+        for top, bottom in _cuts(height, tile[0])
+        for left, right in _cuts(width, tile[1])
+    ]
+
+
+def fit_tile(height: int, width: int, overlap: int, pixels: int) -> tuple[int, int]:
+    """The core size that reads the fewest pixels in all while no context exceeds a budget.
+
+    Args:
+        height: rows of the picture.
+        width: columns of the picture.
+        overlap: context on every side.
+        pixels: largest context, in pixels. Where even the smallest cores exceed it, the budget yields: cores are never
+            cut below 32 x 32.
+
+    Returns:
+        (rows, columns) of the core. Few wide tiles win over many square ones, for only cuts inside cost overlap.
+    """
+    candidates: list[tuple[int, int, int, int]] = []
+    for columns in range(1, -(-width // 32) + 1):
+        core_width = -(-width // columns)
+        context_width = min(core_width + 2 * overlap, width) if columns > 1 else width
+        room = pixels // context_width
+        core_height = height if room >= height else min(max(room - 2 * overlap, 32), height)
+        rows = -(-height // core_height)
+        context_height = min(core_height + 2 * overlap, height) if rows > 1 else height
+        excess = max(context_height * context_width - pixels, 0)
+        read = (height + 2 * overlap * (rows - 1)) * (width + 2 * overlap * (columns - 1))
+        candidates.append((excess, read, core_height, core_width))
+    return min(candidates)[2:]
+
+
+def _cuts(length: int, most: int) -> list[tuple[int, int]]:
+    """Pieces of nearly equal length, none longer than ``most``."""
+    pieces = -(-length // most)
+    edges = [piece * length // pieces for piece in range(pieces + 1)]
+    return list(pairwise(edges))

@@ -1,0 +1,124 @@
+"""A network made ready to enlarge pictures of any size on one device. Floor 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from repsr_cli.engine.luma import LumaSR
+from repsr_cli.engine.runner import (
+    Say,
+    TileRunner,
+    name_of,
+    pick_device,
+    pick_precision,
+    pick_tile,
+    thread_count,
+)
+from repsr_cli.engine.tiling import Tile
+from repsr_cli.model.plain import PlainSR, Spec
+
+__all__ = ["Upscaler", "pick_device"]
+
+
+class Upscaler:
+    """Enlarges RGB pictures; equal, tile by tile, to the network on the whole picture.
+
+    Args:
+        net: a plain network, RGB or luma; left untouched.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
+        tile: ``auto``, ``off`` or the side of a tile in LR pixels.
+        threads: CPU threads; None leaves torch's own choice.
+        say: one line for the user about what was decided or had to change.
+        progress: called with (tiles done, tiles in all) of one picture.
+
+    Raises:
+        UsageError: an argument that makes no sense.
+        DeviceError: no such device on this machine.
+    """
+
+    def __init__(
+        self,
+        net: PlainSR,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: str | int = "auto",
+        threads: int | None = None,
+        say: Say = lambda _line: None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.net = net
+        self.progress = progress
+        self._say = say
+        self._tile = pick_tile(tile)
+        where = pick_device(device)
+        if thread_count(threads) is not None:
+            torch.set_num_threads(int(threads or 1))
+        module: nn.Module = net
+        if net.spec.colors == 1:
+            module = LumaSR(net)
+            say("this network knows luma only: colour is enlarged by bicubic interpolation")
+        self._runner = TileRunner(
+            module,
+            reach=self.spec.reach,
+            features=max(self.spec.channels, 3 * self.scale**2),
+            outputs=3 * self.scale**2,
+            device=where,
+            precision=pick_precision(precision, where),
+            tile=self._tile,
+            say=say,
+        )
+
+    @property
+    def spec(self) -> Spec:
+        """What the network is."""
+        return self.net.spec
+
+    @property
+    def scale(self) -> int:
+        """Enlargement factor."""
+        return self.spec.scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._runner.device
+
+    @property
+    def precision(self) -> str:
+        """Number format in force: ``fp32``, ``fp16`` or ``bf16``. An overflow changes it to fp32 for good."""
+        return name_of(self._runner.precision)
+
+    def describe(self) -> str:
+        """Network, device and precision in one line."""
+        threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
+        tile = self._tile if isinstance(self._tile, str) else f"{self._tile} px"
+        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}"
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """Enlarge.
+
+        Args:
+            lr: (N, 3, H, W) float32 RGB, nominally in [0, 1].
+
+        Returns:
+            (N, 3, H * scale, W * scale) float32 on the CPU, not clamped.
+
+        Raises:
+            DeviceError: out of memory at the smallest tile, or results that are not finite.
+            MediaError: the input is not finite.
+        """
+        if lr.ndim != 4 or lr.shape[1] != 3 or 0 in lr.shape:
+            raise ValueError(f"expected (N, 3, H, W), got {tuple(lr.shape)}")
+        n, _, height, width = lr.shape
+        scale = self.scale
+        sr = torch.empty(n, 3, height * scale, width * scale)
+
+        def write(result: Tensor, tile: Tile) -> None:
+            sr[(..., *tile.core.slices(scale))] = result[(..., *tile.inner.slices(scale))].to("cpu", torch.float32)
+
+        self._runner(lr, write, self.progress)
+        return sr
