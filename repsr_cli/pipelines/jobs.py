@@ -112,6 +112,8 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
             found += find_files(text, naming)
         except RepsrError as error:
             failures.append(Failure(text, error))
+        except OSError as error:
+            failures.append(Failure(text, MediaError(text, f"cannot be looked at ({error.strerror})")))
     found = _without_repeats(found) if naming.output else _without_results(_without_repeats(found), options, naming)
     into = _is_folder(naming.output, several=len(found) > 1 or any(one.folder for one in found))
     named = {one.path.resolve() for one in found if one.folder is None}
@@ -137,6 +139,9 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
                 raise UsageError(target, happened, "Upscale the two one by one, or give -f or -o.")
         except RepsrError as error:
             failures.append(Failure(str(one.path), error))
+            continue
+        except OSError as error:  # e.g. a name that is too long for the file system with its suffix
+            failures.append(Failure(str(one.path), MediaError(one.path, f"cannot be upscaled ({error.strerror})")))
             continue
         taken[target.resolve()] = one.path
         jobs.append(Job(kind, one.path, target))

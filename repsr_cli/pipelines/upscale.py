@@ -1,0 +1,219 @@
+"""Jobs -> files: choose the network, run job after job, go on after a failure and report it. Floor 4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
+from repsr_cli.pipelines.jobs import Failure, Job
+from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
+
+if TYPE_CHECKING:
+    from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.model.zoo import Weight
+
+
+# Networks are trained for 2, 3 and 4; nobody trains beyond 8.
+LARGEST_FACTOR = 8
+
+
+def settle_scale(options: UpscaleOptions) -> UpscaleOptions:
+    """Fill in the factor where neither a factor nor a size was asked for: the network's own, else 4.
+
+    Raises:
+        CheckpointError: there is no such network.
+    """
+    if options.scale or options.width or options.height:
+        return options
+    from repsr_cli.model.zoo import resolve
+
+    return replace(options, scale=float(resolve(options.network, None, "clean").scale))
+
+
+def run_jobs(
+    jobs: Sequence[Job], options: UpscaleOptions, reporter_for: Callable[[Job], Reporter]
+) -> Iterator[Outcome | Failure]:
+    """Upscale one job after the other.
+
+    Args:
+        jobs: from ``plan_jobs``.
+        options: the request, with its scale settled.
+        reporter_for: gives each job its reporter.
+
+    Yields:
+        An outcome or a failure for every job, in order, each as soon as it is known.
+
+    Raises:
+        Interrupted: the user stopped the work; what was yielded is done.
+    """
+    networks = Networks(options)
+    for number, job in enumerate(jobs):
+        try:
+            yield run_job(job, options, networks, reporter_for(job))
+        except Interrupted:
+            raise
+        except RepsrError as error:
+            yield Failure(str(job.source), error)
+        except KeyboardInterrupt as error:
+            raise _interrupted(job, number, len(jobs), options) from error
+
+
+def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter) -> Outcome:
+    """Upscale one picture or clip.
+
+    Raises:
+        RepsrError: the job failed; neither the target nor a folder made for it is left behind.
+    """
+    made = _make_folders(job.target.parent)
+    try:
+        upscaler = networks.upscaler_for(job, reporter)
+        if job.kind == "picture":
+            from repsr_cli.pipelines.upscale_image import upscale_image
+
+            return upscale_image(job.source, job.target, upscaler, options, reporter)
+        from repsr_cli.pipelines.upscale_video import upscale_video
+
+        return upscale_video(job.source, job.target, upscaler, options, reporter)
+    except BaseException:
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
+    """What a job would do, line by line, without loading a network or decoding more than a header.
+
+    Raises:
+        RepsrError: what would stop the job, as far as that can be seen from here.
+    """
+    weight = choose_weight(job, options)
+    height, width = source_size(job)
+    factor = wanted_factor(job, options)
+    lines = [
+        f"{job.kind} of {width}x{height}, {factor:g} times as large",
+        f"network {weight.name}" + ("" if weight.scale == factor else ", then a resize"),
+    ]
+    if job.kind == "clip":
+        from repsr_cli.pipelines.upscale_video import plan_video
+
+        lines += str(plan_video(job.source, job.target, weight.scale, options)).splitlines()
+    return [*lines, f"to be written: {job.target}"]
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and what leads to it; returns the folders made, deepest first.
+
+    Raises:
+        MediaError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(folder, f"cannot be made ({error.strerror})", "Choose another folder with -o.") from error
+    return missing
+
+
+def _interrupted(job: Job, done: int, total: int, options: UpscaleOptions) -> Interrupted:
+    before = f" after {done} of {total} inputs" if total > 1 else ""
+    if job.kind == "clip" and options.resume:
+        remedy = "Finished segments are kept: the same command goes on from there."
+    elif done:
+        remedy = "Add --skip-existing to go on from there."
+    else:
+        remedy = "The same command starts again."
+    return Interrupted(job.source, f"stopped{before}; {job.target.name} was not written", remedy)
+
+
+class Networks:
+    """The upscalers of a run, each loaded when the first job needs it and shared by the others.
+
+    Args:
+        options: the request, with its scale settled.
+    """
+
+    def __init__(self, options: UpscaleOptions) -> None:
+        self.options = options
+        self._loaded: dict[Path, Upscaler] = {}
+
+    def upscaler_for(self, job: Job, reporter: Reporter) -> Upscaler:
+        """The upscaler for a job; says which network and device were chosen when it is first loaded.
+
+        Raises:
+            CheckpointError: no network fits the request.
+            DeviceError: the device is not there or not sound.
+            UsageError: the job's source is larger than the size asked for.
+        """
+        from repsr_cli.engine.upscaler import Upscaler
+        from repsr_cli.model.zoo import load
+
+        weight = choose_weight(job, self.options)
+        if weight.path not in self._loaded:
+            options = self.options
+            net = load(options.network, weight.scale, weight.family)
+            upscaler = Upscaler(net, options.device, options.precision, options.tile, options.threads, say=reporter.say)
+            reporter.say(f"network {weight.name} ({net.spec.name}), {upscaler.describe()}")
+            self._loaded[weight.path] = upscaler
+        return self._loaded[weight.path]
+
+
+def choose_weight(job: Job, options: UpscaleOptions) -> Weight:
+    """The network with the smallest factor that reaches the size asked for; a resize does the rest.
+
+    Raises:
+        CheckpointError: no network fits the request.
+        MediaError: the source's size was needed and cannot be read.
+        UsageError: the source is larger than the size asked for.
+    """
+    from repsr_cli.model.zoo import resolve
+
+    wanted = wanted_factor(job, options)
+    family: Literal["clean", "video"] = "clean" if job.kind == "picture" else "video"
+    refusal: CheckpointError | None = None
+    for factor in range(max(2, math.ceil(wanted)), LARGEST_FACTOR + 1):
+        try:
+            return resolve(options.network, factor, family)
+        except CheckpointError as error:
+            refusal = refusal or error
+    raise refusal or CheckpointError(
+        f"--scale {wanted:g}", f"no network enlarges more than {LARGEST_FACTOR} times", "Upscale the result again."
+    )
+
+
+def wanted_factor(job: Job, options: UpscaleOptions) -> float:
+    """How many times a job's source is to be enlarged, on the axis that grows more.
+
+    Raises:
+        MediaError: the source's size was needed and cannot be read.
+        UsageError: the source is larger than the size asked for.
+    """
+    if options.scale is not None:
+        return options.scale
+    height, width = source_size(job)
+    factor = max((options.height or 0) / height, (options.width or 0) / width)
+    if factor < 1:
+        asked = f"--width {options.width}" if options.width else f"--height {options.height}"
+        raise UsageError(job.source, f"is {width}x{height} already, more than {asked}", "repsr only enlarges.")
+    return factor
+
+
+def source_size(job: Job) -> tuple[int, int]:
+    """(height, width) of a job's source as it is shown, from its header.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    if job.kind == "picture":
+        from repsr_cli.media.images import open_image
+
+        with open_image(job.source) as picture:
+            return picture.height, picture.width
+    from repsr_cli.media.video import probe
+
+    clip = probe(job.source)
+    return clip.height, clip.width
