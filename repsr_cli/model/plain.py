@@ -107,7 +107,7 @@ class PlainSR(nn.Module):
 
 
 def identity_network(scale: int = 1, channels: int = 3) -> PlainSR:
-    """A network that returns the nearest-neighbour enlargement of its input exactly: a probe for everything around it."""
+    """A network that returns the nearest-neighbour enlargement of its input exactly: a probe for all around it."""
     net = PlainSR(Spec(scale=scale, channels=channels, blocks=0))
     with torch.no_grad():
         for parameter in net.parameters():

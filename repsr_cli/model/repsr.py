@@ -1,0 +1,220 @@
+"""The network that trains, and its one-way door to the network that ships. Floor 1.
+
+Source: RepSR (arXiv 2205.05671): VGG-style blocks of a clean identity path and two expand-and-squeeze paths
+(3x3 -> BN -> 1x1), batch statistics first, population statistics in the later training period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repsr_cli.model.plain import PlainSR, Spec, enlarge
+
+
+class _GlobalMean(torch.autograd.Function):
+    """Mean over all processes; the gradient of a mean is the mean of the gradients."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation whose batch is that of all processes together, on any device.
+
+    With one process it is ``torch.nn.BatchNorm2d``. torch's own SyncBatchNorm refuses CPU tensors. Every process must
+    hold the same number of pixels.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise (N, C, H, W) by the batch's statistics in training mode, else by the population's."""
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(features)
+        moments = torch.cat([features.mean((0, 2, 3)), features.square().mean((0, 2, 3))])
+        mean, square = _GlobalMean.apply(moments).chunk(2)
+        variance = square - mean.square()
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked += 1
+            rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            pixels = features.numel() / features.shape[1] * dist.get_world_size()
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
+            self.running_var.lerp_((variance * (pixels / (pixels - 1))).to(self.running_var.dtype), rate)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return features * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+
+class ExpandSqueeze(nn.Module):
+    """One path of a block: 3x3 convolution to ``expansion`` times the channels, BN, 1x1 convolution back.
+
+    The zero-padded 3x3 comes first, so merging the path into one 3x3 is exact at image borders too. Its bias would be
+    cancelled by BN (and, without BN, doubled by the 1x1's), so it has none.
+
+    Args:
+        channels: features in and out.
+        expansion: ratio e of the inner width.
+        norm: whether BN stands between the convolutions.
+    """
+
+    def __init__(self, channels: int, expansion: int, norm: bool) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(channels, channels * expansion, 3, padding=1, bias=False)
+        self.norm = BatchNorm(channels * expansion) if norm else None
+        self.squeeze = nn.Conv2d(channels * expansion, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        inner = self.expand(features)
+        return self.squeeze(inner if self.norm is None else self.norm(inner))  # type: ignore[no-any-return]
+
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """The equal 3x3 convolution under population statistics: weight (C, C, 3, 3) and bias (C,), differentiable."""
+        inner = self.expand.weight
+        squeeze = self.squeeze.weight[:, :, 0, 0]
+        assert self.squeeze.bias is not None
+        bias = self.squeeze.bias
+        if self.norm is not None:
+            assert self.norm.running_var is not None
+            assert self.norm.running_mean is not None
+            scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
+            inner = inner * scale[:, None, None, None]
+            bias = bias + squeeze @ (self.norm.bias - self.norm.running_mean * scale)
+        return (squeeze @ inner.flatten(1)).view(-1, *inner.shape[1:]), bias
+
+
+class RepBlock(nn.Module):
+    """``out = x + P1(x) + P2(x)``: a clean identity path and two expand-and-squeeze paths.
+
+    Args:
+        channels: features in and out.
+        expansion: inner width of a path over ``channels``.
+        norm: whether the paths carry BN.
+
+    Source: RepSR fig. 2.
+    """
+
+    def __init__(self, channels: int, expansion: int = 2, norm: bool = True) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList(ExpandSqueeze(channels, expansion, norm) for _ in range(2))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape, through the branches."""
+        first, second = self.paths
+        return features + first(features) + second(features)  # type: ignore[no-any-return]
+
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """The equal 3x3 convolution under population statistics: weight (C, C, 3, 3) and bias (C,), differentiable."""
+        first, second = (path.kernel() for path in self.paths if isinstance(path, ExpandSqueeze))
+        identity = torch.zeros_like(first[0])
+        identity[:, :, 1, 1].fill_diagonal_(1)
+        return first[0] + second[0] + identity, first[1] + second[1]
+
+
+class RepSR(nn.Module):
+    """The training network: head 3x3, M blocks with PReLU, tail 3x3, pixel shuffle, nearest skip.
+
+    It runs in two equal forms: ``forward`` through all branches, and ``forward_merged`` with one convolution per block,
+    which needs population statistics and costs what the shipped network costs.
+
+    Args:
+        spec: size of the plain network it becomes.
+        expansion: inner width of a path over the channels.
+        norm: whether blocks carry BN.
+    """
+
+    def __init__(self, spec: Spec, expansion: int = 2, norm: bool = True) -> None:
+        super().__init__()
+        self.spec, self.expansion, self.norm = spec, expansion, norm
+        c = spec.channels
+        self.head = nn.Conv2d(spec.colors, c, 3, padding=1)
+        self.blocks = nn.ModuleList(RepBlock(c, expansion, norm) for _ in range(spec.blocks))
+        self.activations = nn.ModuleList(nn.PReLU(c) for _ in range(spec.blocks + 1))
+        self.tail = nn.Conv2d(c, spec.colors * spec.scale**2, 3, padding=1)
+        self._frozen = not norm
+
+    @property
+    def bn_frozen(self) -> bool:
+        """True once BN uses population statistics for good (always true without BN)."""
+        return self._frozen
+
+    def norms(self) -> Iterator[BatchNorm]:
+        """Every BN layer."""
+        return (module for module in self.modules() if isinstance(module, BatchNorm))
+
+    def freeze_bn(self) -> None:
+        """Switch BN to population statistics for good; its affine part and everything else keep training."""
+        self._frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``, but frozen BN stays frozen: the switch must survive every later call."""
+        super().train(mode)
+        if self._frozen:
+            for norm in self.norms():
+                norm.eval()
+        return self
+
+    def _run(self, lr: Tensor, merged: bool) -> Tensor:
+        features = self.activations[0](self.head(lr))
+        for block, activation in zip(self.blocks, self.activations[1:], strict=True):
+            assert isinstance(block, RepBlock)
+            features = activation(F.conv2d(features, *block.kernel(), padding=1) if merged else block(features))
+        return enlarge(self.tail(features), lr, self.spec.scale)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, colors, H, W) in [0, 1] -> (N, colors, H * scale, W * scale), not clamped, through all branches."""
+        return self._run(lr, merged=False)
+
+    def forward_merged(self, lr: Tensor) -> Tensor:
+        """As ``forward`` under population statistics, one convolution per block, gradients through the merge."""
+        if not self._frozen:
+            raise RuntimeError("merged form needs frozen BN: while statistics are the batch's, a block is not linear")
+        return self._run(lr, merged=True)
+
+
+@torch.no_grad()
+def fuse(net: RepSR) -> PlainSR:
+    """The plain network equal to ``net`` under its population statistics.
+
+    Args:
+        net: any training network; left untouched.
+
+    Returns:
+        A new network on the same device and of the same type. Merging is done in float64.
+
+    Source: RepSR sec. 3; equal at image borders too, since each path pads before its 1x1.
+    """
+    plain = PlainSR(net.spec).to(net.head.weight.device, torch.float64)
+    kernels: list[tuple[Tensor, Tensor]] = []
+    for block in net.blocks:
+        assert isinstance(block, RepBlock)
+        exact = RepBlock(net.spec.channels, net.expansion, net.norm).to(net.head.weight.device, torch.float64)
+        exact.load_state_dict(block.state_dict())
+        kernels.append(exact.kernel())
+    assert net.head.bias is not None
+    assert net.tail.bias is not None
+    kernels = [(net.head.weight, net.head.bias), *kernels, (net.tail.weight, net.tail.bias)]
+    for convolution, (weight, bias) in zip(plain.convolutions, kernels, strict=True):
+        assert convolution.bias is not None
+        convolution.weight.copy_(weight)
+        convolution.bias.copy_(bias)
+    for activation, trained in zip(plain.activations, net.activations, strict=True):
+        assert isinstance(trained, nn.PReLU)
+        activation.weight.copy_(trained.weight)
+    return plain.to(net.head.weight.dtype).eval()

@@ -1,0 +1,50 @@
+"""The averaged copy of a network, and BN statistics measured for the weights they belong to. Floor 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from repsr_cli.model.repsr import RepSR
+
+
+@torch.no_grad()
+def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """``average = decay * average + (1 - decay) * net``, parameters only: statistics are measured, not averaged."""
+    averaged, current = list(average.parameters()), list(net.parameters())
+    torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+@torch.no_grad()
+def copy_into(average: nn.Module, net: nn.Module) -> None:
+    """Make ``average`` equal to ``net``, buffers included; frozen BN too."""
+    average.load_state_dict(net.state_dict())
+    if isinstance(net, RepSR) and isinstance(average, RepSR) and net.bn_frozen and not average.bn_frozen:
+        average.freeze_bn()
+
+
+@torch.no_grad()
+def measure_statistics(net: RepSR, batches: Iterable[Tensor]) -> None:
+    """Replace a network's population statistics by those of its present weights.
+
+    Before the switch an averaged copy needs this, since statistics belong to the weights they were measured with; at
+    the switch the raw network does, once.
+
+    Args:
+        net: any training network whose BN is not frozen; its mode is kept.
+        batches: LR crops, each (N, 3, H, W); their statistics are averaged with equal weight.
+    """
+    if net.bn_frozen:
+        raise RuntimeError("statistics of a frozen network are constants")
+    mode, momenta = net.training, [norm.momentum for norm in net.norms()]
+    for norm in net.norms():
+        norm.reset_running_stats()
+        norm.momentum = None
+    net.train()
+    for lr in batches:
+        net(lr)
+    for norm, momentum in zip(net.norms(), momenta, strict=True):
+        norm.momentum = momentum
+    net.train(mode)

@@ -1,0 +1,341 @@
+"""A training recipe: a TOML file as a frozen, checked dataclass. Floor 3; imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from repsr_cli.errors import RecipeError
+
+BASICSR_WORDS = {
+    "total_iter": "schedule.steps",
+    "warmup_iter": "schedule.warmup",
+    "gt_size": "batch.patch (in LR px: gt_size / scale)",
+    "batch_size_per_gpu": "batch.size",
+    "dataroot_gt": "data.train",
+    "ema_decay": "ema.decay",
+    "val_freq": "validation.every",
+    "pretrain_network_g": "run.start_from",
+    "num_feat": "network.channels",
+    "num_conv": "network.blocks",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is trained.
+
+    Attributes:
+        scale: enlargement factor.
+        blocks: body convolutions M of the plain network.
+        channels: feature channels C.
+        block: ``repsr`` (branches with BN), ``rep`` (branches without BN) or ``plain`` (the shipped network itself).
+        expansion: inner width of a path over ``channels``.
+    """
+
+    scale: int
+    blocks: int = 4
+    channels: int = 16
+    block: Literal["repsr", "rep", "plain"] = "repsr"
+    expansion: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What it learns from.
+
+    Attributes:
+        train: folder of HR pictures (searched recursively), or a packed crop file made from one.
+        holdout: pictures kept out for validation, each from another photograph, whose other pictures are left out too.
+        validation: folder of HR pictures to validate on instead of ``holdout``; empty: none.
+        channel_shuffle: whether colour channels of a training crop are shuffled.
+    """
+
+    train: str
+    holdout: int = 24
+    validation: str = ""
+    channel_shuffle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How much of it at once, and the larger batches of the run's last part.
+
+    Attributes:
+        size: crops per step.
+        patch: side of a crop in LR px.
+        late: share of the steps, at the end, that use the late size and patch; 0: none.
+        late_size: crops per step in that part.
+        late_patch: side of a crop there, LR px.
+    """
+
+    size: int = 16
+    patch: int = 32
+    late: float = 0.0
+    late_size: int = 64
+    late_patch: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What the step number decides.
+
+    Attributes:
+        steps: length of the run.
+        learning_rate: the largest, reached after the warm-up.
+        final_learning_rate: what the cosine ends in.
+        warmup: steps of linear warm-up.
+        bn_freeze: share of the steps after which BN uses population statistics; 1: never.
+    """
+
+    steps: int
+    learning_rate: float = 1e-2
+    final_learning_rate: float = 0.0
+    warmup: int = 100
+    bn_freeze: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """How weights move.
+
+    Attributes:
+        name: ``soap``, ``adam`` or ``adamw``.
+        betas: decay of the first and second moments.
+        weight_decay: decoupled weight decay (``adam`` has none).
+        refresh: steps between two refinements of SOAP's eigenbases.
+    """
+
+    name: Literal["soap", "adam", "adamw"] = "soap"
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    refresh: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What is made small.
+
+    Attributes:
+        name: ``l1``, ``l2`` or ``charbonnier``, on RGB.
+        luma: weight of the same loss on luma (BT.601), added; 0: none.
+        late_name: the loss of the run's last part; empty: the same.
+        late: share of the steps, at the end, that use ``late_name``.
+    """
+
+    name: Literal["l1", "l2", "charbonnier"] = "l1"
+    luma: float = 0.5
+    late_name: Literal["", "l1", "l2", "charbonnier"] = ""
+    late: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ema:
+    """The averaged copy that is validated and shipped.
+
+    Attributes:
+        decay: upper bound of the decay; step t since the start uses min(decay, (1 + t) / (10 + t)).
+    """
+
+    decay: float = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """How the averaged, fused network is judged.
+
+    Attributes:
+        every: steps between two validations; the last step is always validated.
+        statistics_batches: batches used to measure the average's own BN statistics before the switch.
+    """
+
+    every: int = 1000
+    statistics_batches: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where and how it runs.
+
+    Attributes:
+        seed: of initial weights, crop choice and augmentation.
+        threads: CPU threads of the network.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes CUDA where present.
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` on GPU.
+        channels_last: memory layout of activations on GPU.
+        compile: torch.compile the training step's network.
+        checkpoint_every: steps between two checkpoints.
+        log_every: steps between two log lines.
+        start_from: a checkpoint or fused network whose weights the run starts with, where shapes agree; empty: none.
+    """
+
+    seed: int = 0
+    threads: int = 1
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_every: int = 1000
+    log_every: int = 100
+    start_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides a training run; two runs of equal recipes on one CPU are equal bit for bit."""
+
+    network: Network
+    data: Data
+    schedule: Schedule
+    batch: Batch = field(default_factory=Batch)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    loss: Loss = field(default_factory=Loss)
+    ema: Ema = field(default_factory=Ema)
+    validation: Validation = field(default_factory=Validation)
+    run: Run = field(default_factory=Run)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, as TOML and checkpoints hold them."""
+        return dataclasses.asdict(self)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a TOML file.
+        overrides: ``section.key=value`` strings with TOML values; a bare word is taken as a string.
+
+    Raises:
+        RecipeError: no such file, not TOML, unknown section or key (with the nearest name), wrong type or value.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(
+            path, "no such recipe", "Give the path of a TOML file; train/recipes has examples."
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(path, f"cannot be read ({error})", "A recipe is a TOML file.") from error
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot:
+            raise RecipeError(override, "is not section.key=value", "For example --set schedule.steps=2000.")
+        if not isinstance(values.setdefault(section, {}), dict):
+            raise RecipeError(override, f"'{section}' is not a section")
+        values[section][name] = _toml_value(text.strip())
+    return recipe_from_dict(values, str(path))
+
+
+def recipe_from_dict(values: dict[str, Any], subject: str) -> Recipe:
+    """Build and check a recipe from nested plain values; ``subject`` names it in errors.
+
+    Raises:
+        RecipeError: as ``load_recipe``.
+    """
+    recipe = typing.cast(Recipe, _build(Recipe, values, subject, ""))
+    _check(recipe, subject)
+    return recipe
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _build(kind: type, values: dict[str, Any], subject: str, section: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    place = f"[{section}]" if section else "the recipe"
+    for key in values:
+        if key not in fields:
+            if key in BASICSR_WORDS:
+                remedy = f"This recipe spells it {BASICSR_WORDS[key]}."
+            else:
+                near = difflib.get_close_matches(key, fields, n=1)
+                remedy = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(fields)}."
+            raise RecipeError(subject, f"unknown key '{key}' in {place}", remedy)
+    arguments: dict[str, Any] = {}
+    for name, item in fields.items():
+        if name in values:
+            where = f"{section}.{name}" if section else name
+            arguments[name] = _convert(hints[name], values[name], subject, where)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise RecipeError(subject, f"'{name}' is missing in {place}", "Add it.")
+    return kind(**arguments)
+
+
+def _convert(hint: Any, value: Any, subject: str, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise RecipeError(subject, f"'{where}' must be a section", f"Write [{where}].")
+        return _build(typing.cast(type, hint), value, subject, where)
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in options:
+            raise RecipeError(subject, f"{where} = {value!r} is unknown", f"Known: {', '.join(map(str, options))}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or len(value) != len(options):
+            raise RecipeError(subject, f"{where} must be a list of {len(options)} values")
+        return tuple(_convert(o, v, subject, where) for o, v in zip(options, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    assert not isinstance(hint, types.UnionType)
+    if type(value) is not hint:
+        raise RecipeError(subject, f"{where} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def _check(recipe: Recipe, subject: str) -> None:
+    positive = {
+        "network.scale": recipe.network.scale,
+        "network.blocks": recipe.network.blocks,
+        "network.channels": recipe.network.channels,
+        "network.expansion": recipe.network.expansion,
+        "batch.size": recipe.batch.size,
+        "batch.patch": recipe.batch.patch,
+        "batch.late_size": recipe.batch.late_size,
+        "batch.late_patch": recipe.batch.late_patch,
+        "schedule.steps": recipe.schedule.steps,
+        "schedule.learning_rate": recipe.schedule.learning_rate,
+        "optimizer.refresh": recipe.optimizer.refresh,
+        "validation.every": recipe.validation.every,
+        "validation.statistics_batches": recipe.validation.statistics_batches,
+        "run.checkpoint_every": recipe.run.checkpoint_every,
+        "run.log_every": recipe.run.log_every,
+        "run.threads": recipe.run.threads,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise RecipeError(subject, f"{name} must be above 0, not {value}")
+    shares = {
+        "schedule.bn_freeze": recipe.schedule.bn_freeze,
+        "batch.late": recipe.batch.late,
+        "loss.late": recipe.loss.late,
+        "ema.decay": recipe.ema.decay,
+    }
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise RecipeError(subject, f"{name} must be between 0 and 1, not {value}")
+    not_negative = {
+        "schedule.warmup": recipe.schedule.warmup,
+        "schedule.final_learning_rate": recipe.schedule.final_learning_rate,
+        "loss.luma": recipe.loss.luma,
+        "data.holdout": recipe.data.holdout,
+        "optimizer.weight_decay": recipe.optimizer.weight_decay,
+    }
+    for name, value in not_negative.items():
+        if value < 0:
+            raise RecipeError(subject, f"{name} must not be negative")
+    if recipe.data.holdout == 0 and not recipe.data.validation:
+        raise RecipeError(subject, "nothing to validate on", "Set data.holdout above 0 or data.validation to a folder.")
