@@ -191,17 +191,22 @@ def find_files(text: str, naming: Naming) -> list[_Found]:
     Raises:
         MediaError: nothing is there.
     """
+    if text.startswith("@") and not Path(text).exists():
+        return [found for line in _lines(Path(text[1:])) for found in _find(line, naming)]
+    return _find(text, naming)
+
+
+def _find(text: str, naming: Naming) -> list[_Found]:
     path = Path(text)
     if path.is_dir():
         return [_Found(file, path) for file in _walk(path, naming)]
     if path.exists():
         return [_Found(path, None)]
-    if text.startswith("@"):
-        return [found for line in _lines(Path(text[1:])) for found in find_files(line, naming)]
-    matches = sorted(glob.glob(text, recursive=True), key=natural_order) if glob.has_magic(text) else []
+    # Path.glob takes no absolute pattern.
+    matches = glob.glob(text, recursive=True) if glob.has_magic(text) else []  # noqa: PTH207
     if not matches:
         raise MediaError(text, "no such file", "Check the path, and quote names with spaces.")
-    return [found for match in matches for found in find_files(match, naming)]
+    return [found for match in sorted(matches, key=natural_order) for found in _find(match, naming)]
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,0 +1,58 @@
+"""Write docs/options.md from the command line itself: ``python docs/reference.py``. A test holds the two together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from repsr_cli.cli import app
+
+HEAD = """# Every option
+
+Made from the command line itself by `python docs/reference.py`; `repsr COMMAND -h` says the same.
+"""
+
+
+def reference() -> str:
+    """The whole reference as Markdown."""
+    root: Any = typer.main.get_command(app)
+    return "\n".join([HEAD, *(section for name, command in root.commands.items() for section in page(name, command))])
+
+
+def page(name: str, command: Any) -> list[str]:
+    """The sections of one command."""
+    lines = [f"## repsr {name}\n", *(f"{part}\n" for part in paragraphs(command.help or ""))]
+    panels: dict[str, list[Any]] = {}
+    for parameter in command.params:
+        if parameter.name != "help" and not getattr(parameter, "hidden", False):
+            panels.setdefault(getattr(parameter, "rich_help_panel", None) or "", []).append(parameter)
+    for panel, parameters in panels.items():
+        lines += [f"**{panel}**\n"] * bool(panel)
+        lines += ["| | | default |", "|---|---|---|", *(row(parameter) for parameter in parameters), ""]
+    return lines
+
+
+def paragraphs(text: str) -> list[str]:
+    """A docstring's paragraphs; the one that starts with "Example" becomes code."""
+    parts = [" ".join(part.split()) for part in text.split("\n\n")]
+    return [
+        f"Example: `{part.removeprefix('Example:').strip()}`" if part.startswith("Example:") else part for part in parts
+    ]
+
+
+def row(parameter: Any) -> str:
+    """One option's line of the table."""
+    names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+    if parameter.param_type_name == "argument":
+        names = f"`{parameter.metavar or parameter.name.upper()}`"
+    elif not parameter.is_flag:
+        names += f" {parameter.metavar or parameter.name.upper()}"
+    default = parameter.default
+    shown = "" if default is None or default is False or default == () else f"`{'on' if default is True else default}`"
+    return f"| {names.replace('|', '&#124;')} | {(parameter.help or '').replace('|', '&#124;')} | {shown} |"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "options.md").write_text(reference(), encoding="utf-8")
