@@ -103,7 +103,7 @@ def fit_tile(height: int, width: int, overlap: int, pixels: int) -> tuple[int, i
             cut below 32 x 32.
 
     Returns:
-        (rows, columns) of the core. Few wide tiles win over many square ones, for only cuts inside cost overlap.
+        (rows, columns) of the core.
     """
     candidates: list[tuple[int, int, int, int]] = []
     for columns in range(1, -(-width // 32) + 1):

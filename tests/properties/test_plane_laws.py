@@ -1,0 +1,49 @@
+"""Colour survives: planes come back from an identity network as they went in, whatever they are."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repsr_cli.engine.planes import PlaneUpscaler, enlarge_chroma, shrink_chroma
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.media.colour import LUMA_WEIGHTS, PlaneFormat
+from repsr_cli.model.plain import identity_network
+
+sitings = st.sampled_from(["left", "center", "topleft"])
+subsamples = st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2)])
+
+
+@st.composite
+def formats(draw):
+    matrix = draw(st.sampled_from([*LUMA_WEIGHTS, "rgb", "grey"]))
+    subsample = draw(subsamples) if matrix in LUMA_WEIGHTS else (1, 1)
+    return PlaneFormat(matrix, draw(st.booleans()), draw(st.sampled_from([8, 9, 10, 12, 16])), subsample, draw(sitings))
+
+
+def random_planes(fmt, height, width, seed):
+    rng = np.random.default_rng(seed)
+    dtype = np.uint8 if fmt.depth == 8 else np.uint16
+    sizes = [(height, width)] + [fmt.chroma_size(height, width)] * (0 if fmt.matrix == "grey" else 2)
+    return tuple(rng.integers(0, fmt.peak, size, endpoint=True).astype(dtype) for size in sizes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(fmt=formats(), height=st.integers(1, 19), width=st.integers(1, 19), seed=st.integers(0, 9))
+def test_an_identity_network_returns_the_same_planes(fmt, height, width, seed):
+    planes = random_planes(fmt, height, width, seed)
+    back = PlaneUpscaler(Upscaler(identity_network(1), device="cpu"), fmt, fmt)(planes)
+    assert len(back) == len(planes)
+    for came, went in zip(back, planes, strict=True):
+        assert came.dtype == went.dtype
+        assert np.array_equal(came, went)
+
+
+@given(subsample=subsamples, siting=sitings, height=st.integers(1, 13), width=st.integers(1, 13))
+def test_shrinking_undoes_enlarging_exactly(subsample, siting, height, width):
+    fmt = PlaneFormat("bt709", True, 8, subsample, siting)
+    chroma = torch.randint(-128, 128, (1, 2, *fmt.chroma_size(height, width))).float()
+    enlarged = enlarge_chroma(chroma, fmt, height, width)
+    assert enlarged.shape[-2:] == (height, width)
+    # Integers over powers of two: no rounding at all.
+    assert torch.equal(shrink_chroma(enlarged, fmt), chroma)

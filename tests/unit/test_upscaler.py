@@ -1,0 +1,220 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from repsr_cli.engine import runner
+from repsr_cli.engine.upscaler import Upscaler, pick_device
+from repsr_cli.errors import DeviceError, MediaError, UsageError
+from repsr_cli.model.plain import PlainSR, Spec, identity_network
+
+
+def network(scale=2, channels=8, blocks=2, colors=3):
+    net = PlainSR(Spec(scale, channels, blocks, colors)).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.15)
+    return net
+
+
+def test_it_gives_what_the_network_gives():
+    net, lr = network(), torch.rand(2, 3, 9, 14)
+    with torch.no_grad():
+        expected = net(lr)
+    assert torch.allclose(Upscaler(net, device="cpu")(lr), expected, atol=1e-6)
+
+
+def test_the_network_given_is_left_alone():
+    net = network().train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    Upscaler(net, device="cpu", precision="bf16")(torch.rand(1, 3, 4, 4))
+    assert net.training
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_results_are_not_clamped():
+    net = network()
+    with torch.no_grad():
+        net.body[-1].bias.fill_(3)
+    assert Upscaler(net, device="cpu")(torch.rand(1, 3, 4, 4)).max() > 1
+
+
+def test_the_output_may_be_written_to_outside_inference_mode():
+    sr = Upscaler(network(), device="cpu")(torch.rand(1, 3, 4, 4))
+    sr.mul_(2).requires_grad_(True).sum().backward()
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 4, 4), (1, 3, 0, 4)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="expected"):
+        Upscaler(network(), device="cpu")(torch.zeros(shape))
+
+
+def test_progress_counts_tiles():
+    seen = []
+    upscaler = Upscaler(network(), device="cpu", tile=8, progress=lambda done, total: seen.append((done, total)))
+    upscaler(torch.rand(1, 3, 16, 8))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_description_names_network_device_and_precision():
+    text = Upscaler(network(scale=4), device="cpu", precision="fp32").describe()
+    assert all(word in text for word in ("M2C8", "x4", "cpu", "fp32"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"device": "tpu"},
+        {"device": "cuda:x"},
+        {"device": "cpu:1"},
+        {"precision": "int4"},
+        {"tile": "big"},
+        {"tile": 0},
+        {"tile": "-3"},
+        {"threads": 0},
+    ],
+)
+def test_arguments_that_make_no_sense_are_usage_errors(arguments):
+    with pytest.raises(UsageError):
+        Upscaler(network(), **arguments)
+
+
+def test_a_device_that_is_not_there_is_a_device_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(DeviceError, match="no CUDA device found"):
+        pick_device("cuda")
+    with pytest.raises(DeviceError, match="MPS"):
+        pick_device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("auto").type == "cuda"
+    with pytest.raises(DeviceError, match="1 CUDA device found"):
+        pick_device("cuda:1")
+
+
+def test_half_precision_that_overflows_is_computed_again_in_fp32_and_stays_there():
+    # 1e5 is infinite in fp16 and harmless in fp32.
+    net = identity_network(scale=2, channels=3)
+    with torch.no_grad():
+        net.body[0].weight[:, :, 1, 1] = 1e5 * torch.eye(3)
+        net.body[-1].weight[:, :, 1, 1] = 1e-5
+    said = []
+    upscaler = Upscaler(net, device="cpu", precision="fp16", tile=4, say=said.append)
+    assert upscaler.precision == "fp16"
+    lr = torch.rand(1, 3, 8, 8) + 0.5
+    with torch.no_grad():
+        expected = net(lr)
+    assert torch.allclose(upscaler(lr), expected, atol=1e-5)
+    assert upscaler.precision == "fp32"
+    assert len(said) == 1
+    assert "fp32" in said[0]
+    upscaler(lr)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_is_close(precision):
+    net, lr = network(), torch.rand(1, 3, 12, 12)
+    exact = Upscaler(net, device="cpu", precision="fp32")(lr)
+    close = Upscaler(net, device="cpu", precision=precision)(lr)
+    assert close.dtype is torch.float32
+    assert 0 < (close - exact).abs().max() < 0.05
+
+
+def test_numbers_that_are_not_finite_even_in_fp32_are_an_error():
+    net = network()
+    with torch.no_grad():
+        net.body[-1].bias[0] = float("nan")
+    with pytest.raises(DeviceError, match="not finite"):
+        Upscaler(net, device="cpu")(torch.rand(1, 3, 4, 4))
+
+
+def test_an_input_that_is_not_finite_is_blamed_itself():
+    lr = torch.rand(1, 3, 4, 4)
+    lr[0, 0, 0, 0] = float("inf")
+    with pytest.raises(MediaError, match="not numbers"):
+        Upscaler(network(), device="cpu")(lr)
+
+
+class Card:
+    """Memory for so many pixels: larger tiles raise what torch raises."""
+
+    def __init__(self, pixels, error):
+        self.pixels, self.error, self.sizes = pixels, error, []
+
+    def install(self, monkeypatch):
+        forward = runner.TileRunner._forward
+
+        def limited(this, lr):
+            self.sizes.append(tuple(lr.shape[-2:]))
+            if lr.shape[-2] * lr.shape[-1] > self.pixels:
+                raise self.error
+            return forward(this, lr)
+
+        monkeypatch.setattr(runner.TileRunner, "_forward", limited)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        MemoryError(),
+    ],
+)
+@pytest.mark.parametrize("tile", ["off", "auto", 200])
+def test_out_of_memory_halves_the_tile_and_the_result_is_the_same(monkeypatch, error, tile):
+    net, lr = network(), torch.rand(1, 3, 140, 150)
+    expected = Upscaler(net, device="cpu")(lr)
+    card = Card(60 * 60, error)
+    card.install(monkeypatch)
+    said = []
+    upscaler = Upscaler(net, device="cpu", tile=tile, say=said.append)
+    assert torch.allclose(upscaler(lr), expected, atol=1e-6)
+    assert len(said) == 2
+    assert "37 pixels" in said[-1]
+    # The size that fitted is kept: the next picture starts with it.
+    card.sizes.clear()
+    upscaler(lr)
+    assert max(h * w for h, w in card.sizes) <= 60 * 60
+    assert len(said) == 2
+
+
+def test_out_of_memory_at_the_smallest_tile_is_a_device_error(monkeypatch):
+    Card(0, torch.cuda.OutOfMemoryError("CUDA out of memory.")).install(monkeypatch)
+    with pytest.raises(DeviceError, match="smallest tile"):
+        Upscaler(network(), device="cpu")(torch.rand(1, 3, 140, 150))
+
+
+def test_other_errors_of_torch_are_not_taken_for_short_memory(monkeypatch):
+    Card(0, RuntimeError("some bug")).install(monkeypatch)
+    with pytest.raises(RuntimeError, match="some bug"):
+        Upscaler(network(), device="cpu")(torch.rand(1, 3, 4, 4))
+
+
+def test_a_luma_network_replaces_luma_and_keeps_bicubic_chroma():
+    said = []
+    net = network(scale=3, colors=1)
+    lr = torch.rand(1, 3, 10, 11)
+    sr = Upscaler(net, device="cpu", say=said.append)(lr)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    with torch.no_grad():
+        expected = net((lr * weights).sum(1, keepdim=True))
+    assert torch.allclose((sr * weights).sum(1, keepdim=True), expected, atol=1e-5)
+    enlarged = F.interpolate(lr, scale_factor=3, mode="bicubic", antialias=True)
+    difference = (sr[:, 0] - sr[:, 2]) - (enlarged[:, 0] - enlarged[:, 2])
+    assert difference[..., 9:-9, 9:-9].abs().max() < 1e-4
+    assert "luma" in said[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-2), ("bf16", 5e-2)])
+def test_cuda_gives_what_the_cpu_gives(precision, tolerance):
+    net, lr = network(), torch.rand(1, 3, 100, 120)
+    expected = Upscaler(net, device="cpu")(lr)
+    assert (Upscaler(net, device="cuda", precision=precision, tile=50)(lr) - expected).abs().max() < tolerance
