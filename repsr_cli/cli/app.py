@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from repsr_cli import __version__
+from repsr_cli.cli import training_commands
+from repsr_cli.cli.info_commands import doctor, models
 from repsr_cli.cli.upscale_command import upscale
 
 app = typer.Typer(
@@ -37,3 +39,6 @@ def repsr(
 
 
 app.command()(upscale)
+training_commands.register(app)
+app.command()(models)
+app.command()(doctor)

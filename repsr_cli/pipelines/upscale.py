@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.pipelines.jobs import Failure, Job
@@ -15,10 +14,6 @@ from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
 if TYPE_CHECKING:
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.model.zoo import Weight
-
-
-# Networks are trained for 2, 3 and 4; nobody trains beyond 8.
-LARGEST_FACTOR = 8
 
 
 def settle_scale(options: UpscaleOptions) -> UpscaleOptions:
@@ -150,14 +145,14 @@ class Networks:
             UsageError: the job's source is larger than the size asked for.
         """
         from repsr_cli.engine.upscaler import Upscaler
-        from repsr_cli.model.zoo import load
+        from repsr_cli.model.zoo import load_weight
 
         weight = choose_weight(job, self.options)
         if weight.path not in self._loaded:
             options = self.options
-            net = load(options.network, weight.scale, weight.family)
+            net = load_weight(weight)
             upscaler = Upscaler(net, options.device, options.precision, options.tile, options.threads, say=reporter.say)
-            reporter.say(f"network {weight.name} ({net.spec.name}), {upscaler.describe()}")
+            reporter.say(f"network {weight.name}: {upscaler.describe()}")
             self._loaded[weight.path] = upscaler
         return self._loaded[weight.path]
 
@@ -172,17 +167,13 @@ def choose_weight(job: Job, options: UpscaleOptions) -> Weight:
     """
     from repsr_cli.model.zoo import resolve
 
-    wanted = wanted_factor(job, options)
-    family: Literal["clean", "video"] = "clean" if job.kind == "picture" else "video"
-    refusal: CheckpointError | None = None
-    for factor in range(max(2, math.ceil(wanted)), LARGEST_FACTOR + 1):
-        try:
-            return resolve(options.network, factor, family)
-        except CheckpointError as error:
-            refusal = refusal or error
-    raise refusal or CheckpointError(
-        f"--scale {wanted:g}", f"no network enlarges more than {LARGEST_FACTOR} times", "Upscale the result again."
-    )
+    factor = wanted_factor(job, options)
+    weight = resolve(options.network, factor, "clean" if job.kind == "picture" else "video")
+    if factor > weight.scale:
+        raise CheckpointError(
+            weight.name, f"enlarges by {weight.scale}, not {factor:.4g}", f"Use -s {weight.scale}, twice if need be."
+        )
+    return weight
 
 
 def wanted_factor(job: Job, options: UpscaleOptions) -> float:

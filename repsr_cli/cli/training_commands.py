@@ -1,0 +1,199 @@
+"""``repsr train``, ``repsr fuse``, ``repsr eval``. Floor 5."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from repsr_cli.pipelines.train import StepReport
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """A question that Ctrl-C answers with yes, so that a step is finished before its state is saved.
+
+    A second Ctrl-C stops at once.
+    """
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _step_line(report: StepReport, seconds: float) -> str:
+    if report.note:
+        return f"step {report.step}: {report.note}"
+    line = f"step {report.step}/{report.steps}  loss {report.loss:.5f}  {report.steps_per_second:.1f} steps/s"
+    if report.data_share >= 0.05:
+        line += f"  {report.data_share:.0%} of the time spent waiting for data"
+    if report.psnr_y is not None and report.psnr_rgb is not None:
+        line += f"  validation {report.psnr_y:.3f} dB Y, {report.psnr_rgb:.3f} dB RGB"
+    left = seconds / max(1, report.steps_per_second)
+    return f"{line}  {clock(left)} left" if report.step < report.steps else line
+
+
+@friendly
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML). train/recipes has examples.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run directory.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value. Repeatable.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="List every unusable picture and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a report on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Train a network by a recipe.
+
+    Example: repsr train train/recipes/m4c16-x4.toml -o runs/mine --set data.train=PICTURES
+    """
+    from repsr_cli.errors import RecipeError
+    from repsr_cli.training.recipe import load_recipe
+
+    loaded = load_recipe(recipe, settings)
+    with Board(quiet=quiet) as board:
+        if check:
+            from repsr_cli.training.pairs import check_pictures, find_pictures
+
+            pictures = find_pictures(Path(loaded.data.train).expanduser())
+            problems = check_pictures(pictures, loaded.network.scale, loaded.batch.patch)
+            for problem in problems:
+                print_line(problem)
+            if problems:
+                count = f"{len(problems)} of {len(pictures)} pictures cannot be used"
+                raise RecipeError(loaded.data.train, count, "They are listed above.")
+            board.say(f"{len(pictures)} pictures, all usable")
+            return
+        from repsr_cli.pipelines.train import train as run_training
+
+        told = time.monotonic()
+
+        def packing(done: int, total: int) -> None:
+            nonlocal told
+            if done == 0 or time.monotonic() - told > 5:
+                told = time.monotonic()
+                board.say(f"packing pictures: {done} of {total}")
+
+        def report(step: StepReport) -> None:
+            if json:
+                print_json({name: getattr(step, name) for name in type(step).__slots__})
+            board.say(_step_line(step, step.steps - step.step))
+
+        with _stop_on_interrupt() as stopped:
+            outcome = run_training(
+                loaded, output, resume=resume, on_report=report, on_packing=packing, should_stop=stopped
+            )
+        board.say(f"best validation: {outcome.psnr_y:.3f} dB Y at step {outcome.step}")
+        board.say(f"next: repsr fuse {outcome.best} -o mine.safetensors")
+        if not json:
+            print_line(str(outcome.best))
+
+
+@friendly
+def fuse(
+    checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint, RUN/best.pt.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, .safetensors.")],
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Merge a trained network into plain 3x3 convolutions, and write it only if both agree.
+
+    Example: repsr fuse runs/mine/best.pt -o mine.safetensors
+    """
+    from repsr_cli.pipelines.fuse import fuse_file
+
+    report = fuse_file(checkpoint, output, overwrite)
+    with Board(quiet=quiet) as board:
+        board.say(
+            f"{report.network} x{report.scale}: {report.trained_parameters:,} parameters became {report.parameters:,}; "
+            f"largest difference {report.error_float64:.1e} in float64, {report.error_float32:.1e} in float32"
+        )
+    if json:
+        print_json({name: getattr(report, name) for name in type(report).__slots__})
+    else:
+        print_line(str(report.target))
+
+
+@friendly
+def evaluate(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of HR pictures (8 bit).")],
+    networks: Annotated[
+        list[str] | None, typer.Option("-n", "--network", help="A name or a file. Repeatable. Default: all shipped.")
+    ] = None,
+    scale: Annotated[int, typer.Option("-s", "--scale", help="Enlargement factor.")] = 4,
+    lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR partners. Default: bicubic of HR.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write one row per picture here.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="The table as JSON lines on stdout.")] = False,
+) -> None:
+    """Judge networks beside bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
+
+    Example: repsr eval Set5 Set14 -n fast -n mine.safetensors -s 4
+    """
+    import csv as csv_writer
+
+    from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.errors import UsageError
+    from repsr_cli.model.zoo import available, load
+    from repsr_cli.pipelines.evaluate import PictureScore, mean_score
+    from repsr_cli.pipelines.evaluate import evaluate as judge
+
+    names = networks or [weight.name for weight in available() if weight.scale == scale]
+    engines = [
+        (name, Upscaler(load(name, scale, "clean"), device=device, precision="fp32", threads=threads)) for name in names
+    ]
+    rows: list[PictureScore] = list(judge(engines, folders, scale, lr))
+    if csv is not None:
+        try:
+            with csv.open("w", newline="", encoding="utf-8") as file:
+                writer = csv_writer.writer(file)
+                writer.writerow(["network", "folder", "picture", "psnr_y", "psnr_rgb", "ssim_y"])
+                for row in rows:
+                    s = row.score
+                    writer.writerow([row.network, row.folder, row.picture, s.psnr_y, s.psnr_rgb, s.ssim_y])
+        except OSError as error:
+            raise UsageError(csv, f"cannot be written ({error.strerror})", "Choose another path.") from error
+    if not json:
+        print_line(f"{'network':<28}{'set':<16}{'pictures':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
+    for network in ["bicubic", *names]:
+        for folder in folders:
+            scores = [row.score for row in rows if (row.network, row.folder) == (network, folder.name)]
+            mean = mean_score(scores)
+            if json:
+                figures = {"psnr_y": mean.psnr_y, "psnr_rgb": mean.psnr_rgb, "ssim_y": mean.ssim_y}
+                print_json({"network": network, "scale": scale, "set": folder.name, "pictures": len(scores), **figures})
+            else:
+                print_line(
+                    f"{network:<28}{folder.name:<16}{len(scores):>8}"
+                    f"{mean.psnr_y:>9.3f}{mean.psnr_rgb:>10.3f}{mean.ssim_y:>8.4f}"
+                )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command()(train)
+    app.command()(fuse)
+    app.command("eval")(evaluate)
