@@ -8,6 +8,7 @@ import typer
 
 from repsr_cli import __version__
 from repsr_cli.cli import training_commands
+from repsr_cli.cli.compare_command import compare
 from repsr_cli.cli.info_commands import doctor, models
 from repsr_cli.cli.upscale_command import upscale
 
@@ -40,5 +41,6 @@ def repsr(
 
 app.command()(upscale)
 training_commands.register(app)
+app.command()(compare)
 app.command()(models)
 app.command()(doctor)

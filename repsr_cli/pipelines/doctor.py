@@ -24,8 +24,8 @@ ENCODERS = {
     "ffv1": "lossless",
 }
 EXTRAS = {
-    "pillow_heif": ("HEIC pictures", "pip install pillow-heif"),
-    "pillow_jxl": ("JPEG XL pictures", "pip install pillow-jxl-plugin"),
+    "pillow_heif": ("HEIC pictures", "pip install 'repsr[heif]'"),
+    "pillow_jxl": ("JPEG XL pictures", "pip install 'repsr[jxl]'"),
 }
 # A 32 px probe through a network in half precision strays from fp32 by a few thousandths; broken drivers by tenths.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
@@ -136,9 +136,7 @@ def _devices() -> Iterator[Finding]:
         for precision in ("fp32",) if name == "cpu" else ("fp32", "fp16"):
             yield self_test(name, precision)
     if not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        built = (
-            "this torch is built for CUDA, but finds no device" if torch.version.cuda else "no GPU build"
-        )
+        built = "this torch is built for CUDA, but finds no device" if torch.version.cuda else "no GPU build"
         yield Finding("gpu", "absent", built, "With an NVIDIA GPU: install its driver and a CUDA build of torch.")
 
 

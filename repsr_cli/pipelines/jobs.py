@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import math
+import mimetypes
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -20,10 +21,9 @@ from repsr_cli.pipelines.options import UpscaleOptions
 
 Kind = Literal["picture", "clip"]
 
-# Formats that pictures and clips are written in, by extension. A source in another format gets the first of its kind
-# that loses nothing: PNG, Matroska.
-PICTURE_SUFFIXES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif"})
-CLIP_SUFFIXES = frozenset({".mkv", ".mp4", ".mov", ".webm"})
+# Formats that a target keeps from its source, by extension. Any other becomes what loses nothing: PNG, Matroska.
+KEPT_PICTURES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
+CLIPS = frozenset({".mkv", ".mp4", ".mov", ".webm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def check_naming(options: UpscaleOptions, naming: Naming) -> None:
         raise UsageError("--skip-existing", "asks for the opposite of -y", "Give one of the two.")
     if naming.suffix is not None and any(mark in naming.suffix for mark in "/\\\0"):
         raise UsageError(f"--suffix {naming.suffix}", "holds a path separator", "Use -o for another folder.")
-    known = PICTURE_SUFFIXES | CLIP_SUFFIXES
+    known = picture_suffixes() | CLIPS
     if naming.format is not None and _dotted(naming.format) not in known:
         names = ", ".join(sorted(suffix[1:] for suffix in known))
         raise UsageError(f"--format {naming.format}", "not a format that can be written", f"Choose from: {names}.")
@@ -253,8 +253,34 @@ def kind_of(path: Path) -> Kind | None:
     try:
         from repsr_cli.media.video import is_video
     except ImportError as error:
+        if not (mimetypes.guess_type(path)[0] or "").startswith("video/"):
+            return None
         raise MediaError(path, "not a picture, and clips need PyAV", "Install it: pip install av") from error
     return "clip" if is_video(path) else None
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Extensions of all formats that pictures can be written in."""
+    from repsr_cli.media.images import FORMATS
+
+    return frozenset(suffix for known in FORMATS for suffix in known.suffixes)
+
+
+def source_size(kind: Kind, path: Path) -> tuple[int, int]:
+    """(height, width) of a picture or clip as it is shown, from its header.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    if kind == "picture":
+        from repsr_cli.media.images import open_image
+
+        page = next(open_image(path).pages())
+        return page.height, page.width
+    from repsr_cli.media.video import probe
+
+    clip = probe(path)
+    return clip.height, clip.width
 
 
 def _without_repeats(found: Sequence[_Found]) -> list[_Found]:
@@ -316,10 +342,10 @@ def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming
 
 
 def _extension(path: Path, kind: Kind, format: str | None) -> str:
-    writable, lossless = (PICTURE_SUFFIXES, ".png") if kind == "picture" else (CLIP_SUFFIXES, ".mkv")
-    if format is not None and _dotted(format) in writable:
+    if format is not None and _dotted(format) in (picture_suffixes() if kind == "picture" else CLIPS):
         return _dotted(format)
-    return path.suffix if path.suffix.lower() in writable else lossless
+    kept, lossless = (KEPT_PICTURES, ".png") if kind == "picture" else (CLIPS, ".mkv")
+    return path.suffix if path.suffix.lower() in kept else lossless
 
 
 def _check_target(source: Path, target: Path, kind: Kind, overwrite: bool) -> None:
@@ -335,8 +361,10 @@ def _check_target(source: Path, target: Path, kind: Kind, overwrite: bool) -> No
         raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")
     if target.exists() and not overwrite:
         raise UsageError(target, "exists", "Add -y to replace it, or --skip-existing to leave it.")
-    other = CLIP_SUFFIXES if kind == "picture" else PICTURE_SUFFIXES - {".gif"}
-    if target.suffix.lower() in other and "%" not in target.name:
+    unfit = (
+        target.suffix.lower() not in picture_suffixes() if kind == "picture" else target.suffix.lower() in KEPT_PICTURES
+    )
+    if unfit and "%" not in target.name:
         article = "a picture" if kind == "picture" else "a clip"
         raise UsageError(target, f"cannot hold {source.name}, which is {article}", "Choose another extension.")
     folder = next(parent for parent in target.absolute().parents if parent.exists())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.pipelines.jobs import Failure, Job
+from repsr_cli.pipelines.jobs import Failure, Job, source_size
 from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
         RepsrError: what would stop the job, as far as that can be seen from here.
     """
     weight = choose_weight(job, options)
-    height, width = source_size(job)
+    height, width = source_size(job.kind, job.source)
     factor = wanted_factor(job, options)
     lines = [
         f"{job.kind} of {width}x{height}, {factor:g} times as large",
@@ -185,26 +185,9 @@ def wanted_factor(job: Job, options: UpscaleOptions) -> float:
     """
     if options.scale is not None:
         return options.scale
-    height, width = source_size(job)
+    height, width = source_size(job.kind, job.source)
     factor = max((options.height or 0) / height, (options.width or 0) / width)
     if factor < 1:
         asked = f"--width {options.width}" if options.width else f"--height {options.height}"
         raise UsageError(job.source, f"is {width}x{height} already, more than {asked}", "repsr only enlarges.")
     return factor
-
-
-def source_size(job: Job) -> tuple[int, int]:
-    """(height, width) of a job's source as it is shown, from its header.
-
-    Raises:
-        MediaError: it cannot be read.
-    """
-    if job.kind == "picture":
-        from repsr_cli.media.images import open_image
-
-        with open_image(job.source) as picture:
-            return picture.height, picture.width
-    from repsr_cli.media.video import probe
-
-    clip = probe(job.source)
-    return clip.height, clip.width

@@ -1,0 +1,51 @@
+"""``repsr compare``: two pictures or clips against each other. Floor 5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repsr_cli.cli.console import Board, friendly, print_line
+from repsr_cli.errors import UsageError
+
+
+@friendly
+def compare(
+    before: Annotated[Path, typer.Argument(help="Shown at the left; enlarged if it is the smaller.")],
+    after: Annotated[Path, typer.Argument(help="Shown at the right.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; default: BEFORE_vs_AFTER.")
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="A page with a slider that needs no other file.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="One half each, not side by side.")] = False,
+    crop: Annotated[
+        str | None, typer.Option("--crop", metavar="WxH+X+Y", help="Show this window of two pictures.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only.")] = False,
+) -> None:
+    """Hold two pictures or two clips against each other.
+
+    The smaller is enlarged by bicubic interpolation, as players do. Clips are compared frame by frame, by time.
+
+    Example: repsr compare photo.jpg photo_x4.jpg --html
+    """
+    from repsr_cli.pipelines.compare import compare as make
+    from repsr_cli.pipelines.compare import parse_crop
+
+    if html and split:
+        raise UsageError("--html", "stands beside --split", "Give one of the two.")
+    window = None if crop is None else parse_crop(crop)
+    with Board(quiet) as board:
+        outcome = make(
+            before,
+            after,
+            output,
+            "page" if html else "split" if split else "beside",
+            crop=window,
+            overwrite=overwrite,
+            reporter=board.reporter(after.name),
+        )
+    print_line(str(outcome.target))

@@ -1,0 +1,122 @@
+"""Two clips in one: side by side, or one half each. Floor 4.
+
+FFmpeg's overlay filter keeps the second clip's times and finds the first one's nearest frame, so clips of other frame
+rates or time bases can be compared too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+
+from repsr_cli.errors import MediaError
+from repsr_cli.pipelines.options import Progress, Reporter
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.filter.context import FilterContext
+
+QUALITY = {"crf": "16", "preset": "veryfast"}
+
+
+def compare_clips(before: Path, after: Path, target: Path, *, split: bool, reporter: Reporter) -> None:
+    """Write both clips into one, H.264 in MP4, without sound.
+
+    Args:
+        before: shown at the left, enlarged to the other's size.
+        after: shown at the right.
+        target: file to write.
+        split: each gives its half of the same picture; False: whole pictures side by side.
+        reporter: told how far the work is.
+
+    Raises:
+        MediaError: a clip cannot be decoded, or the result not be encoded.
+    """
+    try:
+        with av.open(str(before)) as left, av.open(str(after)) as right, av.open(str(target), "w", format="mp4") as out:
+            compared = _Comparison(left, right, split)
+            stream = out.add_stream("libx264", options=QUALITY)
+            stream.width, stream.height = compared.width, compared.height
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = stream.codec_context.time_base = compared.time_base
+            total = right.streams.video[0].frames or None
+            for number, frame in enumerate(compared.frames(), 1):
+                out.mux(stream.encode(frame))
+                reporter.progress(Progress(number, total, "frame"))
+            out.mux(stream.encode(None))
+    except (av.FFmpegError, IndexError) as error:
+        raise MediaError(f"{before} and {after}", f"cannot be compared ({error})") from error
+
+
+class _Comparison:
+    """A filter graph with two inputs, fed in the order of time.
+
+    Args:
+        left: shown at the left.
+        right: shown at the right; its times are kept.
+        split: as ``compare_clips``.
+    """
+
+    def __init__(self, left: InputContainer, right: InputContainer, split: bool) -> None:
+        self.containers = (left, right)
+        streams = (left.streams.video[0], right.streams.video[0])
+        self.time_base = streams[1].time_base or Fraction(1, 90_000)
+        # H.264 in 4:2:0 wants even sizes.
+        width, self.height = streams[1].width // 2 * 2, streams[1].height // 2 * 2
+        self.width = width if split else 2 * width
+        self.graph = av.filter.Graph()
+        fit = ("scale", f"{width}:{self.height}:flags=bicubic:out_color_matrix=bt709:out_range=tv")
+        halve = [("crop", f"{width // 2}:{self.height}:0:0")] if split else []
+        widen = [] if split else [("pad", f"{self.width}:{self.height}:{width}:0")]
+        self.inputs = [
+            self.graph.add_buffer(template=side, name=name) for side, name in zip(streams, "ab", strict=True)
+        ]
+        plain = ("format", "yuv420p")
+        before = self._chain(self.inputs[0], fit, plain, *halve)
+        after = self._chain(self.inputs[1], fit, plain, *widen)
+        over = self.graph.add("overlay", "0:0:ts_sync_mode=nearest:eof_action=repeat")
+        after.link_to(over, 0, 0)
+        before.link_to(over, 0, 1)
+        line = ("drawbox", f"x={(width // 2 if split else width) - 1}:y=0:w=2:h=ih:color=white:t=fill")
+        self.output = self._chain(over, line, ("buffersink", ""))
+        self.graph.configure()
+
+    def _chain(self, last: FilterContext, *filters: tuple[str, str]) -> FilterContext:
+        for name, arguments in filters:
+            following = self.graph.add(name, arguments or None)
+            last.link_to(following)
+            last = following
+        return last
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """One frame for every frame at the right, at its time."""
+        decoders = [container.decode(video=0) for container in self.containers]
+        heads = [next(decoder, None) for decoder in decoders]
+        while any(heads):
+            # The side that is behind goes first, so that little waits in the graph.
+            index = min((i for i in (0, 1) if heads[i] is not None), key=lambda i: _seconds(heads[i]))
+            self.inputs[index].push(heads[index])
+            heads[index] = next(decoders[index], None)
+            if heads[index] is None:
+                self.inputs[index].push(None)
+            yield from self._pull()
+        yield from self._pull()
+
+    def _pull(self) -> Iterator[av.VideoFrame]:
+        while True:
+            try:
+                frame = self.output.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            if isinstance(frame, av.VideoFrame):
+                frame.pict_type = av.video.frame.PictureType.NONE
+                frame.colorspace, frame.color_range = 1, 1  # BT.709, video range, as the scale filter made it
+                yield frame
+
+
+def _seconds(frame: av.VideoFrame | None) -> float:
+    return frame.time if frame is not None and frame.time is not None else 0.0
