@@ -25,3 +25,27 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set REPSR_TEST_DATA")
     return folder
+
+
+def randomise_statistics(net: torch.nn.Module) -> None:
+    """BN that matters: fresh statistics are nearly the identity, and a test with them proves little."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.5)
+            module.running_var.uniform_(0.2, 3)
+            module.weight.data.uniform_(-1.5, 1.5)
+            module.bias.data.normal_(0, 0.5)
+
+
+def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """An RGB picture, uint8, with edges, gradients and fine texture: something a network can learn on."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    picture = np.zeros((height, width, 3))
+    for _ in range(12):
+        angle, frequency, phase = random.uniform(0, np.pi), random.uniform(0.02, 0.5), random.uniform(0, 6.3)
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * frequency + phase)
+        picture += np.sign(wave)[..., None] * random.uniform(-25, 25, 3) + wave[..., None] * random.uniform(-9, 9, 3)
+    return np.clip(picture + 128, 0, 255).astype(np.uint8)

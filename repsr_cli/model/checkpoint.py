@@ -91,7 +91,9 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
 
 def _load_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # A file object, since torch.load picks another reader by a path's suffix.
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(path, "no such file") from error
     except pickle.UnpicklingError as error:
@@ -125,7 +127,12 @@ def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
             net.load_state_dict(payload[key])
             networks.append(net)
         return TrainingCheckpoint(
-            *networks, payload["recipe"], payload["step"], payload["optimizer"], payload["progress"]
+            net=networks[0],
+            average=networks[1],
+            recipe=payload["recipe"],
+            step=payload["step"],
+            optimizer=payload["optimizer"],
+            progress=payload["progress"],
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(path, f"is a damaged training checkpoint ({error})", "Take an older one.") from error

@@ -6,6 +6,7 @@ Source: RepSR (arXiv 2205.05671): VGG-style blocks of a clean identity path and 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Self
 
@@ -45,7 +46,8 @@ class BatchNorm(nn.BatchNorm2d):
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(features)
         moments = torch.cat([features.mean((0, 2, 3)), features.square().mean((0, 2, 3))])
-        mean, square = _GlobalMean.apply(moments).chunk(2)
+        reduced: Tensor = _GlobalMean.apply(moments)  # type: ignore[no-untyped-call]
+        mean, square = reduced.chunk(2)
         variance = square - mean.square()
         with torch.no_grad():
             assert self.running_mean is not None
@@ -57,7 +59,8 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
             self.running_var.lerp_((variance * (pixels / (pixels - 1))).to(self.running_var.dtype), rate)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return features * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[:, None, None], features, scale[:, None, None])
 
 
 class ExpandSqueeze(nn.Module):
@@ -204,9 +207,7 @@ def fuse(net: RepSR) -> PlainSR:
     kernels: list[tuple[Tensor, Tensor]] = []
     for block in net.blocks:
         assert isinstance(block, RepBlock)
-        exact = RepBlock(net.spec.channels, net.expansion, net.norm).to(net.head.weight.device, torch.float64)
-        exact.load_state_dict(block.state_dict())
-        kernels.append(exact.kernel())
+        kernels.append(copy.deepcopy(block).double().kernel())
     assert net.head.bias is not None
     assert net.tail.bias is not None
     kernels = [(net.head.weight, net.head.bias), *kernels, (net.tail.weight, net.tail.bias)]

@@ -295,7 +295,7 @@ class _Trainer:
         self.net.to(self.device)
         self.average.to(self.device)
         self.optimizer = build_optimizer(self.net.parameters(), recipe)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.run.precision == "fp16")  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.run.precision == "fp16")
         self.step = 0
         self.progress: dict[str, Any] = {
             "averaged": 0,
@@ -378,7 +378,7 @@ class _Trainer:
         with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
             sr = self.forms(lr)
         loss = reconstruction_loss(sr.float(), hr, loss_name(self.step, recipe), recipe.loss.luma)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         average_into(self.average, self.net, ema_decay(self.progress["averaged"], recipe))
@@ -463,7 +463,7 @@ class _Trainer:
                 window = []
             if log_due or validate_due:
                 seconds = time.perf_counter() - started
-                figures = self._validate() if validate_due else (None, None)
+                judged_y, judged_rgb = self._validate() if validate_due else (None, None)
                 self._report(
                     StepReport(
                         self.step,
@@ -472,12 +472,13 @@ class _Trainer:
                         self.optimizer.param_groups[0]["lr"],
                         (self.step - reported) / seconds,
                         waited / seconds,
-                        *figures,
-                        note=note,
+                        judged_y,
+                        judged_rgb,
+                        note,
                     )
                 )
-                if figures[0] is not None and figures[0] > self.progress["best_psnr_y"]:
-                    self.progress |= {"best_psnr_y": figures[0], "best_step": self.step}
+                if judged_y is not None and judged_y > self.progress["best_psnr_y"]:
+                    self.progress |= {"best_psnr_y": judged_y, "best_step": self.step}
                     self._save(self.run / "best.pt")
                 since_report, started, waited, reported = [], time.perf_counter(), 0.0, self.step
             if checkpoint_due:
@@ -494,7 +495,13 @@ class _Trainer:
         """The mean loss of a window of steps; raises ``_Exploded`` if it is no number or far above the lowest."""
         if not window:
             return self.progress["lowest_loss"]  # type: ignore[no-any-return]
-        mean = float(torch.stack(window).mean())
+        losses = torch.stack(window).mean()
+        if self.processes > 1:
+            # Every process must come to the same verdict.
+            dist.all_reduce(losses)
+        mean = float(losses) / self.processes
+        if self.progress["lowest_loss"] == math.inf:
+            self.progress["lowest_loss"] = float(window[0])
         if not math.isfinite(mean):
             raise _Exploded(f"the loss became {mean}")
         if mean > DIVERGED * self.progress["lowest_loss"]:

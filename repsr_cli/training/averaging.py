@@ -13,7 +13,8 @@ from repsr_cli.model.repsr import RepSR
 @torch.no_grad()
 def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
     """``average = decay * average + (1 - decay) * net``, parameters only: statistics are measured, not averaged."""
-    averaged, current = list(average.parameters()), list(net.parameters())
+    averaged: list[Tensor] = list(average.parameters())
+    current: list[Tensor] = list(net.parameters())
     torch._foreach_lerp_(averaged, current, 1 - decay)
 
 

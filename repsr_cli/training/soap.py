@@ -100,7 +100,8 @@ def _update(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> 
 
 def _eigenbasis(factor: Tensor) -> Tensor:
     """Eigenvectors of a symmetric matrix as columns, largest eigenvalue first."""
-    return torch.linalg.eigh(factor.double())[1].flip(1).to(factor.dtype).contiguous()
+    vectors: Tensor = torch.linalg.eigh(factor.double())[1]
+    return vectors.flip(1).to(factor.dtype).contiguous()
 
 
 def _refine(factor: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

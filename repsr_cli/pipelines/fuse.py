@@ -1,0 +1,136 @@
+"""Training checkpoint -> plain network, written only if both agree. Floor 4."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from repsr_cli import __version__
+from repsr_cli.errors import CheckpointError, UsageError
+from repsr_cli.model.checkpoint import load_training, save_plain
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.repsr import RepSR, fuse
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+PROBE_SIZES = ((24, 33), (1, 1), (3, 40))  # LR px; small ones are all border
+
+
+@dataclass(frozen=True, slots=True)
+class FuseReport:
+    """What fusing did.
+
+    Attributes:
+        target: the file written.
+        network: the field's name of the size, e.g. ``M4C16``.
+        scale: enlargement factor.
+        parameters: of the plain network.
+        trained_parameters: of the training network.
+        error_float64: largest difference between both networks' outputs computed in float64, values in [0, 1].
+        error_float32: the same in float32.
+        step: training step of the checkpoint.
+        sha256: of the file written.
+    """
+
+    target: Path
+    network: str
+    scale: int
+    parameters: int
+    trained_parameters: int
+    error_float64: float
+    error_float32: float
+    step: int
+    sha256: str
+
+
+@torch.inference_mode()
+def largest_difference(trained: RepSR, plain: PlainSR, dtype: torch.dtype) -> float:
+    """The largest difference of two networks' outputs on seeded noise and flat pictures, borders included.
+
+    Args:
+        trained: judged in its branched form under population statistics.
+        plain: the network it should equal.
+        dtype: both compute in this type; copies are made, neither network changes.
+    """
+    branched, single = copy.deepcopy(trained).to(dtype).eval(), copy.deepcopy(plain).to(dtype).eval()
+    random = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for height, width in PROBE_SIZES:
+        noise = torch.rand(2, trained.spec.colors, height, width, generator=random, dtype=torch.float64)
+        flat = torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None, None, None].expand_as(noise)
+        lr = torch.cat([noise, flat]).to(dtype)
+        difference = (branched(lr) - single(lr)).abs().max()
+        worst = max(worst, float(difference)) if torch.isfinite(difference) else float("inf")
+    return worst
+
+
+def fuse_file(
+    checkpoint: Path, target: Path, overwrite: bool = False, metadata: dict[str, str] | None = None
+) -> FuseReport:
+    """Fuse a checkpoint's averaged network and write it as safetensors in the Compact layout.
+
+    Args:
+        checkpoint: a training checkpoint.
+        target: the file to write, ``.safetensors``.
+        overwrite: whether an existing target may be replaced.
+        metadata: further strings for the file, e.g. a licence.
+
+    Raises:
+        UsageError: the target exists or has another suffix.
+        CheckpointError: not a training checkpoint, or the fused network is not equal to the trained one; then nothing
+            is written.
+    """
+    if target.suffix != ".safetensors":
+        raise UsageError(target, "is no .safetensors name", "Fused networks are safetensors files.")
+    if target.exists() and not overwrite:
+        raise UsageError(target, "exists", "Add -y to replace it.")
+    loaded = load_training(checkpoint)
+    trained = loaded.average.eval()
+    errors = {torch.float64: 0.0, torch.float32: 0.0}
+    if isinstance(trained, RepSR):
+        plain = fuse(trained)
+        # In float64 the merge itself is judged; float32 adds the rounding of the weights that are written.
+        exact = fuse(copy.deepcopy(trained).double())
+        errors[torch.float64] = largest_difference(trained, exact, torch.float64)
+        errors[torch.float32] = largest_difference(trained, plain, torch.float32)
+    else:
+        plain = trained
+    for dtype, error in errors.items():
+        if not error <= TOLERANCE[dtype]:
+            kind = str(dtype).removeprefix("torch.")
+            raise CheckpointError(
+                checkpoint,
+                f"fused and trained network differ by {error:.2e} in {kind}, more than {TOLERANCE[dtype]:.0e}",
+                "Nothing was written; the checkpoint may be damaged or its BN statistics degenerate.",
+            )
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    network = loaded.recipe["network"]
+    save_plain(
+        target,
+        plain,
+        {
+            "repsr": __version__,
+            "scale": str(plain.spec.scale),
+            "network": plain.spec.name,
+            "block": str(network["block"]),
+            "step": str(loaded.step),
+            "seed": str(loaded.recipe["run"]["seed"]),
+            "source_sha256": digest,
+            "psnr_y_validation": f"{loaded.progress.get('best_psnr_y', float('nan')):.4f}",
+            **(metadata or {}),
+        },
+    )
+    return FuseReport(
+        target=target,
+        network=plain.spec.name,
+        scale=plain.spec.scale,
+        parameters=sum(p.numel() for p in plain.parameters()),
+        trained_parameters=sum(p.numel() for p in trained.parameters()),
+        error_float64=errors[torch.float64],
+        error_float32=errors[torch.float32],
+        step=loaded.step,
+        sha256=hashlib.sha256(target.read_bytes()).hexdigest(),
+    )

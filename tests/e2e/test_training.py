@@ -1,0 +1,144 @@
+"""train -> fuse -> eval -> upscale, by the real commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from repsr_cli.cli import app
+from repsr_cli.model.checkpoint import load_training, save_training
+from tests.conftest import ROOT, textured
+
+RECIPE = """
+[network]
+scale = 2
+blocks = 1
+channels = 8
+[data]
+train = "unset"
+holdout = 2
+[batch]
+size = 8
+patch = 16
+[schedule]
+steps = 500
+learning_rate = 1e-2
+warmup = 10
+bn_freeze = 0.3
+[validation]
+every = 250
+statistics_batches = 10
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("training")
+    (root / "pictures").mkdir()
+    for number in range(8):
+        Image.fromarray(textured(96, 96, number)).save(root / "pictures" / f"p{number}.png")
+    (root / "recipe.toml").write_text(RECIPE)
+    arguments = ["train", str(root / "recipe.toml"), "-o", str(root / "runs" / "a"), "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--set", f"data.train={root / 'pictures'}"])
+    assert result.exit_code == 0, result.output
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [r["step"] for r in reports if r["psnr_y"] is not None] == [250, 500]
+    assert any("population statistics" in r["note"] for r in reports)
+    fused = CliRunner().invoke(app, ["fuse", str(root / "runs" / "a" / "best.pt"), "-o", str(root / "net.safetensors")])
+    assert fused.exit_code == 0, fused.output
+    assert fused.stdout.strip() == str(root / "net.safetensors")
+    return root
+
+
+def test_a_minute_of_training_beats_bicubic(trained: Path) -> None:
+    network, rows = str(trained / "net.safetensors"), str(trained / "rows.csv")
+    arguments = ["eval", str(trained / "pictures"), "-s", "2", "-n", network, "--json", "--csv", rows]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    bicubic, ours = (json.loads(line) for line in result.stdout.splitlines())
+    assert bicubic["network"] == "bicubic"
+    assert ours["pictures"] == 8
+    assert ours["psnr_y"] > bicubic["psnr_y"] + 0.3
+    assert ours["ssim_y"] > bicubic["ssim_y"]
+    assert len((trained / "rows.csv").read_text().splitlines()) == 1 + 2 * 8
+
+
+def test_the_trained_network_upscales_a_picture(trained: Path, tmp_path: Path) -> None:
+    Image.fromarray(textured(20, 30)).save(tmp_path / "in.png")
+    result = CliRunner().invoke(app, ["upscale", str(tmp_path / "in.png"), "-n", str(trained / "net.safetensors")])
+    assert result.exit_code == 0, result.output
+    assert np.asarray(Image.open(tmp_path / "in_x2.png")).shape == (40, 60, 3)
+
+
+def test_check_lists_bad_pictures(trained: Path, tmp_path: Path) -> None:
+    Image.fromarray(textured(8, 8)).save(tmp_path / "tiny.png")
+    recipe = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "run"), "--check"]
+    result = CliRunner().invoke(app, [*recipe, "--set", f"data.train={tmp_path}"])
+    assert result.exit_code == 6
+    assert "tiny.png: 8x8 is smaller than a crop of 32 px" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "none.toml", "-o", "run"], 6, "no such recipe"),
+        (["fuse", "none.pt", "-o", "x.safetensors"], 4, "no such file"),
+        (["fuse", "none.pt", "-o", "x.pth"], 2, "is no .safetensors name"),
+        (["eval", "none", "-n", "none.pth"], 4, "no such file"),
+    ],
+)
+def test_mistakes(arguments: list[str], code: int, message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+def test_fuse_refuses_an_existing_target_and_a_fused_input(trained: Path) -> None:
+    fused = trained / "net.safetensors"
+    assert CliRunner().invoke(app, ["fuse", str(trained / "runs/a/best.pt"), "-o", str(fused)]).exit_code == 2
+    assert CliRunner().invoke(app, ["fuse", str(fused), "-o", str(trained / "again.safetensors")]).exit_code == 4
+
+
+def test_fuse_refuses_a_network_that_does_not_agree(trained: Path, tmp_path: Path) -> None:
+    """Degenerate statistics blow float32 apart: nothing may be written."""
+    checkpoint = load_training(trained / "runs" / "a" / "best.pt")
+    for name, buffer in checkpoint.average.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.fill_(1e7)
+    save_training(tmp_path / "bad.pt", checkpoint)
+    result = CliRunner().invoke(app, ["fuse", str(tmp_path / "bad.pt"), "-o", str(tmp_path / "bad.safetensors")])
+    assert result.exit_code == 4
+    assert "differ by" in result.stderr
+    assert not (tmp_path / "bad.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["batch statistics", "population statistics"])
+def test_two_processes_learn_as_one(trained: Path, tmp_path: Path, phase: str) -> None:
+    """DDP over gloo: with batch statistics of all processes together, losses equal those of one process."""
+    losses = []
+    freeze = "1.0" if phase == "batch statistics" else "0.0"
+    for processes in (1, 2):
+        run = tmp_path / f"run{processes}"
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+        command += ["-m", "repsr_cli", "train", str(trained / "recipe.toml"), "-o", str(run), "--quiet"]
+        settings = [f"data.train={trained / 'pictures'}", "schedule.steps=12", f"schedule.bn_freeze={freeze}"]
+        settings += ["run.log_every=1", "schedule.learning_rate=1e-3", "optimizer.name=adam", "run.device=cpu"]
+        for setting in settings:
+            command += ["--set", setting]
+        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
+        losses.append([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()])
+    assert len(losses[0]) >= 12
+    assert np.allclose(losses[0], losses[1], rtol=1e-4)
+    one, two = (load_training(tmp_path / f"run{n}" / "last.pt") for n in (1, 2))
+    for (name, a), b in zip(one.net.state_dict().items(), two.net.state_dict().values(), strict=True):
+        assert np.allclose(a.numpy(), b.numpy(), atol=2e-4), name

@@ -1,0 +1,159 @@
+"""I6 for training: resumed = uninterrupted, bit for bit on a CPU, also across the switch of BN and after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from repsr_cli.errors import Interrupted, RecipeError, TrainingDiverged
+from repsr_cli.model.checkpoint import load_training
+from repsr_cli.pipelines.train import StepReport, train
+from repsr_cli.training.recipe import Recipe, recipe_from_dict
+from tests.conftest import ROOT, textured
+
+STEPS, SWITCH = 24, 10
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(5):
+        Image.fromarray(textured(64, 64, number)).save(folder / f"p{number}.png")
+    return folder
+
+
+def _recipe(pictures: Path, **sections: dict[str, Any]) -> Recipe:
+    values: dict[str, Any] = {
+        "network": {"scale": 2, "blocks": 1, "channels": 4},
+        "data": {"train": str(pictures), "holdout": 1},
+        "batch": {"size": 4, "patch": 12, "late": 0.2, "late_size": 6, "late_patch": 16},
+        "schedule": {"steps": STEPS, "learning_rate": 1e-3, "warmup": 4, "bn_freeze": SWITCH / STEPS},
+        "validation": {"every": 8, "statistics_batches": 3},
+        "run": {"checkpoint_every": 5, "log_every": 4},
+    }
+    for section, settings in sections.items():
+        values[section] = values[section] | settings if section in values else settings
+    return recipe_from_dict(values, "test")
+
+
+def _state(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_training(run / "last.pt")
+    tensors = {f"net.{key}": value for key, value in checkpoint.net.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in checkpoint.average.state_dict().items()}
+    for number, state in checkpoint.optimizer["optimizer"]["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    return tensors | {"step": torch.tensor(checkpoint.step)}
+
+
+def _assert_equal(one: Path, other: Path) -> None:
+    a, b = _state(one), _state(other)
+    assert a.keys() == b.keys()
+    unequal = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not unequal
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(_recipe(pictures), run)
+    return run
+
+
+@pytest.mark.parametrize("stop", [1, 7, SWITCH - 1, SWITCH, SWITCH + 1, 20, STEPS - 1])
+def test_stopped_and_resumed_equals_uninterrupted(pictures: Path, whole: Path, tmp_path: Path, stop: int) -> None:
+    steps = 0
+
+    def should_stop() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == stop
+
+    with pytest.raises(Interrupted, match=f"stopped at step {stop} of {STEPS}"):
+        train(_recipe(pictures), tmp_path / "run", should_stop=should_stop)
+    assert load_training(tmp_path / "run" / "last.pt").step == stop
+    train(_recipe(pictures), tmp_path / "run", resume=True)
+    _assert_equal(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_other_optimisers_replay_too(pictures: Path, tmp_path: Path, optimizer: str) -> None:
+    recipe = _recipe(pictures, optimizer={"name": optimizer})
+    train(recipe, tmp_path / "whole")
+    asked = iter([False] * 12 + [True])
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "run", should_stop=lambda: next(asked))
+    train(recipe, tmp_path / "run", resume=True)
+    _assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_another_seed_is_another_run(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    train(_recipe(pictures, run={"seed": 1, "checkpoint_every": 5, "log_every": 4}), tmp_path / "run")
+    assert not torch.equal(_state(whole)["net.head.weight"], _state(tmp_path / "run")["net.head.weight"])
+
+
+def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, json, pathlib\n"
+        "from repsr_cli.training.recipe import recipe_from_dict\n"
+        "from repsr_cli.pipelines.train import train\n"
+        "recipe = recipe_from_dict(json.loads(sys.argv[1]), 'test')\n"
+        "train(recipe, pathlib.Path(sys.argv[2]), resume=True, on_report=lambda r: print(r.step, flush=True))\n"
+    )
+    steps = {"steps": 400, "learning_rate": 1e-3, "warmup": 4, "bn_freeze": 0.1}
+    recipe = _recipe(pictures, schedule=steps)
+    command = [sys.executable, "-c", script, json.dumps(recipe.as_dict()), str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 60:
+            break
+    time.sleep(0.03)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    cut = load_training(tmp_path / "run" / "last.pt").step
+    assert 0 < cut < 400
+    train(recipe, tmp_path / "run", resume=True)
+    train(recipe, tmp_path / "whole")
+    _assert_equal(tmp_path / "run", tmp_path / "whole")
+    logs = [
+        [json.loads(line)["step"] for line in (tmp_path / run / "log.jsonl").read_text().splitlines()]
+        for run in ("run", "whole")
+    ]
+    assert logs[0] == logs[1]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["best.pt", "last.pt", "log.jsonl", "recipe.toml"]
+
+
+def test_an_existing_run_is_not_overwritten(pictures: Path, whole: Path) -> None:
+    with pytest.raises(RecipeError, match="holds a run already"):
+        train(_recipe(pictures), whole)
+    with pytest.raises(RecipeError, match=r"\[schedule\] differs"):
+        train(_recipe(pictures, schedule={"learning_rate": 5e-3}), whole, resume=True)
+
+
+def test_divergence_goes_back_once_then_stops(pictures: Path, tmp_path: Path) -> None:
+    reports: list[StepReport] = []
+    recipe = _recipe(
+        pictures,
+        network={"block": "plain"},
+        schedule={"learning_rate": 1e6, "warmup": 0, "steps": 400},
+        optimizer={"name": "adam"},
+    )
+    with pytest.raises(TrainingDiverged, match="halved before"):
+        train(recipe, tmp_path / "run", on_report=reports.append)
+    notes = [report.note for report in reports if report.note]
+    assert len(notes) == 1
+    assert "went back to step" in notes[0]
+    good = load_training(tmp_path / "run" / "last.pt")
+    assert good.progress["rate_factor"] == 0.5
+    assert all(bool(torch.isfinite(p).all()) for p in good.net.parameters())

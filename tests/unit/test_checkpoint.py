@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from repsr_cli.errors import CheckpointError
+from repsr_cli.model.checkpoint import (
+    TrainingCheckpoint,
+    infer_spec,
+    load_plain,
+    load_training,
+    read_metadata,
+    save_plain,
+    save_training,
+)
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.repsr import RepSR, fuse
+from tests.conftest import randomise_statistics
+
+SPEC = Spec(scale=3, channels=6, blocks=2)
+
+
+def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_fused_file_round_trip_with_metadata(tmp_path: Path) -> None:
+    net = PlainSR(SPEC)
+    save_plain(tmp_path / "net.safetensors", net, {"licence": "CC0-1.0"})
+    loaded = load_plain(tmp_path / "net.safetensors")
+    assert loaded.spec == SPEC
+    assert _same(net, loaded)
+    metadata = read_metadata(tmp_path / "net.safetensors")
+    assert metadata["licence"] == "CC0-1.0"
+    assert '"scale": 3' in metadata["spec"]
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_training_checkpoint_round_trip(tmp_path: Path, frozen: bool) -> None:
+    net, average = RepSR(SPEC), RepSR(SPEC)
+    randomise_statistics(average)
+    if frozen:
+        net.freeze_bn()
+        average.freeze_bn()
+    save_training(tmp_path / "last.pt", TrainingCheckpoint(net, average, {"a": {"b": 1}}, 7, {}, {"best": 1.5}))
+    loaded = load_training(tmp_path / "last.pt")
+    assert isinstance(loaded.net, RepSR)
+    assert (loaded.step, loaded.recipe, loaded.progress) == (7, {"a": {"b": 1}}, {"best": 1.5})
+    assert loaded.net.bn_frozen == frozen
+    assert _same(loaded.net, net)
+    assert _same(loaded.average, average)
+    assert _same(load_plain(tmp_path / "last.pt"), fuse(average))
+
+
+@pytest.mark.parametrize("wrapper", ["", "params_ema", "params", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_foreign_compact_files_load(tmp_path: Path, wrapper: str, prefix: str) -> None:
+    net = PlainSR(SPEC)
+    state: dict[str, Any] = {prefix + key: value for key, value in net.state_dict().items()}
+    torch.save({wrapper: state, "iter": 5} if wrapper else state, tmp_path / "foreign.pth")
+    loaded = load_plain(tmp_path / "foreign.pth")
+    assert loaded.spec == SPEC
+    assert _same(loaded, net)
+
+
+def test_params_ema_wins_over_params(tmp_path: Path) -> None:
+    raw, average = PlainSR(SPEC), PlainSR(SPEC)
+    torch.save({"params": raw.state_dict(), "params_ema": average.state_dict()}, tmp_path / "both.pth")
+    assert _same(load_plain(tmp_path / "both.pth"), average)
+
+
+def test_half_precision_file_loads_as_float32(tmp_path: Path) -> None:
+    net = PlainSR(SPEC).half()
+    torch.save(net.state_dict(), tmp_path / "half.pth")
+    assert next(load_plain(tmp_path / "half.pth").parameters()).dtype == torch.float32
+
+
+class _Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_pickle_bomb_is_refused_and_does_not_run(tmp_path: Path, raw: bool) -> None:
+    """I7: loading runs no code."""
+    marker = tmp_path / "ran"
+    bomb = {"params": _Bomb(marker)}
+    if raw:
+        (tmp_path / "bomb.pth").write_bytes(pickle.dumps(bomb))
+    else:
+        torch.save(bomb, tmp_path / "bomb.pth")
+    with pytest.raises(CheckpointError, match="Accepted"):
+        load_plain(tmp_path / "bomb.pth")
+    assert not marker.exists()
+
+
+def test_refusals_say_what_was_found(tmp_path: Path) -> None:
+    torch.save({"conv_first.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "esrgan.pth")
+    with pytest.raises(CheckpointError, match=r"no Compact network.*conv_first.weight.*Accepted"):
+        load_plain(tmp_path / "esrgan.pth")
+    state = PlainSR(SPEC).state_dict()
+    del state["body.3.weight"]
+    torch.save(state, tmp_path / "relu.pth")
+    with pytest.raises(CheckpointError, match=r"missing or extra body\.3\.weight"):
+        load_plain(tmp_path / "relu.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(CheckpointError):
+        load_plain(tmp_path / "text.pth")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        load_plain(tmp_path / "empty.safetensors")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_plain(tmp_path / "missing.pth")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load_plain(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 8, 20, 300, 2000])
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pt"])
+def test_truncated_files_are_refused(tmp_path: Path, keep: int, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".pt"):
+        save_training(path, TrainingCheckpoint(RepSR(SPEC), RepSR(SPEC), {}, 0))
+    else:
+        save_plain(path, PlainSR(SPEC), {})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError):
+        load_plain(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    net = PlainSR(SPEC)
+    net.convolutions[0].weight.data[0, 0, 0, 0] = float("nan")
+    save_plain(tmp_path / "nan.safetensors", net, {})
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_plain(tmp_path / "nan.safetensors")
+
+
+def test_the_rules_by_which_other_tools_recognise_compact_hold(tmp_path: Path) -> None:
+    """spandrel: features from body.0 beside body.1, depth from the last index, scale from the last bias."""
+    state = PlainSR(Spec(scale=4, channels=16, blocks=4)).state_dict()
+    highest = max(int(key.split(".")[1]) for key in state)
+    assert {"body.0.weight", "body.1.weight"} <= set(state)
+    assert tuple(state["body.0.weight"].shape[:2]) == (16, 3)
+    assert (highest - 2) // 2 == 4
+    assert state[f"body.{highest}.bias"].shape[0] == 3 * 4**2
+
+
+def test_luma_networks_are_recognised() -> None:
+    spec = Spec(scale=2, channels=4, blocks=1, colors=1)
+    assert infer_spec(PlainSR(spec).state_dict()) == spec
+
+
+def test_rivals_load_as_compact(real_data: Path) -> None:
+    assert load_plain(real_data / "rivals" / "realesr-animevideov3.pth").spec == Spec(4, 64, 16)
+    assert load_plain(real_data / "rivals" / "ecbsr-m4c16-x3.safetensors").spec == Spec(3, 16, 4)
