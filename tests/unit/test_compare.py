@@ -1,0 +1,137 @@
+"""pipelines/compare.py and compare_clips.py: two pictures or clips against each other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.pipelines.compare import GAP, Crop, Form, compare, parse_crop
+
+RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
+
+
+def plain(path: Path, colour: tuple[int, ...], size: tuple[int, int], format: str = "PNG") -> Path:
+    Image.new("RGB", size, colour).save(path, format)
+    return path
+
+
+def clip(path: Path, colour: tuple[int, int, int], size: tuple[int, int], times: list[int], base: int) -> Path:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", options={"crf": "1"})
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv444p" if size[0] % 2 else "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, base)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), colour, np.uint8), "rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, base)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_pictures_side_by_side(tmp_path: Path) -> None:
+    small, large = plain(tmp_path / "a [red].png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
+    outcome = compare(small, large, None, "beside")
+    assert outcome.target == tmp_path / "a [red]_vs_b.png"
+    result = pixels(outcome.target)
+    assert result.shape == (24, 64 + GAP, 3)
+    assert (result[:, :32] == RED).all()
+    assert (result[:, 32 : 32 + GAP] == WHITE).all()
+    assert (result[:, 32 + GAP :] == BLUE).all()
+
+
+def test_pictures_split_and_cropped(tmp_path: Path) -> None:
+    small, large = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
+    result = pixels(compare(small, large, tmp_path / "s.png", "split", crop=Crop(20, 10, 12, 14)).target)
+    assert result.shape == (10, 20, 3)
+    assert (result[:, :9] == RED).all()
+    assert (result[:, 11:] == BLUE).all()
+
+
+def test_transparency_and_depth_as_a_screen_shows_them(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save(tmp_path / "clear.png")
+    result = pixels(compare(tmp_path / "deep.png", tmp_path / "clear.png", tmp_path / "s.png", "beside").target)
+    assert (result[:, :4] == 255).all()
+    assert (result[:, 4 + GAP :] == 128).all()
+
+
+@pytest.mark.parametrize("form", ["beside", "split"])
+def test_clips_meet_by_time(tmp_path: Path, form: Form) -> None:
+    before = clip(tmp_path / "a.mkv", RED, (32, 16), [0, 33, 67, 100], 1000)
+    after = clip(tmp_path / "b.mp4", BLUE, (65, 32), [0, 1000, 2100, 3000, 4500], 30_000)
+    target = compare(before, after, tmp_path / "c.mp4", form).target
+    with av.open(str(target)) as result:
+        frames = list(result.decode(video=0))
+    assert [float(frame.time or 0) for frame in frames] == pytest.approx([0, 1 / 30, 0.07, 0.1, 0.15], abs=1e-4)
+    shown = frames[-1].to_ndarray(format="rgb24").astype(int)
+    assert shown.shape == (32, 64 if form == "split" else 128, 3)
+    assert np.abs(shown[:, : shown.shape[1] // 2 - 4] - RED).max() < 12
+    assert np.abs(shown[:, shown.shape[1] // 2 + 4 :] - BLUE).max() < 12
+
+
+def test_page_is_one_file_and_names_are_text(tmp_path: Path) -> None:
+    before = plain(tmp_path / "<script>.bmp", RED, (8, 6), "BMP")
+    after = plain(tmp_path / "b.webp", BLUE, (32, 24), "WEBP")
+    page = compare(before, after, None, "page").target.read_text()
+    assert "<script>." not in page
+    assert "&lt;script&gt;.bmp" in page
+    assert page.count("data:image/png;base64,") == page.count("data:image/webp;base64,") == 1
+    assert "http" not in page
+    clips = [clip(tmp_path / f"{n}.mp4", RED, (32, 16), [0, 1], 30) for n in "xy"]
+    assert compare(clips[0], clips[1], None, "page").target.read_text().count("data:video/mp4;base64,") == 2
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_page_in_a_browser(tmp_path: Path) -> None:
+    before, after = plain(tmp_path / "a.png", RED, (40, 20)), plain(tmp_path / "b.png", BLUE, (160, 80))
+    page = compare(before, after, tmp_path / "p.html", "page").target
+    shot = tmp_path / "shot.png"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=400,300"]
+    subprocess.run([*command, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True, timeout=60)
+    shown = pixels(shot)
+    assert (shown == RED).all(axis=-1).sum() == pytest.approx(80 * 80, rel=0.15)
+    assert (shown == BLUE).all(axis=-1).sum() == pytest.approx(80 * 80, rel=0.15)
+
+
+def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
+    a, b = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (8, 6))
+    film = clip(tmp_path / "c.mkv", RED, (32, 16), [0, 1], 30)
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(a.read_bytes()[:60])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    for before, after, form, error, text in (
+        (a, film, "beside", UsageError, "one is a picture, one a clip"),
+        (a, tmp_path / "none.png", "beside", MediaError, "no such file"),
+        (film, film, "page", UsageError, "browsers show mp4 and webm only"),
+        (torn, b, "beside", MediaError, "torn.png"),
+    ):
+        with pytest.raises(error, match=text):
+            compare(before, after, None, form)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="outside"):
+        compare(a, b, None, "split", crop=Crop(8, 6, 1, 0))
+    with pytest.raises(UsageError, match="exists"):
+        compare(a, b, a, "split", overwrite=True)
+    with pytest.raises(MediaError, match="cannot be written"):
+        compare(a, b, a / "x.png", "split")
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_crop_as_typed() -> None:
+    assert parse_crop("640x360+100+50") == Crop(640, 360, 100, 50)
+    for wrong in ("640x360", "0x1+0+0", "axb+0+0", "1x1-1+0"):
+        with pytest.raises(UsageError):
+            parse_crop(wrong)

@@ -1,0 +1,55 @@
+"""pipelines/doctor.py: every finding can be good and bad."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from repsr_cli.model import zoo
+from repsr_cli.pipelines import doctor
+from repsr_cli.pipelines.doctor import Finding, examine, self_test
+
+
+def by_subject() -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine()}
+
+
+def test_this_machine() -> None:
+    findings = by_subject()
+    assert {findings[name].state for name in ("repsr", "torch", "opencv-python", "av", "libx264", "cpu fp32")} == {"ok"}
+    for finding in findings.values():
+        assert bool(finding.remedy) == (finding.state != "ok"), finding
+        assert bool(finding.exit_code) == (finding.state == "broken"), finding
+
+
+def test_libraries_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "av.codec", None)
+    findings = by_subject()
+    assert findings["opencv-python"].state == "broken"
+    assert "opencv-python-headless" in findings["opencv-python"].remedy
+    assert (findings["av"].state, findings["av"].exit_code) == ("broken", 3)
+    assert findings["cpu fp32"].state == "ok"
+
+
+def test_missing_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(zoo, "weights_folder", lambda: tmp_path)
+    assert (by_subject()["networks"].state, by_subject()["networks"].exit_code) == ("broken", 4)
+
+
+def test_a_network_that_was_tampered_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weight = zoo.Weight("fast-x4", tmp_path / "a.safetensors", 4, sha256="0" * 64)
+    weight.path.write_bytes(b"not what was shipped")
+    monkeypatch.setattr(zoo, "available", lambda: [weight])
+    assert by_subject()["fast-x4"].exit_code == 4
+
+
+def test_a_device_that_is_absent_or_computes_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert self_test("cuda:77", "fp16").exit_code == 5
+    monkeypatch.setitem(doctor.TOLERANCE, "fp32", -1.0)
+    finding = self_test("cpu", "fp32")
+    assert (finding.state, finding.exit_code) == ("broken", 5)
+    assert "wrong numbers" in finding.text
