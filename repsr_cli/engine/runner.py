@@ -1,4 +1,4 @@
-"""A network on a device, run over tiles: precision, memory, and the numbers that come out. Floor 3."""
+"""A trunk on a device, run over tiles: precision, memory, and the numbers that come out. Floor 3."""
 
 from __future__ import annotations
 
@@ -76,16 +76,15 @@ def pick_tile(name: str | int) -> str | int:
 
 
 class TileRunner:
-    """Runs a network over tiles and hands every core to a writer.
+    """Runs a trunk over tiles and hands the features of every tile to a writer.
 
     What it holds against: memory (the tile is halved until the work fits), half precision (a result that is not finite
     is computed again in fp32, and fp32 stays), tiling (with ``reach`` of context the cuts are invisible).
 
     Args:
-        net: float32 module from (N, C, H, W) to (N, C', H * k, W * k), for some integer k.
-        reach: receptive radius of ``net`` in pixels of its input.
-        features: the most channels a layer has at input size; with ``outputs`` it predicts memory.
-        outputs: channels that leave ``net``, counted at input size.
+        net: float32 module from (N, C, H, W) to features (N, H, W, K).
+        reach: receptive radius of ``net`` in LR pixels.
+        channels: the most channels between two layers; with the size of a number it predicts memory.
         device: where to run.
         precision: number format to run in.
         tile: ``auto``, ``off`` or the side of a core.
@@ -97,8 +96,7 @@ class TileRunner:
         net: nn.Module,
         *,
         reach: int,
-        features: int,
-        outputs: int,
+        channels: int,
         device: torch.device,
         precision: torch.dtype,
         tile: str | int,
@@ -107,8 +105,7 @@ class TileRunner:
         self.reach = reach
         self.device = device
         self.precision = precision
-        self._features = features
-        self._outputs = outputs
+        self._channels = channels
         self._tile = tile
         self._say = say
         self._master = net
@@ -127,14 +124,21 @@ class TileRunner:
             tile = (min(tile[0], self._largest), min(tile[1], self._largest))
         return tile
 
-    def __call__(self, lr: Tensor, write: Write, progress: Callable[[int, int], None] | None = None) -> None:
+    def __call__(
+        self,
+        lr: Tensor,
+        write: Write,
+        progress: Callable[[int, int], None] | None = None,
+        tiles: list[Tile] | None = None,
+    ) -> None:
         """Run the network over a batch of pictures.
 
         Args:
             lr: (N, C, H, W) float32 on the CPU.
-            write: called with the output for a tile's context, float32 or lower on ``device``, and the tile. May be
-                called again for a tile already written, with equal values.
+            write: called with (N, h, w, K): the features of a tile's core, in the precision and on the device in force,
+                its to change; and with the tile. May be called again for pixels already written.
             progress: called with (tiles done, tiles in all).
+            tiles: what to compute; None: all of it. Should memory not suffice, all of it is computed in smaller tiles.
 
         Raises:
             DeviceError: out of memory at the smallest tile, or numbers that are not finite even in fp32.
@@ -144,30 +148,34 @@ class TileRunner:
         while True:
             tile = self.tile_for(height, width)
             try:
-                tiles = plan_tiles(height, width, tile, self.reach)
-                for done, each in enumerate(tiles, 1):
-                    write(self._compute(lr[(..., *each.context.slices())]), each)
+                plan = tiles if tiles is not None else plan_tiles(height, width, tile, self.reach)
+                for done, each in enumerate(plan, 1):
+                    rows, columns = each.inner.slices()
+                    write(self._compute(lr[(..., *each.context.slices())])[:, rows, columns], each)
                     if progress is not None:
-                        progress(done, len(tiles))
+                        progress(done, len(plan))
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                if tiles is not None:
+                    sides = [side for each in tiles for side in (each.core.height, each.core.width)]
+                    tile, tiles = (max(sides), max(sides)), None
                 self._shrink(tile, height, width, error)
 
     def _compute(self, lr: Tensor) -> Tensor:
-        sr = self._forward(lr)
-        if bool(torch.isfinite(sr).all()):
-            return sr
+        features = self._forward(lr)
+        if is_finite(features):
+            return features
         if not bool(torch.isfinite(lr).all()):
             raise MediaError("input", "it holds values that are not numbers", "Repair or re-export the picture.")
         if self.precision is not torch.float32:
             self._say(f"{name_of(self.precision)} overflowed on {self.device}; going on in fp32, which is slower")
             self.precision = torch.float32
             self._placed = self._place()
-            sr = self._forward(lr)
-            if bool(torch.isfinite(sr).all()):
-                return sr
+            features = self._forward(lr)
+            if is_finite(features):
+                return features
         raise DeviceError(
             str(self.device),
             "the network gives values that are not finite, even in fp32",
@@ -177,8 +185,8 @@ class TileRunner:
     def _forward(self, lr: Tensor) -> Tensor:
         with torch.inference_mode(), self._exact():
             placed = lr.to(self.device, self.precision, memory_format=torch.channels_last)
-            sr: Tensor = self._placed(placed)
-            return sr
+            features: Tensor = self._placed(placed)
+            return features
 
     def _exact(self) -> AbstractContextManager[None]:
         # cuDNN rounds fp32 operands to ten bits by default; who asks for fp32 means fp32.
@@ -194,13 +202,13 @@ class TileRunner:
         """How many pixels a context may have, by the memory there is for what they become."""
         size = torch.finfo(self.precision).bits // 8
         if self.device.type == "cuda":
-            # Two layers alive, the output twice (before and after the shuffle), and as much again for workspaces.
+            # Two layers alive, as much again for workspaces, and as much again for what follows the trunk.
             free, _ = torch.cuda.mem_get_info(self.device)
-            return max(int(free * 0.5) // (size * 2 * (2 * self._features + 2 * self._outputs)), 1)
+            return max(free // 2 // (size * 6 * self._channels), 1)
         if self.device.type == "mps":
             free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-            return max(int(free * 0.25) // (size * 2 * (2 * self._features + 2 * self._outputs)), 1)
-        return CPU_FEATURE_BYTES // (size * max(self._features, 16))
+            return max(free // 4 // (size * 6 * self._channels), 1)
+        return CPU_FEATURE_BYTES // (size * self._channels)
 
     def _shrink(self, tile: tuple[int, int], height: int, width: int, error: BaseException) -> None:
         side = max(min(tile[0], height), min(tile[1], width))
@@ -213,6 +221,12 @@ class TileRunner:
             ) from error
         self._largest = max(side // 2, SMALLEST_TILE)
         self._say(f"out of memory on {self.device}; going on with tiles of {self._largest} pixels")
+
+
+def is_finite(features: Tensor) -> bool:
+    """Whether every number is finite."""
+    # One that is not makes the sum not finite, in a single pass; huge numbers may do so too, hence the second look.
+    return bool(features.sum(dtype=torch.float32).isfinite()) or bool(features.isfinite().all())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.luma import LumaSR
 from repsr_cli.engine.runner import (
     Say,
     TileRunner,
@@ -18,6 +17,7 @@ from repsr_cli.engine.runner import (
     thread_count,
 )
 from repsr_cli.engine.tiling import Tile
+from repsr_cli.engine.trunk import LumaTrunk, place, trunk_of
 from repsr_cli.model.plain import PlainSR, Spec
 
 __all__ = ["Upscaler", "pick_device"]
@@ -57,19 +57,27 @@ class Upscaler:
         where = pick_device(device)
         if thread_count(threads) is not None:
             torch.set_num_threads(int(threads or 1))
-        module: nn.Module = net
+        self._device = where
+        self._precision = pick_precision(precision, where)
         if net.spec.colors == 1:
-            module = LumaSR(net)
             say("this network knows luma only: colour is enlarged by bicubic interpolation")
-        self._runner = TileRunner(
-            module,
+        self._runner = self.runner(LumaTrunk(net) if net.spec.colors == 1 else trunk_of(net), 3 * self.scale**2)
+
+    def runner(self, trunk: nn.Module, outputs: int) -> TileRunner:
+        """A runner for a variant of this network, on the same device, in the precision and tiles asked for.
+
+        Args:
+            trunk: what to run; same reach as the network.
+            outputs: features it gives for each LR pixel.
+        """
+        return TileRunner(
+            trunk,
             reach=self.spec.reach,
-            features=max(self.spec.channels, 3 * self.scale**2),
-            outputs=3 * self.scale**2,
-            device=where,
-            precision=pick_precision(precision, where),
+            channels=max(self.spec.channels, outputs),
+            device=self._device,
+            precision=self._precision,
             tile=self._tile,
-            say=say,
+            say=self._say,
         )
 
     @property
@@ -85,7 +93,7 @@ class Upscaler:
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return self._runner.device
+        return self._device
 
     @property
     def precision(self) -> str:
@@ -117,8 +125,12 @@ class Upscaler:
         scale = self.scale
         sr = torch.empty(n, 3, height * scale, width * scale)
 
-        def write(result: Tensor, tile: Tile) -> None:
-            sr[(..., *tile.core.slices(scale))] = result[(..., *tile.inner.slices(scale))].to("cpu", torch.float32)
+        def write(features: Tensor, tile: Tile) -> None:
+            samples = features.to("cpu", torch.float32)
+            for picture in range(n):
+                for color in range(3):
+                    window = sr[(picture, color, *tile.core.slices(scale))]
+                    place(samples[picture, ..., color * scale**2 : (color + 1) * scale**2], window, scale, scale)
 
         self._runner(lr, write, self.progress)
         return sr

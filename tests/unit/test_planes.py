@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from repsr_cli.engine.codes import enlarge_chroma, shrink_chroma
 from repsr_cli.engine.planes import (
     PlaneUpscaler,
-    enlarge_chroma,
     planes_from_rgb,
     rgb_from_planes,
-    shrink_chroma,
 )
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat

@@ -1,0 +1,147 @@
+"""Colour folded into a network: it reads and writes a decoder's planes, and no RGB picture exists anywhere. Floor 3.
+
+The first and the last convolution are linear, and so are the maps between codes and RGB and the averages that shrink
+chroma. Their products are convolutions of the same kind:
+
+* **Head.** With codes counted from black, the map to RGB is a matrix without an offset, so that the zeros padded around
+  the picture stand for black in both spaces and the fold is exact at borders too.
+* **Tail.** Each kind of plane takes its own combination of the RGB outputs. On an axis where chroma is centred between
+  luma samples and the scale is even, the pairs that are averaged lie inside one LR pixel: the average folds too, and
+  the network writes half as many chroma samples. On other axes (co-sited chroma, odd scales) it writes chroma at luma
+  size and the ordinary filter follows.
+* **Skip.** The nearest-neighbour skip becomes a matrix from codes to codes.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from repsr_cli.engine.trunk import Trunk
+from repsr_cli.media.colour import PlaneFormat, codes_from_rgb, rgb_from_codes
+from repsr_cli.model.plain import PlainSR
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one plane lies among the features that an LR pixel becomes.
+
+    Attributes:
+        start: first channel.
+        rows: samples per LR pixel, down.
+        columns: samples per LR pixel, across.
+        unfinished: whether the chroma filter must still shrink it, (vertically, horizontally).
+    """
+
+    start: int
+    rows: int
+    columns: int
+    unfinished: tuple[bool, bool] = (False, False)
+
+    @property
+    def stop(self) -> int:
+        """One past the last channel."""
+        return self.start + self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A network from planes to planes.
+
+    Attributes:
+        trunk: from (N, planes in, H, W) to (N, H, W, K). In: ``(codes - black) * gain`` with chroma at luma size. Out:
+            codes plus one half, so that rounding half up is dropping the fraction.
+        black: the code that each plane in has where RGB is (0, 0, 0).
+        gain: what keeps the numbers near one, where half precision is at its best.
+        parts: one for each plane out.
+    """
+
+    trunk: Trunk
+    black: tuple[float, ...]
+    gain: float
+    parts: tuple[Part, ...]
+
+
+def folds(net: PlainSR, fmt_out: PlaneFormat) -> bool:
+    """Whether ``fold`` applies: RGB networks, and codes that half precision can hold."""
+    return net.spec.colors == 3 and fmt_out.depth < 16
+
+
+def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat) -> Folded:
+    """Fold the meaning of planes into a network.
+
+    Args:
+        net: an RGB network; left untouched.
+        fmt_in: the planes it shall read.
+        fmt_out: the planes it shall write.
+    """
+    gain = 1 / fmt_in.peak
+    to_rgb, offset = rgb_from_codes(fmt_in)
+    if fmt_in.matrix == "grey":
+        to_rgb, black = to_rgb[:, :1], -offset[:1] / to_rgb[0, 0]
+    else:
+        black = -np.linalg.solve(to_rgb, offset)
+    to_rgb = to_rgb / gain
+
+    to_codes, zero = codes_from_rgb(fmt_out)
+    parts = _parts(net.spec.scale, fmt_out)
+    tail = net.convolutions[-1]
+    weight, bias = _numbers(tail.weight), _numbers(tail.bias)
+    scale = net.spec.scale
+    weight = weight.reshape(3, scale, scale, -1)
+    bias = bias.reshape(3, scale, scale)
+    weights, biases, skips = [], [], []
+    for part, row, start in zip(parts, to_codes, zero, strict=False):
+        down, across = _averages(scale, part.rows), _averages(scale, part.columns)
+        weights.append(np.einsum("yi,xj,c,cijk->yxk", down, across, row, weight).reshape(part.rows * part.columns, -1))
+        biases.append(np.einsum("yi,xj,c,cij->yx", down, across, row, bias).ravel() + start + 0.5)
+        skips.append(np.repeat((row @ to_rgb)[:, None], part.rows * part.columns, axis=1))
+
+    layers = copy.deepcopy(net.body).requires_grad_(False)
+    head = net.convolutions[0]
+    # A network of one convolution would have its only one folded at both ends; PlainSR has two at least.
+    layers[0] = _convolution(np.einsum("ocyx,ck->okyx", _numbers(head.weight), to_rgb), _numbers(head.bias))
+    layers[-1] = _convolution(
+        np.concatenate(weights).reshape(-1, *tail.weight.shape[1:]),
+        np.concatenate(biases),
+    )
+    skip = torch.from_numpy(np.concatenate(skips, axis=1)).float()
+    return Folded(Trunk(layers, skip), tuple(float(code) for code in black), gain, parts)
+
+
+def _parts(scale: int, fmt: PlaneFormat) -> tuple[Part, ...]:
+    luma = Part(0, scale, scale)
+    if fmt.matrix == "grey":
+        return (luma,)
+    samples, unfinished = [scale, scale], [False, False]
+    for axis in (0, 1):
+        if fmt.matrix != "rgb" and fmt.subsample[axis] == 2:
+            if scale % 2 == 0 and not fmt.cosited[axis]:
+                samples[axis] = scale // 2
+            else:
+                unfinished[axis] = True
+    u = Part(luma.stop, samples[0], samples[1], (unfinished[0], unfinished[1]))
+    return luma, u, Part(u.stop, u.rows, u.columns, u.unfinished)
+
+
+def _averages(scale: int, samples: int) -> NDArray[np.float64]:
+    """(samples, scale): means of neighbours that leave so many samples, all of them or half."""
+    return np.kron(np.eye(samples), np.full((1, scale // samples), samples / scale))
+
+
+def _numbers(parameter: torch.Tensor | None) -> NDArray[np.float64]:
+    assert parameter is not None, "PlainSR's convolutions have a bias"
+    return np.asarray(parameter.detach().cpu().double().numpy())
+
+
+def _convolution(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> nn.Conv2d:
+    out, into = weight.shape[:2]
+    layer = nn.Conv2d(into, out, 3, padding=1).requires_grad_(False)
+    layer.weight.copy_(torch.from_numpy(weight))
+    layer.bias.copy_(torch.from_numpy(bias))  # type: ignore[union-attr]
+    return layer

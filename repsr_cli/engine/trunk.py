@@ -1,0 +1,126 @@
+"""A network up to its pixel shuffle: everything it computes, still at LR resolution. Floor 3.
+
+Shuffling, adding the skip and rounding cost a small network as much as its convolutions do, when they are done the
+obvious way: on full-size float pictures. So the engine stops before the shuffle. The skip is one matrix product on the
+features, where it touches the least memory, and the shuffle happens while a tile's core is written to its place.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repsr_cli.model.plain import PlainSR
+
+# Copying s samples side by side as one wide number; the kind of number does not matter, only its size in bytes.
+_WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+
+
+class Trunk(nn.Module):
+    """Convolutions and activations, and a linear skip past them.
+
+    Args:
+        layers: from (N, C, H, W) to (N, K, H, W).
+        skip: (C, K): what each input channel adds to each output channel.
+    """
+
+    skip: Tensor
+
+    def __init__(self, layers: nn.Sequential, skip: Tensor) -> None:
+        super().__init__()
+        self.layers = layers
+        self.register_buffer("skip", skip)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Compute the features of every LR pixel.
+
+        Args:
+            lr: (N, C, H, W).
+
+        Returns:
+            (N, H, W, K), contiguous: the K samples that an LR pixel becomes lie side by side.
+        """
+        features = self.layers(lr).permute(0, 2, 3, 1).contiguous()
+        rows = features.view(-1, features.shape[-1])
+        pixels = lr.permute(0, 2, 3, 1).reshape(-1, lr.shape[1])
+        torch.addmm(rows, pixels, self.skip, out=rows)
+        result: Tensor = features
+        return result
+
+
+class LumaTrunk(nn.Module):
+    """A network that knows luma only, taking and giving RGB: luma by the network, chroma by bicubic interpolation.
+
+    In Y'CbCr every primary is luma plus a combination of the chroma differences, so that replacing the luma of a
+    picture adds one and the same number to R, G and B: no matrix is inverted.
+
+    Args:
+        net: a network with ``spec.colors == 1``.
+    """
+
+    luma: Tensor
+    bicubic: Tensor
+
+    def __init__(self, net: PlainSR) -> None:
+        super().__init__()
+        self.trunk = trunk_of(net)
+        # ITU-R BT.601-7 2.5.1: the luma that one-channel networks are trained on.
+        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1))
+        self.register_buffer("bicubic", bicubic_phases(net.spec.scale))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """As ``Trunk.forward``: (N, 3, H, W) RGB to (N, H, W, 3 * scale**2)."""
+        n, _, height, width = lr.shape
+        sharp: Tensor = self.trunk((lr * self.luma).sum(1, keepdim=True))
+        # Phases of a fixed kernel rather than F.interpolate, whose float coordinates would depend on where a tile lies.
+        padded = F.pad(lr.reshape(n * 3, 1, height, width), (2, 2, 2, 2), mode="replicate")
+        smooth = F.conv2d(padded, self.bicubic).reshape(n, 3, -1, height, width)
+        smooth_luma = (smooth * self.luma[..., None]).sum(1)
+        added = sharp.permute(0, 3, 1, 2) - smooth_luma
+        return (smooth + added[:, None]).flatten(1, 2).permute(0, 2, 3, 1).contiguous()
+
+
+def trunk_of(net: PlainSR) -> Trunk:
+    """The trunk of a plain network; shares its weights. K = colors * scale**2, in pixel-shuffle order."""
+    colors = net.spec.colors
+    return Trunk(net.body, torch.eye(colors).repeat_interleave(net.spec.scale**2, dim=1))
+
+
+def place(features: Tensor, target: Tensor, rows: int, columns: int) -> None:
+    """Shuffle the samples of one plane to their place.
+
+    Args:
+        features: (h, w, rows * columns): the samples of every LR pixel, row by row. May be a window too.
+        target: (h * rows, w * columns), same type; written. May be a window of a larger plane.
+        rows: samples per LR pixel, down.
+        columns: samples per LR pixel, across.
+    """
+    h, w = features.shape[:2]
+    wide = _WIDE.get(columns * features.element_size())
+    if wide is not None and columns > 1 and _holds(features, columns) and _holds(target, columns):
+        target.view(wide).view(h, rows, w).copy_(features.view(wide).permute(0, 2, 1))
+    else:
+        target.view(h, rows, w, columns).copy_(features.view(h, w, rows, columns).permute(0, 2, 1, 3))
+
+
+def _holds(tensor: Tensor, columns: int) -> bool:
+    """Whether groups of ``columns`` samples can be seen as one number each."""
+    *outer, last = tensor.stride()
+    return last == 1 and all(step % columns == 0 for step in outer) and tensor.storage_offset() % columns == 0
+
+
+def bicubic_phases(scale: int) -> Tensor:
+    """Bicubic enlargement by an integer as a convolution.
+
+    Returns:
+        (scale**2, 1, 5, 5): the kernel of every position inside an LR pixel, in pixel-shuffle order. Cubic convolution
+        with a = -0.5 (Keys 1981), pixel centres aligned.
+    """
+    position = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
+    distance = (position[:, None] - torch.arange(-2, 3, dtype=torch.float64)).abs()
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    taps = torch.where(distance <= 1, near, torch.where(distance < 2, far, 0))
+    kernels = torch.einsum("iy,jx->ijyx", taps, taps)
+    return kernels.reshape(scale * scale, 1, 5, 5).float()
