@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from threading import Lock
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
@@ -31,7 +33,8 @@ PLAIN_LINE_SECONDS = 5.0
 def friendly(command: Callable[P, None]) -> Callable[P, None]:
     """Let a command end on a ``RepsrError`` with one line on stderr and the error's exit code.
 
-    Anything else is a bug and keeps its traceback (exit code 1). Ctrl-C ends with 130.
+    Anything else is a bug and keeps its traceback (exit code 1). Ctrl-C ends with 130, and so does SIGTERM, by which
+    clusters stop a job.
 
     Args:
         command: a Typer command.
@@ -40,7 +43,8 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _terminate_like_interrupt():
+                command(*args, **kwargs)
         except RepsrError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from error
@@ -49,6 +53,18 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(Interrupted.exit_code) from error
 
     return wrapped
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    if current_thread() is not main_thread():  # only the main thread may set handlers
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def stderr_console() -> Console:

@@ -43,9 +43,13 @@ def run_jobs(
         An outcome or a failure for every job, in order, each as soon as it is known.
 
     Raises:
+        CheckpointError: no such network.
+        DeviceError: no such device.
         Interrupted: the user stopped the work; what was yielded is done.
     """
     networks = Networks(options)
+    if jobs:
+        networks.check()
     for number, job in enumerate(jobs):
         try:
             yield run_job(job, options, networks, reporter_for(job))
@@ -135,6 +139,20 @@ class Networks:
     def __init__(self, options: UpscaleOptions) -> None:
         self.options = options
         self._loaded: dict[Path, Upscaler] = {}
+
+    def check(self) -> None:
+        """Refuse what would fail for every job, so that it is said once.
+
+        Raises:
+            CheckpointError: no such network.
+            DeviceError: no such device.
+            UsageError: no such kind of device.
+        """
+        from repsr_cli.engine.upscaler import pick_device
+        from repsr_cli.model.zoo import resolve
+
+        resolve(self.options.network, self.options.scale, "clean")
+        pick_device(self.options.device)
 
     def upscaler_for(self, job: Job, reporter: Reporter) -> Upscaler:
         """The upscaler for a job; says which network and device were chosen when it is first loaded.

@@ -1,0 +1,260 @@
+"""The whole command: what a person types, what is written, said and returned."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from repsr_cli.cli import app
+from repsr_cli.model.checkpoint import save_plain
+from repsr_cli.model.plain import PlainSR, Spec, identity_network
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that enlarges twice by nearest neighbour."""
+    path = tmp_path_factory.mktemp("network") / "nearest.safetensors"
+    save_plain(path, identity_network(2), {})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def repsr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def process(*arguments: object, before: str = "") -> list[str]:
+    code = f"{before}\nimport sys\nfrom repsr_cli.cli import app\napp(sys.argv[1:])"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def picture(path: str, size: tuple[int, int] = (8, 6)) -> Path:
+    pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, "PNG")
+    return Path(path)
+
+
+def clip(path: str, frames: int = 5, size: tuple[int, int] = (32, 24)) -> Path:
+    """A clip of constant rate with sound."""
+    with av.open(path, "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        audio = out.add_stream("aac", rate=44100, layout="mono")
+        for number in range(frames):
+            pixels = np.full((size[1], size[0], 3), 40 + 20 * number % 200, np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        out.mux(video.encode(None))
+        for number in range(frames):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            sound.rate, sound.pts, sound.time_base = 44100, 1024 * number, Fraction(1, 44100)
+            out.mux(audio.encode(sound))
+        out.mux(audio.encode(None))
+    return Path(path)
+
+
+def files() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def test_a_picture_and_a_clip(network: Path) -> None:
+    picture("a.png"), clip("b.mp4")
+    result = repsr("upscale", "a.png", "b.mp4", "-s", 2, "-n", network)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == ["a_x2.png", "b_x2.mp4"]
+    assert "on cpu" in result.stderr
+    before, after = np.asarray(Image.open("a.png")), np.asarray(Image.open("a_x2.png"))
+    assert (after == before.repeat(2, 0).repeat(2, 1)).all()
+    with av.open("b.mp4") as source, av.open("b_x2.mp4") as target:
+        stream = target.streams.video[0]
+        assert (stream.width, stream.height) == (64, 48)
+        assert [f.time for f in target.decode(video=0)] == [f.time for f in source.decode(video=0)]
+    assert sound("b_x2.mp4") == sound("b.mp4")
+
+
+def sound(path: str) -> list[tuple[int | None, bytes]]:
+    with av.open(path) as file:
+        return [(packet.pts, bytes(packet)) for packet in file.demux(audio=0)]
+
+
+def test_json_and_quiet(network: Path) -> None:
+    picture("a.png")
+    result = repsr("upscale", "a.png", "missing.png", "-s", 2, "-n", network, "--json", "--quiet")
+    done, failed = sorted(
+        (json.loads(line) for line in result.stdout.splitlines()), key=lambda record: record["status"]
+    )
+    assert (done["status"], done["source"], done["target"]) == ("done", "a.png", "a_x2.png")
+    assert (failed["status"], failed["source"], failed["exit_code"]) == ("failed", "missing.png", 3)
+    assert result.exit_code == 3
+    assert result.stderr == "error: missing.png: no such file. Check the path, and quote names with spaces.\n"
+
+
+def test_dry_run_writes_nothing(network: Path) -> None:
+    picture("a.png"), clip("b.mp4")
+    before = files()
+    result = repsr("upscale", "a.png", "b.mp4", "-s", 1.5, "-n", network, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == ["a_x1.5.png", "b_x1.5.mp4"]
+    assert "picture of 8x6, 1.5 times as large" in result.stderr
+    assert "then a resize" in result.stderr
+    assert files() == before
+
+
+def test_folder_mirrored_one_failure_does_not_stop_the_rest(network: Path) -> None:
+    picture("in/1.png"), picture("in/deep/2.png")
+    whole = picture("in/torn.png", (64, 64)).read_bytes()
+    Path("in/torn.png").write_bytes(whole[: len(whole) // 2])
+    result = repsr("upscale", "in", "-r", "-o", "out", "-s", 2, "-n", network)
+    assert result.stdout.splitlines() == ["out/1_x2.png", "out/deep/2_x2.png"]
+    assert result.exit_code == 3
+    assert "1 of 3 failed:\n  in/torn.png\n" in result.stderr
+    assert files() == ["in/1.png", "in/deep/2.png", "in/torn.png", "out/1_x2.png", "out/deep/2_x2.png"]
+
+
+def test_sizes(network: Path) -> None:
+    picture("a.png", (20, 10))
+    for arguments, size in ((("--width", 30), (30, 15)), (("--height", 20), (40, 20)), (("--size", "25x15"), (25, 15))):
+        result = repsr("upscale", "a.png", "-n", network, *arguments, "--json")
+        assert result.exit_code == 0, result.stderr
+        with Image.open(json.loads(result.stdout)["target"]) as done:
+            assert done.size == size
+    assert "is 20x10 already" in repsr("upscale", "a.png", "-n", network, "--width", 10).stderr
+    assert repsr("upscale", "a.png", "-n", network, "-s", 3).exit_code == 4
+
+
+@pytest.mark.parametrize("name", ["a b.png", "写真.png", "[red].png", "#1.png", "-x.png", "100%.png", "ä'\".png"])
+def test_odd_names(network: Path, name: str) -> None:
+    picture(name)
+    result = repsr("upscale", "-s", 2, "-n", network, "--", name)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == name.replace(".png", "_x2.png\n")
+    assert Path(result.stdout.removesuffix("\n")).is_file()
+
+
+BAD = {
+    "missing": (["none.mp4"], 3, "none.mp4: no such file"),
+    "text": (["text.mp4"], 3, "text.mp4: neither a picture nor a clip"),
+    "sound only": (["sound.m4a"], 3, "sound.m4a: "),
+    "torn picture": (["torn.png"], 3, "torn.png: "),
+    "wrong scale": (["a.png", "-s", "0.5"], 2, "--scale 0.5: not a factor of 1 or more"),
+    "no scale": (["a.png", "-s", "x"], 2, "Invalid value"),
+    "unwritable": (["a.png", "-o", "text.mp4/b.png"], 3, "text.mp4 cannot be written to"),
+    "existing": (["a.png", "-o", "old.png"], 2, "old.png: exists. Add -y to replace it"),
+    "itself": (["a.png", "-o", "a.png", "-y"], 2, "a.png: is the input itself"),
+    "network": (["a.png", "-n", "fastt"], 4, "fastt: no such network. Did you mean 'fast'?"),
+    "no network file": (["a.png", "-n", "none.safetensors"], 4, "none.safetensors: no such file"),
+    "not a network": (["a.png", "-n", "text.mp4"], 4, "text.mp4: "),
+    "device": (["a.png", "--device", "cuda:77"], 5, "cuda:77: "),
+    "device name": (["a.png", "--device", "abacus"], 2, "abacus: no such device"),
+    "tile": (["a.png", "-t", "tiny"], 2, "tiny: not a tile size"),
+    "encoder option": (["a.png", "-e", "tune"], 2, "-e tune: not of the form key=value"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests_by_message_and_code(network: Path, case: str) -> None:
+    arguments, code, message = BAD[case]
+    picture("a.png"), picture("old.png")
+    whole = picture("torn.png", (64, 64)).read_bytes()
+    Path("torn.png").write_bytes(whole[: len(whole) // 2])
+    Path("text.mp4").write_text("this is not a clip\n" * 30)
+    with av.open("sound.m4a", "w", format="ipod") as out:
+        stream = out.add_stream("aac", rate=44100, layout="mono")
+        out.mux(stream.encode(av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")))
+        out.mux(stream.encode(None))
+    before = files()
+    chosen = [] if "-n" in arguments else ["-n", network]
+    result = repsr("upscale", *(arguments if "-s" in arguments else ["-s", 2, *arguments]), *chosen)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert files() == before
+
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == {name!r}:
+            raise ImportError('libGL.so.1: cannot open shared object file')
+sys.meta_path.insert(0, Block())
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "arguments"),
+    [
+        ("cv2", ["--help"]),
+        ("cv2", ["train", "--help"]),
+        ("cv2", ["upscale", "b.mp4", "-s", "2"]),
+        ("av", ["train", "--help"]),
+        ("av", ["upscale", "a.png", "-s", "2"]),
+    ],
+)
+def test_bare_server(network: Path, blocked: str, arguments: list[str]) -> None:
+    picture("a.png"), clip("b.mp4")
+    chosen = ["-n", network] if arguments[0] == "upscale" else []
+    result = subprocess.run(
+        process(*arguments, *chosen, before=BLOCK.format(name=blocked)), capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    save_plain(tmp_path / "slow.safetensors", PlainSR(Spec(scale=2, channels=64, blocks=16)), {})
+    picture("a.png", (1500, 1500))
+    before = files()
+    run = subprocess.Popen(
+        process("upscale", "a.png", "-n", "slow.safetensors", "-t", "32"), stderr=subprocess.PIPE, text=True
+    )
+    assert run.stderr is not None
+    assert "network" in run.stderr.readline()
+    time.sleep(0.5)
+    run.send_signal(number)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 130, said
+    assert "a.png: stopped; a_x2.png was not written. The same command starts again." in said
+    assert "Traceback" not in said
+    assert files() == before
+
+
+def test_bars_on_a_terminal(network: Path) -> None:
+    clip("b.mp4", frames=60)
+    main, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    run = subprocess.Popen(
+        process("upscale", "b.mp4", "-s", 2, "-n", network), stderr=terminal, stdout=subprocess.PIPE, env=environment
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(main, 4096)
+        except OSError:  # the terminal's other end is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    assert run.communicate(timeout=60)[0] == b"b_x2.mp4\n"
+    assert b"frames" in shown
+    assert b"\x1b[" in shown
+    assert run.returncode == 0
