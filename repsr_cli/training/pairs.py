@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class PackedPicture:
         height: of the HR picture, a multiple of the scale.
         width: of the HR picture, a multiple of the scale.
         offset: of its first byte, from the start of the data.
+        held_out: for validation only.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PackedPicture:
     height: int
     width: int
     offset: int
+    held_out: bool = False
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -63,15 +65,8 @@ def find_pictures(folder: Path) -> list[Path]:
     return found
 
 
-def photograph_of(path: Path, folder: Path) -> str:
-    """The photograph a tile was cut from: by ``index.csv`` (columns file, source_name) if the folder has one.
-
-    Otherwise by name: ``0001_s003.png`` (BasicSR's sub-images) and ``0001_3.png`` belong to ``0001``.
-    """
-    return _photographs(folder).get(path.relative_to(folder).as_posix()) or re.sub(r"_s?\d+$", "", path.stem)
-
-
 def _photographs(folder: Path) -> dict[str, str]:
+    """Which photograph each tile was cut from, by ``index.csv`` (columns file, source_name) if the folder has one."""
     index = folder / "index.csv"
     if not index.is_file():
         return {}
@@ -111,22 +106,33 @@ def _hr(path: Path, scale: int) -> Pixels:
     return np.ascontiguousarray(np.broadcast_to(pixels[:height, :width], (height, width, 3)))
 
 
-def build_pack(
-    folder: Path, target: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> None:
-    """Decode a folder of pictures into a packed crop file.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture to be packed.
+
+    Attributes:
+        name: unique in the file.
+        group: the photograph it was cut from.
+        hr: (height, width, 3), both multiples of the scale.
+        lr: its LR version; None: MATLAB's antialiased bicubic.
+        held_out: for validation only.
+    """
+
+    name: str
+    group: str
+    hr: Pixels
+    lr: Pixels | None = None
+    held_out: bool = False
+
+
+def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
+    """Write a packed crop file, under a temporary name first.
 
     Args:
-        folder: searched recursively.
-        target: the packed file; written under a temporary name and renamed.
-        scale: enlargement factor of the LR versions (MATLAB's antialiased bicubic).
-        progress: called with (pictures done, pictures in all).
-
-    Raises:
-        RecipeError: nothing found, or a picture that cannot be used; ``check_pictures`` lists all of them.
+        target: the file.
+        scale: enlargement factor between LR and HR.
+        pairs: drawn one at a time.
     """
-    paths = find_pictures(folder)
-    groups = _photographs(folder)
     partial = target.with_name(f".{target.name}.partial")
     blobs = target.with_name(f".{target.name}.blobs")
     pictures: list[dict[str, Any]] = []
@@ -134,19 +140,12 @@ def build_pack(
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with blobs.open("wb") as out:
-            for done, path in enumerate(paths):
-                progress(done, len(paths))
-                try:
-                    hr = _hr(path, scale)
-                except MediaError as error:
-                    raise RecipeError(path, error.happened, "repsr train --check lists every such picture.") from error
-                if min(hr.shape[:2]) < scale:
-                    raise RecipeError(path, f"is smaller than the scale ({scale})", "Take it out.")
-                name = path.relative_to(folder).as_posix()
-                group = groups.get(name) or re.sub(r"_s?\d+$", "", path.stem)
-                entry = PackedPicture(name, group, hr.shape[0], hr.shape[1], offset)
+            for pair in pairs:
+                height, width = pair.hr.shape[:2]
+                entry = PackedPicture(pair.name, pair.group, height, width, offset, pair.held_out)
                 pictures.append({key: getattr(entry, key) for key in PackedPicture.__slots__})
-                for blob in (hr, downscale(hr, scale)):
+                lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
+                for blob in (pair.hr, lr):
                     offset += out.write(np.ascontiguousarray(blob).data)
         header = json.dumps({"scale": scale, "bytes": offset, "pictures": pictures}).encode()
         with partial.open("wb") as out, blobs.open("rb") as data:
@@ -158,6 +157,41 @@ def build_pack(
     finally:
         blobs.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
+
+
+def folder_pairs(
+    folder: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> Iterator[Pair]:
+    """Every picture of a folder, decoded and cropped to a multiple of the scale.
+
+    Args:
+        folder: searched recursively.
+        scale: enlargement factor.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        RecipeError: nothing found, or a picture that cannot be used; ``check_pictures`` lists all of them.
+    """
+    paths = find_pictures(folder)
+    groups = _photographs(folder)
+    for done, path in enumerate(paths):
+        progress(done, len(paths))
+        try:
+            hr = _hr(path, scale)
+        except MediaError as error:
+            raise RecipeError(path, error.happened, "repsr train --check lists every such picture.") from error
+        if min(hr.shape[:2]) < scale:
+            raise RecipeError(path, f"is smaller than the scale ({scale})", "Take it out.")
+        name = path.relative_to(folder).as_posix()
+        # Without an index, 0001_s003.png (BasicSR's sub-images) and 0001_3.png are tiles of photograph 0001.
+        yield Pair(name, groups.get(name) or re.sub(r"_s?\d+$", "", path.stem), hr)
+
+
+def build_pack(
+    folder: Path, target: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> None:
+    """Decode a folder of pictures into a packed crop file; arguments and errors as ``folder_pairs``."""
+    write_pack(target, scale, folder_pairs(folder, scale, progress))
 
 
 def pack_digest(folder: Path, scale: int) -> str:
@@ -209,8 +243,12 @@ class Pack:
     def split(self, holdout: int) -> tuple[list[PackedPicture], list[PackedPicture]]:
         """(training, validation): ``holdout`` pictures of as many photographs, whose other pictures are in neither.
 
-        Photographs are drawn by the hash of their name, so the choice is the same for every scale and machine.
+        Photographs are drawn by the hash of their name, so the choice is the same for every scale and machine. A file
+        whose pictures say themselves which are held out is split by that.
         """
+        if any(picture.held_out for picture in self.pictures):
+            chosen = [picture for picture in self.pictures if picture.held_out]
+            return [picture for picture in self.pictures if not picture.held_out], chosen
         by_group: dict[str, list[PackedPicture]] = {}
         for picture in self.pictures:
             by_group.setdefault(picture.group, []).append(picture)

@@ -10,12 +10,14 @@ from repsr_cli.errors import RecipeError
 from repsr_cli.media.resize import downscale
 from repsr_cli.training.pairs import (
     Pack,
+    Pair,
     PairSource,
     build_pack,
     check_pictures,
     find_pictures,
+    folder_pairs,
     pack_digest,
-    photograph_of,
+    write_pack,
 )
 from tests.conftest import textured
 
@@ -59,10 +61,22 @@ def test_validation_is_split_by_photograph(pack: Pack) -> None:
     assert pack.split(2)[1] == validation
 
 
-def test_index_names_the_photograph(folder: Path) -> None:
+def test_photographs_are_known_by_index_or_by_name(folder: Path) -> None:
     (folder / "index.csv").write_text("file,source,source_name\ngrey.png,museum,cat.jpg\n")
-    assert photograph_of(folder / "grey.png", folder) == "museum/cat.jpg"
-    assert photograph_of(folder / "sub" / "p2_1.png", folder) == "p2"
+    groups = {pair.name: pair.group for pair in folder_pairs(folder, 2)}
+    assert groups["grey.png"] == "museum/cat.jpg"
+    assert groups["sub/p2_1.png"] == groups["sub/p2_0.png"] == "p2"
+
+
+def test_pairs_may_bring_their_lr_and_their_split(tmp_path: Path) -> None:
+    hr, lr = textured(32, 32), textured(16, 16, 1)
+    write_pack(tmp_path / "own.pack", 2, [Pair("a", "a", hr, lr), Pair("b", "b", hr, held_out=True)])
+    pack = Pack(tmp_path / "own.pack")
+    training, validation = pack.split(0)
+    assert [p.name for p in training] == ["a"]
+    assert [p.name for p in validation] == ["b"]
+    assert np.array_equal(pack.lr(training[0]), lr)
+    assert np.array_equal(pack.lr(validation[0]), downscale(hr, 2))
 
 
 def test_batches_depend_on_seed_and_step_alone(pack: Pack) -> None:
