@@ -79,11 +79,18 @@ class Page:
 
     def read(self) -> Strip:
         """The whole page in memory."""
-        strips = list(self.strips())
-        if len(strips) == 1:
-            return strips[0]
-        pixels = np.concatenate([strip.pixels for strip in strips])
-        return Strip(pixels, np.concatenate([s.alpha for s in strips if s.alpha is not None]) if self.alpha else None)
+        pixels: NDArray[Any] = np.empty((self.height, self.width, self.channels), self.dtype)
+        alpha: NDArray[Any] | None = np.empty(pixels.shape[:2], self.dtype) if self.alpha else None
+        top = 0
+        for strip in self.strips():
+            if len(strip.pixels) == self.height:
+                return strip
+            rows = slice(top, top + len(strip.pixels))
+            pixels[rows] = strip.pixels
+            if alpha is not None:
+                alpha[rows] = strip.alpha
+            top = rows.stop
+        return Strip(pixels, alpha)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

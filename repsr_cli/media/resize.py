@@ -71,13 +71,41 @@ def imresize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
     Source: MATLAB's imresize; equal to its output on Set5 at 1/2, 1/3 and 1/4 in every sample.
     """
+    return imresize_rows(pixels, 0, len(pixels), size, (0, size[0]))
+
+
+def imresize_rows(part: Pixels, first: int, height: int, size: tuple[int, int], rows: tuple[int, int]) -> Pixels:
+    """Some rows of what ``imresize`` makes of a picture, from the rows of the picture that they depend on.
+
+    Args:
+        part: rows ``first`` to ``first + len(part)`` of the picture; at least those that ``rows_needed`` names.
+        first: where the part begins.
+        height: rows of the whole picture.
+        size: target (height, width) of the whole.
+        rows: which rows of the target to make, (start, stop).
+
+    Returns:
+        (stop - start, width) or (stop - start, width, C), equal to these rows of the whole.
+
+    Raises:
+        ValueError: the size is empty.
+    """
     if min(size) < 1:
         raise ValueError(f"size must be at least (1, 1), not {size}")
-    out: NDArray[Any] = pixels
-    for axis in sorted((0, 1), key=lambda a: size[a] / pixels.shape[a]):
-        if out.shape[axis] != size[axis]:
-            out = np.ascontiguousarray(np.swapaxes(_resize_rows(np.swapaxes(out, 0, axis), size[axis]), 0, axis))
+    out: NDArray[Any] = part
+    for axis in sorted((0, 1), key=lambda a: size[a] / (height, part.shape[1])[a]):
+        if axis == 0:
+            out = _resize(out, first, height, size[0], rows)
+        else:
+            columns = _resize(np.swapaxes(out, 0, 1), 0, part.shape[1], size[1], (0, size[1]))
+            out = np.ascontiguousarray(np.swapaxes(columns, 0, 1))
     return out  # type: ignore[return-value]
+
+
+def rows_needed(height: int, target: int, rows: tuple[int, int]) -> tuple[int, int]:
+    """Which rows, (start, stop), of a picture of ``height`` the target's rows (start, stop) depend on."""
+    indices = taps(height, target)[0][slice(*rows)]
+    return int(indices.min()), int(indices.max()) + 1
 
 
 def downscale(pixels: Pixels, scale: int) -> Pixels:
@@ -93,21 +121,23 @@ def downscale(pixels: Pixels, scale: int) -> Pixels:
     return imresize(pixels, (pixels.shape[0] // scale, pixels.shape[1] // scale))
 
 
-def _resize_rows(pixels: NDArray[Any], target: int) -> NDArray[Any]:
-    """Resize the first axis of (H, ...) to ``target``."""
-    indices, weights = taps(len(pixels), target)
-    out = np.empty((target, *pixels.shape[1:]), pixels.dtype)
-    for start in range(0, target, _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        low, high = int(indices[rows].min()), int(indices[rows].max()) + 1
-        matrix = np.zeros((len(indices[rows]), high - low))
-        np.add.at(matrix, (np.arange(len(matrix))[:, None], indices[rows] - low), weights[rows])
-        samples = matrix @ pixels[low:high].astype(np.float64).reshape(high - low, -1)
-        out[rows] = as_type(samples, pixels.dtype).reshape(len(matrix), *pixels.shape[1:])
+def _resize(part: NDArray[Any], first: int, length: int, target: int, span: tuple[int, int]) -> NDArray[Any]:
+    """Samples ``span`` of the first axis, resized from ``length`` to ``target``, of a part that begins at ``first``."""
+    if length == target:
+        return part[span[0] - first : span[1] - first]
+    indices, weights = (table[slice(*span)] for table in taps(length, target))
+    out = np.empty((len(indices), *part.shape[1:]), part.dtype)
+    for start in range(0, len(out), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        low, high = int(indices[block].min()), int(indices[block].max()) + 1
+        matrix = np.zeros((len(indices[block]), high - low))
+        np.add.at(matrix, (np.arange(len(matrix))[:, None], indices[block] - low), weights[block])
+        samples = matrix @ part[low - first : high - first].astype(np.float64).reshape(high - low, -1)
+        out[block] = _as_type(samples, part.dtype).reshape(len(matrix), *part.shape[1:])
     return out
 
 
-def as_type(samples: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _as_type(samples: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Samples as ``dtype``: rounded half up and clipped for integers, converted for floats."""
     if not np.issubdtype(dtype, np.integer):
         return samples.astype(dtype)
