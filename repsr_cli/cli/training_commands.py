@@ -61,6 +61,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value. Repeatable.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="List every unusable picture and stop.")] = False,
+    show_batch: Annotated[
+        Path | None, typer.Option("--show-batch", metavar="PNG", help="Draw the first batch (LR beside HR) and stop.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a report on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -94,6 +97,13 @@ def train(
             if done == 0 or time.monotonic() - told > 5:
                 told = time.monotonic()
                 board.say(f"packing pictures: {done} of {total}")
+
+        if show_batch is not None:
+            from repsr_cli.pipelines.train import draw_batch
+
+            draw_batch(loaded, output, show_batch, packing)
+            print_line(str(show_batch))
+            return
 
         def report(step: StepReport) -> None:
             if json:

@@ -262,6 +262,7 @@ class Teller:
 
     def planned(self, job: Job, lines: Sequence[str]) -> None:
         """What would be done."""
+        self.finished += 1
         for line in lines:
             self.board.say(f"{job.source.name}: {line}")
         record = {"status": "planned", "source": job.source, "target": job.target, "kind": job.kind, "plan": lines}

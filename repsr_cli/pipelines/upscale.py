@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
@@ -14,6 +16,11 @@ from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
 if TYPE_CHECKING:
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.model.zoo import Weight
+    from repsr_cli.pipelines.neighbours import Turns
+
+
+# LR pixels of a picture of which several may be in flight: some 200 MB each at factor 4, 8 bit.
+SMALL_PIXELS = 4 << 20
 
 
 def settle_scale(options: UpscaleOptions) -> UpscaleOptions:
@@ -50,15 +57,50 @@ def run_jobs(
     networks = Networks(options)
     if jobs:
         networks.check()
-    for number, job in enumerate(jobs):
+    done = 0
+    try:
+        for parallel, group in groupby(jobs, key=_is_small):
+            for result in _run_group(list(group), parallel, options, networks, reporter_for):
+                yield result
+                done += 1
+    except KeyboardInterrupt as error:
+        raise _interrupted(jobs[done], done, len(jobs), options) from error
+
+
+def _is_small(job: Job) -> bool:
+    """Whether some of its kind may be in memory at once."""
+    if job.kind == "clip":
+        return False
+    try:
+        height, width = source_size(job.kind, job.source)
+    except RepsrError:  # reported when its turn comes
+        return True
+    return height * width <= SMALL_PIXELS
+
+
+def _run_group(
+    jobs: Sequence[Job],
+    parallel: bool,
+    options: UpscaleOptions,
+    networks: Networks,
+    reporter_for: Callable[[Job], Reporter],
+) -> Iterator[Outcome | Failure]:
+    def work(job: Job) -> Outcome | Failure:
         try:
-            yield run_job(job, options, networks, reporter_for(job))
+            return run_job(job, options, networks, reporter_for(job))
         except Interrupted:
             raise
         except RepsrError as error:
-            yield Failure(str(job.source), error)
-        except KeyboardInterrupt as error:
-            raise _interrupted(job, number, len(jobs), options) from error
+            return Failure(str(job.source), error)
+
+    if parallel and len(jobs) > 1:
+        from repsr_cli.pipelines.neighbours import Turns
+
+        networks.turns = Turns()
+        yield from networks.turns.run(work, jobs)
+        networks.turns = None
+    else:
+        yield from map(work, jobs)
 
 
 def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter) -> Outcome:
@@ -134,11 +176,16 @@ class Networks:
 
     Args:
         options: the request, with its scale settled.
+
+    Attributes:
+        turns: set while several threads ask; upscalers are then handed out as views that take turns.
     """
 
     def __init__(self, options: UpscaleOptions) -> None:
         self.options = options
+        self.turns: Turns | None = None
         self._loaded: dict[Path, Upscaler] = {}
+        self._loading = Lock()
 
     def check(self) -> None:
         """Refuse what would fail for every job, so that it is said once.
@@ -165,14 +212,18 @@ class Networks:
         from repsr_cli.engine.upscaler import Upscaler
         from repsr_cli.model.zoo import load_weight
 
-        weight = choose_weight(job, self.options)
-        if weight.path not in self._loaded:
-            options = self.options
-            net = load_weight(weight)
-            upscaler = Upscaler(net, options.device, options.precision, options.tile, options.threads, say=reporter.say)
-            reporter.say(f"network {weight.name}: {upscaler.describe()}")
-            self._loaded[weight.path] = upscaler
-        return self._loaded[weight.path]
+        options = self.options
+        weight = choose_weight(job, options)
+        with self._loading:
+            if weight.path not in self._loaded:
+                net = load_weight(weight)
+                upscaler = Upscaler(
+                    net, options.device, options.precision, options.tile, options.threads, say=reporter.say
+                )
+                reporter.say(f"network {weight.name}: {upscaler.describe()}")
+                self._loaded[weight.path] = upscaler
+            upscaler = self._loaded[weight.path]
+        return upscaler if self.turns is None else self.turns.share(upscaler)
 
 
 def choose_weight(job: Job, options: UpscaleOptions) -> Weight:

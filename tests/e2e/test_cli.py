@@ -63,11 +63,15 @@ def clip(path: str, frames: int = 5, size: tuple[int, int] = (32, 24)) -> Path:
             out.mux(video.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
         out.mux(video.encode(None))
         for number in range(frames):
-            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-            sound.rate, sound.pts, sound.time_base = 44100, 1024 * number, Fraction(1, 44100)
-            out.mux(audio.encode(sound))
+            out.mux(audio.encode(silence(number)))
         out.mux(audio.encode(None))
     return Path(path)
+
+
+def silence(number: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+    frame.rate, frame.pts, frame.time_base = 44100, 1024 * number, Fraction(1, 44100)
+    return frame
 
 
 def files() -> list[str]:
@@ -177,7 +181,7 @@ def test_bad_requests_by_message_and_code(network: Path, case: str) -> None:
     Path("text.mp4").write_text("this is not a clip\n" * 30)
     with av.open("sound.m4a", "w", format="ipod") as out:
         stream = out.add_stream("aac", rate=44100, layout="mono")
-        out.mux(stream.encode(av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")))
+        out.mux(stream.encode(silence(0)))
         out.mux(stream.encode(None))
     before = files()
     chosen = [] if "-n" in arguments else ["-n", network]

@@ -1,0 +1,70 @@
+"""Several pictures in flight: one is read and one written while the network works on a third. Floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock
+from typing import TypeVar
+
+from torch import Tensor
+
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import Interrupted
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+IN_FLIGHT = 3
+
+
+class Turns:
+    """One network shared by several threads: they take turns, and all end soon once ``stop`` is set."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.stop = Event()
+
+    def share(self, upscaler: Upscaler) -> Upscaler:
+        """A view of an upscaler for one picture, with a ``progress`` of its own."""
+        return _Sharing(upscaler, self)
+
+    def run(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+        """Results of ``work`` in the order of the jobs, up to ``IN_FLIGHT`` worked on at a time.
+
+        Whatever ends the caller's loop early (Ctrl-C, a bug) ends the work in flight as well, before it goes on up.
+        """
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="picture") as pool:
+            futures = [pool.submit(work, job) for job in jobs]
+            try:
+                for future in futures:
+                    yield future.result()
+            finally:
+                self.stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Sharing(Upscaler):
+    def __init__(self, shared: Upscaler, turns: Turns) -> None:
+        vars(self).update(vars(shared))
+        self._turns = turns
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        told = self.progress
+
+        def progress(done: int, total: int) -> None:
+            self._go_on()
+            if told is not None:
+                told(done, total)
+
+        with self._turns.lock:
+            self._go_on()
+            self.progress = progress
+            try:
+                return super().__call__(lr)
+            finally:
+                self.progress = told
+
+    def _go_on(self) -> None:
+        if self._turns.stop.is_set():
+            raise Interrupted("stopped", "another picture in flight ended the run")
