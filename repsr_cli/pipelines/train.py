@@ -1,6 +1,7 @@
 """The training loop: recipe in, run directory out. Floor 4.
 
-A run directory holds ``recipe.toml`` (resolved), ``log.jsonl``, ``last.pt`` and ``best.pt`` (checkpoints). Crops,
+A run directory holds ``recipe.toml`` (resolved), ``log.jsonl``, ``last.pt`` and ``best.pt`` (checkpoints),
+``curve.png``, and ``validation.png`` (bicubic, network, original) of the best network so far. Crops,
 schedules and the phase of BN are functions of (recipe, step), and everything else is in the checkpoint, so a resumed
 run is the uninterrupted one, bit for bit on a CPU.
 """
@@ -12,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.errors import DeviceError, Interrupted, RecipeError, TrainingDiverged
+from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, RecipeError, TrainingDiverged
+from repsr_cli.media.resize import imresize
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training, save_training
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
@@ -38,9 +40,11 @@ from repsr_cli.training.optimizers import build_optimizer
 from repsr_cli.training.pairs import Pack, PairSource, build_pack, pack_digest
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, learning_rate, loss_name
+from repsr_cli.training.sheets import batch_sheet, comparison, draw_curve, write_sheet
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 DIVERGED = 4.0  # a mean loss this many times the lowest so far is no learning any more
+SHOWN = 4  # validation pictures in a run's validation.png
 STATISTICS_STREAM = 1 << 40  # first step number of the crops that statistics are measured on; no run gets there
 
 Pixels = NDArray[np.uint8]
@@ -134,19 +138,29 @@ def open_pack(recipe: Recipe, cache: Path, progress: Callable[[int, int], None])
     return pack
 
 
-def validate(
-    net: RepSR | PlainSR, pictures: list[tuple[Pixels, Pixels]], device: str, threads: int
-) -> tuple[float, float]:
-    """(Y-PSNR, RGB-PSNR) in dB of the fused network through the tiled engine, the mean over (lr, hr) pictures."""
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Mean figures over the validation pictures, dB, and the first few of what was judged."""
+
+    psnr_y: float
+    psnr_rgb: float
+    shown: tuple[Pixels, ...]
+
+
+def validate(net: RepSR | PlainSR, pictures: Sequence[tuple[Pixels, Pixels]], device: str, threads: int) -> Judgement:
+    """Judge the fused network through the tiled engine on (lr, hr) pictures."""
     plain = fuse(net) if isinstance(net, RepSR) else net
     upscaler = Upscaler(plain, device=device, precision="fp32", threads=threads)
     border = plain.spec.scale
-    figures = []
+    figures: list[tuple[float, float]] = []
+    shown: list[Pixels] = []
     for lr, hr in pictures:
         sr = upscale_pixels(upscaler, lr)
         figures.append((psnr_y(sr, hr, border), psnr_rgb(sr, hr, border)))
+        if len(shown) < SHOWN:
+            shown.append(sr)
     mean = np.mean(figures, axis=0)
-    return float(mean[0]), float(mean[1])
+    return Judgement(float(mean[0]), float(mean[1]), tuple(shown))
 
 
 def _warm_start(net: RepSR | PlainSR, path: Path) -> None:
@@ -155,7 +169,7 @@ def _warm_start(net: RepSR | PlainSR, path: Path) -> None:
     try:
         is_training = isinstance(net, RepSR)
         source = load_training(path).average if is_training else load_plain(path)
-    except Exception as error:
+    except CheckpointError as error:
         raise RecipeError("run.start_from", f"cannot start from {path} ({error})") from error
     own, theirs = net.state_dict(), source.state_dict()
     agreeing = {key: value for key, value in theirs.items() if key in own and own[key].shape == value.shape}
@@ -219,6 +233,22 @@ def toml_of(recipe: Recipe) -> str:
         f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
         for section, values in recipe.as_dict().items()
     )
+
+
+def draw_batch(recipe: Recipe, run: Path, target: Path, on_packing: Callable[[int, int], None]) -> None:
+    """Draw the first batch of a run as PNG, each LR crop beside its HR crop.
+
+    Raises:
+        RecipeError: unusable data, or the picture cannot be written.
+    """
+    pack = open_pack(recipe, run.parent / "packs", on_packing)
+    training, _held_out = pack.split(recipe.data.holdout)
+    size, patch = batch_shape(0, recipe)
+    source = PairSource(pack, training, patch, recipe.run.seed, recipe.data.channel_shuffle)
+    try:
+        write_sheet(target, [batch_sheet(*source.batch(0, size, patch))])
+    except (OSError, ValueError) as error:
+        raise RecipeError(target, f"cannot be written ({error})", "Give a path that ends in .png.") from error
 
 
 def train(
@@ -385,11 +415,24 @@ class _Trainer:
         self.progress["averaged"] += 1
         return loss.detach()
 
-    def _validate(self) -> tuple[float, float]:
+    def _validate(self) -> Judgement:
         judged = self.average
         if isinstance(judged, RepSR) and not judged.bn_frozen:
             measure_statistics(judged, self._statistics_batches())
         return validate(judged, self.pictures, str(self.device), self.recipe.run.threads)
+
+    def _keep(self, judged: Judgement) -> None:
+        """Save what a validation showed: the network and its pictures if it is the best so far, and the curve."""
+        if self.rank == 0:
+            draw_curve(self.run / "log.jsonl", self.run / "curve.png")
+        if judged.psnr_y <= self.progress["best_psnr_y"]:
+            return
+        self.progress |= {"best_psnr_y": judged.psnr_y, "best_step": self.step}
+        self._save(self.run / "best.pt")
+        if self.rank == 0:
+            rows = zip(self.pictures, judged.shown, strict=False)
+            sheets = [comparison([imresize(lr, hr.shape[:2]), sr, hr]) for (lr, hr), sr in rows]
+            write_sheet(self.run / "validation.png", sheets)
 
     def _report(self, report: StepReport) -> None:
         if self.rank == 0:
@@ -463,7 +506,7 @@ class _Trainer:
                 window = []
             if log_due or validate_due:
                 seconds = time.perf_counter() - started
-                judged_y, judged_rgb = self._validate() if validate_due else (None, None)
+                judged = self._validate() if validate_due else None
                 self._report(
                     StepReport(
                         self.step,
@@ -472,14 +515,13 @@ class _Trainer:
                         self.optimizer.param_groups[0]["lr"],
                         (self.step - reported) / seconds,
                         waited / seconds,
-                        judged_y,
-                        judged_rgb,
+                        judged.psnr_y if judged else None,
+                        judged.psnr_rgb if judged else None,
                         note,
                     )
                 )
-                if judged_y is not None and judged_y > self.progress["best_psnr_y"]:
-                    self.progress |= {"best_psnr_y": judged_y, "best_step": self.step}
-                    self._save(self.run / "best.pt")
+                if judged is not None:
+                    self._keep(judged)
                 since_report, started, waited, reported = [], time.perf_counter(), 0.0, self.step
             if checkpoint_due:
                 self._save(self.run / "last.pt")

@@ -131,7 +131,14 @@ def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path)
         for run in ("run", "whole")
     ]
     assert logs[0] == logs[1]
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["best.pt", "last.pt", "log.jsonl", "recipe.toml"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "best.pt",
+        "curve.png",
+        "last.pt",
+        "log.jsonl",
+        "recipe.toml",
+        "validation.png",
+    ]
 
 
 def test_an_existing_run_is_not_overwritten(pictures: Path, whole: Path) -> None:

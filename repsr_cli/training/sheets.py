@@ -1,0 +1,115 @@
+"""Pictures of a run: its curve, and what a batch looks like. Floor 3."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+SIZE = (900, 420)
+MARGIN = (64, 24, 24, 40)  # px left, top, right, bottom
+GREY, BLUE, RED = (150, 150, 150), (30, 90, 200), (200, 60, 40)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a run's ``log.jsonl``; a line cut by a kill is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def draw_curve(log: Path, target: Path) -> None:
+    """Draw validation Y-PSNR (dB, blue, left axis) and loss (red, its own scale) over steps as PNG.
+
+    Args:
+        log: a run's ``log.jsonl``.
+        target: the picture; nothing is drawn while there is no validation in the log.
+    """
+    entries = read_log(log)
+    psnr = [(e["step"], e["psnr_y"]) for e in entries if e.get("psnr_y") is not None]
+    # Early losses are many times the later ones and would flatten the rest of the line.
+    losses = [(e["step"], e["loss"]) for e in entries if not e.get("note") and e["loss"] == e["loss"]][1:]
+    if not psnr:
+        return
+    image = Image.new("RGB", SIZE, "white")
+    draw = ImageDraw.Draw(image)
+    left, top, right, bottom = MARGIN[0], MARGIN[1], SIZE[0] - MARGIN[2], SIZE[1] - MARGIN[3]
+    steps = max(1, *(step for step, _ in psnr + losses))
+    for tick in range(6):
+        x = left + (right - left) * tick / 5
+        draw.line([(x, top), (x, bottom)], fill=(230, 230, 230))
+        draw.text((x, bottom + 8), f"{round(steps * tick / 5):,}", fill=GREY, anchor="ma")
+    for points, colour, axis in ((losses, RED, False), (psnr, BLUE, True)):
+        if not points:
+            continue
+        values = [value for _, value in points]
+        low, high = min(values), max(values)
+        span = (high - low) or 1.0
+        place = [
+            (left + (right - left) * step / steps, bottom - (bottom - top) * (value - low) / span)
+            for step, value in points
+        ]
+        if len(place) > 1:
+            draw.line(place, fill=colour, width=2)
+        draw.ellipse([place[-1][0] - 3, place[-1][1] - 3, place[-1][0] + 3, place[-1][1] + 3], fill=colour)
+        if axis:
+            for tick in range(5):
+                y = bottom - (bottom - top) * tick / 4
+                draw.text((left - 8, y), f"{low + span * tick / 4:.2f}", fill=BLUE, anchor="rm")
+    best = max(psnr, key=lambda point: point[1])
+    title = f"validation Y-PSNR, dB (blue); best {best[1]:.3f} at step {best[0]:,}"
+    draw.text((left, 6), f"{title}; loss (red, {losses[-1][1]:.4f} last)" if losses else title, fill=(60, 60, 60))
+    image.save(target)
+
+
+def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
+    """Pairs of a batch side by side: LR enlarged by nearest neighbour, then HR.
+
+    Args:
+        lr: (N, 3, h, w) in [0, 1].
+        hr: (N, 3, h * scale, w * scale) in [0, 1].
+        columns: pairs in a row.
+
+    Returns:
+        One picture (H, W, 3).
+    """
+    scale = hr.shape[-1] // lr.shape[-1]
+    large = lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    cells = ((pair * 255).round().byte().permute(0, 2, 3, 1).numpy() for pair in (large, hr))
+    pairs = [np.concatenate(both, axis=1) for both in zip(*cells, strict=True)]
+    gap = 4
+    height, width = pairs[0].shape[:2]
+    rows = -(-len(pairs) // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, pair in enumerate(pairs):
+        y, x = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[y : y + height, x : x + width] = pair
+    return sheet
+
+
+def comparison(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures of equal height side by side, e.g. bicubic, network, original."""
+    gap = np.full((pictures[0].shape[0], 4, 3), 255, np.uint8)
+    row: list[NDArray[np.uint8]] = []
+    for picture in pictures:
+        row += [picture, gap]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def write_sheet(target: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
+    """Write pictures of any width below each other as one PNG."""
+    sheet = np.full((sum(row.shape[0] for row in rows), max(row.shape[1] for row in rows), 3), 255, np.uint8)
+    y = 0
+    for row in rows:
+        sheet[y : y + row.shape[0], : row.shape[1]] = row
+        y += row.shape[0]
+    Image.fromarray(sheet).save(target)
