@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -15,6 +16,7 @@ from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
 
 if TYPE_CHECKING:
     from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.model.plain import Spec
     from repsr_cli.model.zoo import Weight
     from repsr_cli.pipelines.neighbours import Turns
 
@@ -220,7 +222,7 @@ class Networks:
                 upscaler = Upscaler(
                     net, options.device, options.precision, options.tile, options.threads, say=reporter.say
                 )
-                reporter.say(f"network {weight.name}: {upscaler.describe()}")
+                reporter.say(f"network {weight.name}: {upscaler.describe()}{faster(net.spec)}")
                 self._loaded[weight.path] = upscaler
             upscaler = self._loaded[weight.path]
         return upscaler if self.turns is None else self.turns.share(upscaler)
@@ -243,6 +245,24 @@ def choose_weight(job: Job, options: UpscaleOptions) -> Weight:
             weight.name, f"enlarges by {weight.scale}, not {factor:.4g}", f"Use -s {weight.scale}, twice if need be."
         )
     return weight
+
+
+def faster(spec: Spec) -> str:
+    """What would be faster than a network, by its share of the multiplications; empty if nothing shipped is.
+
+    Args:
+        spec: the network chosen.
+    """
+    from repsr_cli.model.plain import Spec
+    from repsr_cli.model.zoo import available
+
+    costs = {}
+    for weight in available():
+        if weight.scale == spec.scale and (size := re.fullmatch(r"M(\d+)C(\d+)", weight.network)):
+            costs[weight.size] = Spec(spec.scale, channels=int(size[2]), blocks=int(size[1])).macs_per_pixel
+    name = min(costs, key=lambda size: costs[size], default="")
+    ratio = spec.macs_per_pixel / costs[name] if name else 1
+    return f" (-n {name} would be up to {ratio:.1f} times as fast)" if ratio >= 1.5 else ""
 
 
 def wanted_factor(job: Job, options: UpscaleOptions) -> float:

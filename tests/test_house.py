@@ -1,0 +1,119 @@
+"""What the project says about itself is true: README, docs, recipes, networks, exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import runpy
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import repsr_cli
+from repsr_cli.cli import app
+from repsr_cli.errors import RepsrError
+from repsr_cli.model.checkpoint import load_plain
+from repsr_cli.training.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("train/*.md")])
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every ``repsr ...`` line in a code block, and every ``Example:`` in the help."""
+    for path in DOCS:
+        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in re.split(r"&&|\||;(?=\s)", line):
+                    words = part.split()
+                    if words and Path(words[0].removeprefix("$")).name == "repsr":
+                        yield path.name, part.strip()
+    root: Any = typer.main.get_command(app)
+    for name, command in root.commands.items():
+        yield f"{name} --help", re.search(r"Example: (.*)", command.help)[1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("where", "line"), commands())
+def test_command_lines_in_the_docs_parse(where: str, line: str) -> None:
+    root: Any = typer.main.get_command(app)
+    name, *arguments = shlex.split(line, comments=True)[1:]
+    if name.startswith("-"):
+        return
+    assert name in root.commands, f"{where}: {line}"
+    context = typer.Context(root)
+    root.commands[name].make_context(name, arguments, parent=context, resilient_parsing=False)
+
+
+def test_options_reference_is_current() -> None:
+    written = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert written == runpy.run_path(str(ROOT / "docs" / "reference.py"))["reference"](), (
+        "run: python docs/reference.py"
+    )
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in [*DOCS, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]:
+        for link in re.findall(r"\]\(([^)#][^)]*)\)", path.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (path.parent / link.partition("#")[0]).exists(), f"{path.name}: {link}"
+
+
+def test_pages_of_the_site_are_all_there() -> None:
+    listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/faq.md"])
+def test_exit_codes_are_documented(page: str) -> None:
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)}
+    assert codes == {0, 1} | {error.exit_code for error in RepsrError.__subclasses__()}
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "train" / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_recipe_loads(recipe: Path) -> None:
+    load_recipe(recipe, [])
+
+
+def test_networks_have_file_digest_and_card() -> None:
+    entries = tomllib.loads((ROOT / "weights" / "index.toml").read_text(encoding="utf-8"))["weight"]
+    assert entries
+    for entry in entries:
+        file = ROOT / "weights" / entry["file"]
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"], entry["name"]
+        assert file.with_suffix(".md").is_file(), entry["name"]
+        assert load_plain(file).spec.scale == entry["scale"]
+    known = {entry["file"] for entry in entries}
+    assert {path.name for path in (ROOT / "weights").glob("*.safetensors")} == known
+
+
+def test_one_version_everywhere() -> None:
+    assert f"version: {repsr_cli.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in changelog or f"## [{repsr_cli.__version__}]" in changelog
+
+
+def test_pinned_versions_suit_the_requirements() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            pins[canonicalize_name(requirement.name)] = next(iter(requirement.specifier)).version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+@pytest.mark.parametrize(
+    "module", sorted((ROOT / "repsr_cli").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_every_module_says_what_it_is(module: Path) -> None:
+    assert re.match(r'(#.*\n)*"""\S', module.read_text(encoding="utf-8"))
