@@ -40,6 +40,19 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
+def _counter(board: Board, what: str) -> Callable[[int, int], None]:
+    """Says every few seconds how many of how many are done."""
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if done == 0 or time.monotonic() - told > 5:
+            told = time.monotonic()
+            board.say(f"{what}: {done} of {total}")
+
+    return tell
+
+
 def _step_line(report: StepReport, seconds: float) -> str:
     if report.note:
         return f"step {report.step}: {report.note}"
@@ -90,13 +103,7 @@ def train(
             return
         from repsr_cli.pipelines.train import train as run_training
 
-        told = time.monotonic()
-
-        def packing(done: int, total: int) -> None:
-            nonlocal told
-            if done == 0 or time.monotonic() - told > 5:
-                told = time.monotonic()
-                board.say(f"packing pictures: {done} of {total}")
+        packing = _counter(board, "packing pictures")
 
         if show_batch is not None:
             from repsr_cli.pipelines.train import draw_batch
@@ -202,8 +209,33 @@ def evaluate(
                 )
 
 
+@friendly
+def prepare(
+    folder: Annotated[Path, typer.Argument(help="A folder of HR pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The packed file to write.")],
+    scale: Annotated[int, typer.Option("-s", "--scale", min=2, max=8, help="Enlargement factor.")] = 4,
+    variants: Annotated[int, typer.Option("--variants", min=1, help="Degradations of each picture.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Of all degradations.")] = 0,
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Make training pairs as video decoders deliver them: moving, blurred, noisy, and compressed by H.264 or H.265.
+
+    Example: repsr prepare PICTURES -o video-x4.pack -s 4, then repsr train RECIPE --set data.train=video-x4.pack
+    """
+    from repsr_cli.errors import UsageError
+    from repsr_cli.pipelines.prepare import prepare as run_preparing
+
+    if output.exists() and not overwrite:
+        raise UsageError(output, "exists", "Add -y to replace it.")
+    with Board(quiet=quiet) as board:
+        run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading pictures"))
+    print_line(str(output))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command()(train)
     app.command()(fuse)
     app.command("eval")(evaluate)
+    app.command()(prepare)

@@ -1,0 +1,115 @@
+"""What happens to pictures before a network sees them: blur, other downscalers, noise, JPEG. Floor 3.
+
+Mild by design: the aim is what cameras and encoders of ordinary clips do, not ruins. Everything is drawn from a given
+generator, so a degraded picture is a function of its seed.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+
+KERNELS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "box": Image.Resampling.BOX}
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """What one moving picture goes through, in this order; 0 leaves a step out.
+
+    Attributes:
+        blur: standard deviation of a Gaussian on HR, HR px.
+        kernel: the antialiased downscaler.
+        noise: standard deviation of Gaussian noise on LR, codes of 8 bit, new in every frame.
+        grey_noise: whether the noise is the same in all channels.
+        jpeg: JPEG quality of every LR frame.
+        codec: video encoder of the LR frames; empty: none.
+        crf: its quality.
+        preset: its preset.
+    """
+
+    blur: float
+    kernel: Literal["bicubic", "bilinear", "box"]
+    noise: float
+    grey_noise: bool
+    jpeg: int
+    codec: Literal["", "libx264", "libx265"]
+    crf: int
+    preset: Literal["veryfast", "medium"]
+
+
+def draw_degradation(random: Generator) -> Degradation:
+    """Draw one from the distribution the ``video`` networks are trained on."""
+
+    def one_of(*options: T) -> T:
+        return options[int(random.integers(len(options)))]
+
+    return Degradation(
+        blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.3 else 0.0,
+        kernel=one_of("bicubic", "bicubic", "bicubic", "bilinear", "box"),
+        noise=float(random.uniform(0.5, 5)) if random.random() < 0.3 else 0.0,
+        grey_noise=bool(random.random() < 0.4),
+        jpeg=int(random.integers(60, 96)) if random.random() < 0.1 else 0,
+        codec=one_of("libx264", "libx264", "libx264", "libx265", "libx265", ""),
+        crf=int(random.integers(18, 36)),
+        preset=one_of("veryfast", "medium"),
+    )
+
+
+def degrade_still(hr: Pixels, scale: int, degradation: Degradation, random: Generator) -> Pixels:
+    """All steps but the codec, on one frame.
+
+    Args:
+        hr: (height, width, 3), both multiples of the scale.
+        scale: enlargement factor to be undone.
+        degradation: what to do.
+        random: of the noise.
+
+    Returns:
+        lr: (height / scale, width / scale, 3).
+    """
+    image = Image.fromarray(hr)
+    if degradation.blur:
+        image = image.filter(ImageFilter.GaussianBlur(degradation.blur))
+    size = (hr.shape[1] // scale, hr.shape[0] // scale)
+    lr = np.asarray(image.resize(size, KERNELS[degradation.kernel]))
+    if degradation.noise:
+        shape = (*lr.shape[:2], 1 if degradation.grey_noise else 3)
+        noisy = lr + random.normal(0, degradation.noise, shape)
+        lr = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    if degradation.jpeg:
+        file = io.BytesIO()
+        Image.fromarray(lr).save(file, "JPEG", quality=degradation.jpeg)
+        lr = np.asarray(Image.open(file))
+    return lr
+
+
+def moving_windows(picture: Pixels, side: int, frames: int, random: Generator) -> list[Pixels]:
+    """A window that pans over a picture at constant speed, as a short shot.
+
+    Args:
+        picture: (height, width, 3), at least ``side`` on both axes.
+        side: of the window, px.
+        frames: length of the shot.
+        random: of start and speed, at most 6 px a frame on each axis.
+
+    Returns:
+        ``frames`` views of (side, side, 3).
+    """
+    path = []
+    for length in picture.shape[:2]:
+        room = length - side
+        speed = int(random.integers(-6, 7))
+        speed = int(np.sign(speed)) * min(abs(speed), room // max(1, frames - 1))
+        travel = speed * (frames - 1)
+        start = int(random.integers(max(0, -travel), room - max(0, travel) + 1))
+        path.append([start + speed * t for t in range(frames)])
+    return [picture[y : y + side, x : x + side] for y, x in zip(*path, strict=True)]
