@@ -48,6 +48,7 @@ def test_prepared_pairs_are_aligned_seeded_and_damaged(tmp_path: Path) -> None:
         assert np.array_equal(a.hr(one), b.hr(other))
         ideal = downscale(np.array(a.hr(one)), 2).astype(float)
         damage.append(np.abs(ideal - a.lr(one)).mean())
-        # Misaligned by a frame of motion, the difference would be that of unrelated texture.
-        assert damage[-1] < 0.6 * np.abs(ideal - np.roll(ideal, 7, axis=(0, 1))).mean()
+        # Even ruined by a low bit rate, LR shows the place that HR shows rather than one some pixels beside it.
+        beside = min(np.abs(np.roll(ideal, shift, axis) - a.lr(one)).mean() for shift in (-2, 2) for axis in (0, 1))
+        assert damage[-1] < beside
     assert max(damage) > 1
