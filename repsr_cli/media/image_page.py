@@ -93,6 +93,27 @@ class Page:
         return Strip(pixels, alpha)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a file holds, as stored: before any rotation that its metadata ask for.
+
+    Attributes:
+        height: rows of the first page.
+        width: columns of the first page.
+        pages: reads the pages in order; may be called again.
+        metadata: of the first page.
+        count: pages or frames.
+        loop: how often an animation plays, 0: for ever; None for what is none.
+    """
+
+    height: int
+    width: int
+    pages: Callable[[], Iterator[Page]]
+    metadata: Metadata
+    count: int = 1
+    loop: int | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """A whole page in memory.

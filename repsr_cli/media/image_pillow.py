@@ -10,9 +10,8 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from repsr_cli.errors import MediaError
-from repsr_cli.media.image_page import Metadata, Page, Strip, page_of
+from repsr_cli.media.image_page import Metadata, Page, Stored, Strip, page_of
 
 # What Pillow raises over damaged files, found by feeding it many.
 _DECODING = (
@@ -43,28 +42,7 @@ _ANIMATED = ("GIF", "WEBP", "AVIF")
 _opening = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class PillowFile:
-    """A file's facts and its pages, as Pillow sees them.
-
-    Attributes:
-        height: rows as stored.
-        width: columns as stored.
-        count: pages or frames.
-        animated: whether they follow each other in time.
-        loop: how often an animation plays, 0: for ever; None for the rest.
-        pages: reads them in order.
-    """
-
-    height: int
-    width: int
-    count: int
-    animated: bool
-    loop: int | None
-    pages: Callable[[], Iterator[Page]]
-
-
-def open_pillow(path: Path, kind: str) -> PillowFile:
+def open_pillow(path: Path, kind: str) -> Stored:
     """Read everything of a picture but its pixels.
 
     Args:
@@ -80,6 +58,7 @@ def open_pillow(path: Path, kind: str) -> PillowFile:
         count = getattr(image, "n_frames", 1) if kind in _ANIMATED else 1
         animated = count > 1
         loop = _loop(image, kind) if animated else None
+        metadata = _metadata(image, None)
 
     def pages() -> Iterator[Page]:
         with _translated(path, kind):
@@ -88,7 +67,7 @@ def open_pillow(path: Path, kind: str) -> PillowFile:
             for index in range(count):
                 yield _read(image, path, kind, index, animated)
 
-    return PillowFile(height, width, count, animated, loop, pages)
+    return Stored(height, width, pages, metadata, count, loop)
 
 
 def read_pillow_page(path: Path, kind: str, index: int) -> Page:

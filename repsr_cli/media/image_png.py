@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.errors import MediaError
-from repsr_cli.media.image_page import Metadata, Page, Strip
+from repsr_cli.media.image_page import Metadata, Page, Stored, Strip
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -84,28 +84,7 @@ class _File:
     metadata: Metadata
 
 
-@dataclass(frozen=True, slots=True)
-class PngFile:
-    """A PNG's facts and its pages.
-
-    Attributes:
-        height: rows of the canvas as stored.
-        width: columns of the canvas as stored.
-        count: frames, the still shown without animation included.
-        animated: whether it is an animated PNG.
-        loop: how often the animation plays, 0: for ever; None for a still.
-        pages: reads the frames in order, the animation's composed onto the canvas.
-    """
-
-    height: int
-    width: int
-    count: int
-    animated: bool
-    loop: int | None
-    pages: Callable[[], Iterator[Page]]
-
-
-def open_png(path: Path) -> PngFile:
+def open_png(path: Path) -> Stored:
     """Read everything of a PNG but its pixels.
 
     Raises:
@@ -135,7 +114,7 @@ def open_png(path: Path) -> PngFile:
             strip = _split(canvas, alpha)
             yield page(frame, lambda strip=strip: iter((strip,)), alpha)  # type: ignore[misc]
 
-    return PngFile(header.height, header.width, len(parsed.frames), parsed.loop is not None, parsed.loop, pages)
+    return Stored(header.height, header.width, pages, parsed.metadata, len(parsed.frames), parsed.loop)
 
 
 def write_png(file: BinaryIO, pages: Iterable[Page], *, count: int = 1, loop: int | None = None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,7 +43,7 @@ from repsr_cli.media.image_ifd import (
     shorts,
     write_directory,
 )
-from repsr_cli.media.image_page import Metadata, Page, Strip
+from repsr_cli.media.image_page import Metadata, Page, Stored, Strip
 from repsr_cli.media.image_pillow import read_pillow_page
 
 (SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER) = (254, 256, 257, 258, 259, 262, 266)
@@ -66,32 +66,11 @@ _MAX_PAGES = 10_000
 _CLASSIC_BYTES = 4_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class TiffFile:
-    """A TIFF's facts and its pages.
-
-    Attributes:
-        height: rows of the first page as stored.
-        width: columns of the first page as stored.
-        count: pages.
-        animated: never.
-        loop: never.
-        pages: reads the pages in order.
-    """
-
-    height: int
-    width: int
-    count: int
-    pages: Callable[[], Iterator[Page]]
-    animated: bool = False
-    loop: int | None = None
-
-
 class _Damaged(Exception):
     """What is wrong with the file; translated into a MediaError that names it."""
 
 
-def open_tiff(path: Path) -> TiffFile:
+def open_tiff(path: Path) -> Stored:
     """Read everything of a TIFF but its pixels.
 
     Raises:
@@ -107,7 +86,7 @@ def open_tiff(path: Path) -> TiffFile:
                 seen.add(offset)
                 tags, offset = read_directory(file, offset, order, big=big)
                 directories.append(tags)
-        stored = [_Stored(tags, order) for tags in directories]
+        stored = [_Directory(tags, order) for tags in directories]
         if not stored:
             raise _Damaged("it holds no page")
         first = stored[0]
@@ -122,7 +101,7 @@ def open_tiff(path: Path) -> TiffFile:
         for index, page in enumerate(stored):
             yield _plain_page(path, page) if page.plain else _other_page(path, page, index)
 
-    return TiffFile(first.height, first.width, len(stored), pages)
+    return Stored(first.height, first.width, pages, first.metadata, len(stored))
 
 
 def write_tiff(file: BinaryIO, pages: Iterable[Page], *, count: int = 1) -> None:
@@ -169,7 +148,7 @@ def _error(path: Path, damage: Exception) -> MediaError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _Directory:
     """One directory of the file, read as the description of a picture."""
 
     tags: Directory
@@ -253,7 +232,7 @@ class _Stored:
         return Metadata(icc, build_exif(described) if described else None, xmp or None, dpi)
 
 
-def _other_page(path: Path, stored: _Stored, index: int) -> Page:
+def _other_page(path: Path, stored: _Directory, index: int) -> Page:
     """A page that Pillow decodes."""
     page = read_pillow_page(path, "TIFF", index)
     notes = page.notes
@@ -263,7 +242,7 @@ def _other_page(path: Path, stored: _Stored, index: int) -> Page:
     return replace(page, metadata=replace(stored.metadata, icc=page.metadata.icc), notes=notes)
 
 
-def _plain_page(path: Path, stored: _Stored) -> Page:
+def _plain_page(path: Path, stored: _Directory) -> Page:
     """A page whose samples are stored as such."""
     if stored.height < 1 or stored.width < 1 or stored.samples < stored.channels:
         raise _error(path, _Damaged("it has no height, no width or no channels"))
@@ -285,7 +264,7 @@ def _plain_page(path: Path, stored: _Stored) -> Page:
     return Page(stored.height, stored.width, stored.channels, dtype, alpha, strips, stored.metadata, notes=notes)
 
 
-def _strip(block: NDArray[Any], stored: _Stored, dtype: np.dtype[Any]) -> Strip:
+def _strip(block: NDArray[Any], stored: _Directory, dtype: np.dtype[Any]) -> Strip:
     """Samples as stored, (rows, W, samples), as colour and transparency."""
     samples = block.astype(dtype, copy=False)
     pixels = samples[..., : stored.channels]
@@ -305,7 +284,7 @@ def _strip(block: NDArray[Any], stored: _Stored, dtype: np.dtype[Any]) -> Strip:
     return Strip(np.ascontiguousarray(pixels), alpha)
 
 
-def _blocks(file: BinaryIO, stored: _Stored) -> Iterator[NDArray[Any]]:
+def _blocks(file: BinaryIO, stored: _Directory) -> Iterator[NDArray[Any]]:
     """The picture as stored, in blocks of (rows, W, samples)."""
     if stored.planes == 1:
         yield from _plane(file, stored, 0, stored.samples)
@@ -315,7 +294,7 @@ def _blocks(file: BinaryIO, stored: _Stored) -> Iterator[NDArray[Any]]:
         yield np.concatenate(parts, axis=2)
 
 
-def _plane(file: BinaryIO, stored: _Stored, plane: int, samples: int) -> Iterator[NDArray[Any]]:
+def _plane(file: BinaryIO, stored: _Directory, plane: int, samples: int) -> Iterator[NDArray[Any]]:
     """One plane, or all samples where they are interleaved, in blocks of (rows, W, samples)."""
     tiled = TILE_OFFSETS in stored.tags
     offsets = stored.numbers(TILE_OFFSETS if tiled else STRIP_OFFSETS)
@@ -346,7 +325,7 @@ def _plane(file: BinaryIO, stored: _Stored, plane: int, samples: int) -> Iterato
         yield np.concatenate(tiles, axis=1)[: stored.height - top, : stored.width]
 
 
-def _cell(file: BinaryIO, stored: _Stored, offset: int, size: int, rows: int, pitch: int) -> Iterator[bytes]:
+def _cell(file: BinaryIO, stored: _Directory, offset: int, size: int, rows: int, pitch: int) -> Iterator[bytes]:
     """The bytes of a strip or tile, unpacked, in pieces of whole rows."""
     compression = stored.number(COMPRESSION, 1)
     if compression in _BYTES_OF_LIBTIFF:
@@ -400,7 +379,7 @@ def _unpacked(data: bytes, compression: int, rows: int, pitch: int) -> bytes:
         raise _Damaged("a strip or tile cannot be unpacked") from error
 
 
-def _samples(data: bytes, stored: _Stored, width: int, samples: int) -> NDArray[Any]:
+def _samples(data: bytes, stored: _Directory, width: int, samples: int) -> NDArray[Any]:
     """Bytes of whole rows as (rows, width, samples), differencing undone."""
     predictor = stored.number(PREDICTOR, 1)
     dtype = stored.dtype

@@ -109,6 +109,7 @@ _MAGIC = (
     (0, b"icns", "ICNS"),
     (0, b"\x76\x2f\x31\x01", "EXR"),
 )
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -119,10 +120,9 @@ class ImageSource:
     Attributes:
         path: the file.
         format: what its content is, e.g. ``PNG``.
-        height: rows of the first page as stored (before any rotation that EXIF asks for).
-        width: columns, likewise.
+        height: rows of the first page, upright.
+        width: columns of the first page, upright.
         count: pages or frames.
-        animated: whether the pages are frames that follow each other in time.
         loop: how often an animation plays, 0: for ever; None for the rest.
         lossless: whether the pixels are stored without loss.
         pages: reads the pages in order, upright; may be called again.
@@ -133,10 +133,14 @@ class ImageSource:
     height: int
     width: int
     count: int
-    animated: bool
     loop: int | None
     lossless: bool
     pages: Callable[[], Iterator[Page]]
+
+    @property
+    def animated(self) -> bool:
+        """Whether the pages are frames that follow each other in time."""
+        return self.loop is not None
 
 
 def is_image(path: Path) -> bool:
@@ -181,7 +185,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
         for page in file.pages():
             yield _turned(page)
 
-    return ImageSource(path, kind, file.height, file.width, file.count, file.animated, file.loop, lossless, pages)
+    height, width = (file.height, file.width) if _orientation(file.metadata) < 5 else (file.width, file.height)
+    return ImageSource(path, kind, height, width, file.count, file.loop, lossless, pages)
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -351,15 +356,18 @@ def _require(subject: Path, kind: str) -> None:
                 plugin.register_heif_opener()
 
 
+def _orientation(metadata: Metadata) -> int:
+    """How EXIF, or else XMP, wants the picture turned: 1 to 8."""
+    said = exif_orientation(metadata.exif)
+    match = _XMP_ORIENTATION.search(metadata.xmp or b"")
+    return int(match[2]) if said == 1 and match is not None else said
+
+
 def _turned(page: Page) -> Page:
-    """The page upright, whatever its EXIF or XMP says about turning it, and saying so no more."""
+    """The page upright, its metadata saying so."""
     metadata = page.metadata
-    orientation = exif_orientation(metadata.exif)
-    pattern = rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])"
-    if orientation == 1 and metadata.xmp is not None and (match := re.search(pattern, metadata.xmp)):
-        orientation = int(match[2])
-    page = upright(page, orientation)
-    xmp = None if metadata.xmp is None else re.sub(pattern, rb"\g<1>1", metadata.xmp)
+    page = upright(page, _orientation(metadata))
+    xmp = None if metadata.xmp is None else _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp)
     exif = None if metadata.exif is None else exif_for(metadata.exif, page.height, page.width)
     return replace(page, metadata=replace(metadata, exif=exif, xmp=xmp))
 

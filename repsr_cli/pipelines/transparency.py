@@ -62,6 +62,8 @@ def enlarge_alpha(
     Returns:
         (stop - start, width) of the same type.
     """
+    if (part == part[0, 0]).all():
+        return np.full((rows[1] - rows[0], size[1]), part[0, 0])
     out = imresize_rows(part, first, height, size, rows)
     low = high = part
     for axis, (length, target, span, begin) in enumerate(

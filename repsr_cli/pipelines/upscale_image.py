@@ -191,14 +191,12 @@ def _peak(page: Page) -> float:
 
 def _ensemble(upscaler: Upscaler, lr: Tensor, views: int) -> Tensor:
     """The mean of the network's results over the first ``views`` of the 8 flips and rotations, each turned back."""
-    mean: Tensor | None = None
-    for view in range(views):
+    mean = upscaler(lr)
+    for view in range(1, views):
         axes = [axis for axis, bit in ((2, 1), (3, 2)) if view & bit]
-        seen = lr.flip(axes).transpose(2, 3).contiguous() if view & 4 else lr.flip(axes)
-        sr = upscaler(seen)
-        sr = (sr.transpose(2, 3) if view & 4 else sr).flip(axes)
-        mean = sr if mean is None else mean.add_(sr)
-    assert mean is not None
+        seen = lr.flip(axes)
+        sr = upscaler(seen.transpose(2, 3).contiguous() if view & 4 else seen)
+        mean += (sr.transpose(2, 3) if view & 4 else sr).flip(axes)
     return mean.div_(views) if views > 1 else mean
 
 
