@@ -22,6 +22,9 @@ from repsr_cli.training.pairs import Pair, folder_pairs, write_pack
 
 FRAMES = 9  # of a shot: the first is a keyframe, the rest are predicted
 MAX_SIDE = 384  # HR px of the window; leaves room to move on a tile of 512
+# LR px. x265 was measured to code frames of a single 64 px block differently from run to run, and 16 is what encoders
+# pad to; seeded means reproducible here.
+MIN_LR_SIDE, LR_UNIT = 80, 16
 
 Pixels = NDArray[np.uint8]
 
@@ -50,7 +53,7 @@ def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -
     """One picture as one compressed LR frame beside its HR window, by (seed, index, variant) alone."""
     random = Generator(Philox(key=[seed, index * 1000 + variant]))
     degradation = draw_degradation(random)
-    unit = 2 * scale  # LR sizes must be even for 4:2:0
+    unit = LR_UNIT * scale
     side = min(MAX_SIDE, *pair.hr.shape[:2]) // unit * unit
     windows = moving_windows(pair.hr, side, FRAMES, random)
     shot = [degrade_still(np.ascontiguousarray(window), scale, degradation, random) for window in windows]
@@ -66,7 +69,7 @@ def degraded_pairs(
 ) -> Iterator[Pair]:
     """Every picture of a folder, ``variants`` times; errors as ``folder_pairs``."""
     for index, pair in enumerate(folder_pairs(folder, scale, progress)):
-        if min(pair.hr.shape[:2]) >= 32 * scale:
+        if min(pair.hr.shape[:2]) >= MIN_LR_SIDE * scale:
             for variant in range(variants):
                 yield degraded_pair(pair, scale, variant, seed, index)
 
@@ -82,7 +85,7 @@ def prepare(
     """Write a packed file of degraded pairs.
 
     Args:
-        folder: HR pictures; smaller ones than 32 * scale px are left out.
+        folder: HR pictures; smaller ones than 80 * scale px are left out.
         target: the packed file, for ``data.train`` of a recipe.
         scale: enlargement factor.
         variants: degradations of each picture.

@@ -35,8 +35,8 @@ def test_prepared_pairs_are_aligned_seeded_and_damaged(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(4):
-        Image.fromarray(textured(100 + 8 * number, 120, number)).save(folder / f"p{number}.png")
-    Image.fromarray(textured(40, 40)).save(folder / "small.png")
+        Image.fromarray(textured(180 + 8 * number, 200, number)).save(folder / f"p{number}.png")
+    Image.fromarray(textured(140, 300)).save(folder / "small.png")
     for target in ("a", "b"):
         prepare(folder, tmp_path / f"{target}.pack", 2, variants=2, seed=3)
     a, b = Pack(tmp_path / "a.pack"), Pack(tmp_path / "b.pack")
