@@ -226,8 +226,10 @@ def _patch(exif: bytearray, offset: int, order: Order, values: dict[int, int]) -
     for tag, value in values.items():
         at = _find(bytes(exif), offset, order, tag)
         if at is not None:
-            one = struct.pack(order + "HIHH", SHORT, 1, value, 0)
-            exif[at + 2 : at + 12] = one if tag == ORIENTATION else struct.pack(order + "HII", LONG, 1, value)
+            # EXIF wants the orientation as a 16-bit number; of sizes it takes either.
+            short = tag == ORIENTATION
+            number = struct.pack(order + "HH", value, 0) if short else struct.pack(order + "I", value)
+            exif[at + 2 : at + 12] = struct.pack(order + "HI", SHORT if short else LONG, 1) + number
 
 
 def _find(exif: bytes, offset: int, order: Order, tag: int) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,17 @@ def target_size(height: int, width: int, scale: int, options: UpscaleOptions) ->
     if options.height is not None and options.width is not None:
         return options.height, options.width
     if options.width is not None:
-        factor = options.width / width
-        return max(1, int(height * factor + 0.5)), options.width
+        return _nearest(height, options.width, width), options.width
     if options.height is not None:
-        factor = options.height / height
-        return options.height, max(1, int(width * factor + 0.5))
-    factor = scale if options.scale is None else options.scale
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+        return options.height, _nearest(width, options.height, height)
+    ratio = Fraction(scale if options.scale is None else options.scale).limit_denominator(10_000)
+    up, down = ratio.numerator, ratio.denominator
+    return _nearest(height, up, down), _nearest(width, up, down)
+
+
+def _nearest(side: int, numerator: int, denominator: int) -> int:
+    """A side times a ratio, rounded half up, at least 1."""
+    return max(1, (2 * side * numerator + denominator) // (2 * denominator))
 
 
 def enlarged(
