@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from repsr_cli.cli.console import Board, friendly, print_line
+from repsr_cli.cli.upscale_command import parse_seconds
 from repsr_cli.errors import UsageError
 
 
@@ -23,6 +24,9 @@ def compare(
     crop: Annotated[
         str | None, typer.Option("--crop", metavar="WxH+X+Y", help="Show this window of two pictures.")
     ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="A picture of two clips at this time: 2.5 or 1:30.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only.")] = False,
 ) -> None:
@@ -37,14 +41,14 @@ def compare(
 
     if html and split:
         raise UsageError("--html", "stands beside --split", "Give one of the two.")
-    window = None if crop is None else parse_crop(crop)
     with Board(quiet) as board:
         outcome = make(
             before,
             after,
             output,
             "page" if html else "split" if split else "beside",
-            crop=window,
+            crop=None if crop is None else parse_crop(crop),
+            at=parse_seconds("--at", at),
             overwrite=overwrite,
             reporter=board.reporter(after.name),
         )

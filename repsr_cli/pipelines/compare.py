@@ -9,7 +9,7 @@ import re
 import string
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.pipelines.jobs import Kind, kind_of, source_size
+from repsr_cli.pipelines.jobs import Kind, kind_of, neither, source_size
 from repsr_cli.pipelines.options import Outcome, Reporter
 
 Form = Literal["beside", "split", "page"]
@@ -64,6 +64,7 @@ def compare(
     form: Form,
     *,
     crop: Crop | None = None,
+    at: float | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Outcome:
@@ -74,7 +75,8 @@ def compare(
         after: shown at the right.
         target: file to write; None: ``BEFORE_vs_AFTER`` beside ``after``.
         form: ``beside`` each other, ``split`` in the middle, or a ``page`` with a slider that needs no other file.
-        crop: show only this window.
+        crop: show only this window of two pictures.
+        at: take the frames of two clips at this time, in seconds, and make a picture of them.
         overwrite: replace an existing target.
         reporter: told how far a clip is.
 
@@ -87,18 +89,24 @@ def compare(
     if len(kinds) > 1:
         raise UsageError(f"{before} and {after}", "one is a picture, one a clip", "Give two of a kind.")
     kind = kinds.pop()
+    still = kind == "picture" or at is not None
+    if kind == "picture" and at is not None:
+        raise UsageError("--at", "is for two clips", "Leave it out.")
     if target is None:
-        extension = ".html" if form == "page" else ".png" if kind == "picture" else ".mp4"
+        extension = ".html" if form == "page" else ".png" if still else ".mp4"
         target = after.with_name(f"{before.stem}_vs_{after.stem}{extension}")
     if target.exists() and (not overwrite or target.samefile(before) or target.samefile(after)):
         raise UsageError(target, "exists", "Add -y to replace it, or choose another name with -o.")
-    if crop is not None and (kind == "clip" or form == "page"):
-        raise UsageError("--crop", "is for a picture of pictures", "Leave it out.")
+    if form == "page" and (crop is not None or at is not None):
+        raise UsageError("--crop" if crop else "--at", "is for a picture", "Leave it out, or leave out --html.")
+    if crop is not None and not still:
+        raise UsageError("--crop", "is for a picture", "Leave it out, or add --at for a picture of one frame.")
     with _whole(target) as partial:
         if form == "page":
             partial.write_text(_page(before, after, kind), encoding="utf-8")
-        elif kind == "picture":
-            _compare_pictures(before, after, partial, form, crop)
+        elif still:
+            sides = (_rgb(before), _rgb(after)) if at is None else (_frame(before, at), _frame(after, at))
+            _compare_pictures(*sides, partial, form, crop)
         else:
             from repsr_cli.pipelines.compare_clips import compare_clips
 
@@ -116,7 +124,8 @@ def _whole(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise MediaError(target, f"cannot be written ({error.strerror or error})", "Choose another place.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _kind(path: Path) -> Kind:
@@ -124,16 +133,17 @@ def _kind(path: Path) -> Kind:
         raise MediaError(path, "no such file", "Check the path.")
     kind = kind_of(path)
     if kind is None:
-        raise MediaError(path, "neither a picture nor a clip that can be read")
+        raise neither(path)
     return kind
 
 
-def _compare_pictures(before: Path, after: Path, target: Path, form: Form, crop: Crop | None) -> None:
+def _compare_pictures(
+    left: NDArray[np.uint8], right: NDArray[np.uint8], target: Path, form: Form, crop: Crop | None
+) -> None:
     from PIL import Image
 
     from repsr_cli.media.resize import imresize
 
-    left, right = _rgb(before), _rgb(after)
     size = (max(left.shape[0], right.shape[0]), max(left.shape[1], right.shape[1]))
     left, right = (side if side.shape[:2] == size else imresize(side, size) for side in (left, right))
     if crop is not None:
@@ -165,6 +175,12 @@ def _rgb(path: Path) -> NDArray[np.uint8]:
         pixels = pixels * alpha + 0.5 * (1 - alpha)
     rgb = np.clip(np.floor(pixels * 255 + 0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3)))
+
+
+def _frame(path: Path, at: float) -> NDArray[np.uint8]:
+    from repsr_cli.pipelines.compare_clips import frame_at
+
+    return frame_at(path, at)
 
 
 def _page(before: Path, after: Path, kind: Kind) -> str:

@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
-from repsr_cli.errors import MediaError
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.media.video import VideoSource, probe
+from repsr_cli.media.video_colour import ColourTags
 from repsr_cli.pipelines.options import Progress, Reporter
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.filter.context import FilterContext
+    from av.video.stream import VideoStream
 
 QUALITY = {"crf": "16", "preset": "veryfast"}
 
@@ -38,10 +43,13 @@ def compare_clips(before: Path, after: Path, target: Path, *, split: bool, repor
     """
     try:
         with av.open(str(before)) as left, av.open(str(after)) as right, av.open(str(target), "w", format="mp4") as out:
-            compared = _Comparison(left, right, split)
+            compared = _Comparison((before, after), left, right, split)
             stream = out.add_stream("libx264", options=QUALITY)
             stream.width, stream.height = compared.width, compared.height
             stream.pix_fmt = "yuv420p"
+            # As the scale filter makes it: BT.709, video range.
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
             stream.time_base = stream.codec_context.time_base = compared.time_base
             total = right.streams.video[0].frames or None
             for number, frame in enumerate(compared.frames(), 1):
@@ -52,32 +60,75 @@ def compare_clips(before: Path, after: Path, target: Path, *, split: bool, repor
         raise MediaError(f"{before} and {after}", f"cannot be compared ({error})") from error
 
 
+def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
+    """The frame of a clip that is on at a time, as a screen shows it. (H, W, 3), RGB.
+
+    Raises:
+        MediaError: the clip cannot be decoded.
+        UsageError: it is shorter.
+    """
+    source = probe(path)
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            shown = None
+            for frame in container.decode(stream):
+                if shown is not None and _seconds(frame) > seconds:
+                    return _rgb(shown, stream, source)
+                shown = frame
+    except (av.FFmpegError, IndexError) as error:
+        raise MediaError(path, f"cannot be decoded ({error})") from error
+    if shown is None or seconds > _seconds(shown) + 1:  # how long the last frame stays, few files say
+        raise UsageError(path, f"is shorter than {seconds:g} s", "Choose an earlier time.")
+    return _rgb(shown, stream, source)
+
+
+def _rgb(frame: av.VideoFrame, stream: VideoStream, source: VideoSource) -> NDArray[np.uint8]:
+    graph = av.filter.Graph()
+    last = graph.add_buffer(template=stream)
+    first = last
+    height, width = source.display_size
+    for name, arguments in [*_upright(source.rotation), _fit(width, height, source.tags), ("format", "rgb24")]:
+        following = graph.add(name, arguments)
+        last.link_to(following)
+        last = following
+    sink = graph.add("buffersink")
+    last.link_to(sink)
+    graph.configure()
+    first.push(frame)
+    shown = sink.pull()
+    assert isinstance(shown, av.VideoFrame)
+    return shown.to_ndarray().astype(np.uint8, copy=False)
+
+
 class _Comparison:
     """A filter graph with two inputs, fed in the order of time.
 
     Args:
-        left: shown at the left.
-        right: shown at the right; its times are kept.
+        paths: the clips' files.
+        left: the first, shown at the left.
+        right: the second, shown at the right; its times are kept.
         split: as ``compare_clips``.
     """
 
-    def __init__(self, left: InputContainer, right: InputContainer, split: bool) -> None:
+    def __init__(self, paths: tuple[Path, Path], left: InputContainer, right: InputContainer, split: bool) -> None:
         self.containers = (left, right)
         streams = (left.streams.video[0], right.streams.video[0])
         self.time_base = streams[1].time_base or Fraction(1, 90_000)
+        sources = [probe(path) for path in paths]
         # H.264 in 4:2:0 wants even sizes.
-        width, self.height = streams[1].width // 2 * 2, streams[1].height // 2 * 2
+        self.height, width = (side // 2 * 2 for side in sources[1].display_size)
         self.width = width if split else 2 * width
         self.graph = av.filter.Graph()
-        fit = ("scale", f"{width}:{self.height}:flags=bicubic:out_color_matrix=bt709:out_range=tv")
+        fits = [[*_upright(source.rotation), _fit(width, self.height, source.tags)] for source in sources]
         halve = [("crop", f"{width // 2}:{self.height}:0:0")] if split else []
         widen = [] if split else [("pad", f"{self.width}:{self.height}:{width}:0")]
         self.inputs = [
             self.graph.add_buffer(template=side, name=name) for side, name in zip(streams, "ab", strict=True)
         ]
         plain = ("format", "yuv420p")
-        before = self._chain(self.inputs[0], fit, plain, *halve)
-        after = self._chain(self.inputs[1], fit, plain, *widen)
+        before = self._chain(self.inputs[0], *fits[0], plain, *halve)
+        after = self._chain(self.inputs[1], *fits[1], plain, *widen)
         over = self.graph.add("overlay", "0:0:ts_sync_mode=nearest:eof_action=repeat")
         after.link_to(over, 0, 0)
         before.link_to(over, 0, 1)
@@ -114,8 +165,21 @@ class _Comparison:
                 return
             if isinstance(frame, av.VideoFrame):
                 frame.pict_type = av.video.frame.PictureType.NONE
-                frame.colorspace, frame.color_range = 1, 1  # BT.709, video range, as the scale filter made it
                 yield frame
+
+
+def _upright(rotation: int) -> list[tuple[str, str]]:
+    """The filters that turn a clip by quarter turns, as players do; ``rotation`` in degrees counter-clockwise."""
+    turn = ("transpose", "cclock")
+    return [turn] * (round(rotation / 90) % 4)
+
+
+def _fit(width: int, height: int, tags: ColourTags) -> tuple[str, str]:
+    """The filter that brings a clip to a size and to BT.709 in video range."""
+    matrix = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}.get(tags.matrix, "bt601")
+    levels = "full" if tags.range == 2 else "limited"
+    source = f"in_color_matrix={matrix}:in_range={levels}"
+    return "scale", f"{width}:{height}:flags=bicubic:{source}:out_color_matrix=bt709:out_range=limited"
 
 
 def _seconds(frame: av.VideoFrame | None) -> float:

@@ -126,7 +126,7 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
             if kind is None and one.folder is not None:
                 continue
             if kind is None:
-                raise MediaError(one.path, "neither a picture nor a clip that can be read")
+                raise neither(one.path)
             target = _target(one, kind, into, options, naming)
             if target.exists() and naming.skip_existing:
                 skipped.append(target)
@@ -259,6 +259,20 @@ def kind_of(path: Path) -> Kind | None:
     return "clip" if is_video(path) else None
 
 
+def neither(path: Path) -> MediaError:
+    """The error that says why a file is no input: it holds sound only, is cut off, or is something else."""
+    reason = MediaError(path, "a file of another kind")
+    try:
+        from repsr_cli.media.video import probe
+
+        probe(path)
+    except MediaError as error:
+        reason = error
+    except ImportError:
+        pass
+    return MediaError(path, f"neither a picture nor a clip: {reason.happened}", reason.remedy)
+
+
 def picture_suffixes() -> frozenset[str]:
     """Extensions of all formats that pictures can be written in."""
     from repsr_cli.media.images import FORMATS
@@ -275,12 +289,11 @@ def source_size(kind: Kind, path: Path) -> tuple[int, int]:
     if kind == "picture":
         from repsr_cli.media.images import open_image
 
-        page = next(open_image(path).pages())
-        return page.height, page.width
+        picture = open_image(path)
+        return picture.height, picture.width
     from repsr_cli.media.video import probe
 
-    clip = probe(path)
-    return clip.height, clip.width
+    return probe(path).display_size
 
 
 def _without_repeats(found: Sequence[_Found]) -> list[_Found]:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.media.colour import PlaneFormat, codes_from_rgb
 from repsr_cli.pipelines.compare import GAP, Crop, Form, compare, parse_crop
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
@@ -77,10 +78,32 @@ def test_clips_meet_by_time(tmp_path: Path, form: Form) -> None:
     with av.open(str(target)) as result:
         frames = list(result.decode(video=0))
     assert [float(frame.time or 0) for frame in frames] == pytest.approx([0, 1 / 30, 0.07, 0.1, 0.15], abs=1e-4)
-    shown = frames[-1].to_ndarray(format="rgb24").astype(int)
-    assert shown.shape == (32, 64 if form == "split" else 128, 3)
-    assert np.abs(shown[:, : shown.shape[1] // 2 - 4] - RED).max() < 12
-    assert np.abs(shown[:, shown.shape[1] // 2 + 4 :] - BLUE).max() < 12
+    assert (frames[0].colorspace, frames[0].color_range) == (1, 1)  # BT.709, video range
+    luma = frames[-1].to_ndarray()[:32].astype(float)
+    half = luma.shape[1] // 2
+    assert half == (32 if form == "split" else 64)
+    matrix, offset = codes_from_rgb(PlaneFormat("bt709", full_range=False, depth=8))
+    for colour, side in ((RED, luma[:, : half - 4]), (BLUE, luma[:, half + 4 :])):
+        assert np.abs(side - (matrix @ np.array(colour) / 255 + offset)[0]).max() < 4
+
+
+def test_one_frame_of_clips_as_a_picture(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "b.mkv"), "w") as out:  # red for 1 s, then blue
+        stream = out.add_stream("libx264", rate=2, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for colour in (RED, RED, BLUE, BLUE):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 64, 3), colour, np.uint8), "rgb24")))
+        out.mux(stream.encode(None))
+    after = tmp_path / "b.mkv"
+    before = clip(tmp_path / "a.mkv", RED, (32, 16), [0, 500, 1000, 1500], 1000)
+    for at, colour in ((0.0, RED), (0.9, RED), (1.0, BLUE), (1.7, BLUE)):
+        target = compare(before, after, tmp_path / f"{at}.png", "beside", at=at, crop=Crop(20, 10, 5, 5)).target
+        shown = pixels(target).astype(int)
+        assert shown.shape == (10, 40 + GAP, 3)
+        assert np.abs(shown[:, :20] - RED).max() < 6
+        assert np.abs(shown[:, 20 + GAP :] - colour).max() < 6
+    with pytest.raises(UsageError, match="is shorter than 9 s"):
+        compare(before, after, None, "beside", at=9)
 
 
 def test_page_is_one_file_and_names_are_text(tmp_path: Path) -> None:
@@ -123,6 +146,11 @@ def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
             compare(before, after, None, form)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="outside"):
         compare(a, b, None, "split", crop=Crop(8, 6, 1, 0))
+    for still in ({"at": 1.0}, {"crop": Crop(1, 1, 0, 0)}):
+        with pytest.raises(UsageError, match="is for"):
+            compare(*((a, b) if "at" in still else (film, film)), None, "split", **still)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="is for"):
+            compare(a, b, None, "page", **still)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="exists"):
         compare(a, b, a, "split", overwrite=True)
     with pytest.raises(MediaError, match="cannot be written"):
