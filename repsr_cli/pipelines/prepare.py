@@ -22,8 +22,7 @@ from repsr_cli.training.pairs import Pair, folder_pairs, write_pack
 
 FRAMES = 9  # of a shot: the first is a keyframe, the rest are predicted
 MAX_SIDE = 384  # HR px of the window; leaves room to move on a tile of 512
-# LR px. x265 was measured to code frames of a single 64 px block differently from run to run, and 16 is what encoders
-# pad to; seeded means reproducible here.
+# LR px. x265 was measured to code frames of a single 64 px block differently from run to run.
 MIN_LR_SIDE, LR_UNIT = 80, 16
 
 Pixels = NDArray[np.uint8]
@@ -42,6 +41,9 @@ def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> 
     options = {"crf": str(degradation.crf), "preset": degradation.preset}
     if degradation.codec == "libx265":
         options["x265-params"] = "log-level=none:pools=none:frame-threads=1"
+    else:
+        # x264's macroblock tree was measured to code the same frames differently in one run out of five; this cures it.
+        options["x264-params"] = "cpu-independent=1"
     planes = [planes_from_rgb(to_tensor(frame), fmt) for frame in shot]
     decoded = through_codec(planes, "yuv420p", degradation.codec, options)
     return [
