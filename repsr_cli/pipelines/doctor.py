@@ -67,12 +67,6 @@ def _libraries() -> Iterator[Finding]:
     for module, package, need, remedy in (
         ("torch", "torch", "running networks", "pip install torch"),
         ("PIL", "pillow", "pictures", "pip install pillow"),
-        (
-            "cv2",
-            "opencv-python",
-            "some pictures",
-            "On a server without a display: pip uninstall opencv-python; pip install opencv-python-headless",
-        ),
         ("av", "av", "clips", "pip install av"),
     ):
         try:

@@ -145,6 +145,8 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
             continue
         taken[target.resolve()] = one.path
         jobs.append(Job(kind, one.path, target))
+    if naming.format is not None and jobs and not any(_dotted(naming.format) == job.target.suffix for job in jobs):
+        raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
     if not (jobs or failures or skipped):
         remedy = "Name pictures, clips or folders." if naming.recursive else "Add -r to look into subfolders."
         raise MediaError(", ".join(inputs) or "upscale", "no pictures or clips there", remedy)

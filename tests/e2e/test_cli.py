@@ -208,6 +208,7 @@ sys.meta_path.insert(0, Block())
         ("cv2", ["--help"]),
         ("cv2", ["train", "--help"]),
         ("cv2", ["upscale", "b.mp4", "-s", "2"]),
+        ("cv2", ["upscale", "a.png", "-s", "2"]),
         ("av", ["train", "--help"]),
         ("av", ["upscale", "a.png", "-s", "2"]),
     ],

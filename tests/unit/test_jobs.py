@@ -145,6 +145,7 @@ def test_requests_that_contradict_themselves(tmp_path: Path) -> None:
         (UpscaleOptions(width=0), {}),
         (UpscaleOptions(scale=2, overwrite=True), {"skip_existing": True}),
         (X4, {"format": "docx"}),
+        (X4, {"format": "mkv"}),
         (X4, {"suffix": "../x"}),
         (X4, {"output": picture(tmp_path / "c.png")}),
     ):
