@@ -84,11 +84,16 @@ def print_error(error: RepsrError) -> None:
 def print_line(line: str) -> None:
     """Write one line to stdout, for machines, at once.
 
-    File names that the terminal's encoding cannot show are escaped, not refused.
+    File names come out byte for byte as the system has them; what stdout's encoding cannot show otherwise is escaped.
     """
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    try:
+        data = line.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = line.encode(encoding, "backslashreplace")
     sys.stdout.flush()
+    sys.stdout.buffer.write(data + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -182,8 +182,16 @@ def test_quiet_board_says_errors_only(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == "error: a.png: is torn.\n"
 
 
-def test_a_name_that_stdout_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "line", "written"),
+    [
+        ("utf-8", "写真.png", "写真.png".encode()),
+        ("ascii", "写真.png", b"\\u5199\\u771f.png"),
+        ("utf-8", b"caf\xe9.png".decode("utf-8", "surrogateescape"), b"caf\xe9.png"),
+    ],
+)
+def test_names_on_stdout(monkeypatch: pytest.MonkeyPatch, encoding: str, line: str, written: bytes) -> None:
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    print_line("写真.png")
-    assert raw.getvalue() == b"\\u5199\\u771f.png\n"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    print_line(line)
+    assert raw.getvalue() == written + b"\n"
