@@ -98,7 +98,7 @@ def print_line(line: str) -> None:
 
 def print_json(record: Mapping[str, Any]) -> None:
     """Write one record to stdout as one line of JSON; paths become strings."""
-    print_line(json.dumps(record, ensure_ascii=False, default=str))
+    print_line(json.dumps(record, default=str))
 
 
 class Board:
