@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repsr_cli.engine.codes import codes_from_planes, rounded, shrink_chroma
+from repsr_cli.engine.codes import codes_from_planes, integers, rounded, shrink_chroma
 from repsr_cli.engine.folding import Part, fold
 from repsr_cli.engine.tiling import Box, Tile, plan_tiles
 from repsr_cli.engine.trunk import place
@@ -96,7 +96,7 @@ class FoldedUpscaler:
 
         def write(features: Tensor, tile: Tile) -> None:
             codes = features[0].float()
-            whole = codes.clamp(0, self._fmt_out.peak).to(kind).cpu()
+            whole = integers(codes, self._fmt_out)
             for part, target in zip(parts, targets, strict=True):
                 source = codes.cpu() if any(part.unfinished) else whole
                 place(source[..., part.start : part.stop], _window(target, tile.core, part), part.rows, part.columns)
@@ -128,6 +128,8 @@ class FoldedUpscaler:
         height, width = planes[0].shape
         differs = [now != then for now, then in zip(planes, last.planes, strict=True)]
         coarse = [tile for tile in self._plan(height, width) if self._touched(tile.context, differs)]
+        if not coarse:
+            return []
         side = max(64, 6 * self._runner.reach)
         fine = [
             tile

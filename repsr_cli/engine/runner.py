@@ -16,8 +16,9 @@ from repsr_cli.errors import DeviceError, MediaError, UsageError
 SMALLEST_TILE = 32
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# What one layer reads and writes should stay in the cache that the cores share: 8 MiB leaves room on any desktop.
-CPU_FEATURE_BYTES = 8 << 20
+# Measured with 16, 32 and 64 channels (docs/speed.md): contexts of this size run at the speed of the machine's matrix
+# products, larger ones fall out of the cache that cores share, smaller ones pay for overlap.
+CPU_CONTEXT_PIXELS = 80_000
 
 Say = Callable[[str], None]
 Write = Callable[[Tensor, Tile], None]
@@ -109,6 +110,7 @@ class TileRunner:
         self._tile = tile
         self._say = say
         self._master = net
+        self._budget: int | None = None
         self._largest: int | None = None
         self._placed = self._place()
 
@@ -119,7 +121,10 @@ class TileRunner:
         elif self._tile == "off":
             tile = (height, width)
         else:
-            tile = fit_tile(height, width, self.reach, self._context_pixels())
+            # Once: what torch keeps for itself after the first picture no longer counts as free.
+            if self._budget is None:
+                self._budget = self._measure()
+            tile = fit_tile(height, width, self.reach, self._budget)
         if self._largest is not None:
             tile = (min(tile[0], self._largest), min(tile[1], self._largest))
         return tile
@@ -198,17 +203,18 @@ class TileRunner:
         placed = copy.deepcopy(self._master).eval().requires_grad_(False)
         return placed.to(device=self.device, dtype=self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def _context_pixels(self) -> int:
+    def _measure(self) -> int:
         """How many pixels a context may have, by the memory there is for what they become."""
-        size = torch.finfo(self.precision).bits // 8
+        if self.device.type == "cpu":
+            return CPU_CONTEXT_PIXELS
         if self.device.type == "cuda":
-            # Two layers alive, as much again for workspaces, and as much again for what follows the trunk.
             free, _ = torch.cuda.mem_get_info(self.device)
-            return max(free // 2 // (size * 6 * self._channels), 1)
-        if self.device.type == "mps":
+        else:
             free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-            return max(free // 4 // (size * 6 * self._channels), 1)
-        return CPU_FEATURE_BYTES // (size * self._channels)
+        # Two layers alive, as much again for workspaces, and as much again for what follows; half of what is free.
+        bytes_per_pixel = 6 * self._channels * torch.finfo(self.precision).bits // 8
+        # Kernels index with 32 bits.
+        return max(min(free // 2 // bytes_per_pixel, (2**31 - 1) // self._channels), 1)
 
     def _shrink(self, tile: tuple[int, int], height: int, width: int, error: BaseException) -> None:
         side = max(min(tile[0], height), min(tile[1], width))
