@@ -33,6 +33,7 @@ _DECODING = (
     KeyError,
     AttributeError,
     OverflowError,
+    RuntimeError,
     MemoryError,
     struct.error,
     zlib.error,
