@@ -29,7 +29,7 @@ def upscale(
         list[str] | None, typer.Option("-i", "--input", help="One more input.", rich_help_panel=FILES)
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o", "--output", help="File or folder to write; default: beside the input.", rich_help_panel=FILES
         ),

@@ -31,14 +31,14 @@ class Naming:
     """Where targets go and what they are called.
 
     Attributes:
-        output: ``-o``: a file, a folder, or None for "beside the input".
+        output: ``-o`` as typed: a file, a folder (surely one if it ends in a slash), None for "beside the input".
         suffix: what is appended to the input's name; None for ``_x4`` and the like.
         format: extension of the target without its dot; None for the source's own.
         recursive: go into the subfolders of folders, and mirror them under ``output``.
         skip_existing: leave out inputs whose target is there already.
     """
 
-    output: Path | None = None
+    output: str | None = None
     suffix: str | None = None
     format: str | None = None
     recursive: bool = False
@@ -114,7 +114,7 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
             failures.append(Failure(text, error))
         except OSError as error:
             failures.append(Failure(text, MediaError(text, f"cannot be looked at ({error.strerror})")))
-    found = _without_repeats(found) if naming.output else _without_results(_without_repeats(found), options, naming)
+    found = _without_results(_without_repeats(found), options, naming)
     into = _is_folder(naming.output, several=len(found) > 1 or any(one.folder for one in found))
     named = {one.path.resolve() for one in found if one.folder is None}
     jobs: list[Job] = []
@@ -221,7 +221,7 @@ def _lines(path: Path) -> list[str]:
 
 def _walk(folder: Path, naming: Naming) -> Iterator[Path]:
     """Visible files of a folder, in natural order; what lies under the output folder is no input."""
-    output = naming.output.resolve() if naming.output is not None else None
+    output = Path(naming.output).resolve() if naming.output is not None else None
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
         folders[:] = sorted(
@@ -310,25 +310,28 @@ def _without_results(found: Sequence[_Found], options: UpscaleOptions, naming: N
     """
     suffix = default_suffix(options) if naming.suffix is None else naming.suffix
     stems = {(one.path.parent, one.path.stem) for one in found}
+    output = None if naming.output is None else Path(naming.output).resolve()
 
     def is_result(one: _Found) -> bool:
+        if one.folder is None or output not in (None, one.folder.resolve()):
+            return False
         stem = one.path.stem
         return bool(suffix) and stem.endswith(suffix) and (one.path.parent, stem.removesuffix(suffix)) in stems
 
-    return [one for one in found if one.folder is None or not is_result(one)]
+    return [one for one in found if not is_result(one)]
 
 
-def _is_folder(output: Path | None, several: bool) -> bool:
-    """Whether ``-o`` names a folder: it is one already, has no extension, or is to hold several targets.
+def _is_folder(output: str | None, several: bool) -> bool:
+    """Whether ``-o`` names a folder: it is one already, ends in a slash, has no extension, or holds several targets.
 
     Raises:
         UsageError: ``-o`` is a file, but there are several inputs.
     """
     if output is None:
         return False
-    if several and output.is_file():
+    if several and Path(output).is_file():
         raise UsageError(output, "is one file, but there are several inputs", "Give a folder with -o.")
-    return several or output.is_dir() or not output.suffix
+    return several or output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
 
 
 def default_suffix(options: UpscaleOptions) -> str:
@@ -348,12 +351,12 @@ def _dotted(format: str) -> str:
 
 def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming: Naming) -> Path:
     if naming.output is not None and not into:
-        return naming.output
+        return Path(naming.output)
     suffix = default_suffix(options) if naming.suffix is None else naming.suffix
     name = f"{one.path.stem}{suffix}{_extension(one.path, kind, naming.format)}"
     if naming.output is None:
         return one.path.with_name(name)
-    return naming.output / (one.path.parent.relative_to(one.folder) if one.folder else "") / name
+    return Path(naming.output) / (one.path.parent.relative_to(one.folder) if one.folder else "") / name
 
 
 def _extension(path: Path, kind: Kind, format: str | None) -> str:

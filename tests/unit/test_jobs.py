@@ -23,7 +23,8 @@ def picture(path: Path) -> Path:
 
 
 def plan(*inputs: object, options: UpscaleOptions = X4, **naming: object) -> Plan:
-    return plan_jobs([str(one) for one in inputs], options, Naming(**naming))  # type: ignore[arg-type]
+    given = {name: str(value) if name == "output" else value for name, value in naming.items()}
+    return plan_jobs([str(one) for one in inputs], options, Naming(**given))  # type: ignore[arg-type]
 
 
 def targets(plan: Plan) -> list[str]:
@@ -50,6 +51,7 @@ def test_output_is_a_file_if_it_has_an_extension(tmp_path: Path) -> None:
     source = picture(tmp_path / "a.png")
     assert targets(plan(source, output=tmp_path / "b.png")) == [str(tmp_path / "b.png")]
     assert targets(plan(source, output=tmp_path / "out")) == [str(tmp_path / "out" / "a_x4.png")]
+    assert targets(plan(source, output=f"{tmp_path}/new.d/")) == [str(tmp_path / "new.d" / "a_x4.png")]
     (tmp_path / "dir.d").mkdir()
     assert targets(plan(source, output=tmp_path / "dir.d")) == [str(tmp_path / "dir.d" / "a_x4.png")]
 
@@ -85,6 +87,10 @@ def test_results_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
     result = plan(tmp_path / "in", skip_existing=True)
     assert [path.name for path in result.skipped] == ["a_x4.png"]
     assert [job.source.name for job in result.jobs] == ["b_x4.png"]
+    assert [path.name for path in plan(tmp_path / "in", skip_existing=True, output=tmp_path / "in").skipped] == [
+        "a_x4.png"
+    ]
+    assert len(plan(tmp_path / "in", output=tmp_path / "elsewhere").jobs) == 3
     picture(tmp_path / "in" / "out" / "c.png")
     inside = plan(tmp_path / "in", output=tmp_path / "in" / "out", recursive=True)
     assert "c.png" not in [job.source.name for job in inside.jobs]

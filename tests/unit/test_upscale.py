@@ -103,7 +103,7 @@ def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.Weigh
     options = UpscaleOptions(scale=2)
     good, torn = picture(tmp_path / "in" / "1.png"), picture(tmp_path / "in" / "2" / "torn.png", (64, 64))
     torn.write_bytes(torn.read_bytes()[:-40])
-    naming = Naming(output=tmp_path / "out", recursive=True)
+    naming = Naming(output=str(tmp_path / "out"), recursive=True)
     planned = plan_jobs([str(tmp_path / "in")], options, naming).jobs
     first, second = run_jobs(planned, options, lambda _job: Reporter())
     assert isinstance(first, Outcome)
