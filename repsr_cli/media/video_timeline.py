@@ -32,7 +32,7 @@ class Timeline:
         keys: those of its keyframes.
         packets: number of packets of every stream, by index.
         nbytes: their bytes.
-        end: seconds at which the last packet of any stream ends.
+        begin: seconds at which the first packet of any stream is shown.
         damage: what the demuxer complained about first; None if nothing.
     """
 
@@ -40,7 +40,7 @@ class Timeline:
     keys: tuple[int, ...]
     packets: dict[int, int]
     nbytes: dict[int, int]
-    end: float
+    begin: Fraction
     damage: str | None
 
     def between(self, first: int, last: int) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ def scan(source: VideoSource) -> Timeline:
     keys: set[int] = set()
     packets: dict[int, int] = {}
     nbytes: dict[int, int] = {}
-    end = 0.0
+    begins: dict[int, Fraction] = {}
     with translated(source.path), open_video(source.path) as container:
         stream = main_stream(container, source.path)
         level = av.logging.get_level()
@@ -102,8 +102,11 @@ def scan(source: VideoSource) -> Timeline:
                     index = packet.stream_index
                     packets[index] = packets.get(index, 0) + 1
                     nbytes[index] = nbytes.get(index, 0) + packet.size
-                    if index == stream.index and packet.pts is not None and not packet.is_discard:
-                        end = max(end, float((packet.pts + (packet.duration or 0)) * source.time_base))
+                    if packet.pts is None:
+                        continue
+                    shown_at = packet.pts * Fraction(packet.time_base)
+                    begins[index] = min(begins.get(index, shown_at), shown_at)
+                    if index == stream.index and not packet.is_discard:
                         if is_shown(packet, source.codec):
                             shown.add(packet.pts)
                         if packet.is_keyframe:
@@ -115,7 +118,8 @@ def scan(source: VideoSource) -> Timeline:
     damage = complaints[0] if complaints else shortened(source.path)
     if source.frames and "mp4" in names and packets.get(source.index, 0) < source.frames and damage is None:
         damage = f"{packets.get(source.index, 0)} of {source.frames} frames are there"
-    return Timeline(tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, end, damage)
+    begin = min(begins.values(), default=Fraction(0))
+    return Timeline(tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, begin, damage)
 
 
 def is_shown(packet: Packet[Stream], codec: str) -> bool:
@@ -217,8 +221,3 @@ def cut(timeline: Timeline, first: int, end: int | None, frames: int = SEGMENT_F
         Segment(index, times[a], times[b] if b < len(times) else end, b - a)
         for index, (a, b) in enumerate(zip(starts, ends, strict=True))
     )
-
-
-def nearest_pts(source: VideoSource, seconds: float, start: int) -> int:
-    """The timestamp that lies ``seconds`` after a clip's first frame."""
-    return start + round(Fraction(seconds) / source.time_base)

@@ -1,0 +1,211 @@
+"""Finished segments on disk: packets, written once and whole, so that a job can be killed at any moment. Floor 2.
+
+Beside the target lies a hidden folder with ``job.json``, which says what job it is, and one file for every segment that
+is finished. A segment file is written under another name first, so that a file that is there is a segment that is done;
+it ends in a digest of itself.
+
+A segment file: a line of JSON; for every packet five integers (pts, dts, duration, key, size) and its bytes; five
+zeros; 32 bytes of SHA-256 over all before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from repsr_cli.errors import UsageError
+from repsr_cli.media.video import translated
+from repsr_cli.media.video_encode import EncodedPacket
+
+_PACKET = struct.Struct("<qqqqq")
+_ENDS = 2**20
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a source from another: its size and the digest of its first and last megabyte.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    with translated(path):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest = hashlib.sha256(file.read(_ENDS))
+            file.seek(max(0, size - _ENDS))
+            digest.update(file.read(_ENDS))
+    return f"{size}-{digest.hexdigest()[:32]}"
+
+
+def job_folder(target: Path) -> Path:
+    """The hidden folder beside a target."""
+    return target.with_name(f".{target.name}.repsr")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The finished segments of one job.
+
+    Attributes:
+        folder: where they are.
+    """
+
+    folder: Path
+
+    @classmethod
+    def begin(cls, target: Path, job: Mapping[str, Any], resume: bool) -> Store:
+        """Open the folder of a target, or make it.
+
+        Args:
+            target: the file that is to be written.
+            job: what the packets depend on, JSON-able: source, segments, encoder, network, device, precision, tile.
+            resume: keep what is there.
+
+        Raises:
+            UsageError: what is there is of another job.
+            MediaError: the folder cannot be written.
+        """
+        folder = job_folder(target)
+        record = folder / "job.json"
+        with translated(target):
+            if folder.exists() and not resume:
+                shutil.rmtree(folder)
+            if record.exists():
+                _check_same(target, json.loads(record.read_text(encoding="utf-8")), json.loads(json.dumps(job)))
+            else:
+                folder.mkdir(exist_ok=True)
+                write_whole(record, json.dumps(job, indent=1).encode())
+        return cls(folder)
+
+    def path(self, index: int) -> Path:
+        """The file of a segment."""
+        return self.folder / f"{index:06d}.segment"
+
+    def finished(self) -> dict[int, int]:
+        """Frames of the segments that are done, by index; damaged files are thrown away."""
+        found = {}
+        for path in sorted(self.folder.glob("*.segment")):
+            frames = _verify(path)
+            if frames is None:
+                path.unlink()
+            else:
+                found[int(path.stem)] = frames
+        return found
+
+    def packets(self, index: int) -> Iterator[EncodedPacket]:
+        """The packets of a segment."""
+        with self.path(index).open("rb") as file:
+            file.readline()
+            while True:
+                pts, dts, duration, key, size = _PACKET.unpack(file.read(_PACKET.size))
+                if not size:
+                    return
+                yield EncodedPacket(pts, dts, duration, bool(key), file.read(size))
+
+    def remove(self) -> None:
+        """Throw everything away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_if_empty(self) -> bool:
+        """Throw the folder away if no segment is finished; say whether."""
+        if any(self.folder.glob("*.segment")):
+            return False
+        self.remove()
+        return True
+
+
+class SegmentWriter:
+    """Writes one segment, and puts it in its place when it is whole.
+
+    Args:
+        store: where to.
+        index: number of the segment.
+        header: facts to note in its first line.
+    """
+
+    def __init__(self, store: Store, index: int, header: Mapping[str, Any]) -> None:
+        self.final = store.path(index)
+        self.partial = self.final.with_suffix(".partial")
+        self._digest = hashlib.sha256()
+        self._file: BinaryIO = self.partial.open("wb")
+        self._write(json.dumps(dict(header)).encode() + b"\n")
+
+    def add(self, packet: EncodedPacket) -> None:
+        """Append a packet."""
+        self._write(_PACKET.pack(packet.pts, packet.dts, packet.duration, packet.key, len(packet.data)))
+        self._write(packet.data)
+
+    def finish(self) -> None:
+        """Put the segment in its place."""
+        self._write(_PACKET.pack(0, 0, 0, 0, 0))
+        self._file.write(self._digest.digest())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.partial.replace(self.final)
+
+    def abandon(self) -> None:
+        """Throw away what was written; harmless after ``finish``."""
+        self._file.close()
+        self.partial.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file so that it is there whole or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _verify(path: Path) -> int | None:
+    """The number of packets in a segment file, or None if it is not whole."""
+    digest = hashlib.sha256()
+    count = 0
+    with path.open("rb") as file:
+        digest.update(file.readline())
+        while True:
+            head = file.read(_PACKET.size)
+            if len(head) < _PACKET.size:
+                return None
+            digest.update(head)
+            size = _PACKET.unpack(head)[4]
+            if not size:
+                return count if file.read(64) == digest.digest() else None
+            data = file.read(size)
+            if len(data) < size:
+                return None
+            digest.update(data)
+            count += 1
+
+
+def _check_same(target: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to mix the segments of two jobs.
+
+    Raises:
+        UsageError: the jobs differ.
+    """
+    for name in sorted(there.keys() | wanted.keys()):
+        if there.get(name) != wanted.get(name):
+            was, now = (json.dumps(job.get(name)) for job in (there, wanted))
+            shown = f" (was {was}, is {now})" if len(was) + len(now) < 120 else ""
+            happened = f"was begun with another {name}{shown}"
+            raise UsageError(target, happened, "Begin again with --no-resume, or ask for the same as before.")
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where a folder is, or will be."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
