@@ -1,0 +1,54 @@
+"""The rival: the upscaling script that most people write first, with the same network and the same encoder settings.
+
+Decode to RGB, run the network on the whole frame, clamp, convert to bytes, let swscale make 4:2:0, encode. One step
+after the other, as the video scripts of well-known upscalers do, sound left out.
+
+    python bench/straightforward.py CLIP TARGET --network fast-x4 --codec libx264 --preset veryfast --crf 17
+"""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+
+import av
+import numpy as np
+import torch
+
+from repsr_cli.model.zoo import load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("--network", default="fast-x4")
+    parser.add_argument("--codec", default="libx264")
+    parser.add_argument("--preset", default="veryfast")
+    parser.add_argument("--crf", default="17")
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    net = load(arguments.network, None, "clean").eval()
+
+    with av.open(arguments.source) as source, av.open(arguments.target, "w") as target, torch.no_grad():
+        film = source.streams.video[0]
+        out = None
+        for count, frame in enumerate(source.decode(film)):
+            lr = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).float().div(255)[None]
+            sr = net(lr).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
+            if out is None:
+                out = target.add_stream(arguments.codec, rate=film.average_rate or Fraction(25))
+                out.height, out.width = sr.shape[:2]
+                out.pix_fmt = "yuv420p"
+                out.options = {"preset": arguments.preset, "crf": arguments.crf}
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(sr), format="rgb24")
+            picture.pts = count
+            target.mux(out.encode(picture))
+        if out is not None:
+            target.mux(out.encode(None))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""How fast, and how much of what the machine can do: model only, the pipeline, end to end, a rival. Floor 4.
+
+Absolute figures depend on the machine; ratios taken in one run travel better. So everything here is measured side by
+side: the peak is that of a plain matrix product on the same device in the same minute, the rival reads the same clip.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from repsr_cli.engine.folding import fold
+from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.media.colour import PlaneFormat
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.zoo import load_weight, resolve
+from repsr_cli.pipelines.options import Reporter, UpscaleOptions
+
+# What nearly every film is stored as.
+FILM = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes:
+        upscale: network, device, precision, tile, threads, codec, preset and the like, as for ``repsr upscale``.
+        source: a clip for the pipeline and the end-to-end figures; None: the model only.
+        rival: a command to race end to end, with ``{source}`` and ``{target}`` in it; None: no race.
+        size: (height, width) in LR px of the frame for the model-only figure.
+        rounds: how often each is measured; the best counts, since whatever else the machine does only slows.
+    """
+
+    upscale: UpscaleOptions = field(default_factory=UpscaleOptions)
+    source: Path | None = None
+    rival: str | None = None
+    size: tuple[int, int] = (270, 480)
+    rounds: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        name: ``model``, ``pipeline``, ``end to end`` or ``rival``.
+        frames: how many were enlarged in ``seconds``.
+        seconds: the best wall time.
+        facts: what else is known: GFLOP/s and its share of the peak, seconds per stage, codec.
+    """
+
+    name: str
+    frames: int
+    seconds: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.frames / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All that was measured in one run.
+
+    Attributes:
+        machine: processor, threads, versions.
+        network: what the upscaler says of itself.
+        peak_gflops: a matrix product's speed on this device in this precision.
+        rows: the measurements.
+    """
+
+    machine: dict[str, Any]
+    network: str
+    peak_gflops: float
+    rows: tuple[Row, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        rows = [asdict(row) | {"fps": round(row.fps, 3)} for row in self.rows]
+        return {
+            "machine": self.machine,
+            "network": self.network,
+            "peak_gflops": round(self.peak_gflops, 1),
+            "rows": rows,
+        }
+
+    def lines(self) -> list[str]:
+        """The table for people."""
+        rows = [("", "fps", "ms/frame", "")]
+        for row in self.rows:
+            facts = ", ".join(f"{key} {_short(value)}" for key, value in row.facts.items())
+            rows.append((row.name, f"{row.fps:.2f}", f"{1000 * row.seconds / row.frames:.1f}", facts))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        table = [
+            f"{name:<{widths[0]}}  {fps:>{widths[1]}}  {ms:>{widths[2]}}  {facts}".rstrip()
+            for name, fps, ms, facts in rows
+        ]
+        return [self.network, f"matrix product: {self.peak_gflops:.0f} GFLOP/s", *table]
+
+    def plot(self) -> str:
+        """Bars of frames per second as an SVG picture."""
+        fastest = max(row.fps for row in self.rows)
+        bars = []
+        for index, row in enumerate(self.rows):
+            top, width = 40 + 34 * index, 420 * row.fps / fastest
+            bars.append(
+                f'<text x="110" y="{top + 16}" text-anchor="end">{row.name}</text>'
+                f'<rect x="120" y="{top}" width="{width:.1f}" height="24" fill="#4477aa"/>'
+                f'<text x="{126 + width:.1f}" y="{top + 16}">{row.fps:.2f} fps</text>'
+            )
+        height = 50 + 34 * len(self.rows)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}" font-family="sans-serif" '
+            f'font-size="13"><rect width="640" height="{height}" fill="#ffffff"/>'
+            f'<text x="10" y="22">{_escaped(self.network)}</text>{"".join(bars)}</svg>\n'
+        )
+
+
+def bench(options: BenchOptions, reporter: Reporter) -> Bench:
+    """Measure.
+
+    Raises:
+        CheckpointError: no such network.
+        DeviceError: no such device.
+        UsageError: a rival without a clip, or without the words it needs.
+        MediaError: the clip cannot be read, or the rival failed.
+    """
+    if options.rival is not None:
+        if options.source is None:
+            raise UsageError("rival", "there is no clip to race on", "Name a clip.")
+        if "{source}" not in options.rival or "{target}" not in options.rival:
+            raise UsageError("rival", "the command does not say where its files go", "Use {source} and {target} in it.")
+    asked = options.upscale
+    net = load_weight(resolve(asked.network, asked.scale, "clean"))
+    upscaler = Upscaler(net, asked.device, asked.precision, asked.tile, asked.threads, say=reporter.say)
+    peak, model = measure_model(net, upscaler, options.size, options.rounds)
+    rows = [model]
+    if options.source is not None:
+        rows += _measure_clip(options, upscaler, reporter)
+    return Bench(describe_machine(upscaler), upscaler.describe(), peak, tuple(rows))
+
+
+def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], rounds: int) -> tuple[float, Row]:
+    """The network alone, decoder's planes to encoder's planes, and the peak beside it.
+
+    Returns:
+        (GFLOP/s of a matrix product, the row). The row's GFLOP/s count the multiplications and additions that the
+        frame needs in the network that runs, with colour folded in; what tiles compute twice counts as time only.
+    """
+    planes = PlaneUpscaler(upscaler, FILM, FILM, reuse=False)
+    rng = np.random.default_rng(0)
+    frame = [
+        rng.integers(16, 236, shape, dtype=np.uint8)
+        for shape in (size, FILM.chroma_size(*size), FILM.chroma_size(*size))
+    ]
+    multiplications = sum(
+        layer.weight.numel() for layer in fold(net, FILM, FILM).trunk.layers if isinstance(layer, nn.Conv2d)
+    )
+    flops = 2 * multiplications * size[0] * size[1]
+    seconds, products = [], []
+    # In turns, so that both see the same machine.
+    for _ in range(rounds):
+        products.append(_matmul_seconds(upscaler))
+        seconds.append(_best(lambda: planes(frame), 3))
+    peak = 2 * _side(upscaler) ** 3 / min(products) / 1e9
+    speed = flops / min(seconds) / 1e9
+    facts = {"size": f"{size[1]}x{size[0]}", "gflops": round(speed, 1), "share_of_peak": round(speed / peak, 3)}
+    return peak, Row("model", 1, min(seconds), facts)
+
+
+def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
+    """What the figures depend on."""
+    machine = {
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    if upscaler.device.type == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name(upscaler.device)
+    return machine
+
+
+def _measure_clip(options: BenchOptions, upscaler: Upscaler, reporter: Reporter) -> list[Row]:
+    from repsr_cli.pipelines.upscale_video import upscale_video
+
+    source = options.source
+    assert source is not None
+    asked = replace(options.upscale, overwrite=True, resume=False)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="repsr-bench-") as folder:
+        target = Path(folder) / f"upscaled{source.suffix if source.suffix in ('.mp4', '.mov', '.mkv') else '.mkv'}"
+        for name, null in (("pipeline", True), ("end to end", False)):
+            outcomes = []
+            for _ in range(max(options.rounds // 2, 1)):
+                began = time.perf_counter()
+                outcome = upscale_video(source, target, upscaler, replace(asked, benchmark=null), reporter)
+                outcomes.append((time.perf_counter() - began, outcome))
+            seconds, outcome = min(outcomes, key=lambda pair: pair[0])
+            facts: dict[str, Any] = {"codec": "none" if null else outcome.facts["codec"]}
+            facts |= {key: outcome.facts[key] for key in ("occupancy", "reused")}
+            rows.append(Row(name, int(outcome.facts["frames"]), seconds, facts))
+        if options.rival is not None:
+            command = [
+                part.replace("{source}", str(source)).replace("{target}", str(Path(folder) / f"rival{target.suffix}"))
+                for part in shlex.split(options.rival)
+            ]
+            seconds = min(_race(command) for _ in range(max(options.rounds // 2, 1)))
+            ours = rows[-1]
+            rows.append(Row("rival", ours.frames, seconds, {"ours_over_rival": round(seconds / ours.seconds, 2)}))
+    return rows
+
+
+def _race(command: list[str]) -> float:
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise MediaError(command[0], f"cannot be started ({error.strerror})", "Check the rival's command.") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise MediaError(command[0], f"ended with exit code {done.returncode} ({last})", "Check the rival's command.")
+    return time.perf_counter() - began
+
+
+def _side(upscaler: Upscaler) -> int:
+    return 2048 if upscaler.device.type == "cpu" else 8192
+
+
+def _matmul_seconds(upscaler: Upscaler) -> float:
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[upscaler.precision]
+    side = _side(upscaler)
+    a, b = (torch.ones(side, side, device=upscaler.device, dtype=dtype) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(a, b)
+        if upscaler.device.type == "cuda":
+            torch.cuda.synchronize(upscaler.device)
+        elif upscaler.device.type == "mps":
+            torch.mps.synchronize()
+
+    return _best(product, 3)
+
+
+def _best(work: Callable[[], object], times: int) -> float:
+    """Seconds of the quickest of several runs, after one to warm up."""
+    work()
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_short(each)}" for key, each in value.items()) + ")"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
