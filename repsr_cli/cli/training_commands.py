@@ -210,6 +210,50 @@ def evaluate(
 
 
 @friendly
+def learn(
+    source: Annotated[Path, typer.Argument(help="A film, or a folder of films or pictures, in high definition.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The network to write, .safetensors.")],
+    network: Annotated[str, typer.Option("-n", "--network", help="Where to start: a name or a file.")] = "fast",
+    scale: Annotated[float | None, typer.Option("-s", "--scale", help="Enlargement factor.")] = None,
+    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 2.0,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The outcome as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Learn a film: fine-tune a network on what you have in HD, and keep it only if it wins on stretches kept out.
+
+    Example: repsr learn episode1.mkv -s 4 -o mine.safetensors, then repsr upscale episode2.mkv -n mine.safetensors
+    """
+    from repsr_cli.model.zoo import resolve
+    from repsr_cli.pipelines.learn import learn as run_learning
+    from repsr_cli.pipelines.options import Progress
+
+    with Board(quiet=quiet) as board:
+        shown = board.reporter(source.name)
+        outcome = run_learning(
+            source,
+            resolve(network, scale, "clean"),
+            output,
+            minutes=minutes,
+            threads=threads,
+            device=device,
+            overwrite=overwrite,
+            say=board.say,
+            progress=lambda done, total: shown.progress(Progress(done, total, "step")),
+        )
+        board.say(
+            f"on {outcome.held_out} pictures kept out: bicubic {outcome.bicubic:.2f} dB, {network} "
+            f"{outcome.general:.2f} dB, learnt {outcome.learnt:.2f} dB ({outcome.learnt - outcome.general:+.2f})"
+        )
+    if json:
+        print_json({name: getattr(outcome, name) for name in type(outcome).__slots__})
+    else:
+        print_line(str(outcome.target))
+
+
+@friendly
 def prepare(
     folder: Annotated[Path, typer.Argument(help="A folder of HR pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The packed file to write.")],
@@ -238,4 +282,5 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(fuse)
     app.command("eval")(evaluate)
+    app.command()(learn)
     app.command()(prepare)

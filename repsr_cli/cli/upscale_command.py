@@ -198,7 +198,8 @@ def upscale(
     )
     naming = Naming(output, suffix, format, recursive, skip_existing)
     plan = plan_jobs([*(inputs or []), *(more_inputs or [])], options, naming)
-    teller = Teller(json, quiet, verbose, several=len(plan.jobs) + len(plan.failures) > 1)
+    several = len(plan.jobs) + len(plan.failures) > 1
+    teller = Teller(json=json, quiet=quiet, verbose=verbose, benchmark=benchmark, several=several)
     with teller.board as board:
         for target in plan.skipped:
             teller.skipped(target)
@@ -223,12 +224,13 @@ class Teller:
         json: records on stdout, not paths.
         quiet: nothing but errors on stderr.
         verbose: also what each job measured.
+        benchmark: nothing is written, so that what was measured is the result.
         several: there is more than one input, so that a summary is due.
     """
 
-    def __init__(self, json: bool, quiet: bool, verbose: bool, several: bool) -> None:
+    def __init__(self, *, json: bool, quiet: bool, verbose: bool, benchmark: bool, several: bool) -> None:
         self.board = Board(quiet)
-        self.json, self.verbose, self.several = json, verbose, several
+        self.json, self.verbose, self.benchmark, self.several = json, verbose, benchmark, several
         self.failures: list[Failure] = []
         self.finished = 0
 
@@ -237,12 +239,16 @@ class Teller:
         self.finished += 1
         for note in outcome.notes:
             self.board.say(f"{outcome.source.name}: {note}")
-        if self.verbose:
+        if self.verbose or self.benchmark:
             for name, fact in outcome.facts.items():
                 self.board.say(f"{outcome.source.name}: {name}: {fact}")
         self.board.say(f"{outcome.source.name}: done in {clock(outcome.seconds)}")
         record = {"status": "done", "source": outcome.source, "target": outcome.target, "seconds": outcome.seconds}
-        self._tell(outcome.target, record | {"facts": outcome.facts, "notes": outcome.notes})
+        record |= {"facts": outcome.facts, "notes": outcome.notes}
+        if not self.benchmark:
+            self._tell(outcome.target, record)
+        elif self.json:
+            print_json(record | {"status": "measured", "target": None})
 
     def failed(self, failure: Failure) -> None:
         """One input was not upscaled."""

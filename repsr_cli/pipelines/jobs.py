@@ -23,7 +23,7 @@ Kind = Literal["picture", "clip"]
 
 # Formats that a target keeps from its source, by extension. Any other becomes what loses nothing: PNG, Matroska.
 KEPT_PICTURES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
-CLIPS = frozenset({".mkv", ".mp4", ".mov", ".webm"})
+CLIPS = frozenset({".mkv", ".mp4", ".m4v", ".mov", ".webm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
             if target.exists() and naming.skip_existing:
                 skipped.append(target)
                 continue
-            _check_target(one.path, target, kind, options.overwrite)
+            _check_target(one.path, target, kind, overwrite=options.overwrite or options.benchmark)
             if target.resolve() in named:
                 raise UsageError(target, "is an input and would be overwritten", "Choose another name with -o.")
             if target.resolve() in taken:
@@ -366,11 +366,11 @@ def _extension(path: Path, kind: Kind, format: str | None) -> str:
     return path.suffix if path.suffix.lower() in kept else lossless
 
 
-def _check_target(source: Path, target: Path, kind: Kind, overwrite: bool) -> None:
+def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) -> None:
     """Refuse a target that would destroy something or that cannot be written.
 
     Raises:
-        UsageError: it is the source, exists, or is of the other kind.
+        UsageError: it is the source, exists, or its extension is of no format that holds the kind.
         MediaError: its folder cannot be written to.
     """
     if target.exists() and target.samefile(source):
@@ -379,12 +379,14 @@ def _check_target(source: Path, target: Path, kind: Kind, overwrite: bool) -> No
         raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")
     if target.exists() and not overwrite:
         raise UsageError(target, "exists", "Add -y to replace it, or --skip-existing to leave it.")
-    unfit = (
-        target.suffix.lower() not in picture_suffixes() if kind == "picture" else target.suffix.lower() in KEPT_PICTURES
-    )
-    if unfit and "%" not in target.name:
-        article = "a picture" if kind == "picture" else "a clip"
-        raise UsageError(target, f"cannot hold {source.name}, which is {article}", "Choose another extension.")
+    if kind == "picture":
+        from repsr_cli.media.images import format_for
+
+        format_for(target)
+    else:
+        from repsr_cli.media.video_mux import format_of
+
+        format_of(target)
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(target, f"{folder} cannot be written to", "Choose another folder with -o.")

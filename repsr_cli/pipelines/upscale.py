@@ -111,7 +111,7 @@ def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Rep
     Raises:
         RepsrError: the job failed; neither the target nor a folder made for it is left behind.
     """
-    made = _make_folders(job.target.parent)
+    made = [] if options.benchmark else _make_folders(job.target.parent)
     try:
         upscaler = networks.upscaler_for(job, reporter)
         if job.kind == "picture":

@@ -110,6 +110,19 @@ def test_json_and_quiet(network: Path) -> None:
     assert result.stderr == "error: missing.png: no such file. Check the path, and quote names with spaces.\n"
 
 
+def test_benchmark_measures_and_writes_nothing(network: Path) -> None:
+    picture("a.png"), clip("b.mp4"), picture("a_x2.png")
+    before = files()
+    result = repsr("upscale", "a.png", "b.mp4", "-s", 2, "-n", network, "--benchmark", "--json", "-o", "new/")
+    assert result.exit_code == 0, result.stderr
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["status"] for record in records] == ["measured", "measured"]
+    assert records[1]["facts"]["fps"] > 0
+    assert repsr("upscale", "a.png", "-s", 2, "-n", network, "--benchmark").stdout == ""
+    assert files() == before
+    assert not Path("new").exists()
+
+
 def test_dry_run_writes_nothing(network: Path) -> None:
     picture("a.png"), clip("b.mp4")
     before = files()

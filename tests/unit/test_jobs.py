@@ -157,7 +157,7 @@ def test_requests_that_contradict_themselves(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError):
             plan(a, b, options=options, **naming)
-    assert "cannot hold" in str(only_error(plan(a, output=tmp_path / "a.mp4")))
+    assert "no picture format has the suffix '.mp4'" in str(only_error(plan(a, output=tmp_path / "a.mp4")))
     assert "is a folder" in str(only_error(plan(a, options=X4, suffix="", output=_folder(tmp_path / "o", "a.png"))))
 
 
