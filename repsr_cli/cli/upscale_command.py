@@ -51,6 +51,10 @@ def upscale(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out inputs whose target exists.", rich_help_panel=FILES)
     ] = False,
+    allow_loss: Annotated[
+        bool,
+        typer.Option("--allow-loss", help="Leave out what the format cannot hold.", rich_help_panel=FILES),
+    ] = False,
     scale: Annotated[
         float | None,
         typer.Option("-s", "--scale", help="Factor, 1 or more: 2, 4, 1.5; default: 4.", rich_help_panel=SIZE),
@@ -117,10 +121,6 @@ def upscale(
         list[str] | None,
         typer.Option("-e", metavar="KEY=VALUE", help="One more encoder option.", rich_help_panel=CLIPS),
     ] = None,
-    allow_loss: Annotated[
-        bool,
-        typer.Option("--allow-loss", help="Drop streams the container cannot hold.", rich_help_panel=CLIPS),
-    ] = False,
     start: Annotated[
         str | None, typer.Option("--start", help="Where to start: 90 or 1:30.", rich_help_panel=CLIPS)
     ] = None,
