@@ -29,6 +29,7 @@ from repsr_cli.media.images import (
     read_image,
     write_image,
 )
+from tests.conftest import ROOT
 
 
 def photo(height: int = 24, width: int = 36, channels: int = 3) -> NDArray[np.uint8]:
@@ -321,3 +322,13 @@ def test_notes_tell_of_depth_that_pillow_cannot_decode(tmp_path: Path) -> None:
     assert any("10 bits" in note for note in read_image(tmp_path / "a.avif").notes)
     write_image(tmp_path / "b.avif", [page_of(photo())])
     assert read_image(tmp_path / "b.avif").notes == ()
+
+
+def test_the_documentation_lists_what_formats_hold() -> None:
+    rows = []
+    for fmt in FORMATS:
+        bits = ", ".join("float" if depth == 32 else str(depth) for depth in fmt.depths)
+        cells = (fmt.name, " ".join(fmt.suffixes), bits, "yes" if fmt.alpha else "no", fmt.many or "no", str(fmt.side))
+        rows.append("| " + " | ".join(cells) + " |")
+    text = (ROOT / "docs" / "formats.md").read_text()
+    assert "\n".join(rows) in text
