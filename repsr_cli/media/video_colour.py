@@ -179,18 +179,18 @@ class HdrMetadata:
 
     def x26x(self) -> str | None:
         """Mastering display in the words of x264 and x265: ``G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)``."""
-        if self.primaries is None or self.luminance is None:
+        if self.primaries is None:
             return None
         red, green, blue, white = (",".join(str(round(value * 50000)) for value in point) for point in self.primaries)
-        low, high = (round(value * 10000) for value in self.luminance)
+        low, high = (round(value * 10000) for value in self.luminance or (Fraction(0), Fraction(0)))
         return f"G({green})B({blue})R({red})WP({white})L({high},{low})"
 
     def svtav1(self) -> str | None:
         """Mastering display in the words of SVT-AV1: the same, in decimals."""
-        if self.primaries is None or self.luminance is None:
+        if self.primaries is None:
             return None
         red, green, blue, white = (",".join(f"{float(value):.5f}" for value in point) for point in self.primaries)
-        low, high = (f"{float(value):.4f}" for value in self.luminance)
+        low, high = (f"{float(value):.4f}" for value in self.luminance or (Fraction(0), Fraction(0)))
         return f"G({green})B({blue})R({red})WP({white})L({high},{low})"
 
 

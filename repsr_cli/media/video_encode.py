@@ -22,7 +22,7 @@ from av.video.reformatter import VideoReformatter
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.video_colour import ColourTags, HdrMetadata
-from repsr_cli.media.video_frames import Planes, carry, fill
+from repsr_cli.media.video_frames import Planes, carry, fill, packed_frame
 
 DEFAULT_CRF = 17.0
 
@@ -204,7 +204,9 @@ def find_encoder(name: str) -> Codec:
     return codec
 
 
-def choose_pix_fmt(codec: str, wanted: str, height: int, width: int) -> tuple[str, str | None]:
+def choose_pix_fmt(
+    codec: str, wanted: str, height: int, width: int, formats: Sequence[str] = ()
+) -> tuple[str, str | None]:
     """The planar format nearest to a wanted one that an encoder takes.
 
     Nearest means: no less depth and no coarser chroma if that can be had, then the least more of either.
@@ -214,6 +216,7 @@ def choose_pix_fmt(codec: str, wanted: str, height: int, width: int) -> tuple[st
         wanted: planar name.
         height: of the frames.
         width: of the frames.
+        formats: what may be chosen from, in place of what the encoder takes.
 
     Returns:
         (name, why it is not the wanted one, or None).
@@ -221,14 +224,14 @@ def choose_pix_fmt(codec: str, wanted: str, height: int, width: int) -> tuple[st
     Raises:
         MediaError: the encoder takes no planar format at all.
     """
-    formats = [each.name for each in find_encoder(codec).video_formats or ()] or [wanted]
     if codec == "png":
-        formats = ["gbrp", "gbrp16le", "gray", "gray16le"]
+        formats = ("gbrp", "gbrp16le", "gray", "gray16le")
+    formats = formats or [each.name for each in find_encoder(codec).video_formats or ()] or [wanted]
     planar = [name for name in formats if name.startswith(("yuv4", "gbrp", "gray")) and not name.endswith("be")]
     if not planar:
         raise MediaError(codec, "takes no planar pixel format", "Choose another encoder with -c.")
     # H.264 and HEVC count the crop of a 4:2:0 picture in pairs of pixels: an odd size cannot be written.
-    odd = codec not in ("libvpx-vp9", "libvpx", "libsvtav1", "libaom-av1", "ffv1")
+    odd = codec not in ("libvpx-vp9", "libvpx", "libsvtav1", "libaom-av1", "ffv1", "rawvideo")
     usable = [name for name in planar if not odd or _divides(name, height, width)] or planar
     if wanted in usable:
         return wanted, None
@@ -334,7 +337,6 @@ class SegmentEncoder:
         self._context = open_encoder(encoding)
         self._durations: dict[int, int] = {}
         self._reformatter = VideoReformatter()
-        self._packer = VideoReformatter()
 
     def encode(self, planes: Planes, pts: int, duration: int, origin: VideoFrame | None = None) -> list[EncodedPacket]:
         """Add a frame.
@@ -349,10 +351,11 @@ class SegmentEncoder:
             The packets that are ready.
         """
         encoding = self.encoding
-        frame = carry(origin, self._reformatter, encoding.width, encoding.height, encoding.pix_fmt)
-        fill(frame, planes)
         if _stored(encoding) != encoding.pix_fmt:
-            frame = self._packer.reformat(frame, format=_stored(encoding))
+            frame = packed_frame(planes, _stored(encoding))
+        else:
+            frame = carry(origin, self._reformatter, encoding.width, encoding.height, encoding.pix_fmt)
+            fill(frame, planes)
         frame.pts, frame.duration, frame.time_base = pts, duration, encoding.time_base
         frame.pict_type = PictureType.NONE
         tags = encoding.tags

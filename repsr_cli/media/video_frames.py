@@ -125,6 +125,18 @@ def fill(frame: VideoFrame, planes: Planes) -> None:
         _view(frame, index)[...] = planes[source]
 
 
+def packed_frame(planes: Planes, pix_fmt: str) -> VideoFrame:
+    """A frame whose components lie beside each other, as PNG wants them: ``rgb24``, ``rgb48be`` or ``gray16be``."""
+    height, width = planes[0].shape
+    frame = VideoFrame(width, height, pix_fmt)
+    plane = frame.planes[0]
+    pixels = np.stack(planes, axis=-1)
+    row = pixels.astype(pixels.dtype.newbyteorder(">"), copy=False).reshape(height, -1).view(np.uint8)
+    lines = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(height, plane.line_size)
+    lines[:, : row.shape[1]] = row
+    return frame
+
+
 def _view(frame: VideoFrame, index: int) -> NDArray[Any]:
     """A plane as an array of (height, width), without the padding at the end of its lines."""
     plane = frame.planes[index]

@@ -23,6 +23,8 @@ from repsr_cli.media.video_encode import EncodedPacket, Encoding, configure
 from repsr_cli.media.video_timeline import Timeline
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+PICTURES = "pictures"
+Y4M = "y4m"
 
 # Tags that MP4 has a place of its own for; others need the QuickTime metadata keys.
 _MP4_TAGS = frozenset(
@@ -33,6 +35,9 @@ _MP4_TAGS = frozenset(
 )  # fmt: skip
 _STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 _STALE_STREAM_TAGS = ("ENCODER", "encoder", "DURATION", "BPS", "NUMBER_OF_", "_STATISTICS")
+# Subtitles that are text, and the one kind of it that a container takes.
+_TEXT = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text"})
+_TEXT_IN = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 _MIME_SUFFIXES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -48,7 +53,7 @@ class StreamAction:
     """
 
     stream: StreamInfo
-    action: Literal["upscale", "copy", "attach", "drop"]
+    action: Literal["upscale", "copy", "convert", "attach", "drop"]
     why: str = ""
     loses: bool = False
 
@@ -72,23 +77,46 @@ class Window:
 
 
 def format_of(target: Path) -> str:
-    """FFmpeg's name of the container that a target's extension asks for.
+    """FFmpeg's name of the container that a target's name asks for.
+
+    ``-`` and ``.y4m`` are raw frames; ``frames/%06d.png`` is a numbered picture for every frame.
 
     Raises:
         UsageError: it is none that can hold what a clip has.
     """
+    if str(target) == "-" or target.suffix.lower() == ".y4m":
+        return Y4M
+    if "%" in target.name:
+        try:
+            numbered = target.suffix.lower() == ".png" and target.name % 1 != target.name % 2
+        except (TypeError, ValueError):
+            numbered = False
+        if not numbered:
+            raise UsageError(target, "not a pattern for numbered pictures", "Try frames/%06d.png.")
+        return PICTURES
     found = FORMATS.get(target.suffix.lower())
     if found is None:
         raise UsageError(target, "not a container for video", f"Choose from: {', '.join(FORMATS)}.")
     return found
 
 
-def plan_streams(source: VideoSource, timeline: Timeline, format: str, encoding: Encoding) -> tuple[StreamAction, ...]:
+def plan_streams(
+    source: VideoSource, timeline: Timeline | None, format: str, encoding: Encoding
+) -> tuple[StreamAction, ...]:
     """Decide what becomes of every stream, by asking the muxer.
 
     Raises:
         MediaError: the container cannot hold the upscaled stream itself.
     """
+    if format in (PICTURES, Y4M):
+        why = f"{format} {'have' if format == PICTURES else 'has'} no room for it"
+        return tuple(
+            StreamAction(info, "upscale") if info.index == source.index else StreamAction(info, "drop", why)
+            for info in source.streams
+        )
+    if timeline is None:
+        rehearse(source, None, [StreamAction(source.streams[0], "upscale")], format, encoding)
+        return (StreamAction(source.streams[0], "upscale"),)
     actions = []
     with open_video(source.path) as container:
         for stream in container.streams:
@@ -107,6 +135,10 @@ def _action(source: VideoSource, stream: Any, info: StreamInfo, timeline: Timeli
     if _holds(format, stream):
         more = "only the first moving stream is upscaled" if info.kind == "video" and not info.cover else ""
         return StreamAction(info, "copy", more)
+    if info.kind == "subtitle" and info.codec in _TEXT:
+        styled = info.codec in ("ass", "ssa")
+        more = ", without its styling" if styled else ""
+        return StreamAction(info, "convert", f"to {_TEXT_IN[format]}{more}", loses=styled)
     # QuickTime's chapters are a text stream as well as a list; the list is kept.
     if info.kind == "data" and info.codec == "bin_data" and source.container.startswith("mov"):
         return StreamAction(info, "drop", "chapters are written from their list")
@@ -159,6 +191,29 @@ def _copy_stream(out: OutputContainer, stream: Any) -> Any:
     return copied
 
 
+def _converted_stream(out: OutputContainer, stream: Any) -> Any:
+    """Add a stream of text in the words of another container."""
+    stream.codec_context.open(strict=False)
+    added: Any = out.add_stream(_TEXT_IN[out.format.name])
+    added.codec_context.subtitle_header = stream.codec_context.subtitle_header
+    added.time_base = Fraction(1, 1000)
+    added.metadata.update(stream.metadata)
+    added.disposition = stream.disposition
+    return added
+
+
+def _converted(packet: Any, context: Any) -> Any:
+    """A subtitle's packet in another codec, at the same time; None for an empty one."""
+    subtitle = packet.stream.codec_context.decode2(packet)
+    if subtitle is None or not len(subtitle):
+        return None
+    converted = context.encode_subtitle(subtitle)
+    converted.time_base = packet.time_base
+    converted.pts = converted.dts = packet.pts
+    converted.duration = packet.duration
+    return converted
+
+
 def _add_streams(
     out: OutputContainer,
     source: VideoSource,
@@ -191,6 +246,8 @@ def _add_streams(
                         video.metadata[name] = value
         elif action.action == "copy" and container is not None:
             copies[index] = _copy_stream(out, container.streams[index])
+        elif action.action == "convert" and container is not None:
+            copies[index] = _converted_stream(out, container.streams[index])
         elif action.action == "attach" and covers is not None:
             name, mime = _MIME_SUFFIXES[action.stream.codec]
             out.add_attachment(name, mime, covers[index])
@@ -239,7 +296,8 @@ def join(
                 if container is not None:
                     out.metadata.update({k: v for k, v in container.metadata.items() if k not in _STALE_TAGS})
                     out.set_chapters(list(_chapters(container, window)))
-                return _mux(out, video, copies, container, packets, encoding, window)
+                converting = frozenset(each.stream.index for each in actions if each.action == "convert")
+                return _mux(out, video, copies, container, packets, encoding, window, converting)
     finally:
         if container is not None:
             container.close()
@@ -253,6 +311,7 @@ def _mux(
     packets: Iterator[EncodedPacket],
     encoding: Encoding,
     window: Window,
+    converting: frozenset[int],
 ) -> int:
     """Write all packets, in about the order of their times so that the muxer need not hold many."""
     count = 0
@@ -278,25 +337,31 @@ def _mux(
             waiting = next(packets, None)
 
     if container is not None and copies:
-        for packet in container.demux([container.streams[index] for index in copies]):
-            if not packet.size:
+        other: Any
+        for other in container.demux([container.streams[index] for index in copies]):
+            if not other.size:
                 continue
-            base = Fraction(packet.time_base)
-            stamp = packet.dts if packet.dts is not None else packet.pts
+            base = Fraction(other.time_base)
+            stamp = other.dts if other.dts is not None else other.pts
             if stamp is not None:
-                shown = (packet.pts if packet.pts is not None else stamp) * base
+                shown = (other.pts if other.pts is not None else stamp) * base
                 if (window.start is not None and shown < window.start) or (
                     window.end is not None and shown >= window.end
                 ):
                     continue
                 write_video(float(stamp * base + window.shift))
                 shift = round(window.shift / base)
-                if packet.pts is not None:
-                    packet.pts += shift
-                if packet.dts is not None:
-                    packet.dts += shift
-            packet.stream = copies[packet.stream_index]
-            out.mux_one(packet)
+                if other.pts is not None:
+                    other.pts += shift
+                if other.dts is not None:
+                    other.dts += shift
+            target = copies[other.stream_index]
+            if other.stream_index in converting:
+                other = _converted(other, target.codec_context)
+                if other is None:
+                    continue
+            other.stream = target
+            out.mux_one(other)
     write_video(None)
     return count
 
@@ -338,12 +403,42 @@ def _container_options(
     flags = ["faststart"]
     if container is not None and not container.metadata.keys() <= _MP4_TAGS | _STALE_TAGS:
         flags.append("use_metadata_tags")
-    scales = [encoding.time_base.denominator]
+    scales, others = [encoding.time_base.denominator], [1]
     if container is not None:
         scales += [Fraction(s.time_base).denominator for s in container.streams.video if s.time_base]
+        others = [Fraction(s.time_base).denominator for s in container.streams if s.time_base]
     scale = lcm(*scales)
+    movie = lcm(1000, scale, *others)
     return {
         "movflags": "+".join(flags),
         # MP4 counts time in units of its own choice; these hold every timestamp exactly.
         "video_track_timescale": str(scale if scale < 2**31 else scales[0]),
+        # The same for the moments at which tracks begin: by default these are rounded to milliseconds.
+        "movie_timescale": str(movie if movie < 2**31 else 1_000_000),
     }
+
+
+def write_pictures(packets: Iterable[EncodedPacket], target: Path) -> int:
+    """Write every packet as a picture of its own, numbered from 1.
+
+    Args:
+        packets: encoded pictures, in order.
+        target: a pattern: ``frames/%06d.png``.
+
+    Returns:
+        The number of pictures written.
+
+    Raises:
+        MediaError: writing failed.
+    """
+    count = 0
+    with translated(target):
+        for count, packet in enumerate(packets, 1):
+            final = target.with_name(target.name % count)
+            partial = final.with_name(f".{final.name}.partial")
+            try:
+                partial.write_bytes(packet.data)
+                partial.replace(final)
+            finally:
+                partial.unlink(missing_ok=True)
+    return count
