@@ -104,6 +104,7 @@ class Stored:
         metadata: of the first page.
         count: pages or frames.
         loop: how often an animation plays, 0: for ever; None for what is none.
+        streamed: whether pages are read in strips, so that memory holds a few hundred rows at most.
     """
 
     height: int
@@ -112,6 +113,7 @@ class Stored:
     metadata: Metadata
     count: int = 1
     loop: int | None = None
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

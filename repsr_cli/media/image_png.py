@@ -114,7 +114,8 @@ def open_png(path: Path) -> Stored:
             strip = _split(canvas, alpha)
             yield page(frame, lambda strip=strip: iter((strip,)), alpha)  # type: ignore[misc]
 
-    return Stored(header.height, header.width, pages, parsed.metadata, len(parsed.frames), parsed.loop)
+    streamed = not (header.interlaced or animated)
+    return Stored(header.height, header.width, pages, parsed.metadata, len(parsed.frames), parsed.loop, streamed)
 
 
 def write_png(file: BinaryIO, pages: Iterable[Page], *, count: int = 1, loop: int | None = None) -> None:

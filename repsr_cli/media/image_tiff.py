@@ -101,7 +101,8 @@ def open_tiff(path: Path) -> Stored:
         for index, page in enumerate(stored):
             yield _plain_page(path, page) if page.plain else _other_page(path, page, index)
 
-    return Stored(first.height, first.width, pages, first.metadata, len(stored))
+    streamed = all(page.plain for page in stored)
+    return Stored(first.height, first.width, pages, first.metadata, len(stored), streamed=streamed)
 
 
 def write_tiff(file: BinaryIO, pages: Iterable[Page], *, count: int = 1) -> None:

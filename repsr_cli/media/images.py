@@ -44,8 +44,10 @@ __all__ = [
     "write_image",
 ]
 
-# A picture of more pixels is refused unless the caller allows it: a few bytes can claim to be terabytes.
+# More pixels than this are not held at a time unless the caller allows it: a few bytes can claim to be terabytes.
 MAX_PIXELS = 1 << 29
+# Rows that are held of a picture that is read in strips.
+_HELD_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
 
     Args:
         path: the file.
-        max_pixels: refuse a picture of more, so that a damaged or malicious header cannot claim all memory.
+        max_pixels: refuse to hold more at a time, so that a damaged or malicious header cannot claim all memory. Most
+            PNG and TIFF files are read in strips and may have any number of rows.
 
     Raises:
         MediaError: it is missing, no picture, damaged, too large, or needs a package that is not installed. What pixels
@@ -174,12 +177,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise MediaError(path, f"cannot be read: {reason}", "Check the path.") from error
-    if file.height * file.width > max_pixels:
-        raise MediaError(
-            path,
-            f"{file.width} x {file.height} px are more than the limit of {max_pixels / 1e6:.0f} million",
-            "If you trust the file, raise max_pixels.",
-        )
+    _check_pixels(path, min(file.height, _HELD_ROWS) if file.streamed else file.height, file.width, max_pixels)
 
     def pages() -> Iterator[Page]:
         for page in file.pages():
@@ -197,6 +195,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """
     source = open_image(path, max_pixels)
     for page in source.pages():
+        _check_pixels(path, page.height, page.width, max_pixels)
         pixels, alpha = page.read()
         return Picture(pixels, alpha, page.metadata, source.format, page.duration, page.notes)
     raise MediaError(path, "it holds no picture")
@@ -302,6 +301,13 @@ def _encode(file: BinaryIO, fmt: Format, pages: Iterator[Page], count: int, loop
         write_tiff(file, pages, count=count)
     else:
         write_pillow(file, fmt.name, pages, count=count, loop=loop, lossless=lossless)
+
+
+def _check_pixels(path: Path, height: int, width: int, limit: int) -> None:
+    """Refuse to hold more pixels than the limit."""
+    if height * width > limit:
+        happened = f"{width} x {height} px at a time are more than the limit of {limit / 1e6:.0f} million"
+        raise MediaError(path, happened, "If you trust the file, raise max_pixels, or convert it to PNG or TIFF.")
 
 
 def _sniff(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -147,7 +148,47 @@ def test_orientation_in_xmp_is_applied_and_reset(tmp_path: Path) -> None:
     assert found.metadata.xmp == xmp.replace(b"6", b"1")
 
 
-def test_cmyk_goes_through_its_profile(tmp_path: Path, real_data: Path) -> None:
+def cmyk_profile() -> bytes:
+    """A printer's profile of two grid points an ink: without ink Lab white, with any of cyan's a green of its own."""
+
+    def s15(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    ramp = bytes(range(256))
+    identity = b"".join(s15(float(row == column)) for row in range(3) for column in range(3))
+    grid = b"".join(bytes([128, 40, 168]) if corner & 8 else bytes([255, 128, 128]) for corner in range(16))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + ramp * 4 + grid + ramp * 3
+    text = b"text" + bytes(4) + b"test\0"
+    description = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78)
+    white = b"XYZ " + bytes(4) + s15(0.9642) + s15(1.0) + s15(0.8249)
+    tags, body, at = b"", b"", 128 + 4 + 12 * 4
+    for name, data in ((b"A2B0", table), (b"cprt", text), (b"desc", description), (b"wtpt", white)):
+        tags += name + struct.pack(">II", at + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(24) + s15(0.9642) + s15(1.0) + s15(0.8249)
+    return head.ljust(128, b"\0") + struct.pack(">I", 4) + tags + body
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_goes_through_its_profile(tmp_path: Path, suffix: str) -> None:
+    ink = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    ink.paste((0, 0, 0, 0), (0, 0, 8, 16))
+    ink.save(tmp_path / f"a{suffix}", icc_profile=cmyk_profile())
+    found = read_image(tmp_path / f"a{suffix}")
+    assert "through the picture's ICC profile" in found.notes[0]
+    assert found.metadata.icc is None
+    assert found.pixels[8, 2].min() > 250
+    red, green, blue = found.pixels[8, 13].astype(int)
+    assert green > 100 > red + blue  # the plain formula would give cyan, as blue as green
+
+
+def test_cmyk_with_a_damaged_profile_says_so(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.jpg", icc_profile=cmyk_profile()[:400])
+    assert "damaged" in read_image(tmp_path / "a.jpg").notes[0]
+
+
+def test_cmyk_without_a_profile_goes_by_the_plain_formula(real_data: Path) -> None:
     found = read_image(real_data / "images" / "flower_cmyk.jpg")
     assert found.pixels.shape == (532, 510, 3)
     assert "plain formula" in found.notes[0]
@@ -211,11 +252,22 @@ def test_what_needs_a_package_says_which(
     assert "pip install 'repsr[" in caught.value.remedy
 
 
-def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", [page_of(photo(100, 100))])
-    assert open_image(tmp_path / "a.png", max_pixels=10_000).width == 100
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, [page_of(photo(100, 100))])
+    assert read_image(path, max_pixels=10_000).pixels.shape == (100, 100, 3)
     with pytest.raises(MediaError, match="limit"):
-        open_image(tmp_path / "a.png", max_pixels=9_999)
+        read_image(path, max_pixels=9_999)
+
+
+def test_what_is_read_in_strips_may_have_any_number_of_rows(tmp_path: Path) -> None:
+    pixels = photo(2000, 10)
+    for suffix in (".png", ".tif"):
+        write_image(tmp_path / f"a{suffix}", [page_of(pixels)])
+        assert open_image(tmp_path / f"a{suffix}", max_pixels=10 * 512).height == 2000
+        with pytest.raises(MediaError, match="limit"):
+            open_image(tmp_path / f"a{suffix}", max_pixels=10 * 512 - 1)
 
 
 def test_a_large_picture_needs_no_permission_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
