@@ -8,6 +8,7 @@ import typer
 
 from repsr_cli import __version__
 from repsr_cli.cli import training_commands
+from repsr_cli.cli.bench_command import bench
 from repsr_cli.cli.compare_command import compare
 from repsr_cli.cli.info_commands import doctor, models
 from repsr_cli.cli.upscale_command import upscale
@@ -42,5 +43,6 @@ def repsr(
 app.command()(upscale)
 training_commands.register(app)
 app.command()(compare)
+app.command()(bench)
 app.command()(models)
 app.command()(doctor)

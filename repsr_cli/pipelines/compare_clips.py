@@ -179,7 +179,10 @@ def _fit(width: int, height: int, tags: ColourTags) -> tuple[str, str]:
     matrix = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}.get(tags.matrix, "bt601")
     levels = "full" if tags.range == 2 else "limited"
     source = f"in_color_matrix={matrix}:in_range={levels}"
-    return "scale", f"{width}:{height}:flags=bicubic:{source}:out_color_matrix=bt709:out_range=limited"
+    return (
+        "scale",
+        f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int:{source}:out_color_matrix=bt709:out_range=limited",
+    )
 
 
 def _seconds(frame: av.VideoFrame | None) -> float:

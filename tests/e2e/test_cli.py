@@ -123,6 +123,23 @@ def test_benchmark_measures_and_writes_nothing(network: Path) -> None:
     assert not Path("new").exists()
 
 
+def test_models_doctor_bench_compare(network: Path) -> None:
+    picture("a.png"), clip("b.mp4", size=(64, 48))
+    shown = repsr("models", "--no-speed")
+    assert shown.exit_code == 0
+    assert shown.stdout.splitlines()[0].split()[:3] == ["name", "network", "scale"]
+    assert {"name", "scale", "psnr_y"} <= set(
+        json.loads(repsr("models", "--no-speed", "--json").stdout.splitlines()[0])
+    )
+    assert "cpu fp32" in repsr("doctor").stdout
+    assert repsr("compare", "a.png", "a.png").stdout == "a_vs_a.png\n"
+    assert repsr("compare", "a.png", "a.png").exit_code == 2
+    measured = repsr("bench", "b.mp4", "-n", network, "--rounds", 1, "--json", "--plot", "bars.svg")
+    assert measured.exit_code == 0, measured.stderr
+    assert [row["name"] for row in json.loads(measured.stdout)["rows"]] == ["model", "pipeline", "end to end"]
+    assert Path("bars.svg").read_text().startswith("<svg")
+
+
 def test_dry_run_writes_nothing(network: Path) -> None:
     picture("a.png"), clip("b.mp4")
     before = files()

@@ -1,0 +1,67 @@
+"""``repsr bench``: how fast it is here. Floor 5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repsr_cli.cli.console import Board, friendly, print_json, print_line
+from repsr_cli.errors import MediaError
+from repsr_cli.pipelines.options import UpscaleOptions
+
+
+@friendly
+def bench(
+    clip: Annotated[
+        Path | None, typer.Argument(help="A clip to measure the whole way with; default: the network alone.")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option("-n", "--network", "--model", metavar="NAME|PATH", help="A name or a file.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option("-s", "--scale", help="Factor; default: 4.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32, fp16 or bf16.")] = "auto",
+    tile: Annotated[str, typer.Option("-t", "--tile", help="auto, off or a size.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.", min=1)] = None,
+    codec: Annotated[str | None, typer.Option("-c", "--codec", help="Encoder, e.g. libx265.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Of the encoder, e.g. veryfast.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", help="How often; the best counts.", min=1)] = 5,
+    rival: Annotated[
+        str | None, typer.Option("--rival", help="A command to race, with {source} and {target} in it.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write bars as an SVG picture here.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON record.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+) -> None:
+    """Measure the network alone, the pipeline without encoder, and end to end.
+
+    Example: repsr bench examples/bbb_480x270.mp4 -n fast
+    """
+    from repsr_cli.pipelines.bench import BenchOptions
+    from repsr_cli.pipelines.bench import bench as measure
+
+    upscale = UpscaleOptions(
+        scale=scale,
+        network=network,
+        device=device,
+        precision=precision,
+        tile=tile,
+        threads=threads,
+        codec=codec,
+        preset=preset,
+    )
+    with Board(quiet) as board:
+        options = BenchOptions(upscale=upscale, source=clip, rival=rival, rounds=rounds)
+        measured = measure(options, board.reporter("bench" if clip is None else clip.name))
+    if json:
+        print_json(measured.record())
+    else:
+        for line in measured.lines():
+            print_line(line)
+    if plot is not None:
+        try:
+            plot.write_text(measured.plot(), encoding="utf-8")
+        except OSError as error:
+            raise MediaError(plot, f"cannot be written ({error.strerror})", "Choose another place.") from error
