@@ -27,18 +27,21 @@ DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").gl
 def commands() -> Iterator[tuple[str, str]]:
     """Every ``repsr ...`` line in a code block, and every ``Example:`` in the help."""
     for path in DOCS:
-        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+        text = path.read_text(encoding="utf-8")
+        fenced = re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)
+        for block in [*fenced, *re.findall(r"^ {4}(repsr .*)$", text, re.MULTILINE)]:
             for line in block.replace("\\\n", " ").splitlines():
-                for part in re.split(r"&&|\||;(?=\s)", line):
+                for part in re.split(r"&&|\||;(?=\s)|, then ", line):
                     words = part.split()
                     if words and Path(words[0].removeprefix("$")).name == "repsr":
                         yield path.name, part.strip()
     root: Any = typer.main.get_command(app)
     for name, command in root.commands.items():
-        yield f"{name} --help", re.search(r"Example: (.*)", command.help)[1]  # type: ignore[index]
+        for line in re.search(r"Example: (.*)", command.help)[1].split(", then "):  # type: ignore[index]
+            yield f"{name} --help", line.rstrip(".")
 
 
-@pytest.mark.parametrize(("where", "line"), commands())
+@pytest.mark.parametrize(("where", "line"), list(commands()))
 def test_command_lines_in_the_docs_parse(where: str, line: str) -> None:
     root: Any = typer.main.get_command(app)
     name, *arguments = shlex.split(line, comments=True)[1:]
