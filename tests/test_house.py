@@ -27,10 +27,10 @@ DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").gl
 def commands() -> Iterator[tuple[str, str]]:
     """Every ``repsr ...`` line in a code block, and every ``Example:`` in the help."""
     for path in DOCS:
-        text = path.read_text(encoding="utf-8")
+        text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
         fenced = re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)
         for block in [*fenced, *re.findall(r"^ {4}(repsr .*)$", text, re.MULTILINE)]:
-            for line in block.replace("\\\n", " ").splitlines():
+            for line in block.splitlines():
                 for part in re.split(r"&&|\||;(?=\s)|, then ", line):
                     words = part.split()
                     if words and Path(words[0].removeprefix("$")).name == "repsr":

@@ -265,7 +265,7 @@ def prepare(
 ) -> None:
     """Make training pairs as video decoders deliver them: moving, blurred, noisy, and compressed by H.264 or H.265.
 
-    Example: repsr prepare PICTURES -o video-x4.pack -s 4, then repsr train RECIPE --set data.train=video-x4.pack
+    Example: repsr prepare PICTURES -o video-x4.pack -s 4, then repsr train RECIPE -o RUN --set data.train=video-x4.pack
     """
     from repsr_cli.errors import UsageError
     from repsr_cli.pipelines.prepare import prepare as run_preparing
