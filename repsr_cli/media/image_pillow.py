@@ -104,9 +104,10 @@ def write_pillow(
     image = _image(first)
     metadata = first.metadata
     options: dict[str, Any] = {"icc_profile": metadata.icc or b""}
-    if metadata.exif is not None and kind in ("JPEG", "WEBP", "AVIF"):
+    described = kind in ("JPEG", "WEBP", "AVIF", "HEIF", "JXL")
+    if metadata.exif is not None and described:
         options["exif"] = b"Exif\0\0" + metadata.exif
-    if metadata.xmp is not None and kind in ("JPEG", "WEBP", "AVIF"):
+    if metadata.xmp is not None and described:
         options["xmp"] = metadata.xmp
     if metadata.dpi is not None and kind in ("JPEG", "BMP"):
         options["dpi"] = metadata.dpi
@@ -121,6 +122,10 @@ def write_pillow(
             options["exact"] = True
         case "AVIF":
             options |= {"quality": 90, "subsampling": "4:4:4", "speed": 8}
+        case "HEIF":
+            options |= {"quality": 90, "chroma": 444}
+        case "JXL":
+            options |= {"lossless": lossless, "quality": 100 if lossless else 95}
         case "JPEG2000":
             options |= {"irreversible": not lossless, "mct": int(image.mode in ("RGB", "RGBA"))}
             if not lossless:

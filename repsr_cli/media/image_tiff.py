@@ -50,7 +50,7 @@ from repsr_cli.media.image_pillow import read_pillow_page
 (STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES) = (273, 277, 278, 279)
 (X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT) = (282, 283, 284, 296)
 (PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES) = (317, 322, 323, 324, 325)
-(SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, DNG_VERSION) = (330, 338, 339, 50706)
+(SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION) = (330, 338, 339, 347, 50706)
 
 # Tags that describe a picture, not how it is stored: document and page name, description, make, model, software, date,
 # artist, host, copyright, rating, IPTC, Photoshop's block, and Windows' five.
@@ -58,6 +58,8 @@ _DESCRIPTIVE = (269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 18246, 33432, 
 _PLAIN = 1
 _DEFLATE = (8, 32946)
 _BYTES_OF_LIBTIFF = (5, 32773, 34925, 50000)  # LZW, PackBits, LZMA, Zstandard
+_JPEG = 7
+_YCBCR = 6
 _RAW_PHOTOMETRIC = (32803, 34892)
 _BLOCK_BYTES = 1 << 23
 _WRITTEN_BYTES = 1 << 20
@@ -181,7 +183,7 @@ class _Directory:
     @property
     def channels(self) -> int:
         """Of colour: 1 or 3."""
-        return 3 if self.photometric == 2 else 1
+        return 3 if self.photometric in (2, _YCBCR) else 1
 
     @property
     def extra(self) -> int | None:
@@ -205,9 +207,12 @@ class _Directory:
 
     @property
     def plain(self) -> bool:
-        """Whether this file reads it, rather than Pillow."""
+        """Whether it is read here, strip by strip, rather than whole by Pillow."""
         formats = set(self.numbers(SAMPLE_FORMAT, (1,)))
         bits = set(self.numbers(BITS, (1,)))
+        if self.number(COMPRESSION, 1) == _JPEG:
+            kinds = ((1, 1), (2, 3), (_YCBCR, 3))
+            return (self.photometric, self.samples) in kinds and bits == {8} and self.number(PLANAR, 1) == 1
         return (
             self.photometric in (0, 1, 2)
             and self.number(COMPRESSION, 1) in (_PLAIN, *_DEFLATE, *_BYTES_OF_LIBTIFF)
@@ -329,8 +334,8 @@ def _plane(file: BinaryIO, stored: _Directory, plane: int, samples: int) -> Iter
 def _cell(file: BinaryIO, stored: _Directory, offset: int, size: int, rows: int, pitch: int) -> Iterator[bytes]:
     """The bytes of a strip or tile, unpacked, in pieces of whole rows."""
     compression = stored.number(COMPRESSION, 1)
-    if compression in _BYTES_OF_LIBTIFF:
-        yield _unpacked(_exactly(file, offset, size), compression, rows, pitch)
+    if compression in _BYTES_OF_LIBTIFF or compression == _JPEG:
+        yield _unpacked(_exactly(file, offset, size), stored, rows, pitch)
         return
     inflater = zlib.decompressobj() if compression in _DEFLATE else None
     step = max(1, _BLOCK_BYTES // pitch)
@@ -358,26 +363,37 @@ def _cell(file: BinaryIO, stored: _Directory, offset: int, size: int, rows: int,
         yield bytes(out)
 
 
-def _unpacked(data: bytes, compression: int, rows: int, pitch: int) -> bytes:
-    """Bytes unpacked by libtiff: they are shown to Pillow as a grey picture of one strip."""
+def _unpacked(data: bytes, stored: _Directory, rows: int, pitch: int) -> bytes:
+    """The bytes of a strip or tile as libtiff unpacks them: Pillow is shown a TIFF of this one strip.
+
+    JPEG is shown as what it is, and comes back as RGB or grey. Of the others only bytes matter: they are shown as a
+    grey picture as wide as a row has bytes.
+    """
     tags: Directory = {
         WIDTH: longs([pitch]),
         HEIGHT: longs([rows]),
         BITS: shorts(8),
-        COMPRESSION: shorts(compression),
+        COMPRESSION: shorts(stored.number(COMPRESSION, 1)),
         PHOTOMETRIC: shorts(1),
         STRIP_OFFSETS: longs([8]),
         SAMPLES: shorts(1),
         STRIP_ROWS: longs([rows]),
         STRIP_BYTES: longs([len(data)]),
     }
+    if stored.number(COMPRESSION, 1) == _JPEG:
+        kept = (BITS, PHOTOMETRIC, SAMPLES, JPEG_TABLES, 529, 530, 531, 532)  # and what defines YCbCr
+        tags |= {tag: stored.tags[tag] for tag in kept if tag in stored.tags}
+        tags[WIDTH] = longs([pitch // stored.samples])
     at = 8 + len(data) + len(data) % 2
-    grey = b"II\x2a\0" + struct.pack("<I", at) + data + b"\0" * (len(data) % 2) + write_directory(tags, at)
+    whole = b"II\x2a\0" + struct.pack("<I", at) + data + b"\0" * (len(data) % 2) + write_directory(tags, at)
     try:
-        with Image.open(io.BytesIO(grey), formats=("TIFF",)) as image:
-            return image.tobytes()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(whole), formats=("TIFF",)) as image:
+            unpacked = image.tobytes()
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, Image.DecompressionBombError) as error:
         raise _Damaged("a strip or tile cannot be unpacked") from error
+    if len(unpacked) != rows * pitch:
+        raise _Damaged("a strip or tile is not what the file says")
+    return unpacked
 
 
 def _samples(data: bytes, stored: _Directory, width: int, samples: int) -> NDArray[Any]:

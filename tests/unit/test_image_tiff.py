@@ -124,9 +124,21 @@ def test_16_bit_lzw_of_opencv_is_read_to_the_last_bit(tmp_path: Path) -> None:
     assert np.array_equal(only_page(tmp_path / "a.tif").read().pixels, pixels)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])
+def test_jpeg_in_strips_is_as_pillow_decodes_it(tmp_path: Path, mode: str) -> None:
+    picture = Image.fromarray(np.cumsum(noise(100, 90, 3) // 60, axis=0, dtype=np.uint8)).convert(mode)
+    picture.save(tmp_path / "a.tif", compression="jpeg", tiffinfo={278: 32})
+    page = only_page(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[262] == {"L": 1, "RGB": 2, "YCbCr": 6}[mode]
+        expected = np.asarray(image.convert("L" if mode == "L" else "RGB"))
+    assert len(list(page.strips())) == 4
+    assert np.array_equal(page.read().pixels.reshape(expected.shape), expected)
+
+
 @pytest.mark.parametrize("compression", ["group4", "jpeg", "tiff_lzw"])
 def test_what_pillow_decodes_is_as_pillow_decodes_it(tmp_path: Path, compression: str) -> None:
-    mode = {"group4": "1", "jpeg": "RGB", "tiff_lzw": "P"}[compression]
+    mode = {"group4": "1", "jpeg": "CMYK", "tiff_lzw": "P"}[compression]
     image = Image.fromarray(np.cumsum(noise(40, 32, 3) // 60, axis=0, dtype=np.uint8)).convert(mode)
     image.save(tmp_path / "a.tif", compression=compression)
     page = only_page(tmp_path / "a.tif")
