@@ -63,15 +63,14 @@ class FoldedUpscaler:
         height, width = planes[0].shape
         last = self._comparable(planes)
         tiles = self._plan(height, width) if last is None else self._changed(planes, last)
+        if last is not None and last.precision is not self._runner.precision:
+            last, tiles = None, self._plan(height, width)
         self._pixels += height * width
         self._computed += sum(tile.core.area for tile in tiles)
         if last is not None and not tiles:
             return last.result
         lr = (codes_from_planes(planes, self._fmt_in) - self._black) * self._folded.gain
         samples = self._run(lr, tiles, last)
-        if last is not None and self._runner.precision is not last.precision:
-            # What is kept from before was computed in another precision, and so would not be what it is without reuse.
-            samples = self._run(lr, self._plan(height, width), None)
         result = self._finished(samples)
         if self._reuse:
             kept = tuple(plane.copy() for plane in planes)
@@ -81,28 +80,32 @@ class FoldedUpscaler:
     def _run(self, lr: Tensor, tiles: list[Tile], last: _Frame | None) -> tuple[Tensor, ...]:
         """One tensor per plane: integers, or float codes where the chroma filter must follow."""
         height, width = lr.shape[-2:]
-        kind = torch.uint8 if self._fmt_out.depth == 8 else torch.int16
         parts = self._folded.parts
-        targets = (
-            tuple(sample.clone() for sample in last.samples)
-            if last is not None
-            else tuple(
-                torch.empty(
-                    height * part.rows, width * part.columns, dtype=torch.float32 if any(part.unfinished) else kind
-                )
-                for part in parts
+        if last is not None:
+            # Integers were handed out and stay as they are; float codes were not.
+            samples = tuple(old if old.is_floating_point() else old.clone() for old in last.samples)
+        else:
+            samples = tuple(
+                torch.empty(height * part.rows, width * part.columns, dtype=self._type(part)) for part in parts
             )
-        )
 
         def write(features: Tensor, tile: Tile) -> None:
             codes = features[0].float()
-            whole = integers(codes, self._fmt_out)
-            for part, target in zip(parts, targets, strict=True):
-                source = codes.cpu() if any(part.unfinished) else whole
-                place(source[..., part.start : part.stop], _window(target, tile.core, part), part.rows, part.columns)
+            for part, sample in zip(parts, samples, strict=True):
+                if any(part.unfinished):
+                    _write(codes.cpu(), sample, tile.core, part)
+            whole = integers(codes.clamp_(0, self._fmt_out.peak), self._fmt_out)
+            for part, sample in zip(parts, samples, strict=True):
+                if not any(part.unfinished):
+                    _write(whole, sample, tile.core, part)
 
         self._runner(lr, write, self._upscaler.progress, tiles)
-        return targets
+        return samples
+
+    def _type(self, part: Part) -> torch.dtype:
+        if any(part.unfinished):
+            return torch.float32
+        return torch.uint8 if self._fmt_out.depth == 8 else torch.int16
 
     def _finished(self, samples: tuple[Tensor, ...]) -> Planes:
         planes = []
@@ -157,7 +160,8 @@ class FoldedUpscaler:
         A library may compute pictures of another size by another kernel, which adds in another order. So every shape of
         a fine tile is tried once, on noise, against the usual tile around it.
         """
-        noise = torch.rand(1, len(self._folded.black), height, width, generator=torch.Generator().manual_seed(0)) - 0.5
+        # Little of it: no more than a frame would does it overflow half precision.
+        noise = torch.randn(1, len(self._folded.black), height, width, generator=torch.Generator().manual_seed(0)) / 100
         shapes = {}
         for tile in plan_tiles(height, width, (side, side), self._runner.reach):
             shapes[tile.context.height, tile.context.width, tile.inner] = tile
@@ -177,11 +181,12 @@ class FoldedUpscaler:
         return same
 
 
-def _window(plane: Tensor, core: Box, part: Part) -> Tensor:
-    return plane[
+def _write(features: Tensor, plane: Tensor, core: Box, part: Part) -> None:
+    window = plane[
         core.top * part.rows : core.bottom * part.rows,
         core.left * part.columns : core.right * part.columns,
     ]
+    place(features[..., part.start : part.stop], window, part.rows, part.columns)
 
 
 def _common(a: Box, b: Box) -> Box | None:

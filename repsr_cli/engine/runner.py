@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from threading import Barrier
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +78,10 @@ def pick_tile(name: str | int) -> str | int:
     raise UsageError(f"tile {name}", "not a tile size", "Give auto, off or a positive number of pixels.")
 
 
+class _NotFiniteError(ArithmeticError):
+    """Features that are not finite."""
+
+
 class TileRunner:
     """Runs a trunk over tiles and hands the features of every tile to a writer.
 
@@ -110,6 +116,9 @@ class TileRunner:
         self._tile = tile
         self._say = say
         self._master = net
+        self._threads = torch.get_num_threads()
+        self._at_once = 2 if device.type == "cpu" and self._threads > 1 else 1
+        self._pool: ThreadPoolExecutor | None = None
         self._budget: int | None = None
         self._largest: int | None = None
         self._placed = self._place()
@@ -124,7 +133,7 @@ class TileRunner:
             # Once: what torch keeps for itself after the first picture no longer counts as free.
             if self._budget is None:
                 self._budget = self._measure()
-            tile = fit_tile(height, width, self.reach, self._budget)
+            tile = fit_tile(height, width, self.reach, self._budget, self._at_once)
         if self._largest is not None:
             tile = (min(tile[0], self._largest), min(tile[1], self._largest))
         return tile
@@ -141,7 +150,8 @@ class TileRunner:
         Args:
             lr: (N, C, H, W) float32 on the CPU.
             write: called with (N, h, w, K): the features of a tile's core, in the precision and on the device in force,
-                its to change; and with the tile. May be called again for pixels already written.
+                its to change; and with the tile. Called in inference mode, maybe from two threads at once for different
+                tiles, maybe again for pixels already written.
             progress: called with (tiles done, tiles in all).
             tiles: what to compute; None: all of it. Should memory not suffice, all of it is computed in smaller tiles.
 
@@ -154,41 +164,67 @@ class TileRunner:
             tile = self.tile_for(height, width)
             try:
                 plan = tiles if tiles is not None else plan_tiles(height, width, tile, self.reach)
-                for done, each in enumerate(plan, 1):
-                    rows, columns = each.inner.slices()
-                    write(self._compute(lr[(..., *each.context.slices())])[:, rows, columns], each)
-                    if progress is not None:
-                        progress(done, len(plan))
+                self._run(lr, plan, write, progress)
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if tiles is not None:
-                    sides = [side for each in tiles for side in (each.core.height, each.core.width)]
-                    tile, tiles = (max(sides), max(sides)), None
+                    largest = max(max(each.core.height, each.core.width) for each in tiles)
+                    tile, tiles = (largest, largest), None
                 self._shrink(tile, height, width, error)
+            except _NotFiniteError as error:
+                # All over again, not this tile only: every pixel of a picture is computed in one precision.
+                tiles = None
+                self._raise_precision(lr, error)
 
-    def _compute(self, lr: Tensor) -> Tensor:
-        features = self._forward(lr)
-        if is_finite(features):
-            return features
+    def _run(
+        self, lr: Tensor, plan: list[Tile], write: Write, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        def work(tile: Tile) -> None:
+            rows, columns = tile.inner.slices()
+            with torch.inference_mode():
+                features = self._forward(lr[(..., *tile.context.slices())])
+                if not is_finite(features):
+                    raise _NotFiniteError
+                write(features[:, rows, columns], tile)
+
+        alone = self._at_once == 1 or len(plan) == 1
+        for done, _ in enumerate(map(work, plan) if alone else self._side_by_side(work, plan), 1):
+            if progress is not None:
+                progress(done, len(plan))
+
+    def _side_by_side(self, work: Callable[[Tile], None], plan: list[Tile]) -> Iterator[None]:
+        """Two tiles at once, each on half the threads: one does not wait for the other between layers."""
+        if self._pool is None:
+            self._pool = _pool(self._threads)
+        futures = [self._pool.submit(work, tile) for tile in plan]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            # Whatever happens, nothing may write any more once this returns.
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    def _raise_precision(self, lr: Tensor, error: BaseException) -> None:
         if not bool(torch.isfinite(lr).all()):
-            raise MediaError("input", "it holds values that are not numbers", "Repair or re-export the picture.")
-        if self.precision is not torch.float32:
-            self._say(f"{name_of(self.precision)} overflowed on {self.device}; going on in fp32, which is slower")
-            self.precision = torch.float32
-            self._placed = self._place()
-            features = self._forward(lr)
-            if is_finite(features):
-                return features
-        raise DeviceError(
-            str(self.device),
-            "the network gives values that are not finite, even in fp32",
-            "The network file is damaged or does not suit this input; try another one.",
-        )
+            raise MediaError(
+                "input", "it holds values that are not numbers", "Repair or re-export the picture."
+            ) from error
+        if self.precision is torch.float32:
+            raise DeviceError(
+                str(self.device),
+                "the network gives values that are not finite, even in fp32",
+                "The network file is damaged or does not suit this input; try another one.",
+            ) from error
+        self._say(f"{name_of(self.precision)} overflowed on {self.device}; going on in fp32, which is slower")
+        self.precision = torch.float32
+        self._placed = self._place()
 
     def _forward(self, lr: Tensor) -> Tensor:
-        with torch.inference_mode(), self._exact():
+        with self._exact():
             placed = lr.to(self.device, self.precision, memory_format=torch.channels_last)
             features: Tensor = self._placed(placed)
             return features
@@ -227,6 +263,23 @@ class TileRunner:
             ) from error
         self._largest = max(side // 2, SMALLEST_TILE)
         self._say(f"out of memory on {self.device}; going on with tiles of {self._largest} pixels")
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Two threads that share torch's threads between them."""
+    settled = Barrier(3)
+
+    def settle() -> None:
+        # Holds for the calling thread, and for threads yet to come; those get their own back below.
+        torch.set_num_threads(max(threads // 2, 1))
+        settled.wait()
+
+    pool = ThreadPoolExecutor(2, thread_name_prefix="tile", initializer=settle)
+    for _ in range(2):
+        pool.submit(lambda: None)
+    settled.wait()
+    torch.set_num_threads(threads)
+    return pool
 
 
 def is_finite(features: Tensor) -> bool:

@@ -92,8 +92,8 @@ def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int) -> 
     ]
 
 
-def fit_tile(height: int, width: int, overlap: int, pixels: int) -> tuple[int, int]:
-    """The core size that reads the fewest pixels in all while no context exceeds a budget.
+def fit_tile(height: int, width: int, overlap: int, pixels: int, at_once: int = 1) -> tuple[int, int]:
+    """The core size that takes the least time while no context exceeds a budget of pixels.
 
     Args:
         height: rows of the picture.
@@ -101,11 +101,12 @@ def fit_tile(height: int, width: int, overlap: int, pixels: int) -> tuple[int, i
         overlap: context on every side.
         pixels: largest context, in pixels. Where even the smallest cores exceed it, the budget yields: cores are never
             cut below 32 x 32.
+        at_once: how many tiles are computed side by side. An odd one out then costs as much as a pair.
 
     Returns:
         (rows, columns) of the core.
     """
-    candidates: list[tuple[int, int, int, int]] = []
+    candidates: list[tuple[int, float, int, int]] = []
     for columns in range(1, -(-width // 32) + 1):
         core_width = -(-width // columns)
         context_width = min(core_width + 2 * overlap, width) if columns > 1 else width
@@ -115,7 +116,9 @@ def fit_tile(height: int, width: int, overlap: int, pixels: int) -> tuple[int, i
         context_height = min(core_height + 2 * overlap, height) if rows > 1 else height
         excess = max(context_height * context_width - pixels, 0)
         read = (height + 2 * overlap * (rows - 1)) * (width + 2 * overlap * (columns - 1))
-        candidates.append((excess, read, core_height, core_width))
+        count = rows * columns
+        time = read * (-(-count // at_once) * at_once) / count
+        candidates.append((excess, time, core_height, core_width))
     return min(candidates)[2:]
 
 

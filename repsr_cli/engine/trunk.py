@@ -1,7 +1,7 @@
 """A network up to its pixel shuffle: everything it computes, still at LR resolution. Floor 3.
 
 Shuffling, adding the skip and rounding cost a small network as much as its convolutions do, when they are done the
-obvious way: on full-size float pictures. So the engine stops before the shuffle. The skip is one matrix product on the
+obvious way: on full-size float pictures. So the engine stops before the shuffle. The skip is added to the
 features, where it touches the least memory, and the shuffle happens while a tile's core is written to its place.
 """
 
@@ -41,12 +41,12 @@ class Trunk(nn.Module):
         Returns:
             (N, H, W, K), contiguous: the K samples that an LR pixel becomes lie side by side.
         """
-        features = self.layers(lr).permute(0, 2, 3, 1).contiguous()
-        rows = features.view(-1, features.shape[-1])
-        pixels = lr.permute(0, 2, 3, 1).reshape(-1, lr.shape[1])
-        torch.addmm(rows, pixels, self.skip, out=rows)
-        result: Tensor = features
-        return result
+        features: Tensor = self.layers(lr).permute(0, 2, 3, 1).contiguous()
+        pixels = lr.permute(0, 2, 3, 1)
+        # Not a matrix product: for so few channels this is as fast, and it keeps to the thread that it is called in.
+        for channel, weights in enumerate(self.skip):
+            features.addcmul_(pixels[..., channel : channel + 1], weights)
+        return features
 
 
 class LumaTrunk(nn.Module):

@@ -218,3 +218,49 @@ def test_cuda_gives_what_the_cpu_gives(precision, tolerance):
     net, lr = network(), torch.rand(1, 3, 100, 120)
     expected = Upscaler(net, device="cpu")(lr)
     assert (Upscaler(net, device="cuda", precision=precision, tile=50)(lr) - expected).abs().max() < tolerance
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_tiles_side_by_side_give_the_same(two_threads):
+    net, lr = network(), torch.rand(2, 3, 40, 50)
+    seen = []
+    upscaler = Upscaler(net, device="cpu", tile=16, progress=lambda done, total: seen.append((done, total)))
+    assert upscaler._runner._at_once == 2
+    with torch.no_grad():
+        expected = net(lr)
+    assert torch.allclose(upscaler(lr), expected, atol=1e-6)
+    assert seen == [(done, 12) for done in range(1, 13)]
+    assert torch.get_num_threads() == 2
+
+
+def test_a_failure_beside_another_tile_ends_both(two_threads, monkeypatch):
+    upscaler = Upscaler(network(), device="cpu", tile=16)
+    forward, calls = runner.TileRunner._forward, []
+
+    def fails_once(this, lr):
+        calls.append(lr)
+        if len(calls) == 3:
+            raise RuntimeError("some bug")
+        return forward(this, lr)
+
+    monkeypatch.setattr(runner.TileRunner, "_forward", fails_once)
+    with pytest.raises(RuntimeError, match="some bug"):
+        upscaler(torch.rand(1, 3, 160, 160))
+    assert len(calls) < 100
+    count = len(calls)
+    upscaler(torch.rand(1, 3, 16, 16))
+    assert len(calls) == count + 1
+
+
+def test_out_of_memory_beside_another_tile_halves_both(two_threads, monkeypatch):
+    net, lr = network(), torch.rand(1, 3, 140, 150)
+    expected = Upscaler(net, device="cpu")(lr)
+    Card(60 * 60, MemoryError()).install(monkeypatch)
+    assert torch.allclose(Upscaler(net, device="cpu", tile=100)(lr), expected, atol=1e-6)
