@@ -118,9 +118,7 @@ class Decoder:
             pts = self._time_of(picture, last_pts, nominal)
             done = end is not None and pts >= end
             if timeline is not None and last_pts is None and first is None:
-                skipped = len(timeline.between(timeline.pts[0] - 1, pts))
-                if skipped:
-                    self._note(f"the first {skipped} frames lean on what was cut off before them: they cannot be shown")
+                self._begins(timeline, pts)
             if timeline is not None and last_pts is not None and (strict or damaged):
                 for gap in timeline.between(last_pts, end if done and end is not None else pts):
                     if first is None or gap >= first:
@@ -145,6 +143,23 @@ class Decoder:
                 if first is None or gap >= first:
                     previous = self._repeat(previous, gap, "missing")
                     yield previous
+
+    def _begins(self, timeline: Timeline, pts: int) -> None:
+        """See what became of the frames before the first that was decoded.
+
+        Raises:
+            MediaError: under ``stop``, if a keyframe is among them: the file was not cut off there, it is damaged.
+        """
+        skipped = len(timeline.between(timeline.pts[0] - 1, pts))
+        if not skipped:
+            return
+        if timeline.keys and timeline.keys[0] < pts:
+            if self.on_error == "stop":
+                remedy = "Begin after them with --on-error keep, or get the file again."
+                raise MediaError(self.source.path, f"the first {skipped} frames are damaged", remedy)
+            self._note(f"the first {skipped} frames are damaged and left out")
+        else:
+            self._note(f"the first {skipped} frames lean on what was cut off before them: they cannot be shown")
 
     def _time_of(self, picture: VideoFrame, last: int | None, nominal: int) -> int:
         """A picture's timestamp; where there is none, or it does not ascend, the least that does."""

@@ -6,6 +6,7 @@ What becomes of every stream is decided, and tried on the muxer itself, before t
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -87,10 +88,7 @@ def format_of(target: Path) -> str:
     if str(target) == "-" or target.suffix.lower() == ".y4m":
         return Y4M
     if "%" in target.name:
-        try:
-            numbered = target.suffix.lower() == ".png" and target.name % 1 != target.name % 2
-        except (TypeError, ValueError):
-            numbered = False
+        numbered = target.suffix.lower() == ".png" and re.fullmatch(r"[^%]*%(0?\d+)?d[^%]*", target.name)
         if not numbered:
             raise UsageError(target, "not a pattern for numbered pictures", "Try frames/%06d.png.")
         return PICTURES
@@ -399,7 +397,8 @@ def _container_options(
 ) -> dict[str, str]:
     """What the muxer is told: the index in front, the source's own clock, all tags kept."""
     if format not in ("mp4", "mov"):
-        return {}
+        # Otherwise everything is moved by the few milliseconds that a codec's priming lies before zero.
+        return {"avoid_negative_ts": "disabled"}
     flags = ["faststart"]
     if container is not None and not container.metadata.keys() <= _MP4_TAGS | _STALE_TAGS:
         flags.append("use_metadata_tags")

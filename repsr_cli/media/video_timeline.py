@@ -90,36 +90,40 @@ def scan(source: VideoSource) -> Timeline:
     packets: dict[int, int] = {}
     nbytes: dict[int, int] = {}
     begins: dict[int, Fraction] = {}
-    with translated(source.path), open_video(source.path) as container:
-        stream = main_stream(container, source.path)
-        level = av.logging.get_level()
-        av.logging.set_level(av.logging.ERROR)
-        try:
-            with av.logging.Capture() as log:
-                for packet in container.demux():
-                    if not packet.size:
-                        continue
-                    index = packet.stream_index
-                    packets[index] = packets.get(index, 0) + 1
-                    nbytes[index] = nbytes.get(index, 0) + packet.size
-                    if packet.pts is None:
-                        continue
-                    shown_at = packet.pts * Fraction(packet.time_base)
-                    begins[index] = min(begins.get(index, shown_at), shown_at)
-                    if index == stream.index and not packet.is_discard:
-                        if is_shown(packet, source.codec):
-                            shown.add(packet.pts)
-                        if packet.is_keyframe:
-                            keys.add(packet.pts)
-        finally:
-            av.logging.set_level(level)
-        names = set(container.format.name.split(",")) | {container.format.name}
-    complaints = [message.strip() for _, name, message in log if name in names]
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with translated(source.path), av.logging.Capture() as log, open_video(source.path) as container:
+            stream = main_stream(container, source.path)
+            for packet in container.demux():
+                if not packet.size:
+                    continue
+                index = packet.stream_index
+                packets[index] = packets.get(index, 0) + 1
+                nbytes[index] = nbytes.get(index, 0) + packet.size
+                if packet.pts is None:
+                    continue
+                shown_at = packet.pts * Fraction(packet.time_base)
+                begins[index] = min(begins.get(index, shown_at), shown_at)
+                if index == stream.index and not packet.is_discard:
+                    if is_shown(packet, source.codec):
+                        shown.add(packet.pts)
+                    if packet.is_keyframe:
+                        keys.add(packet.pts)
+            names = set(container.format.name.split(",")) | {container.format.name}
+    finally:
+        av.logging.set_level(level)
+    complaints = [message.strip() for severity, name, message in log if name in names and _is_loss(severity, message)]
     damage = complaints[0] if complaints else shortened(source.path)
     if source.frames and "mp4" in names and packets.get(source.index, 0) < source.frames and damage is None:
         damage = f"{packets.get(source.index, 0)} of {source.frames} frames are there"
     begin = min(begins.values(), default=Fraction(0))
     return Timeline(tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, begin, damage)
+
+
+def _is_loss(severity: int, message: str) -> bool:
+    """Whether a demuxer says that packets are lost. Matroska's skips what does not fit with a warning only."""
+    return severity <= av.logging.ERROR or "exceeds containing master element" in message
 
 
 def is_shown(packet: Packet[Stream], codec: str) -> bool:
@@ -205,6 +209,8 @@ def cut(timeline: Timeline, first: int, end: int | None, frames: int = SEGMENT_F
     times = timeline.pts[bisect_left(timeline.pts, first) :]
     if end is not None:
         times = times[: bisect_left(times, end)]
+    if not times:
+        return ()
     keys = set(timeline.keys)
     starts: list[int] = []
     count = 0

@@ -1,0 +1,630 @@
+"""Clips from file to file: times, streams, tags and codes arrive, and what cannot be done is said."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import MediaError, RepsrError, UsageError
+from repsr_cli.media.video import probe
+from repsr_cli.media.video_timeline import cut
+from repsr_cli.model.plain import identity_network
+from repsr_cli.pipelines import plan_video as planning
+from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
+from repsr_cli.pipelines.upscale_video import plan_video, upscale_video
+from tests.video_clips import decoded, frame_times, make_clip, other_packets, picture, video_packets
+
+VFR = (0, 3, 4, 9, 10, 11, 20, 22, 23, 24, 31, 40, 41, 42, 50, 51, 60, 61, 62, 75)
+
+
+@functools.cache
+def identity(scale: int) -> Upscaler:
+    return Upscaler(identity_network(scale), device="cpu", threads=1)
+
+
+def run(source: Path, target: Path, scale: int = 2, **options: object) -> Outcome:
+    wanted = UpscaleOptions(**options)  # type: ignore[arg-type]
+    return upscale_video(source, target, identity(scale), wanted, Reporter())
+
+
+@pytest.fixture
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut every few frames, so that small clips have many segments."""
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize(
+    ("suffix", "time_base", "pts"),
+    [
+        (".mp4", Fraction(1, 25), tuple(range(20))),
+        (".mp4", Fraction(1, 12800), tuple(9000 + 512 * n for n in range(20))),
+        (".mp4", Fraction(1, 90000), tuple(1001 * t for t in VFR)),
+        (".mov", Fraction(1001, 30000), VFR),
+        (".mkv", Fraction(1, 1000), tuple(500 + 33 * t for t in VFR)),
+    ],
+)
+def test_times_arrive(tmp_path: Path, suffix: str, time_base: Fraction, pts: tuple[int, ...]) -> None:
+    source = make_clip(tmp_path / f"in{suffix}", pts, time_base, options={"bf": "3"})
+    outcome = run(source, tmp_path / f"out{suffix}")
+    before, after = frame_times(source), frame_times(tmp_path / f"out{suffix}")
+    assert [time for time, _ in after] == [time for time, _ in before]
+    assert len(after) == 20 == outcome.facts["frames"]
+    assert outcome.facts["segments"] > 2
+    assert other_packets(source) == other_packets(tmp_path / f"out{suffix}")
+    assert hidden(tmp_path) == []
+
+
+def test_durations_arrive(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", VFR, Fraction(1, 1000), options={"bf": "0"})
+    run(source, tmp_path / "out.mkv")
+    assert frame_times(tmp_path / "out.mkv") == frame_times(source)
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_everything_else_arrives(tmp_path: Path) -> None:
+    cover = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(cover, "png")
+    source = make_clip(
+        tmp_path / "in.mkv",
+        audio=3,
+        subtitles=["subrip", "subrip"],
+        attachments={"a.ttf": b"not really a font" * 9, "b.ttf": b"nor this"},
+        cover=cover.getvalue(),
+        chapters=True,
+        metadata={"TITLE": "A title", "MY_OWN": "tag"},
+        rotation=90,
+        sar=Fraction(4, 3),
+    )
+    run(source, tmp_path / "out.mkv")
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mkv")) as after:
+        assert [s.type for s in before.streams] == [s.type for s in after.streams]
+        languages = [[s.language for s in container.streams] for container in (before, after)]
+        assert languages[0] == languages[1]
+        assert [int(s.disposition) for s in before.streams] == [int(s.disposition) for s in after.streams]
+        attached = [[(s.name, s.mimetype, s.data) for s in c.streams.attachments] for c in (before, after)]
+        assert attached[0] == attached[1]
+        assert len(attached[0]) == 2
+        assert before.chapters() == after.chapters()
+        assert len(after.chapters()) == 2
+        titles = [{k: v for k, v in c.metadata.items() if k.upper() != "ENCODER"} for c in (before, after)]
+        assert titles[0] == titles[1]
+        assert titles[0]["MY_OWN"] == "tag"
+    there = other_packets(source)
+    assert len(there) == 6  # three of sound, two of text, one cover
+    assert there == other_packets(tmp_path / "out.mkv")
+    one, two = probe(source), probe(tmp_path / "out.mkv")
+    assert (one.rotation, one.sar) == (two.rotation, two.sar) == (90, Fraction(4, 3))
+    assert two.display_size == (one.display_size[0] * 2, one.display_size[1] * 2)
+
+
+FORMATS = [
+    ("yuv420p", (1, 1, 1, 1)),
+    ("yuv420p", (6, 2, 6, 6)),
+    ("yuv422p", (5, 1, 5, 6)),
+    ("yuv444p", (1, 2, 1, 1)),
+    ("yuv420p10le", (9, 1, 9, 16)),
+    ("yuv422p10le", (1, 1, 1, 1)),
+    ("yuv444p10le", (9, 1, 9, 18)),
+    ("gray", (1, 1, 1, 1)),
+]
+
+
+@pytest.mark.parametrize(("pix_fmt", "tags"), FORMATS)
+def test_identity_network_changes_no_code_and_no_tag(
+    tmp_path: Path, pix_fmt: str, tags: tuple[int, int, int, int]
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(3), codec="ffv1", pix_fmt=pix_fmt, tags=tags, audio=0)
+    run(source, tmp_path / "out.mkv", scale=1, codec="ffv1")
+    for before, after in zip(decoded(source), decoded(tmp_path / "out.mkv"), strict=True):
+        for one, two in zip(before, after, strict=True):
+            assert one.dtype == two.dtype
+            assert int(np.abs(one.astype(int) - two.astype(int)).max()) <= 1
+    one, two = probe(source), probe(tmp_path / "out.mkv")
+    assert (one.pix_fmt, one.tags) == (two.pix_fmt, two.tags)
+    assert (two.found.matrix, two.found.range, two.found.primaries, two.found.transfer) == tags
+
+
+def test_missing_tags_are_written_as_resolved_by_the_size_of_the_source(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(4), tags=None, audio=0, size=(36, 64))
+    outcome = run(source, tmp_path / "out.mp4")
+    found = probe(tmp_path / "out.mp4").found
+    assert (found.matrix, found.range, found.primaries, found.transfer) == (5, 1, 5, 6)
+    assert any("no colour matrix" in note for note in outcome.notes)
+    run(source, tmp_path / "asked.mp4", matrix="bt709", full_range=True)
+    assert (probe(tmp_path / "asked.mp4").found.matrix, probe(tmp_path / "asked.mp4").found.range) == (1, 2)
+
+
+@pytest.mark.parametrize(("suffix", "pix_fmt"), [(".mp4", "yuv444p"), (".mkv", "yuv444p"), (".webm", "yuv420p")])
+def test_odd_sizes_stay_what_they_are(tmp_path: Path, suffix: str, pix_fmt: str) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(3), size=(21, 33), codec="ffv1", audio=0)
+    outcome = run(source, tmp_path / f"out{suffix}", scale=3)
+    made = probe(tmp_path / f"out{suffix}")
+    assert (made.height, made.width, made.pix_fmt) == (63, 99, pix_fmt)
+    assert any("odd" in note for note in outcome.notes) == (pix_fmt == "yuv444p")
+
+
+def test_asked_sizes_are_those_of_the_picture_as_shown(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(2), size=(36, 64), rotation=90, audio=0)
+    run(source, tmp_path / "out.mp4", width=100)
+    made = probe(tmp_path / "out.mp4")
+    assert made.display_size == (178, 100)
+    with pytest.raises(UsageError, match="smaller than the source"):
+        run(source, tmp_path / "small.mp4", width=20)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "depth"),
+    [
+        ("libx264", ".mp4", 10),
+        ("libx265", ".mp4", 8),
+        ("libx265", ".mkv", 10),
+        ("libsvtav1", ".mp4", 10),
+        ("libvpx-vp9", ".webm", 8),
+        ("prores_ks", ".mov", 10),
+        ("ffv1", ".mkv", 8),
+    ],
+)
+@pytest.mark.usefixtures("short_segments")
+def test_every_encoder_joins_its_segments(tmp_path: Path, codec: str, suffix: str, depth: int) -> None:
+    pix_fmt = "yuv420p" if depth == 8 else "yuv420p10le"
+    source = make_clip(
+        tmp_path / "in.mkv", range(0, 400, 40), Fraction(1, 1000), codec="ffv1", pix_fmt=pix_fmt, audio=0
+    )
+    crf = None if codec in ("prores_ks", "ffv1") else 10.0
+    outcome = run(source, tmp_path / f"out{suffix}", codec=codec, crf=crf)
+    assert outcome.facts["segments"] > 1
+    made = [time for time, _ in frame_times(tmp_path / f"out{suffix}")]
+    assert made == [time for time, _ in frame_times(source)]
+    before, after = decoded(source)[5][0].astype(int), decoded(tmp_path / f"out{suffix}")[5][0].astype(int)
+    assert float(np.abs(after[::2, ::2] - before).mean()) < 6 * 2 ** (depth - 8)
+    assert probe(tmp_path / f"out{suffix}").found.matrix == 1
+
+
+def test_start_and_end_move_all_streams_alike(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", [512 * n for n in range(25)], Fraction(1, 12800), subtitles=["mov_text"])
+    outcome = run(source, tmp_path / "out.mp4", start=0.4, end=0.8)
+    assert outcome.facts["frames"] == 10
+    assert [time for time, _ in frame_times(tmp_path / "out.mp4")] == [Fraction(n, 25) for n in range(10)]
+    sound = other_packets(source)[1]
+    kept = [(time - Fraction(2, 5), data) for time, data in sound if Fraction(2, 5) <= time < Fraction(4, 5)]
+    assert [data for _, data in other_packets(tmp_path / "out.mp4")[1]] == [data for _, data in kept]
+    moved = [time for time, _ in other_packets(tmp_path / "out.mp4")[1]]
+    assert max(abs(a - b) for a, (b, _) in zip(moved, kept, strict=True)) <= Fraction(1, 48000)
+    with pytest.raises(UsageError, match="no frames are left"):
+        run(source, tmp_path / "late.mp4", start=50.0)
+
+
+def test_subtitles_are_converted_where_the_container_asks_for_it(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", subtitles=["subrip"])
+    run(source, tmp_path / "out.mp4")
+    run(tmp_path / "out.mp4", tmp_path / "back.mkv", scale=1)
+    with av.open(str(tmp_path / "out.mp4")) as made:
+        assert made.streams.subtitles[0].codec_context.name == "mov_text"
+        assert made.streams.subtitles[0].language == "eng"
+    assert other_packets(tmp_path / "back.mkv")[2] == other_packets(source)[2]
+    assert [data for _, data in other_packets(source)[2]] == [b"Line 0", b"Line 1"]
+
+
+def test_losing_something_needs_a_flag(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", attachments={"a.ttf": b"font"})
+    with pytest.raises(UsageError, match=r"would lack #2 attachment font/ttf.*--allow-loss.*\.mkv") as error:
+        run(source, tmp_path / "out.mp4")
+    assert error.value.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+    outcome = run(source, tmp_path / "out.mp4", allow_loss=True)
+    assert any("lost: #2 attachment" in note for note in outcome.notes)
+
+
+def test_interlaced_material_is_told_from_material_flagged_so(tmp_path: Path) -> None:
+    def scene(shift: int) -> tuple[np.ndarray, ...]:
+        _, x = np.mgrid[0:64, 0:96]
+        luma = (16 + 200 * ((x + shift) // 12 % 2)).astype(np.uint8)
+        return luma, np.full((32, 48), 128, np.uint8), np.full((32, 48), 128, np.uint8)
+
+    combed, whole = [], []
+    for n in range(24):
+        first, second = scene(8 * n), scene(8 * n + 4)
+        woven = first[0].copy()
+        woven[1::2] = second[0][1::2]
+        combed.append((woven, *first[1:]))
+        whole.append(first)
+    kinds = {"combed": combed, "film": whole}
+    for name, frames in kinds.items():
+        fine = {"qmax": "2", "b": "9M"}
+        path = tmp_path / f"{name}.mkv"
+        make_clip(path, codec="mpeg2video", size=(64, 96), frames=frames, options=fine, interlaced=True, audio=0)
+        assert probe(tmp_path / f"{name}.mkv").flagged_interlaced
+    with pytest.raises(MediaError, match=r"interlaced: in .*% of its frames.*Add --deinterlace"):
+        run(tmp_path / "combed.mkv", tmp_path / "out.mkv")
+    outcome = run(tmp_path / "film.mkv", tmp_path / "out.mkv", scale=1)
+    assert any("taken as progressive" in note for note in outcome.notes)
+    run(tmp_path / "combed.mkv", tmp_path / "bob.mkv", scale=1, deinterlace=True, codec="ffv1")
+    assert [t for t, _ in frame_times(tmp_path / "bob.mkv")] == [t for t, _ in frame_times(tmp_path / "combed.mkv")]
+
+    def combing(frames: list[tuple[np.ndarray, ...]]) -> float:
+        luma = np.stack([frame[0] for frame in frames]).astype(float)
+        return float(np.abs(luma[:, 1:-1] - (luma[:, :-2] + luma[:, 2:]) / 2).mean())
+
+    assert combing(decoded(tmp_path / "bob.mkv")) < 0.3 * combing(decoded(tmp_path / "combed.mkv"))
+
+
+def test_numbered_pictures(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(3), codec="ffv1", pix_fmt="yuv444p", tags=(1, 2, 1, 1), audio=0)
+    run(source, tmp_path / "%03d.png", scale=1)
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert names == ["001.png", "002.png", "003.png"]
+    y, _, v = (plane.astype(float) for plane in decoded(source)[1])
+    red = y + 1.5748 * (v - 128)
+    made = np.asarray(Image.open(tmp_path / "002.png"))
+    assert np.abs(made[..., 0] - red.clip(0, 255)).max() <= 1
+    with pytest.raises(UsageError, match="exists"):
+        run(source, tmp_path / "%03d.png", scale=1)
+    assert hidden(tmp_path) == []
+
+
+def test_pipes(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(5), codec="ffv1", audio=0)
+    run(source, tmp_path / "in.y4m", scale=1)
+    script = (
+        "from pathlib import Path\n"
+        "from repsr_cli.engine.upscaler import Upscaler\n"
+        "from repsr_cli.model.plain import identity_network\n"
+        "from repsr_cli.pipelines.options import Reporter, UpscaleOptions\n"
+        "from repsr_cli.pipelines.upscale_video import upscale_video\n"
+        "upscale_video(Path('-'), Path('-'), Upscaler(identity_network(2), 'cpu', threads=1), UpscaleOptions(),"
+        " Reporter())\n"
+    )
+    with (tmp_path / "in.y4m").open("rb") as piped:
+        done = subprocess.run([sys.executable, "-c", script], stdin=piped, capture_output=True, check=True)
+    assert done.stdout.startswith(b"YUV4MPEG2 W128 H72 F25:1 ")
+    (tmp_path / "out.y4m").write_bytes(done.stdout)
+    before, after = decoded(source), decoded(tmp_path / "out.y4m")
+    assert len(after) == 5
+    for one, two in zip(before, after, strict=True):
+        assert int(np.abs(two[0][::2, ::2].astype(int) - one[0]).max()) <= 1
+
+
+def test_benchmark_writes_nothing(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(6))
+    outcome = run(source, tmp_path / "out.mp4", benchmark=True)
+    assert outcome.facts["frames"] == 6
+    assert set(outcome.facts["occupancy"]) == {"decode", "network", "encode"}
+    assert any("slowest stage" in note for note in outcome.notes)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_plan_is_printable_without_a_network(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", attachments={"a.ttf": b"font"})
+    text = str(plan_video(source, tmp_path / "out.mp4", 4, UpscaleOptions()))
+    assert "64x36 h264 yuv420p, 24 frames, 25 fps" in text
+    assert "256x144 libx264 yuv420p" in text
+    assert "needs --allow-loss: #2 attachment" in text
+    assert "about" in text
+    assert not (tmp_path / "out.mp4").exists()
+
+
+# Failures: message, exit code, nothing left behind.
+
+
+def bad_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
+    whole = make_clip(folder / "whole.mkv", range(30))
+    text = folder / "text.mp4"
+    text.write_text("This is not a film. " * 50)
+    empty = folder / "empty.mp4"
+    empty.touch()
+    cut_off = folder / "cut.mkv"
+    cut_off.write_bytes(whole.read_bytes()[:-2000])
+    sound = folder / "sound.m4a"
+    with av.open(str(sound), "w", format="mp4") as out:
+        track = out.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        out.mux(track.encode(frame))
+        out.mux(track.encode(None))
+    yield "missing", folder / "missing.mp4", "no such file"
+    yield "text", text, "not a video that can be read"
+    yield "empty", empty, "not a video that can be read"
+    yield "sound", sound, "no video stream, only audio"
+    yield "cut off", cut_off, "damaged or cut off: "
+    yield "folder", folder, "a folder|not a video"
+
+
+def test_bad_inputs_say_what_they_are_and_leave_nothing(tmp_path: Path) -> None:
+    for name, path, message in bad_files(tmp_path):
+        with pytest.raises(MediaError, match=message) as error:
+            run(path, tmp_path / "out.mp4")
+        assert error.value.exit_code == 3, name
+        assert not (tmp_path / "out.mp4").exists()
+        assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"codec": "libx999"}, "no such encoder"),
+        ({"codec": "aac"}, "encodes audio"),
+        ({"crf": 77.0}, "off the scale"),
+        ({"crf": 10.0, "codec": "ffv1"}, "lossless"),
+        ({"preset": "warp"}, "cannot encode"),
+        ({"encoder_options": {"bogus": "1"}}, "no such option"),
+        ({"pix_fmt": "yuv999"}, "no such pixel format"),
+        ({"matrix": "bt0"}, "not a known matrix"),
+        ({"start": -1.0}, "before the beginning"),
+    ],
+)
+def test_bad_options_are_refused_before_the_first_frame(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(3), audio=0)
+    with pytest.raises(UsageError, match=message):
+        run(source, tmp_path / "out.mkv", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_targets_are_not_overwritten_and_must_be_containers(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(3))
+    (tmp_path / "out.mp4").write_text("precious")
+    with pytest.raises(UsageError, match="exists"):
+        run(source, tmp_path / "out.mp4")
+    assert (tmp_path / "out.mp4").read_text() == "precious"
+    run(source, tmp_path / "out.mp4", overwrite=True)
+    assert probe(tmp_path / "out.mp4").height == 72
+    with pytest.raises(UsageError, match="not a container"):
+        run(source, tmp_path / "out.xyz")
+    with pytest.raises(UsageError, match="not a pattern"):
+        run(source, tmp_path / "%s.png")
+
+
+def test_no_room_is_said_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repsr_cli.pipelines import upscale_video as module
+
+    source = make_clip(tmp_path / "in.mp4", range(3))
+    monkeypatch.setattr(module, "free_space", lambda _folder: 10)
+    with pytest.raises(MediaError, match=r"needs about .* are free"):
+        run(source, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_while_working_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repsr_cli.media import video_segments
+
+    source = make_clip(tmp_path / "in.mp4", range(3))
+    monkeypatch.setattr(
+        video_segments.SegmentWriter, "_write", lambda _self, _data: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
+    with pytest.raises(MediaError, match="No space left"):
+        run(source, tmp_path / "out.mp4")
+    assert hidden(tmp_path) == []
+
+
+def damage(path: Path, target: Path, frame: int) -> Path:
+    """A copy of a clip in which the packet of one frame is nonsense."""
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+        where, size = packets[frame].pos, packets[frame].size
+    data = bytearray(path.read_bytes())
+    data[where + 8 : where + size] = bytes(255 - byte for byte in data[where + 8 : where + size])
+    target.write_bytes(data)
+    return target
+
+
+def test_a_damaged_frame_stops_or_is_repeated_by_name(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(24), options={"bf": "0", "slices": "1"}, gop=6)
+    broken = damage(source, tmp_path / "broken.mp4", 6)
+    with pytest.raises(MediaError, match=r"the frame at 0\.\d+ s is (damaged|missing).*--on-error keep"):
+        run(broken, tmp_path / "out.mp4")
+    outcome = run(broken, tmp_path / "out.mp4", on_error="keep")
+    assert [t for t, _ in frame_times(tmp_path / "out.mp4")] == [t for t, _ in frame_times(source)]
+    assert 0.24 in outcome.facts["repeated_frames"]
+    assert any("repeat the one before, at 0.24" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_mutated_files_end_in_an_error_or_in_all_frames(tmp_path: Path, suffix: str) -> None:
+    whole = make_clip(tmp_path / f"whole{suffix}", range(24), size=(32, 48)).read_bytes()
+    random = np.random.default_rng(7)
+    refused = 0
+    for number in range(40):
+        data = bytearray(whole)
+        if number % 4 == 3:
+            data = data[: int(random.integers(1, len(data)))]
+        for _ in range(int(random.integers(1, 6))):
+            data[int(random.integers(0, len(data)))] ^= 1 << int(random.integers(0, 8))
+        source = tmp_path / f"mutated{suffix}"
+        source.write_bytes(data)
+        target = tmp_path / f"out{suffix}"
+        try:
+            outcome = run(source, target, scale=1, overwrite=True, allow_loss=True)
+        except RepsrError:
+            refused += 1
+            continue
+        assert len(frame_times(target)) == outcome.facts["frames"]
+        assert outcome.facts["frames"] == 24, number
+    assert refused > 5
+
+
+# Interrupted work.
+
+KILLED = """
+import functools, sys, time
+from pathlib import Path
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.media.video_timeline import cut
+from repsr_cli.model.plain import identity_network
+from repsr_cli.pipelines import plan_video as planning
+from repsr_cli.pipelines.options import Progress, Reporter, UpscaleOptions
+from repsr_cli.pipelines.upscale_video import upscale_video
+planning.cut = functools.partial(cut, frames=4)
+def progress(step: Progress) -> None:
+    print(step.done, flush=True)
+    time.sleep(0.004)
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+upscale_video(source, target, Upscaler(identity_network(2), "cpu", threads=1), UpscaleOptions(), Reporter(progress))
+print("finished", flush=True)
+"""
+
+
+def test_killed_again_and_again_it_ends_in_the_same_packets(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", [1001 * t for t in range(72)], Fraction(1, 30000), gop=25)
+    command = [sys.executable, "-c", KILLED, str(source)]
+    subprocess.run([*command, str(tmp_path / "whole.mp4")], check=True, capture_output=True)
+    random = np.random.default_rng(3)
+    target = tmp_path / "killed.mp4"
+    kills, resumed = 0, False
+    for _ in range(40):
+        with subprocess.Popen([*command, str(target)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lives = int(random.integers(4, 40))
+            done = False
+            for count, line in enumerate(process.stdout):
+                done = line.strip() == "finished"
+                resumed = resumed or (count == 0 and not done and int(line) > 1)
+                if count >= lives and not done:
+                    process.kill()
+                    kills += 1
+                    break
+        if done:
+            break
+        assert not target.exists()
+    assert done
+    assert kills >= 4
+    assert resumed
+    assert video_packets(target) == video_packets(tmp_path / "whole.mp4")
+    assert other_packets(target) == other_packets(tmp_path / "whole.mp4")
+    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_job_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(24), gop=6)
+    target = tmp_path / "out.mp4"
+
+    def stop(step: object) -> None:
+        if getattr(step, "done", 0) >= 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(source, target, identity(2), UpscaleOptions(), Reporter(progress=stop))
+    assert not target.exists()
+    assert hidden(tmp_path) == [".out.mp4.repsr"]
+    with pytest.raises(UsageError, match=r"begun with another encoding.*--no-resume"):
+        run(source, target, crf=30.0)
+    said: list[str] = []
+    outcome = upscale_video(source, target, identity(2), UpscaleOptions(), Reporter(say=said.append))
+    assert outcome.facts["resumed_frames"] > 0
+    assert any("segments are there already" in line for line in said)
+    run(source, tmp_path / "whole.mp4")
+    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert hidden(tmp_path) == []
+
+
+def test_clips_need_no_opencv(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(3))
+    script = KILLED.replace("import functools", "import sys; sys.modules['cv2'] = None\nimport functools")
+    command = [sys.executable, "-c", script, str(source), str(tmp_path / "out.mp4")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert probe(tmp_path / "out.mp4").height == 72
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.model.plain import identity_network
+from repsr_cli.pipelines.options import Reporter, UpscaleOptions
+from repsr_cli.pipelines.upscale_video import upscale_video
+upscale_video(Path(sys.argv[1]), Path(sys.argv[2]), Upscaler(identity_network(1), "cpu", threads=1),
+              UpscaleOptions(preset="ultrafast"), Reporter())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
+    peaks = []
+    frames = [picture(n, 36, 64, "yuv420p") for n in range(8)] * 375
+    for count in (300, 3000):
+        source = make_clip(tmp_path / f"{count}.mp4", range(count), frames=frames, options={"preset": "ultrafast"})
+        command = [sys.executable, "-c", MEMORY, str(source), str(tmp_path / f"out{count}.mp4")]
+        done = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
+        peaks.append(int(done.stdout))
+    assert peaks[1] < peaks[0] * 1.1
+
+
+# Real clips, where they are at hand.
+
+
+def test_real_clips_arrive(tmp_path: Path, real_data: Path) -> None:
+    names = [
+        "carphone_qcif_sar128-117.mp4",
+        "desks_h263_vfr14fps_sar12-11.3gp",
+        "hevc_914x686_sar.ts",
+        "keyboard_rot-90_3frames.mov",
+        "man_640x428_bt601_aac.mov",
+        "paper1_cif_rot90_vfr_aac.mp4",
+        "vp6_112x80.flv",
+        "roadtrip_vp9_10bit_426x240.webm",
+    ]
+    for name in names:
+        source = real_data / "clips" / name
+        suffix = source.suffix if source.suffix in (".mp4", ".mov", ".webm") else ".mkv"
+        target = tmp_path / f"{source.stem}{suffix}"
+        preset = "12" if suffix == ".webm" else "ultrafast"
+        run(source, target, scale=1, preset=preset)
+        before, after = frame_times(source), frame_times(target)
+        shift = after[0][0] - before[0][0]
+        slack = Fraction(1, 2000) if suffix in (".mkv", ".webm") else 0
+        assert len(before) == len(after), name
+        assert all(abs(a - b - shift) <= 2 * slack for (a, _), (b, _) in zip(after, before, strict=True)), name
+        ours = [[data for _, data in packets] for packets in other_packets(target).values()]
+        theirs = [[data for _, data in packets] for packets in other_packets(source).values()]
+        assert ours == theirs, name
+        one, two = probe(source), probe(target)
+        assert (one.tags, one.rotation, one.sar) == (two.found, two.rotation, two.sar), name
+
+
+def test_hdr_keeps_its_depth_and_its_metadata(tmp_path: Path, real_data: Path) -> None:
+    source = real_data / "clips" / "hdr10_pq_10bit_1080p60_av1_mdcv_clli.mp4"
+    outcome = run(source, tmp_path / "out.mp4", scale=1, end=0.05, preset="ultrafast")
+    one, two = probe(source), probe(tmp_path / "out.mp4")
+    assert (two.pix_fmt, two.codec) == ("yuv420p10le", "hevc")
+    assert one.tags == two.found
+    assert one.hdr is not None
+    assert two.hdr is not None
+    assert one.hdr.content == two.hdr.content
+    assert one.hdr.primaries is not None
+    assert two.hdr.primaries is not None
+    differences = [
+        abs(a - b) for p, q in zip(one.hdr.primaries, two.hdr.primaries, strict=True) for a, b in zip(p, q, strict=True)
+    ]
+    assert max(differences) <= Fraction(1, 50000)
+    assert one.hdr.luminance == two.hdr.luminance
+    assert any("HDR" in note for note in outcome.notes)
+
+
+def test_broadcasts(tmp_path: Path, real_data: Path) -> None:
+    clips = real_data / "clips"
+    flagged = clips / "dvb_576_mpeg2_flagged-interlaced_progressive-content_sar64-45.ts"
+    outcome = run(flagged, tmp_path / "film.mkv", scale=1, preset="ultrafast", end=0.6)
+    assert any("taken as progressive" in note for note in outcome.notes)
+    with pytest.raises(MediaError, match="Add --deinterlace"):
+        run(clips / "dvb_576i_mpeg2_interlaced_tff_dvbsub.ts", tmp_path / "tv.mkv", scale=1)
