@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,12 +80,15 @@ class Page:
 
     def read(self) -> Strip:
         """The whole page in memory."""
+        strips = self.strips()
+        first = next(strips)
+        if len(first.pixels) == self.height:
+            return first
+        # Only now: a damaged header may claim any height, and then the first strip has failed already.
         pixels: NDArray[Any] = np.empty((self.height, self.width, self.channels), self.dtype)
         alpha: NDArray[Any] | None = np.empty(pixels.shape[:2], self.dtype) if self.alpha else None
         top = 0
-        for strip in self.strips():
-            if len(strip.pixels) == self.height:
-                return strip
+        for strip in chain((first,), strips):
             rows = slice(top, top + len(strip.pixels))
             pixels[rows] = strip.pixels
             if alpha is not None:

@@ -246,6 +246,9 @@ def write_image(
         with part.open("w+b") as file:
             _encode(file, fmt, prepared, count, loop, lossless)
         part.replace(target)
+    except MemoryError as error:
+        remedy = "Write PNG or TIFF: those are written in strips."
+        raise MediaError(target, "the result does not fit into memory", remedy) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise MediaError(target, f"cannot be written: {reason}", "Check the folder and the free space.") from error

@@ -318,6 +318,17 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
+def test_what_does_not_fit_into_memory_is_told_what_would(tmp_path: Path) -> None:
+    def strips() -> Iterator[Any]:
+        yield page_of(photo()).read()
+        raise MemoryError
+
+    with pytest.raises(MediaError, match="memory") as caught:
+        write_image(tmp_path / "a.jpg", [Page(48, 36, 3, np.dtype(np.uint8), False, strips)])
+    assert "PNG" in caught.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
 def test_long_names_and_strange_names(tmp_path: Path) -> None:
     for name in ("\u6771" * 80 + ".png", "[red] # -.png", "-leading.png"):
         write_image(tmp_path / name, [page_of(photo())])
