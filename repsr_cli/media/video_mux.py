@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.stream import Disposition
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.video import StreamInfo, VideoSource, open_video, stream_info, translated
@@ -130,6 +132,10 @@ def _action(source: VideoSource, stream: Any, info: StreamInfo, timeline: Timeli
         return StreamAction(info, "drop", "it is empty")
     if info.cover and format == "matroska" and info.codec in _MIME_SUFFIXES:
         return StreamAction(info, "attach", "cover")
+    if info.cover and format == "mov":
+        return StreamAction(info, "drop", "mov has no cover art", loses=True)
+    if info.cover and format == "mp4" and _has_own_tags(stream.container):
+        return StreamAction(info, "drop", "mp4 holds a cover or tags of other names than its own, not both", loses=True)
     if _holds(format, stream):
         more = "only the first moving stream is upscaled" if info.kind == "video" and not info.cover else ""
         return StreamAction(info, "copy", more)
@@ -175,6 +181,11 @@ def rehearse(
     except (av.FFmpegError, ValueError) as error:
         happened = f"{format} cannot hold {encoding.codec} in {encoding.pix_fmt} beside the other streams ({error})"
         raise MediaError(source.path, happened, "Choose .mkv as the target, or another encoder with -c.") from error
+
+
+def _has_own_tags(container: InputContainer) -> bool:
+    """Whether a file has tags that MP4 has no place of its own for."""
+    return any(name.lower() not in _MP4_TAGS | _STALE_TAGS for name in container.metadata)
 
 
 def _copy_stream(out: OutputContainer, stream: Any) -> Any:
@@ -279,7 +290,7 @@ def join(
         The number of video packets written.
 
     Raises:
-        MediaError: reading or writing failed.
+        MediaError: reading or writing failed, or what was written does not read as what was given.
     """
     readable = str(source.path) != "-"
     container = open_video(source.path) if readable else None
@@ -292,10 +303,14 @@ def join(
                 covers = _covers(source.path, actions)
                 video, copies = _add_streams(out, source, container, actions, encoding, covers)
                 if container is not None:
-                    out.metadata.update({k: v for k, v in container.metadata.items() if k not in _STALE_TAGS})
+                    out.metadata.update({k: v for k, v in container.metadata.items() if k.lower() not in _STALE_TAGS})
                     out.set_chapters(list(_chapters(container, window)))
                 converting = frozenset(each.stream.index for each in actions if each.action == "convert")
-                return _mux(out, video, copies, container, packets, encoding, window, converting)
+                written = _mux(out, video, copies, container, packets, encoding, window, converting)
+                kinds = [stream.type for stream in out.streams]
+                upscaled = int(video.index)
+        _read_back(partial, written, kinds)
+        return written[upscaled]
     finally:
         if container is not None:
             container.close()
@@ -310,15 +325,19 @@ def _mux(
     encoding: Encoding,
     window: Window,
     converting: frozenset[int],
-) -> int:
-    """Write all packets, in about the order of their times so that the muxer need not hold many."""
-    count = 0
+) -> Counter[int]:
+    """Write all packets, in about the order of their times so that the muxer need not hold many.
+
+    Returns:
+        How many, by the index of the stream in the output.
+    """
+    written: Counter[int] = Counter()
     moved = round(window.shift / encoding.time_base)
     last: int | None = None
     waiting: EncodedPacket | None = next(packets, None)
 
     def write_video(until: float | None) -> None:
-        nonlocal waiting, count, last
+        nonlocal waiting, last
         while waiting is not None and (until is None or waiting.dts * encoding.time_base + window.shift <= until):
             # Where segments meet, an encoder may have begun its decoding times before the other's ended. The least
             # later time is still no later than the packet's own presentation.
@@ -331,7 +350,7 @@ def _mux(
             packet.duration = waiting.duration
             packet.is_keyframe = waiting.key
             out.mux_one(packet)
-            count += 1
+            written[video.index] += 1
             waiting = next(packets, None)
 
     if container is not None and copies:
@@ -353,15 +372,36 @@ def _mux(
                     other.pts += shift
                 if other.dts is not None:
                     other.dts += shift
-            target = copies[other.stream_index]
-            if other.stream_index in converting:
+            elif other.stream.disposition & Disposition.attached_pic:
+                other.pts = other.dts = 0
+            index = other.stream_index
+            target = copies[index]
+            if index in converting:
                 other = _converted(other, target.codec_context)
                 if other is None:
                     continue
             other.stream = target
             out.mux_one(other)
+            written[target.index] += 1
     write_video(None)
-    return count
+    return written
+
+
+def _read_back(path: Path, wanted: Mapping[int, int], kinds: Sequence[str]) -> None:
+    """See that a file has the packets that were given to its muxer: some leave out what they cannot place.
+
+    Raises:
+        MediaError: it has not.
+    """
+    found: Counter[int] = Counter()
+    with open_video(path) as container:
+        for packet in container.demux():
+            found[packet.stream_index] += packet.size > 0
+    for index, count in wanted.items():
+        # MP4 fills the gaps between subtitles with empty ones.
+        if found[index] < count or (found[index] > count and kinds[index] != "subtitle"):
+            happened = f"stream #{index} has {found[index]} packets where {count} were written"
+            raise MediaError(path, happened, "Try another container: .mkv holds most.")
 
 
 def _chapters(container: InputContainer, window: Window) -> Iterator[Any]:
@@ -400,7 +440,7 @@ def _container_options(
         # Otherwise everything is moved by the few milliseconds that a codec's priming lies before zero.
         return {"avoid_negative_ts": "disabled"}
     flags = ["faststart"]
-    if container is not None and not container.metadata.keys() <= _MP4_TAGS | _STALE_TAGS:
+    if container is not None and _has_own_tags(container):
         flags.append("use_metadata_tags")
     scales, others = [encoding.time_base.denominator], [1]
     if container is not None:
