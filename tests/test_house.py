@@ -18,6 +18,7 @@ import repsr_cli
 from repsr_cli.cli import app
 from repsr_cli.errors import RepsrError
 from repsr_cli.model.checkpoint import load_plain
+from repsr_cli.model.zoo import available
 from repsr_cli.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +93,13 @@ def test_networks_have_file_digest_and_card() -> None:
         assert load_plain(file).spec.scale == entry["scale"]
     known = {entry["file"] for entry in entries}
     assert {path.name for path in (ROOT / "weights").glob("*.safetensors")} == known
+
+
+def test_page_of_networks_is_current() -> None:
+    zoo = runpy.run_path(str(ROOT / "docs" / "zoo.py"))
+    written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert written == zoo["page"](available()), "run: python docs/zoo.py"
+    assert {path.stem for path in (ROOT / "docs" / "zoo").iterdir()} == {weight.name for weight in available()}
 
 
 def test_one_version_everywhere() -> None:

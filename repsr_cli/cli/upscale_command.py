@@ -11,7 +11,7 @@ import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.errors import RepsrError, UsageError
-from repsr_cli.pipelines.jobs import Failure, Job, Naming, plan_jobs
+from repsr_cli.pipelines.jobs import PIPE, Failure, Job, Naming, plan_jobs
 from repsr_cli.pipelines.options import Outcome, UpscaleOptions
 
 FILES, SIZE, NETWORK, CLIPS, PICTURES, TALK = "Files", "Size", "Network and device", "Clips", "Pictures", "Output"
@@ -22,7 +22,9 @@ def upscale(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUTS...", help="Pictures, clips, folders, quoted patterns, @list.txt.", show_default=False
+            metavar="INPUTS...",
+            help="Pictures, clips, folders, quoted patterns, @list.txt, - for y4m.",
+            show_default=False,
         ),
     ] = None,
     more_inputs: Annotated[
@@ -286,7 +288,8 @@ class Teller:
         raise typer.Exit(self.failures[0].error.exit_code)
 
     def _tell(self, target: Path, record: dict[str, Any]) -> None:
-        print_json(record) if self.json else print_line(str(target))
+        if target != PIPE:  # then stdout carries the frames
+            print_json(record) if self.json else print_line(str(target))
 
 
 def parse_size(size: str | None, width: int | None, height: int | None) -> tuple[int | None, int | None]:

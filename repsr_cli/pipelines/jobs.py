@@ -25,6 +25,9 @@ Kind = Literal["picture", "clip"]
 KEPT_PICTURES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
 CLIPS = frozenset({".mkv", ".mp4", ".m4v", ".mov", ".webm"})
 
+# As input, raw frames (y4m) from standard input; as ``-o``, the same to standard output.
+PIPE = Path("-")
+
 
 @dataclass(frozen=True, slots=True)
 class Naming:
@@ -116,7 +119,7 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
             failures.append(Failure(text, MediaError(text, f"cannot be looked at ({error.strerror})")))
     found = _without_results(_without_repeats(found), options, naming)
     into = _is_folder(naming.output, several=len(found) > 1 or any(one.folder for one in found))
-    named = {one.path.resolve() for one in found if one.folder is None}
+    named = {one.path.resolve() for one in found if one.folder is None and one.path != PIPE}
     jobs: list[Job] = []
     skipped: list[Path] = []
     taken: dict[Path, Path] = {}
@@ -200,6 +203,8 @@ def find_files(text: str, naming: Naming) -> list[_Found]:
 
 def _find(text: str, naming: Naming) -> list[_Found]:
     path = Path(text)
+    if path == PIPE:
+        return [_Found(path, None)]
     if path.is_dir():
         return [_Found(file, path) for file in _walk(path, naming)]
     if path.exists():
@@ -248,6 +253,8 @@ def kind_of(path: Path) -> Kind | None:
     """
     from repsr_cli.media.images import is_image
 
+    if path == PIPE:
+        return "clip"
     if not path.is_file():
         raise MediaError(path, "not a file")
     if is_image(path):
@@ -288,6 +295,8 @@ def source_size(kind: Kind, path: Path) -> tuple[int, int]:
     Raises:
         MediaError: it cannot be read.
     """
+    if path == PIPE:
+        raise UsageError(path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
     if kind == "picture":
         from repsr_cli.media.images import open_image
 
@@ -329,8 +338,10 @@ def _is_folder(output: str | None, several: bool) -> bool:
     """
     if output is None:
         return False
-    if several and Path(output).is_file():
-        raise UsageError(output, "is one file, but there are several inputs", "Give a folder with -o.")
+    if several and (Path(output) == PIPE or Path(output).is_file()):
+        raise UsageError(output, "is one place, but there are several inputs", "Give a folder with -o.")
+    if Path(output) == PIPE:
+        return False
     return several or output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
 
 
@@ -352,6 +363,8 @@ def _dotted(format: str) -> str:
 def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming: Naming) -> Path:
     if naming.output is not None and not into:
         return Path(naming.output)
+    if one.path == PIPE:
+        raise UsageError(PIPE, "frames from a pipe have no name", "Give a file with -o, or -o - for a pipe.")
     suffix = default_suffix(options) if naming.suffix is None else naming.suffix
     name = f"{one.path.stem}{suffix}{_extension(one.path, kind, naming.format)}"
     if naming.output is None:
@@ -373,7 +386,7 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         UsageError: it is the source, exists, or its extension is of no format that holds the kind.
         MediaError: its folder cannot be written to.
     """
-    if target.exists() and target.samefile(source):
+    if target.exists() and source != PIPE and target.samefile(source):
         raise UsageError(target, "is the input itself", "Choose another name with -o or --suffix.")
     if target.is_dir():
         raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")
@@ -387,6 +400,8 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         from repsr_cli.media.video_mux import format_of
 
         format_of(target)
+    if target == PIPE:
+        return
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(target, f"{folder} cannot be written to", "Choose another folder with -o.")

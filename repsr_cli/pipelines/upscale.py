@@ -142,7 +142,7 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
         f"network {weight.name}" + ("" if weight.scale == factor else ", then a resize"),
     ]
     if job.kind == "clip":
-        from repsr_cli.pipelines.upscale_video import plan_video
+        from repsr_cli.pipelines.plan_video import plan_video
 
         lines += str(plan_video(job.source, job.target, weight.scale, options)).splitlines()
     return [*lines, f"to be written: {job.target}"]

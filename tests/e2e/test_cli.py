@@ -98,6 +98,25 @@ def sound(path: str) -> list[tuple[int | None, bytes]]:
         return [(packet.pts, bytes(packet)) for packet in file.demux(audio=0)]
 
 
+def test_raw_frames_through_pipes(network: Path) -> None:
+    clip("b.mp4")
+    with av.open("b.mp4") as source, av.open("b.y4m", "w", format="yuv4mpegpipe") as out:
+        stream = out.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for frame in source.decode(video=0):
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    raw = Path("b.y4m").read_bytes()
+    run = subprocess.run(
+        process("upscale", "-", "-o", "-", "-s", 2, "-n", network), input=raw, capture_output=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(b"YUV4MPEG2 W64 H48 ")
+    assert run.stdout.count(b"FRAME\n") == raw.count(b"FRAME\n") == 5
+    assert len(run.stdout.partition(b"\n")[2]) == 5 * (6 + 64 * 48 * 3 // 2)
+    assert "have no name" in repsr("upscale", "-", "-s", 2, "-n", network).stderr
+
+
 def test_json_and_quiet(network: Path) -> None:
     picture("a.png")
     result = repsr("upscale", "a.png", "missing.png", "-s", 2, "-n", network, "--json", "--quiet")
