@@ -93,7 +93,7 @@ class Decoder:
     def _decoded_as_stored(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         stream = main_stream(container, self.source.path)
         for packet in container.demux(stream):
-            if packet.is_corrupt and self.source.container != "mpegts":
+            if packet.is_corrupt:
                 yield None
             try:
                 yield from packet.decode()

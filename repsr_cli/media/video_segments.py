@@ -174,6 +174,7 @@ def _verify(path: Path) -> int | None:
     """The number of packets in a segment file, or None if it is not whole."""
     digest = hashlib.sha256()
     count = 0
+    length = path.stat().st_size
     with path.open("rb") as file:
         digest.update(file.readline())
         while True:
@@ -184,9 +185,9 @@ def _verify(path: Path) -> int | None:
             size = _PACKET.unpack(head)[4]
             if not size:
                 return count if file.read(64) == digest.digest() else None
-            data = file.read(size)
-            if len(data) < size:
+            if not 0 < size <= length - file.tell():
                 return None
+            data = file.read(size)
             digest.update(data)
             count += 1
 

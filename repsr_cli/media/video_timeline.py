@@ -90,6 +90,7 @@ def scan(source: VideoSource) -> Timeline:
     packets: dict[int, int] = {}
     nbytes: dict[int, int] = {}
     begins: dict[int, Fraction] = {}
+    torn: list[int | None] = []
     level = av.logging.get_level()
     av.logging.set_level(av.logging.WARNING)
     try:
@@ -101,6 +102,8 @@ def scan(source: VideoSource) -> Timeline:
                 index = packet.stream_index
                 packets[index] = packets.get(index, 0) + 1
                 nbytes[index] = nbytes.get(index, 0) + packet.size
+                if index == stream.index and packet.is_corrupt:
+                    torn.append(packet.pts)
                 if packet.pts is None:
                     continue
                 shown_at = packet.pts * Fraction(packet.time_base)
@@ -115,6 +118,8 @@ def scan(source: VideoSource) -> Timeline:
         av.logging.set_level(level)
     complaints = [message.strip() for severity, name, message in log if name in names and _is_loss(severity, message)]
     damage = complaints[0] if complaints else shortened(source.path)
+    if torn and damage is None:
+        damage = f"{len(torn)} packets of its video were torn on the way"
     if source.frames and "mp4" in names and packets.get(source.index, 0) < source.frames and damage is None:
         damage = f"{packets.get(source.index, 0)} of {source.frames} frames are there"
     begin = min(begins.values(), default=Fraction(0))

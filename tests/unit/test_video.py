@@ -1,0 +1,430 @@
+"""Probing, timelines, frames, colour tags, stages and segment files, each on its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import VideoReformatter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.media import video_frames
+from repsr_cli.media.video import is_video, open_video, probe
+from repsr_cli.media.video_colour import ColourTags, HdrMetadata, override_tags, plane_format, resolve_tags
+from repsr_cli.media.video_decode import Decoder
+from repsr_cli.media.video_encode import (
+    EncodedPacket,
+    Encoding,
+    SegmentEncoder,
+    choose_pix_fmt,
+    encoder_options,
+    open_encoder,
+)
+from repsr_cli.media.video_frames import PlaneReader, new_frame, planar_name, planes_of, side_data
+from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, job_folder
+from repsr_cli.media.video_stages import ByteQueue, run_stages
+from repsr_cli.media.video_timeline import Timeline, cut, scan, shortened
+from repsr_cli.media.video_y4m import is_steady
+from tests.video_clips import make_clip, picture
+
+# Files
+
+
+def test_probe_says_what_is_there(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a b ü [x].mkv", size=(38, 50), sar=Fraction(8, 9), subtitles=["subrip"])
+    source = probe(path)
+    assert (source.height, source.width, source.codec, source.pix_fmt) == (38, 50, "h264", "yuv420p")
+    assert (source.time_base, source.rate, source.sar) == (Fraction(1, 1000), 25, Fraction(8, 9))
+    assert [str(stream) for stream in source.streams][1:] == ["#1 audio aac", "#2 subtitle subrip (eng)"]
+    assert source.tags == ColourTags(1, 1, 1, 1, "left")
+    assert not source.alpha
+    assert not source.flagged_interlaced
+
+
+def test_a_name_with_a_colon_is_a_file_and_not_an_address(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "http:x.mp4", range(2), audio=0)
+    assert probe(path).height == 36
+
+
+def test_videos_are_told_by_content(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", range(2), audio=0)
+    hidden = tmp_path / "clip.txt"
+    hidden.write_bytes(clip.read_bytes())
+    text = tmp_path / "text.mp4"
+    text.write_text("hello " * 500)
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip}\n#EXT-X-ENDLIST\n")
+    assert [is_video(path) for path in (clip, hidden, text, playlist)] == [True, True, False, False]
+    with pytest.raises(MediaError, match="No such file"):
+        is_video(tmp_path / "missing.mp4")
+
+
+def test_a_file_shorter_than_it_says_is_noticed(tmp_path: Path) -> None:
+    for suffix in (".mp4", ".mkv", ".avi"):
+        codec = "mpeg4" if suffix == ".avi" else "libx264"
+        whole = make_clip(tmp_path / f"whole{suffix}", range(12), codec=codec, audio=0)
+        assert shortened(whole) is None
+        (tmp_path / f"cut{suffix}").write_bytes(whole.read_bytes()[:-9])
+        assert shortened(tmp_path / f"cut{suffix}") is not None, suffix
+
+
+# Colour
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "found", "matrix"),
+    [
+        ((480, 640), Fraction(30), ColourTags(), 6),
+        ((576, 720), Fraction(25), ColourTags(), 5),
+        ((720, 960), Fraction(25), ColourTags(), 1),
+        ((534, 1280), Fraction(24), ColourTags(), 1),
+        ((240, 426), Fraction(24), ColourTags(primaries=9), 9),
+        ((240, 426), Fraction(24), ColourTags(transfer=16), 9),
+        ((2160, 3840), Fraction(24), ColourTags(matrix=6), 6),
+        ((480, 640), None, ColourTags(matrix=1), 1),
+    ],
+)
+def test_missing_tags_follow_the_size_of_the_source(
+    size: tuple[int, int], rate: Fraction | None, found: ColourTags, matrix: int
+) -> None:
+    tags, notes = resolve_tags(found, "yuv420p", *size, rate)
+    assert tags.matrix == matrix
+    assert tags.range == 1
+    assert 2 not in (tags.matrix, tags.primaries, tags.transfer)
+    assert bool([note for note in notes if "matrix" in note]) == (found.matrix == 2)
+    again, more = resolve_tags(tags, "yuv420p", 9000, 9000, rate)
+    assert (again, more) == (tags, ())
+
+
+def test_jpeg_formats_are_full_range_and_centred() -> None:
+    tags, _ = resolve_tags(ColourTags(), "yuvj420p", 100, 100, None)
+    assert (tags.range, tags.siting) == (2, "center")
+
+
+def test_plane_formats() -> None:
+    tags = ColourTags(9, 1, 9, 16, "topleft")
+    fmt = plane_format("yuv422p10le", tags)
+    assert (fmt.matrix, fmt.full_range, fmt.depth, fmt.subsample, fmt.siting) == (
+        "bt2020",
+        False,
+        10,
+        (1, 2),
+        "topleft",
+    )
+    assert plane_format("gray", tags).matrix == "grey"
+    assert plane_format("gbrp12le", tags).depth == 12
+    with pytest.raises(MediaError, match="colour matrix 8"):
+        plane_format("yuv444p", ColourTags(8, 1, 1, 1, "left"))
+    with pytest.raises(UsageError, match="not a known matrix"):
+        override_tags(tags, "bt9000", None)
+
+
+def test_hdr_metadata_in_the_words_of_encoders() -> None:
+    points = tuple((Fraction(n, 10), Fraction(n, 20)) for n in range(1, 5))
+    hdr = HdrMetadata(points, (Fraction(1, 100), Fraction(1000)), (900, 300))
+    assert hdr.x26x() == "G(10000,5000)B(15000,7500)R(5000,2500)WP(20000,10000)L(10000000,100)"
+    assert hdr.svtav1() == (
+        "G(0.20000,0.10000)B(0.30000,0.15000)R(0.10000,0.05000)WP(0.40000,0.20000)L(1000.0000,0.0100)"
+    )
+
+
+# Frames
+
+
+@pytest.mark.parametrize(
+    ("name", "planar"),
+    [
+        ("nv12", "yuv420p"),
+        ("p010le", "yuv420p10le"),
+        ("yuyv422", "yuv422p"),
+        ("rgb24", "gbrp"),
+        ("bgra", "gbrp"),
+        ("gray16be", "gray16le"),
+        ("yuva444p10le", "yuv444p10le"),
+        ("yuvj422p", "yuv422p"),
+        ("pal8", "gbrp"),
+        ("yuv411p", "yuv422p"),
+    ],
+)
+def test_planar_names(name: str, planar: str) -> None:
+    assert planar_name(name) == planar
+
+
+@pytest.mark.parametrize("name", ["gbrpf32le", "bayer_rggb8"])
+def test_formats_that_do_not_fit_are_refused(name: str) -> None:
+    with pytest.raises(MediaError):
+        planar_name(name)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p", "gbrp", "gbrp10le", "gray", "gray10le"])
+@given(height=st.integers(1, 20), width=st.integers(1, 70))
+@settings(max_examples=15, deadline=None)
+def test_planes_go_into_frames_and_come_back(pix_fmt: str, height: int, width: int) -> None:
+    planes = picture(1, height, width, pix_fmt)
+    back = planes_of(new_frame(planes, pix_fmt), pix_fmt)
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(planes, back, strict=True))
+
+
+@pytest.mark.parametrize("packed", ["nv12", "yuyv422", "rgb24"])
+def test_packed_frames_are_read_without_loss(packed: str) -> None:
+    planar = planar_name(packed)
+    planes = picture(0, 16, 32, planar)
+    frame = VideoReformatter().reformat(new_frame(planes, planar), format=packed)
+    read, _ = PlaneReader(planar).read(frame)
+    assert all(np.array_equal(a, b) for a, b in zip(planes, read, strict=True))
+
+
+def test_side_data_is_carried_to_a_larger_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_frames, "CARRIED", frozenset({"SEI_UNREGISTERED"}))
+    with open_video(make_clip(tmp_path / "a.mp4", range(2), audio=0)) as container:
+        frame = next(iter(container.decode(video=0)))
+        larger = video_frames.carry(frame, VideoReformatter(), 256, 144, "yuv420p")
+        assert (larger.width, larger.height, larger.format.name) == (256, 144, "yuv420p")
+        assert side_data(larger)["SEI_UNREGISTERED"] == side_data(frame)["SEI_UNREGISTERED"]
+        assert not side_data(video_frames.carry(None, VideoReformatter(), 256, 144, "yuv420p"))
+
+
+# Timelines and decoding
+
+
+@given(
+    gaps=st.lists(st.integers(1, 9), min_size=1, max_size=300),
+    every=st.integers(1, 60),
+    frames=st.integers(1, 50),
+    start=st.integers(0, 400),
+    end=st.none() | st.integers(0, 1500),
+)
+@settings(max_examples=100, deadline=None)
+def test_segments_cover_a_stretch_once(gaps: list[int], every: int, frames: int, start: int, end: int | None) -> None:
+    pts = tuple(int(t) for t in np.cumsum(gaps))
+    timeline = Timeline(pts, pts[::every], {}, {}, Fraction(0), None)
+    segments = cut(timeline, start, end, frames)
+    wanted = [t for t in pts if t >= start and (end is None or t < end)]
+    held = [[t for t in pts if t >= s.first and (s.end is None or t < s.end)] for s in segments]
+    assert [t for part in held for t in part] == wanted
+    assert [len(part) for part in held] == [s.frames for s in segments]
+    assert [s.index for s in segments] == list(range(len(segments)))
+    assert all(s.frames <= 2 * frames + frames // 4 for s in segments)
+
+
+def test_decoding_from_the_middle_gives_what_decoding_from_the_start_gives(tmp_path: Path) -> None:
+    options = {"bf": "3", "x264-params": "open-gop=1"}
+    source = probe(make_clip(tmp_path / "a.mkv", range(60), options=options, gop=10))
+    timeline = scan(source)
+    assert len(timeline.pts) == 60
+    assert len(timeline.keys) >= 6
+    whole = {f.pts: [p.copy() for p in f.planes] for f in Decoder(source, timeline).frames()}
+    for segment in cut(timeline, source.start, None, 7):
+        part = list(Decoder(source, timeline).frames(segment.first, segment.end))
+        assert len(part) == segment.frames
+        assert part[0].pts == segment.first
+        for frame in part:
+            assert all(np.array_equal(a, b) for a, b in zip(frame.planes, whole[frame.pts], strict=True))
+
+
+def test_a_change_of_size_in_the_middle_is_said(tmp_path: Path) -> None:
+    small, large = (
+        make_clip(tmp_path / f"{n}.ts", range(3), codec="mpeg2video", size=(n, 64), audio=0) for n in (32, 48)
+    )
+    both = tmp_path / "both.ts"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    with pytest.raises(MediaError, match=r"changes from 64x32 .* to 64x48"):
+        list(Decoder(probe(both), None).frames())
+
+
+def test_steady_times() -> None:
+    assert is_steady([0, 33, 67, 100, 133, 167, 200], Fraction(1, 1000), Fraction(30))
+    assert not is_steady([0, 33, 67, 120, 133, 167, 200], Fraction(1, 1000), Fraction(30))
+
+
+# Encoders
+
+
+def encoding(**changes: object) -> Encoding:
+    base = {
+        "codec": "libx264",
+        "pix_fmt": "yuv420p",
+        "height": 36,
+        "width": 64,
+        "time_base": Fraction(1, 1000),
+        "rate": Fraction(25),
+        "sar": None,
+        "tags": ColourTags(1, 1, 1, 1, "left"),
+        "options": (("crf", "20"), ("preset", "ultrafast")),
+    }
+    return Encoding(**{**base, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("codec", "expected"),
+    [
+        ("libx264", ("crf", "17")),
+        ("libx265", ("crf", "20")),
+        ("libsvtav1", ("crf", "26")),
+        ("libvpx-vp9", ("crf", "24")),
+    ],
+)
+def test_one_quality_for_all(codec: str, expected: tuple[str, str]) -> None:
+    assert expected in encoder_options(codec, None, None, {}, None)
+
+
+def test_options_of_the_user_win_and_unknown_ones_are_errors() -> None:
+    options = dict(encoder_options("libx265", 20, None, {"x265-params": "aq-mode=1", "preset": "fast"}, None))
+    assert options["x265-params"] == "log-level=error:aq-mode=1"
+    assert options["preset"] == "fast"
+    with pytest.raises(UsageError, match="-e nonsense: libx264 has no such option"):
+        open_encoder(encoding(options=(("nonsense", "1"),)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "wanted", "size", "chosen"),
+    [
+        ("libx264", "yuv420p", (36, 64), "yuv420p"),
+        ("libx264", "yuv420p", (36, 63), "yuv444p"),
+        ("libx264", "yuv420p10le", (35, 64), "yuv422p10le"),
+        ("libx264", "yuv422p", (35, 64), "yuv422p"),
+        ("libvpx-vp9", "yuv420p", (35, 63), "yuv420p"),
+        ("libx264", "gbrp", (36, 64), "yuv444p"),
+        ("libx265", "yuv420p12le", (36, 64), "yuv420p12le"),
+        ("libsvtav1", "yuv444p", (36, 64), "yuv420p"),
+        ("libsvtav1", "gray", (36, 64), "yuv420p"),
+        ("ffv1", "gbrp", (36, 64), "gbrp"),
+        ("prores_ks", "yuv420p", (36, 64), "yuv422p10le"),
+        ("png", "gbrp", (35, 63), "gbrp"),
+    ],
+)
+def test_the_nearest_pixel_format(codec: str, wanted: str, size: tuple[int, int], chosen: str) -> None:
+    if codec == "ffv1":
+        chosen = choose_pix_fmt(codec, wanted, *size)[0]
+        assert chosen in ("gbrp", "gbrp9le", "gbrp10le")
+        return
+    found, why = choose_pix_fmt(codec, wanted, *size)
+    assert found == chosen
+    assert (why is None) == (chosen == wanted)
+
+
+def test_an_encoder_that_loses_frames_is_not_believed() -> None:
+    encoder = SegmentEncoder(encoding())
+    encoder.encode(picture(0, 36, 64, "yuv420p"), 0, 40)
+    encoder.frames += 1
+    with pytest.raises(MediaError, match="gave 1 packets for 2 frames"):
+        encoder.finish()
+
+
+# Segment files
+
+
+def packets() -> list[EncodedPacket]:
+    return [EncodedPacket(n, n - 2, 1, n == 0, bytes([n]) * (n * 100)) for n in range(1, 6)]
+
+
+def write(store: Store, index: int) -> None:
+    writer = SegmentWriter(store, index, {"pts": 1})
+    for packet in packets():
+        writer.add(packet)
+    writer.finish()
+
+
+def test_segments_come_back_and_damaged_ones_are_thrown_away(tmp_path: Path) -> None:
+    store = Store.begin(tmp_path / "out.mp4", {"a": 1}, resume=True)
+    write(store, 0)
+    write(store, 1)
+    left = SegmentWriter(store, 2, {})
+    left.add(packets()[0])
+    left.abandon()
+    assert store.finished() == {0: 5, 1: 5}
+    assert list(store.packets(1)) == packets()
+    for spoil in (
+        lambda data: data[:-1],
+        lambda data: data[:200] + b"x" + data[201:],
+        lambda data: data[:-33] + data[-32:],
+    ):
+        path = store.path(1)
+        path.write_bytes(spoil(path.read_bytes()))
+        assert store.finished() == {0: 5}
+        assert not path.exists()
+        write(store, 1)
+    again = Store.begin(tmp_path / "out.mp4", {"a": 1}, resume=True)
+    assert again.finished() == {0: 5, 1: 5}
+    with pytest.raises(UsageError, match=r"begun with another a \(was 1, is 2\)"):
+        Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True)
+    assert Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=False).finished() == {}
+    store.remove()
+    assert not job_folder(tmp_path / "out.mp4").exists()
+
+
+def test_fingerprints_see_both_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    data = bytearray(3 * 2**20)
+    seen = set()
+    for place in (0, len(data) - 1):
+        path.write_bytes(data)
+        seen.add(fingerprint(path))
+        data[place] = 1
+    path.write_bytes(data)
+    seen.add(fingerprint(path))
+    assert len(seen) == 3
+
+
+# Stages
+
+
+def test_stages_keep_the_order_and_say_how_busy_they_were() -> None:
+    taken: list[int] = []
+    busy = run_stages(lambda: iter(range(50)), lambda n: n * n, taken.extend, lambda _: 1, lambda _: 1, limit=3)
+    assert taken == [n * n for n in range(50)]
+    assert set(busy) == {"decode", "network", "encode", "wall"}
+
+
+@pytest.mark.parametrize("stage", ["give", "work", "take"])
+def test_an_error_in_any_stage_ends_all_at_once(stage: str) -> None:
+    class Failed(Exception):
+        pass
+
+    def give() -> Iterator[int]:
+        for n in range(10**9):
+            if stage == "give" and n == 5:
+                raise Failed
+            yield n
+
+    def work(n: int) -> int:
+        if stage == "work" and n == 5:
+            raise Failed
+        return n
+
+    def take(items: Iterator[int]) -> None:
+        for n in items:
+            if stage == "take" and n == 5:
+                raise Failed
+
+    began = time.perf_counter()
+    threads = threading.active_count()
+    with pytest.raises(Failed):
+        run_stages(give, work, take, lambda _: 1, lambda _: 1, limit=2)
+    assert time.perf_counter() - began < 3
+    assert threading.active_count() == threads
+
+
+def test_queues_are_bounded_in_bytes_but_let_one_large_item_pass() -> None:
+    stopped = threading.Event()
+    queue: ByteQueue[int] = ByteQueue(10, stopped)
+    queue.put(0, 1000)
+    thread = threading.Thread(target=lambda: (queue.put(1, 1), queue.close()))
+    thread.start()
+    time.sleep(0.05)
+    assert thread.is_alive()
+    assert list(queue) == [0, 1]
+    thread.join()
+
+
+def test_av_is_new_enough_for_what_is_used_of_it() -> None:
+    assert hasattr(av.video.stream.VideoStream, "set_display_matrix")
+    assert hasattr(av.container.OutputContainer, "add_attachment")
