@@ -118,7 +118,8 @@ def write_pillow(
         case "JPEG":
             options |= {"quality": 95, "subsampling": 0, "optimize": image.size[0] * image.size[1] < 1 << 24}
         case "WEBP":
-            options |= {"lossless": lossless, "quality": 75 if lossless else 92, "method": 2 if lossless else 4}
+            # Without loss, more effort than this makes files 3 % smaller in 2.5 times the time.
+            options |= {"lossless": lossless, "quality": 25 if lossless else 92, "method": 1 if lossless else 4}
             options["exact"] = True
         case "AVIF":
             options |= {"quality": 90, "subsampling": "4:4:4", "speed": 8}
