@@ -170,10 +170,11 @@ class Board:
                 bars = self._bars
                 if bars is None:
                     return
+                first = shown is None
                 if shown is None:
                     shown = bars.add_task(shorten(title, 40), total=progress.total, count="")
                 count = describe(progress, time.monotonic() - started)
-                bars.update(shown, completed=progress.done, total=progress.total, count=count)
+                bars.update(shown, completed=progress.done, total=progress.total, count=count, refresh=first)
                 if progress.done == progress.total:
                     bars.update(shown, visible=False)
 
