@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -150,8 +151,10 @@ def _view(frame: VideoFrame, index: int) -> NDArray[Any]:
 
 def side_data(frame: VideoFrame) -> dict[str, bytes]:
     """What rides on a frame beside its pixels, by FFmpeg's names."""
-    # PyAV's stub takes the container for a mapping of names; iterating gives the items.
-    items: Any = frame.side_data
+    # Not frame.side_data: that keeps a container which keeps the frame, a cycle that holds every frame's memory until
+    # the garbage collector happens to come by.
+    container: Any = SideDataContainer
+    items = container(frame)
     return {item.type.name: bytes(item) for item in items}
 
 

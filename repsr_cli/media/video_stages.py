@@ -16,7 +16,8 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 Item = TypeVar("Item")
 
-QUEUE_BYTES = 128 * 2**20
+# A few frames of 4K, a second or more of anything smaller.
+QUEUE_BYTES = 32 * 2**20
 
 
 class _Stopped(Exception):

@@ -561,9 +561,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
     peaks = []
-    frames = [picture(n, 36, 64, "yuv420p") for n in range(8)] * 375
-    for count in (300, 3000):
-        source = make_clip(tmp_path / f"{count}.mp4", range(count), frames=frames, options={"preset": "ultrafast"})
+    # Large enough for the memory of lost frames to be seen beside that of everything else.
+    frames = [picture(n, 180, 320, "yuv420p") for n in range(8)] * 300
+    for count in (600, 2400):
+        path, fast = tmp_path / f"{count}.mp4", {"preset": "ultrafast"}
+        source = make_clip(path, range(count), frames=frames, size=(180, 320), options=fast)
         command = [sys.executable, "-c", MEMORY, str(source), str(tmp_path / f"out{count}.mp4")]
         done = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
         peaks.append(int(done.stdout))
