@@ -19,6 +19,7 @@ from repsr_cli.model.zoo import load
 
 
 def main() -> None:
+    """Upscale a clip, frame by frame."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("target")

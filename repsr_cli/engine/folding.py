@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from repsr_cli.engine.tiling import Box
 from repsr_cli.engine.trunk import Trunk
 from repsr_cli.media.colour import PlaneFormat, codes_from_rgb, rgb_from_codes
 from repsr_cli.model.plain import PlainSR
@@ -42,6 +43,14 @@ class Part:
     rows: int
     columns: int
     unfinished: tuple[bool, bool] = (False, False)
+
+    def window(self, box: Box) -> tuple[slice, slice]:
+        """Where a box of LR pixels lies in the finished plane, (rows, columns)."""
+        down, across = (2 if axis else 1 for axis in self.unfinished)
+        return (
+            slice(-(-box.top * self.rows // down), -(-box.bottom * self.rows // down)),
+            slice(-(-box.left * self.columns // across), -(-box.right * self.columns // across)),
+        )
 
     @property
     def stop(self) -> int:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.engine.codes import codes_from_planes, integers, rounded, shrink_chroma
-from repsr_cli.engine.folding import Part, fold
-from repsr_cli.engine.tiling import Box, Tile, plan_tiles
+from repsr_cli.engine.folding import fold
+from repsr_cli.engine.tiling import Box, Tile
 from repsr_cli.engine.trunk import place
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat
@@ -23,10 +23,9 @@ Planes = tuple[NDArray[Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """A frame done: what came, what the network made of it, what went, and the precision in force."""
+    """A frame done: what came, what went, and the precision in force."""
 
     planes: Planes
-    samples: tuple[Tensor, ...]
     result: Planes
     precision: torch.dtype
 
@@ -47,7 +46,10 @@ class FoldedUpscaler:
         self._fmt_out = fmt_out
         self._folded = fold(upscaler.net, fmt_in, fmt_out)
         self._black = torch.tensor(self._folded.black).view(1, -1, 1, 1)
-        self._runner = upscaler.runner(self._folded.trunk, self._folded.parts[-1].stop)
+        # The chroma filter reaches two samples out, which at scale 1 is two pixels; and two is even, so that chroma
+        # begins on a core's first sample at odd scales too.
+        margin = 2 if any(any(part.unfinished) for part in self._folded.parts) else 0
+        self._runner = upscaler.runner(self._folded.trunk, self._folded.parts[-1].stop, margin)
         self._reuse = reuse
         self._last: _Frame | None = None
         self._exact: dict[tuple[int, int], bool] = {}
@@ -62,62 +64,55 @@ class FoldedUpscaler:
         """Enlarge one frame; as ``PlaneUpscaler.__call__``."""
         height, width = planes[0].shape
         last = self._comparable(planes)
-        tiles = self._plan(height, width) if last is None else self._changed(planes, last)
+        tiles = self._runner.plan(height, width) if last is None else self._changed(planes, last)
         if last is not None and last.precision is not self._runner.precision:
-            last, tiles = None, self._plan(height, width)
+            last, tiles = None, self._runner.plan(height, width)
         self._pixels += height * width
         self._computed += sum(tile.core.area for tile in tiles)
         if last is not None and not tiles:
             return last.result
         lr = (codes_from_planes(planes, self._fmt_in) - self._black) * self._folded.gain
-        samples = self._run(lr, tiles, last)
-        result = self._finished(samples)
-        if self._reuse:
-            kept = tuple(plane.copy() for plane in planes)
-            self._last = _Frame(kept, samples, result, self._runner.precision)
-        return result
-
-    def _run(self, lr: Tensor, tiles: list[Tile], last: _Frame | None) -> tuple[Tensor, ...]:
-        """One tensor per plane: integers, or float codes where the chroma filter must follow."""
-        height, width = lr.shape[-2:]
-        parts = self._folded.parts
-        if last is not None:
-            # Integers were handed out and stay as they are; float codes were not.
-            samples = tuple(old if old.is_floating_point() else old.clone() for old in last.samples)
-        else:
-            samples = tuple(
-                torch.empty(height * part.rows, width * part.columns, dtype=self._type(part)) for part in parts
-            )
+        targets = self._targets(height, width) if last is None else tuple(plane.copy() for plane in last.result)
 
         def write(features: Tensor, tile: Tile) -> None:
-            codes = features[0].float()
-            for part, sample in zip(parts, samples, strict=True):
-                if any(part.unfinished):
-                    _write(codes.cpu(), sample, tile.core, part)
-            whole = integers(codes.clamp_(0, self._fmt_out.peak), self._fmt_out)
-            for part, sample in zip(parts, samples, strict=True):
-                if not any(part.unfinished):
-                    _write(whole, sample, tile.core, part)
+            self._write(features[0].float(), tile, targets)
 
         self._runner(lr, write, self._upscaler.progress, tiles)
-        return samples
+        if self._reuse:
+            self._last = _Frame(tuple(plane.copy() for plane in planes), targets, self._runner.precision)
+        return targets
 
-    def _type(self, part: Part) -> torch.dtype:
-        if any(part.unfinished):
-            return torch.float32
-        return torch.uint8 if self._fmt_out.depth == 8 else torch.int16
+    def _targets(self, height: int, width: int) -> Planes:
+        scale, fmt = self._upscaler.scale, self._fmt_out
+        size = (height * scale, width * scale)
+        sizes = [size] + [fmt.chroma_size(*size)] * (len(self._folded.parts) - 1)
+        return tuple(np.empty(each, np.uint8 if fmt.depth == 8 else np.uint16) for each in sizes)
 
-    def _finished(self, samples: tuple[Tensor, ...]) -> Planes:
-        planes = []
-        for sample, part in zip(samples, self._folded.parts, strict=True):
+    def _write(self, codes: Tensor, tile: Tile, targets: Planes) -> None:
+        """Put a tile's core into the planes.
+
+        Args:
+            codes: (h, w, K) float32, of the core and the margin around it.
+            tile: the tile.
+            targets: the planes of the whole frame.
+        """
+        fmt = self._fmt_out
+        there = tile.core.grown(self._runner.margin, tile.context)
+        core = tile.core.seen_from(there)
+        for part, target in zip(self._folded.parts, targets, strict=True):
             if any(part.unfinished):
-                planes.append(rounded(shrink_chroma(sample, self._fmt_out, part.unfinished), self._fmt_out))
-            else:
-                planes.append(sample.numpy().view(np.uint8 if self._fmt_out.depth == 8 else np.uint16))
-        return tuple(planes)
-
-    def _plan(self, height: int, width: int) -> list[Tile]:
-        return plan_tiles(height, width, self._runner.tile_for(height, width), self._runner.reach)
+                full = torch.empty(there.height * part.rows, there.width * part.columns)
+                place(codes[..., part.start : part.stop].cpu(), full, part.rows, part.columns)
+                chroma = shrink_chroma(full, fmt, part.unfinished)
+                from_, to = part.window(core), part.window(tile.core)
+                target[to] = rounded(chroma[from_], fmt)
+        rows, columns = core.slices()
+        whole = integers(codes[rows, columns].clamp_(0, fmt.peak), fmt)
+        for part, target in zip(self._folded.parts, targets, strict=True):
+            if not any(part.unfinished):
+                plane = torch.from_numpy(target if fmt.depth == 8 else target.view(np.int16))
+                window = plane[part.window(tile.core)]
+                place(whole[..., part.start : part.stop], window, part.rows, part.columns)
 
     def _comparable(self, planes: Sequence[NDArray[Any]]) -> _Frame | None:
         last = self._last
@@ -129,70 +124,63 @@ class FoldedUpscaler:
     def _changed(self, planes: Sequence[NDArray[Any]], last: _Frame) -> list[Tile]:
         """The tiles whose context changed: the usual ones, or finer ones where this is less work and as exact."""
         height, width = planes[0].shape
-        differs = [now != then for now, then in zip(planes, last.planes, strict=True)]
-        coarse = [tile for tile in self._plan(height, width) if self._touched(tile.context, differs)]
-        if not coarse:
+
+        def changed(plan: list[Tile]) -> list[Tile]:
+            return [tile for tile in plan if self._differs(tile.context, planes, last.planes)]
+
+        usual = changed(self._runner.plan(height, width))
+        if not usual:
             return []
-        side = max(64, 6 * self._runner.reach)
-        fine = [
-            tile
-            for tile in plan_tiles(height, width, (side, side), self._runner.reach)
-            if self._touched(tile.context, differs)
-        ]
-        if 2 * sum(tile.context.area for tile in fine) > sum(tile.context.area for tile in coarse):
-            return coarse
+        side = max(64, 6 * self._runner.overlap)
+        fine = changed(self._runner.plan(height, width, side))
+        if 2 * sum(tile.context.area for tile in fine) > sum(tile.context.area for tile in usual):
+            return usual
         if (height, width) not in self._exact:
             self._exact[height, width] = self._is_exact(height, width, side)
-        return fine if self._exact[height, width] else coarse
+        return fine if self._exact[height, width] else usual
 
-    def _touched(self, context: Box, differs: list[NDArray[np.bool_]]) -> bool:
-        if differs[0][context.slices()].any():
-            return True
-        down, across = self._fmt_in.subsample if self._fmt_in.matrix not in ("rgb", "grey") else (1, 1)
+    def _differs(self, context: Box, planes: Sequence[NDArray[Any]], others: Planes) -> bool:
+        down, across = self._fmt_in.subsample
         # Enlarged chroma depends on the chroma samples beside its own.
         rows = slice(max(context.top // down - 1, 0), -(-context.bottom // down) + 1)
         columns = slice(max(context.left // across - 1, 0), -(-context.right // across) + 1)
-        return any(bool(plane[rows, columns].any()) for plane in differs[1:])
+        windows = [context.slices()] + [(rows, columns)] * (len(planes) - 1)
+        return any(_differ(a[at], b[at]) for a, b, at in zip(planes, others, windows, strict=True))
 
     def _is_exact(self, height: int, width: int, side: int) -> bool:
         """Whether finer tiles give the same bits as the usual ones.
 
         A library may compute pictures of another size by another kernel, which adds in another order. So every shape of
-        a fine tile is tried once, on noise, against the usual tile around it.
+        a fine tile is tried once, on noise, against the usual tiles around it.
         """
         # Little of it: no more than a frame would does it overflow half precision.
         noise = torch.randn(1, len(self._folded.black), height, width, generator=torch.Generator().manual_seed(0)) / 100
         shapes = {}
-        for tile in plan_tiles(height, width, (side, side), self._runner.reach):
+        for tile in self._runner.plan(height, width, side):
             shapes[tile.context.height, tile.context.width, tile.inner] = tile
-        features: dict[Tile, Tensor] = {}
-        self._runner(noise, lambda found, tile: features.__setitem__(tile, found.clone()), tiles=list(shapes.values()))
-        same = True
+        fine: dict[Tile, Tensor] = {}
+        self._runner(noise, lambda found, tile: fine.__setitem__(tile, found.clone()), tiles=list(shapes.values()))
+        verdicts = []
 
         def compare(found: Tensor, usual: Tile) -> None:
-            nonlocal same
-            for fine, values in features.items():
-                common = _common(usual.core, fine.core)
+            for tile, values in fine.items():
+                common = _common(usual.core, tile.core)
                 if common is not None:
-                    a, b = _within(found, usual.core, common), _within(values, fine.core, common)
-                    same = same and torch.equal(a, b)
+                    verdicts.append(torch.equal(self._within(found, usual, common), self._within(values, tile, common)))
 
         self._runner(noise, compare)
-        return same
+        return all(verdicts)
+
+    def _within(self, features: Tensor, tile: Tile, box: Box) -> Tensor:
+        rows, columns = box.seen_from(tile.core.grown(self._runner.margin, tile.context)).slices()
+        return features[:, rows, columns]
 
 
-def _write(features: Tensor, plane: Tensor, core: Box, part: Part) -> None:
-    window = plane[
-        core.top * part.rows : core.bottom * part.rows,
-        core.left * part.columns : core.right * part.columns,
-    ]
-    place(features[..., part.start : part.stop], window, part.rows, part.columns)
+def _differ(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    # By and by: in most films the first lines tell.
+    return any(not np.array_equal(a[row : row + 16], b[row : row + 16]) for row in range(0, len(a), 16))
 
 
 def _common(a: Box, b: Box) -> Box | None:
     box = Box(max(a.top, b.top), max(a.left, b.left), min(a.bottom, b.bottom), min(a.right, b.right))
     return box if box.height > 0 and box.width > 0 else None
-
-
-def _within(features: Tensor, core: Box, box: Box) -> Tensor:
-    return features[:, box.top - core.top : box.bottom - core.top, box.left - core.left : box.right - core.left]

@@ -96,6 +96,7 @@ class TileRunner:
         precision: number format to run in.
         tile: ``auto``, ``off`` or the side of a core.
         say: told of every change of plan.
+        margin: pixels around its core that a writer wants of every tile; cores then begin at multiples of it.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class TileRunner:
         precision: torch.dtype,
         tile: str | int,
         say: Say,
+        margin: int = 0,
     ) -> None:
-        self.reach = reach
+        self.overlap = reach + margin
+        self.margin = margin
         self.device = device
         self.precision = precision
         self._channels = channels
@@ -123,8 +126,12 @@ class TileRunner:
         self._largest: int | None = None
         self._placed = self._place()
 
-    def tile_for(self, height: int, width: int) -> tuple[int, int]:
-        """The core size for a picture of this size, (rows, columns)."""
+    def plan(self, height: int, width: int, side: int | None = None) -> list[Tile]:
+        """The tiles that a picture of this size is cut into; with ``side``, cores of this size."""
+        tile = (side, side) if side is not None else self._tile_for(height, width)
+        return plan_tiles(height, width, tile, self.overlap, max(self.margin, 1))
+
+    def _tile_for(self, height: int, width: int) -> tuple[int, int]:
         if isinstance(self._tile, int):
             tile = (self._tile, self._tile)
         elif self._tile == "off":
@@ -133,7 +140,7 @@ class TileRunner:
             # Once: what torch keeps for itself after the first picture no longer counts as free.
             if self._budget is None:
                 self._budget = self._measure()
-            tile = fit_tile(height, width, self.reach, self._budget, self._at_once)
+            tile = fit_tile(height, width, self.overlap, self._budget, self._at_once)
         if self._largest is not None:
             tile = (min(tile[0], self._largest), min(tile[1], self._largest))
         return tile
@@ -149,9 +156,10 @@ class TileRunner:
 
         Args:
             lr: (N, C, H, W) float32 on the CPU.
-            write: called with (N, h, w, K): the features of a tile's core, in the precision and on the device in force,
-                its to change; and with the tile. Called in inference mode, maybe from two threads at once for different
-                tiles, maybe again for pixels already written.
+            write: called with (N, h, w, K): the features of a tile's core and the margin around it (as far as there is
+                a picture), in the precision and on the device in force, its to change; and with the tile. Called in
+                inference mode, maybe from two threads at once for different tiles, maybe again for pixels already
+                written.
             progress: called with (tiles done, tiles in all).
             tiles: what to compute; None: all of it. Should memory not suffice, all of it is computed in smaller tiles.
 
@@ -161,18 +169,15 @@ class TileRunner:
         """
         height, width = lr.shape[-2:]
         while True:
-            tile = self.tile_for(height, width)
+            plan = tiles if tiles is not None else self.plan(height, width)
             try:
-                plan = tiles if tiles is not None else plan_tiles(height, width, tile, self.reach)
                 self._run(lr, plan, write, progress)
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if tiles is not None:
-                    largest = max(max(each.core.height, each.core.width) for each in tiles)
-                    tile, tiles = (largest, largest), None
-                self._shrink(tile, height, width, error)
+                tiles = None
+                self._shrink(max(max(each.core.height, each.core.width) for each in plan), error)
             except _NotFiniteError as error:
                 # All over again, not this tile only: every pixel of a picture is computed in one precision.
                 tiles = None
@@ -182,7 +187,8 @@ class TileRunner:
         self, lr: Tensor, plan: list[Tile], write: Write, progress: Callable[[int, int], None] | None = None
     ) -> None:
         def work(tile: Tile) -> None:
-            rows, columns = tile.inner.slices()
+            wanted = tile.core.grown(self.margin, tile.context).seen_from(tile.context)
+            rows, columns = wanted.slices()
             with torch.inference_mode():
                 features = self._forward(lr[(..., *tile.context.slices())])
                 if not is_finite(features):
@@ -252,8 +258,7 @@ class TileRunner:
         # Kernels index with 32 bits.
         return max(min(free // 2 // bytes_per_pixel, (2**31 - 1) // self._channels), 1)
 
-    def _shrink(self, tile: tuple[int, int], height: int, width: int, error: BaseException) -> None:
-        side = max(min(tile[0], height), min(tile[1], width))
+    def _shrink(self, side: int, error: BaseException) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if side <= SMALLEST_TILE:

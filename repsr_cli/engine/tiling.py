@@ -36,6 +36,19 @@ class Box:
         """Pixels."""
         return self.height * self.width
 
+    def grown(self, by: int, within: Box) -> Box:
+        """This box and ``by`` pixels more on every side, clipped to another."""
+        return Box(
+            max(self.top - by, within.top),
+            max(self.left - by, within.left),
+            min(self.bottom + by, within.bottom),
+            min(self.right + by, within.right),
+        )
+
+    def seen_from(self, other: Box) -> Box:
+        """This box counted from the corner of another."""
+        return Box(self.top - other.top, self.left - other.left, self.bottom - other.top, self.right - other.left)
+
     def slices(self, scale: int = 1) -> tuple[slice, slice]:
         """(rows, columns) of this box in a picture ``scale`` times as large."""
         return (
@@ -59,37 +72,31 @@ class Tile:
     @property
     def inner(self) -> Box:
         """The core, counted from the corner of the context."""
-        top, left = self.core.top - self.context.top, self.core.left - self.context.left
-        return Box(top, left, top + self.core.height, left + self.core.width)
+        return self.core.seen_from(self.context)
 
 
-def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int) -> list[Tile]:
+def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int, align: int = 1) -> list[Tile]:
     """Cut a picture into tiles of nearly equal size, in reading order.
 
     Args:
         height: rows of the picture.
         width: columns of the picture.
-        tile: largest core, (rows, columns).
+        tile: largest core, (rows, columns); rounded up to a multiple of ``align``.
         overlap: context on every side; the network's reach makes the cuts invisible.
+        align: cuts lie at multiples of this.
 
     Returns:
         Tiles whose cores cover every pixel exactly once.
     """
-    if height < 1 or width < 1 or min(tile) < 1 or overlap < 0:
+    if height < 1 or width < 1 or min(tile) < 1 or overlap < 0 or align < 1:
         raise ValueError(f"cannot cut {height}x{width} into tiles of {tile} with overlap {overlap}")
-    return [
-        Tile(
-            core=Box(top, left, bottom, right),
-            context=Box(
-                max(top - overlap, 0),
-                max(left - overlap, 0),
-                min(bottom + overlap, height),
-                min(right + overlap, width),
-            ),
-        )
-        for top, bottom in _cuts(height, tile[0])
-        for left, right in _cuts(width, tile[1])
+    whole = Box(0, 0, height, width)
+    cores = [
+        Box(top, left, bottom, right)
+        for top, bottom in _cuts(height, tile[0], align)
+        for left, right in _cuts(width, tile[1], align)
     ]
+    return [Tile(core, core.grown(overlap, whole)) for core in cores]
 
 
 def fit_tile(height: int, width: int, overlap: int, pixels: int, at_once: int = 1) -> tuple[int, int]:
@@ -122,8 +129,9 @@ def fit_tile(height: int, width: int, overlap: int, pixels: int, at_once: int = 
     return min(candidates)[2:]
 
 
-def _cuts(length: int, most: int) -> list[tuple[int, int]]:
-    """Pieces of nearly equal length, none longer than ``most``."""
-    pieces = -(-length // most)
-    edges = [piece * length // pieces for piece in range(pieces + 1)]
+def _cuts(length: int, most: int, align: int) -> list[tuple[int, int]]:
+    """Pieces of nearly equal length, none longer than ``most``, all but the end at multiples of ``align``."""
+    units = -(-length // align)
+    pieces = -(-units // -(-most // align))
+    edges = [min(piece * units // pieces * align, length) for piece in range(pieces + 1)]
     return list(pairwise(edges))

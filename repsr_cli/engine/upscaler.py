@@ -63,12 +63,13 @@ class Upscaler:
             say("this network knows luma only: colour is enlarged by bicubic interpolation")
         self._runner = self.runner(LumaTrunk(net) if net.spec.colors == 1 else trunk_of(net), 3 * self.scale**2)
 
-    def runner(self, trunk: nn.Module, outputs: int) -> TileRunner:
+    def runner(self, trunk: nn.Module, outputs: int, margin: int = 0) -> TileRunner:
         """A runner for a variant of this network, on the same device, in the precision and tiles asked for.
 
         Args:
             trunk: what to run; same reach as the network.
             outputs: features it gives for each LR pixel.
+            margin: pixels around the core that are wanted of every tile.
         """
         return TileRunner(
             trunk,
@@ -78,6 +79,7 @@ class Upscaler:
             precision=self._precision,
             tile=self._tile,
             say=self._say,
+            margin=margin,
         )
 
     @property

@@ -114,5 +114,5 @@ def codes_from_rgb(fmt: PlaneFormat) -> tuple[NDArray[np.float64], NDArray[np.fl
         scale = 1 / matrix[0, 0]
         return np.array([[kr, 1 - kr - kb, kb], [0, 0, 0], [0, 0, 0]]) * scale, np.array([-offset[0] * scale, 0, 0])
     matrix, offset = rgb_from_codes(fmt)
-    inverse = np.linalg.inv(matrix)
+    inverse = np.linalg.inv(matrix).astype(np.float64)
     return inverse, -inverse @ offset

@@ -255,7 +255,7 @@ def _plain_page(path: Path, stored: _Directory) -> Page:
     kind = stored.dtype
     dtype = np.dtype(np.float32) if kind.kind == "f" else np.dtype(np.uint8 if kind.itemsize == 1 else np.uint16)
     alpha = stored.extra in (1, 2)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if stored.samples > stored.channels + alpha:
         notes = (f"{stored.samples - stored.channels - alpha} channels beside colour and transparency are left out.",)
 

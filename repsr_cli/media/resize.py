@@ -125,7 +125,8 @@ def _resize(part: NDArray[Any], first: int, length: int, target: int, span: tupl
     """Samples ``span`` of the first axis, resized from ``length`` to ``target``, of a part that begins at ``first``."""
     if length == target:
         return part[span[0] - first : span[1] - first]
-    indices, weights = (table[slice(*span)] for table in taps(length, target))
+    indices, weights = taps(length, target)
+    indices, weights = indices[slice(*span)], weights[slice(*span)]
     out = np.empty((len(indices), *part.shape[1:]), part.dtype)
     for start in range(0, len(out), _BLOCK):
         block = slice(start, start + _BLOCK)

@@ -63,7 +63,7 @@ def enlarge_alpha(
         (stop - start, width) of the same type.
     """
     if (part == part[0, 0]).all():
-        return np.full((rows[1] - rows[0], size[1]), part[0, 0])
+        return np.tile(part[:1, :1], (rows[1] - rows[0], size[1]))
     out = imresize_rows(part, first, height, size, rows)
     low = high = part
     for axis, (length, target, span, begin) in enumerate(
@@ -76,7 +76,8 @@ def enlarge_alpha(
         above = np.clip(np.ceil(centre).astype(np.intp), 0, length - 1) - begin
         low = np.minimum(low.take(below, axis), low.take(above, axis))
         high = np.maximum(high.take(below, axis), high.take(above, axis))
-    return np.clip(out, low, high)
+    clipped: NDArray[Any] = np.clip(out, low, high)
+    return clipped
 
 
 def _radii(reach: int) -> list[int]:

@@ -176,7 +176,8 @@ def test_out_of_memory_halves_the_tile_and_the_result_is_the_same(monkeypatch, e
     upscaler = Upscaler(net, device="cpu", tile=tile, say=said.append)
     assert torch.allclose(upscaler(lr), expected, atol=1e-6)
     assert len(said) == 2
-    assert "37 pixels" in said[-1]
+    # Twice halved, from the largest core there was: 150 or 140 pixels.
+    assert any(f"{side} pixels" in said[-1] for side in (37, 35))
     # The size that fitted is kept: the next picture starts with it.
     card.sizes.clear()
     upscaler(lr)
