@@ -15,7 +15,7 @@ from repsr_cli.model.plain import PlainSR
 
 Family = Literal["clean", "video"]
 SIZES = ("fast", "balanced", "best")
-DEFAULT_SIZE = "balanced"
+DEFAULT_SIZES = ("balanced", "fast")
 DEFAULT_SCALE = 4
 
 
@@ -87,7 +87,7 @@ def resolve(network: str | None, scale: float | None, family: Family) -> Weight:
 
     Args:
         network: ``fast``, ``balanced``, ``best``, a full name as ``repsr models`` lists it, or a file; None: the
-            default, ``balanced`` where it ships, else ``fast``.
+            default, ``balanced`` where it ships for that factor, else ``fast``.
         scale: wanted factor; the smallest trained factor that is at least as large is taken. None: what the name says,
             else 4.
         family: wanted family; where a size ships in the other family only, that one is taken.
@@ -107,21 +107,20 @@ def resolve(network: str | None, scale: float | None, family: Family) -> Weight:
         if scale is not None and scale > weight.scale:
             raise CheckpointError(network, f"enlarges by {weight.scale}, not {scale:g}", "Ask for -s less, or another.")
         return weight
-    size = network
-    if size is None:
-        size = DEFAULT_SIZE if any(w.size == DEFAULT_SIZE for w in weights) else "fast"
-    fitting = [w for w in weights if w.size == size]
+    sizes = DEFAULT_SIZES if network is None else (network,)
+    fitting = [w for w in weights if w.size in sizes]
+    asked = network or "the default network"
     if not fitting:
         names = [w.name for w in weights]
-        near = difflib.get_close_matches(size, [*SIZES, *names], n=1)
+        near = difflib.get_close_matches(asked, [*SIZES, *names], n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
-        raise CheckpointError(size, "no such network", f"{hint}Available: {', '.join(names)}; or give a file.")
+        raise CheckpointError(asked, "no such network", f"{hint}Available: {', '.join(names)}; or give a file.")
     wanted = DEFAULT_SCALE if scale is None else scale
     large_enough = [w for w in fitting if w.scale >= wanted]
     if not large_enough:
         most = max(w.scale for w in fitting)
-        raise CheckpointError(size, f"enlarges by up to {most}, not {wanted:g}", f"Use -s {most}, twice if need be.")
-    return min(large_enough, key=lambda w: (w.scale, w.family != family))
+        raise CheckpointError(asked, f"enlarges by up to {most}, not {wanted:g}", f"Use -s {most}, twice if need be.")
+    return min(large_enough, key=lambda w: (w.scale, sizes.index(w.size), w.family != family))
 
 
 def load(network: str | None, scale: float | None, family: Family) -> PlainSR:
