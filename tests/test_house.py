@@ -128,3 +128,10 @@ def test_pinned_versions_suit_the_requirements() -> None:
 )
 def test_every_module_says_what_it_is(module: Path) -> None:
     assert re.match(r'(#.*\n)*"""\S', module.read_text(encoding="utf-8"))
+
+
+def test_architecture_names_every_file() -> None:
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    package = ROOT / "repsr_cli"
+    files = [path.relative_to(package).as_posix() for path in package.rglob("*.py") if "__" not in path.name]
+    assert sorted(listed) == sorted(files)
