@@ -1,4 +1,4 @@
-"""Networks to files and back. Loading a file runs no code. Floor 1.
+"""Networks to files and back. Loading a file runs no code and takes no more memory than the file can fill. Floor 1.
 
 Three kinds of file:
 
@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,8 @@ from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 
 FORMAT = 1
+# A header is names, shapes and a few strings: that of 10,000 layers fits many times.
+MAX_HEADER = 8 << 20
 WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net", "net_g")
 ACCEPTED = "Accepted: networks fused by repsr, repsr training checkpoints, and Compact (SRVGGNetCompact, PReLU) files."
 
@@ -89,8 +92,37 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is: PyTorch stores its records as they are.
+
+    Raises:
+        CheckpointError: records are compressed, or lie over one another.
+        zipfile.BadZipFile: it is no archive at all, or a damaged one.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise CheckpointError(path, "is a compressed archive, which PyTorch does not write", ACCEPTED)
+    if sum(record.file_size for record in records) > path.stat().st_size:
+        raise CheckpointError(path, "is an archive that claims to hold more than it does", "Get the file again.")
+
+
+def _check_size(path: Path, *states: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that repeat what is stored: a few bytes could stand for any number of weights.
+
+    Raises:
+        CheckpointError: there are more numbers than the file has bytes.
+    """
+    if sum(value.numel() for state in states for value in state.values()) > path.stat().st_size:
+        raise CheckpointError(path, "claims more weights than it has bytes", "Get the file again.")
+
+
 def _load_pickle(path: Path) -> Any:
     try:
+        with path.open("rb") as file:
+            is_archive = file.read(4) == b"PK\x03\x04"
+        if is_archive:
+            _check_archive(path)
         # A file object, since torch.load picks another reader by a path's suffix.
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -100,8 +132,8 @@ def _load_pickle(path: Path) -> Any:
         raise CheckpointError(
             path, "holds more than tensors and plain values, or is damaged, and is not loaded", ACCEPTED
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-            zipfile.BadZipFile, UnicodeDecodeError) as error:  # fmt: skip
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            AssertionError, ImportError, MemoryError, zipfile.BadZipFile, struct.error) as error:  # fmt: skip
         raise CheckpointError(path, "is not a readable checkpoint", ACCEPTED) from error
 
 
@@ -114,16 +146,24 @@ def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
         raise CheckpointError(path, f"has format {payload['format']!r}, not {FORMAT}", "Use the version that wrote it.")
     try:
         spec = Spec(**payload["spec"])
+        block = payload["block"]
+
+        def blank() -> RepSR | PlainSR:
+            if payload["kind"] != "repsr":
+                return PlainSR(spec)
+            net = RepSR(spec, block["expansion"], block["norm"])
+            if block["frozen"]:
+                net.freeze_bn()
+            return net
+
         networks: list[RepSR | PlainSR] = []
+        _check_size(path, payload["net"], payload["average"])
         for key in ("net", "average"):
-            net: RepSR | PlainSR
-            if payload["kind"] == "repsr":
-                block = payload["block"]
-                net = RepSR(spec, block["expansion"], block["norm"])
-                if block["frozen"]:
-                    net.freeze_bn()
-            else:
-                net = PlainSR(spec)
+            if spec.blocks > len(payload[key]):
+                raise ValueError(f"{len(payload[key])} tensors for {spec.blocks} blocks")
+            with torch.device("meta"):  # where a network takes no memory: first see that its shapes are those stored
+                blank().load_state_dict(payload[key], assign=True)
+            net = blank()
             net.load_state_dict(payload[key])
             networks.append(net)
         return TrainingCheckpoint(
@@ -184,6 +224,10 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        with path.open("rb") as start:
+            length = int.from_bytes(start.read(8), "little")
+        if length > MAX_HEADER:
+            raise CheckpointError(path, f"has a header of {length} bytes, more than {MAX_HEADER}", ACCEPTED)
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except FileNotFoundError as error:
@@ -203,11 +247,10 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _unwrap(payload: Any) -> dict[str, Tensor]:
     """The tensors of a foreign file, without wrapper and without a ``module.`` prefix."""
-    while isinstance(payload, Mapping) and not any(isinstance(value, Tensor) for value in payload.values()):
-        inner = next((payload[key] for key in WRAPPERS if isinstance(payload.get(key), Mapping)), None)
-        if inner is None:
-            return {}
-        payload = inner
+    for _ in range(4):  # a dictionary may hold itself
+        if not isinstance(payload, Mapping) or any(isinstance(value, Tensor) for value in payload.values()):
+            break
+        payload = next((payload[key] for key in WRAPPERS if isinstance(payload.get(key), Mapping)), None)
     if not isinstance(payload, Mapping):
         return {}
     return {
@@ -222,11 +265,16 @@ def infer_spec(state: Mapping[str, Tensor]) -> Spec | str:
     found = f"{len(state)} tensors, first {sorted(state)[:3]}"
     if "body.0.weight" not in state or "body.1.weight" not in state:
         return f"no Compact network ({found})"
-    if not all(re.fullmatch(r"body\.\d+\.(weight|bias)", key) for key in state):
+    if not all(re.fullmatch(r"body\.[0-9]{1,6}\.(weight|bias)", key) for key in state):
         return f"no Compact network: unexpected keys ({found})"
     last = max(int(key.split(".")[1]) for key in state)
     if last % 2 or last < 2:
         return f"no Compact network: it ends in layer {last}, where a convolution was expected"
+    if last > len(state):
+        return f"no Compact network: {len(state)} tensors for {last + 1} layers"
+    for key, value in state.items():
+        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+            return f"no Compact network: {key} holds {value.dtype}, {value.layout} on {value.device}"
     head = state["body.0.weight"]
     if head.ndim != 4 or head.shape[2:] != (3, 3):
         return f"no Compact network: its first layer has shape {tuple(head.shape)}, where (C, 3, 3, 3) was expected"
@@ -280,6 +328,7 @@ def load_plain(path: Path) -> PlainSR:
     spec = infer_spec(state)
     if isinstance(spec, str):
         raise CheckpointError(path, f"holds {spec}", ACCEPTED)
+    _check_size(path, state)
     net = PlainSR(spec)
     net.load_state_dict({key: value.float() for key, value in state.items()})
     if not all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters()):

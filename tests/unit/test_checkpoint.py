@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from repsr_cli.errors import CheckpointError
 from repsr_cli.model.checkpoint import (
+    MAX_HEADER,
     TrainingCheckpoint,
     infer_spec,
     load_plain,
@@ -101,6 +104,83 @@ def test_pickle_bomb_is_refused_and_does_not_run(tmp_path: Path, raw: bool) -> N
     with pytest.raises(CheckpointError, match="Accepted"):
         load_plain(tmp_path / "bomb.pth")
     assert not marker.exists()
+
+
+def _rewritten(source: Path, target: Path, compression: int) -> Path:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for record in old.infolist():
+            new.writestr(record.filename, old.read(record))
+    return target
+
+
+def test_zip_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
+    torch.save({"params": {"body.0.weight": torch.zeros(1 << 22)}}, tmp_path / "plain.pth")
+    bomb = _rewritten(tmp_path / "plain.pth", tmp_path / "bomb.pth", zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match="compressed archive"):
+        load_plain(bomb)
+    stored = (tmp_path / "plain.pth").read_bytes()
+    name = stored.index(b"data/0", stored.index(b"PK\x01\x02"))
+    entry = stored.rindex(b"PK\x01\x02", 0, name)  # the storage's line in the central directory
+    grown = bytearray(stored)
+    grown[entry + 20 : entry + 28] = struct.pack("<II", 1 << 31, 1 << 31)
+    (tmp_path / "grown.pth").write_bytes(grown)
+    with pytest.raises(CheckpointError, match="claims to hold more"):
+        load_plain(tmp_path / "grown.pth")
+
+
+def _claiming(channels: int) -> dict[str, torch.Tensor]:
+    """A Compact network of any width whose tensors all repeat one stored zero."""
+    zero = torch.zeros(1)
+    return {
+        "body.0.weight": zero.expand(channels, 3, 3, 3),
+        "body.0.bias": zero.expand(channels),
+        "body.1.weight": zero.expand(channels),
+        "body.2.weight": zero.expand(channels, channels, 3, 3),
+        "body.2.bias": zero.expand(channels),
+        "body.3.weight": zero.expand(channels),
+        "body.4.weight": zero.expand(3, channels, 3, 3),
+        "body.4.bias": zero.expand(3),
+    }
+
+
+def test_a_small_file_cannot_claim_a_large_network(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(_claiming(10**6), path)  # 36 TB
+    with pytest.raises(CheckpointError, match="more weights than it has bytes"):
+        load_plain(path)
+    state = PlainSR(SPEC).state_dict()
+    torch.save(state | {"body.999998.weight": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="tensors for 999999 layers"):
+        load_plain(path)
+    for spec in ({"channels": 10**6}, {"blocks": 10**9}):
+        save_training(path, TrainingCheckpoint(RepSR(SPEC), RepSR(SPEC), {}, 0))
+        payload = torch.load(path, weights_only=True)
+        torch.save(payload | {"spec": payload["spec"] | spec}, path)
+        with pytest.raises(CheckpointError, match="damaged training checkpoint"):
+            load_plain(path)
+
+
+def test_a_dictionary_that_holds_itself_ends(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["params"] = endless
+    torch.save(endless, tmp_path / "endless.pth")
+    with pytest.raises(CheckpointError, match="no Compact network"):
+        load_plain(tmp_path / "endless.pth")
+
+
+def test_a_header_beyond_any_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "header.safetensors"
+    path.write_bytes(struct.pack("<Q", MAX_HEADER + 1) + b"{}")
+    with pytest.raises(CheckpointError, match="header of"):
+        load_plain(path)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(6, dtype=torch.int8), torch.zeros(6, dtype=torch.cfloat)])
+def test_tensors_that_are_no_real_numbers_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
+    torch.save(PlainSR(SPEC).state_dict() | {"body.0.bias": value}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=r"body\.0\.bias holds torch"):
+        load_plain(tmp_path / "net.pth")
 
 
 def test_refusals_say_what_was_found(tmp_path: Path) -> None:
