@@ -210,8 +210,9 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
         raise MediaError(path, found, "upscale takes pictures and videos.")
     if stream.codec_context is None:
         raise MediaError(path, "no decoder for its video stream")
-    stream.codec_context.thread_type = "AUTO"
-    stream.codec_context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+    if not stream.codec_context.is_open:
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
     return stream
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 import av
@@ -68,23 +69,52 @@ class Decoder:
     def _pictures(self, container: InputContainer, first: int | None) -> Iterator[VideoFrame | None]:
         """Decoded frames; None stands for an error of the decoder. Begins early enough before ``first``."""
         timeline = self.timeline
-        if first is not None and timeline is not None and timeline.roll(first) > timeline.pts[0]:
-            start = timeline.roll(first)
-            try:
-                container.seek(start, stream=main_stream(container, self.source.path))
-            except av.FFmpegError:
-                start = timeline.pts[0]
-            pictures = self._decoded(container)
-            head = next((picture for picture in pictures if picture is not None), None)
-            # Seeking by time is a matter of luck in some containers. Decoding from the beginning is not.
-            if head is not None and head.pts is not None and timeline.pts[0] < head.pts <= start:
-                yield head
-                yield from pictures
-                return
-            with open_video(self.source.path) as again:
-                yield from self._decoded(again)
+        if first is None or timeline is None or timeline.roll(first) <= timeline.pts[0]:
+            yield from self._decoded(container)
             return
-        yield from self._decoded(container)
+        pictures = self._approached(container, timeline, first)
+        if pictures is not None:
+            yield from pictures
+            return
+        # Seeking by time is a matter of luck in some containers. Decoding from the beginning is not.
+        with open_video(self.source.path) as again:
+            yield from self._decoded(again)
+
+    def _approached(
+        self, container: InputContainer, timeline: Timeline, first: int
+    ) -> Iterator[VideoFrame | None] | None:
+        """Frames from the one before ``first`` on, found by seeking; None if the way there was not a clean one."""
+        # A decoder learns from the first frame how the stream was made, and decodes by it: 4:4:4 by old versions of
+        # x264, which write their name there and nowhere else, is garbage to a decoder that begins in the middle.
+        next(self._decoded_as_stored(container), None)
+        # Transport streams have no index: seeking in them lands late, and from an earlier target where it should.
+        for target in timeline.targets(first):
+            pictures = self._sought(container, timeline, first, target)
+            if pictures is not None:
+                return pictures
+        return None
+
+    def _sought(
+        self, container: InputContainer, timeline: Timeline, first: int, target: int
+    ) -> Iterator[VideoFrame | None] | None:
+        """Frames from the one before ``first`` on, by seeking to ``target``; None if that went wrong."""
+        try:
+            container.seek(target, stream=main_stream(container, self.source.path))
+        except av.FFmpegError:
+            return None
+        pictures = self._decoded(container)
+        before: VideoFrame | None = None
+        for picture in pictures:
+            if picture is None or picture.pts is None:
+                return None
+            if before is None and not timeline.pts[0] < picture.pts <= timeline.roll(first):
+                return None
+            if picture.pts >= first:
+                return chain([picture] if before is None else [before, picture], pictures)
+            if picture.is_corrupt:
+                return None
+            before = picture
+        return None
 
     def _decoded(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         pictures = self._decoded_as_stored(container)

@@ -61,6 +61,11 @@ class Timeline:
         place = bisect_right(self.keys, pts) - 2
         return self.keys[place] if place >= 0 else self.pts[0]
 
+    def targets(self, pts: int) -> tuple[int, ...]:
+        """Keyframes to seek to on the way to the frame at ``pts``, the likeliest first."""
+        place = bisect_right(self.keys, self.roll(pts))
+        return self.keys[max(0, place - 3) : place][::-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
