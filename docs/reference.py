@@ -22,7 +22,9 @@ def reference() -> str:
 
 
 def page(name: str, command: Any) -> list[str]:
-    """The sections of one command."""
+    """The sections of one command, or of each command of a group."""
+    if hasattr(command, "commands"):
+        return [section for sub, inner in command.commands.items() for section in page(f"{name} {sub}", inner)]
     lines = [f"## repsr {name}\n", *(f"{part}\n" for part in paragraphs(command.help or ""))]
     panels: dict[str, list[Any]] = {}
     for parameter in command.params:

@@ -25,6 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("train/*.md")])
 
 
+def leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with its whole name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
 def commands() -> Iterator[tuple[str, str]]:
     """Every ``repsr ...`` line in a code block, and every ``Example:`` in the help."""
     for path in DOCS:
@@ -37,7 +46,7 @@ def commands() -> Iterator[tuple[str, str]]:
                     if words and Path(words[0].removeprefix("$")).name == "repsr":
                         yield path.name, part.strip()
     root: Any = typer.main.get_command(app)
-    for name, command in root.commands.items():
+    for name, command in leaves(root):
         for line in re.search(r"Example: (.*)", command.help)[1].split(", then "):  # type: ignore[index]
             yield f"{name} --help", line.rstrip(".")
 
@@ -49,8 +58,12 @@ def test_command_lines_in_the_docs_parse(where: str, line: str) -> None:
     if name.startswith("-"):
         return
     assert name in root.commands, f"{where}: {line}"
-    context = typer.Context(root)
-    root.commands[name].make_context(name, arguments, parent=context, resilient_parsing=False)
+    command, context = root.commands[name], typer.Context(root)
+    context = command.make_context(name, arguments, parent=context, resilient_parsing=False)
+    if hasattr(command, "commands"):
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
+        name, command, arguments = command.resolve_command(context, rest)
+        command.make_context(name, arguments, parent=context, resilient_parsing=False)
 
 
 def test_options_reference_is_current() -> None:

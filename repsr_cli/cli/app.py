@@ -43,6 +43,6 @@ def repsr(
 app.command()(upscale)
 training_commands.register(app)
 app.command()(compare)
-app.command()(bench)
+app.add_typer(bench, name="bench")
 app.command()(models)
 app.command()(doctor)

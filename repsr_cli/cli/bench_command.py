@@ -6,14 +6,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from repsr_cli.cli.console import Board, friendly, print_json, print_line
 from repsr_cli.errors import MediaError
 from repsr_cli.pipelines.options import UpscaleOptions
 
 
+class _ClipUnlessNamed(TyperGroup):
+    """``repsr bench CLIP`` and ``repsr bench`` mean ``repsr bench upscale``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["upscale", *args]
+        return super().parse_args(ctx, args)
+
+
+bench = typer.Typer(cls=_ClipUnlessNamed, help="Measure how fast this machine upscales, or trains.")
+
+
+@bench.command("upscale")
 @friendly
-def bench(
+def bench_upscale(
     clip: Annotated[
         Path | None, typer.Argument(help="A clip to measure the whole way with; default: the network alone.")
     ] = None,
@@ -35,7 +49,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="One JSON record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Measure the network alone, the pipeline without encoder, and end to end.
+    """Measure the network alone, the pipeline without encoder, and end to end; the word upscale may be left out.
 
     Example: repsr bench examples/bbb_480x270.mp4 -n fast
     """
@@ -65,3 +79,31 @@ def bench(
             plot.write_text(measured.plot(), encoding="utf-8")
         except OSError as error:
             raise MediaError(plot, f"cannot be written ({error.strerror})", "Choose another place.") from error
+
+
+@bench.command("train")
+@friendly
+def bench_train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML): its network, batch, optimiser and device count.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value. Repeatable.")
+    ] = None,
+    window: Annotated[int, typer.Option("--window", help="Steps per measurement.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", help="Measurements per phase; the best counts.", min=1)] = 3,
+    json: Annotated[bool, typer.Option("--json", help="One JSON record.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+) -> None:
+    """Measure training steps a second: branched, merged, and the deployed network itself.
+
+    Example: repsr bench train train/recipes/m4c16-x4.toml --set batch.size=32 --set batch.patch=48
+    """
+    from repsr_cli.pipelines.bench_train import bench_train as measure
+    from repsr_cli.training.recipe import load_recipe
+
+    with Board(quiet) as board:
+        measured = measure(load_recipe(recipe, settings), window, rounds, board.say)
+    if json:
+        print_json(measured.record())
+    else:
+        for line in measured.lines():
+            print_line(line)
