@@ -29,6 +29,9 @@ from repsr_cli.media.video_frames import layout_has_alpha, planar_name, side_dat
 # Demuxers that take nearly anything, text and single pictures included, for moving pictures.
 _NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "concat", "hls", "dash", "bin", "ico", "image2"})
 
+# A frame of more is not decoded: a few kilobytes can claim to be 16384x16384. That of 16K film has 133 million.
+MAX_PIXELS = 1 << 27
+
 # Threads of a decoder hold a frame each; more than these gain nothing beside a network.
 DECODER_THREADS = 8
 
@@ -153,7 +156,7 @@ def _reason(error: av.FFmpegError) -> str:
 def open_video(path: Path) -> InputContainer:
     """Open a clip for reading.
 
-    Tags that are not UTF-8 are kept as they are, byte for byte.
+    Tags that are not UTF-8 are kept as they are, byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
 
     Raises:
         MediaError: the file is missing or no media.
@@ -165,6 +168,7 @@ def open_video(path: Path) -> InputContainer:
             "r",
             metadata_errors="surrogateescape",
             container_options={"protocol_whitelist": "file"},
+            options={"max_pixels": str(MAX_PIXELS)},
         )
 
 
@@ -213,6 +217,7 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
     if not stream.codec_context.is_open:
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
@@ -248,6 +253,8 @@ def describe(
 ) -> VideoSource:
     """``probe`` for a container that is open; reads on from where it stands."""
     stream = main_stream(container, path)
+    if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+        raise _too_large(path, f"{stream.codec_context.width}x{stream.codec_context.height}")
     siting = _siting(container, stream)
     frame, beside = _first_frame(container, stream, path)
     rate = stream.average_rate or stream.base_rate or None
@@ -308,10 +315,18 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
             except (av.InvalidDataError, av.PatchWelcomeError, av.ExternalError, av.UnknownError) as error:
                 last = error
                 continue
+            except av.ArgumentError as error:
+                raise _too_large(path, "frames") from error
             if frames:
                 return frames[0], beside
     reason = f" ({_reason(last)})" if last is not None else ""
     raise MediaError(path, f"no frame of its video can be decoded{reason}", "Check that it plays.") from last
+
+
+def _too_large(path: Path, what: str) -> MediaError:
+    """The words for frames that FFmpeg was told not to take."""
+    limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"
+    return MediaError(path, f"{what} of more than {limit}, or damaged", "Scale it down with another tool first.")
 
 
 def _siting(container: InputContainer, stream: VideoStream) -> Siting | None:

@@ -89,12 +89,12 @@ def format_of(target: Path) -> str:
     """
     if str(target) == "-" or target.suffix.lower() == ".y4m":
         return Y4M
-    if "%" in target.name:
-        numbered = target.suffix.lower() == ".png" and re.fullmatch(r"[^%]*%(0?\d+)?d[^%]*", target.name)
+    found = FORMATS.get(target.suffix.lower())
+    if found is None and "%" in target.name:
+        numbered = target.suffix.lower() == ".png" and re.fullmatch(r"[^%]*%(0?[0-9]{1,2})?d[^%]*", target.name)
         if not numbered:
             raise UsageError(target, "not a pattern for numbered pictures", "Try frames/%06d.png.")
         return PICTURES
-    found = FORMATS.get(target.suffix.lower())
     if found is None:
         raise UsageError(target, "not a container for video", f"Choose from: {', '.join(FORMATS)}.")
     return found

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.media import video_frames
+from repsr_cli.media import video, video_frames
 from repsr_cli.media.video import is_video, open_video, probe
 from repsr_cli.media.video_colour import ColourTags, HdrMetadata, override_tags, plane_format, resolve_tags
 from repsr_cli.media.video_decode import Decoder
@@ -52,6 +52,18 @@ def test_probe_says_what_is_there(tmp_path: Path) -> None:
 def test_a_name_with_a_colon_is_a_file_and_not_an_address(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "http:x.mp4", range(2), audio=0)
     assert probe(path).height == 36
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".webm", "libvpx-vp9")])
+def test_frames_beyond_the_limit_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, codec: str
+) -> None:
+    path = make_clip(tmp_path / f"large{suffix}", range(2), codec=codec, audio=0)
+    monkeypatch.setattr(video, "MAX_PIXELS", 36 * 64)
+    assert probe(path).height == 36
+    monkeypatch.setattr(video, "MAX_PIXELS", 36 * 64 - 1)
+    with pytest.raises(MediaError, match="of more than 0 million pixels, or damaged"):
+        probe(path)
 
 
 def test_videos_are_told_by_content(tmp_path: Path) -> None:

@@ -1,0 +1,180 @@
+"""What the project says about hostile input: no code from data, no shell, no network. Read from the source, and run."""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.video_clips import make_clip, other_packets
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = sorted([*(ROOT / "repsr_cli").rglob("*.py"), *(ROOT / "train").rglob("*.py")])
+
+RUNS_CODE = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnv"}
+READS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "ctypes", "code"}
+TALKS = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "xmlrpc"}
+
+
+def dotted(node: ast.expr) -> str:
+    """``a.b.c`` of a call's target; empty for anything else."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def dangers(text: str) -> Iterator[str]:
+    """What in a module would run code from data, hand words to a shell, or open a connection."""
+    for node in ast.walk(ast.parse(text)):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [name.name for name in node.names]
+        if isinstance(node, ast.ImportFrom):
+            modules = [node.module or ""]
+            if node.module == "pickle":
+                modules = [f"pickle.{name.name}" for name in node.names]
+        for module in modules:
+            # Of pickle, the name of its error is needed to translate it.
+            if module.split(".")[0] in READS_CODE | TALKS and module not in ("pickle", "pickle.UnpicklingError"):
+                yield f"import {module}"
+        if isinstance(node, ast.Attribute) and dotted(node).startswith("pickle.") and node.attr != "UnpicklingError":
+            yield dotted(node)
+        if not isinstance(node, ast.Call):
+            continue
+        name, arguments = dotted(node.func), {word.arg: word.value for word in node.keywords}
+        if name in RUNS_CODE or name.startswith(("torch.hub.", "runpy.")):
+            yield name
+        if name == "torch.load" and not _is(arguments.get("weights_only"), True):
+            yield "torch.load without weights_only=True"
+        if name.endswith(".load") and "allow_pickle" in arguments and not _is(arguments["allow_pickle"], False):
+            yield f"{name} with allow_pickle"
+        if "shell" in arguments and not _is(arguments["shell"], False):
+            yield f"{name} with a shell"
+        if name.startswith("subprocess.") and node.args and isinstance(node.args[0], ast.Constant | ast.JoinedStr):
+            yield f"{name} of a line of text"
+
+
+def _is(node: ast.expr | None, value: bool) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+@pytest.mark.parametrize("module", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_runs_data(module: Path) -> None:
+    assert not list(dangers(module.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval(text)",
+        "import pickle; pickle.loads(data)",
+        "from pickle import loads",
+        "import urllib.request",
+        "from socket import socket",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(command, shell=True)",
+        "subprocess.run('ls')",
+        "os.system(f'rm {path}')",
+        "torch.hub.load('a', 'b')",
+    ],
+)
+def test_what_would_run_data_is_noticed(line: str) -> None:
+    assert list(dangers(line))
+
+
+# The kernel ends a process at its first socket, whichever library asks for one. (Linux, seccomp: a filter of four
+# instructions that compares the number of the system call.)
+NO_SOCKETS = """
+import ctypes, struct, sys
+step = lambda code, yes, no, value: struct.pack("<HBBI", code, yes, no, value)
+program = step(0x20, 0, 0, 0) + step(0x15, 0, 1, {number}) + step(0x06, 0, 0, 0x80000000) + step(0x06, 0, 0, 0x7FFF0000)
+held = ctypes.create_string_buffer(program, len(program))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_void_p)]
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(4, ctypes.cast(held, ctypes.c_void_p))), 0, 0) == 0
+"""
+SOCKET_CALL = {"x86_64": 41, "aarch64": 198}
+linux = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in SOCKET_CALL, reason="needs Linux's seccomp"
+)
+
+
+def without_sockets(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    setup = NO_SOCKETS.format(number=SOCKET_CALL[platform.machine()])
+    command = [sys.executable, "-c", setup + program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+
+
+CLI = "from repsr_cli.cli import app\napp()\n"
+
+
+@linux
+def test_upscaling_opens_no_socket(tmp_path: Path) -> None:
+    assert without_sockets("import socket\nsocket.socket()").returncode < 0  # else the rest would prove nothing
+    Image.fromarray(np.full((12, 16, 3), 99, np.uint8)).save(tmp_path / "a.png")
+    make_clip(tmp_path / "b.mkv", range(4), attachments={"a.ttf": b"font"}, subtitles=["subrip"])
+    inputs = [str(tmp_path / name) for name in ("a.png", "b.mkv")]
+    done = without_sockets(CLI, "upscale", *inputs, "-n", "fast", "-s", "2", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a_x2.png", "b.mkv", "b_x2.mkv"}
+
+
+@linux
+def test_clips_that_point_elsewhere_open_no_socket(tmp_path: Path) -> None:
+    """Playlists, session descriptions and references to other files are refused, not followed."""
+    segment = make_clip(tmp_path / "segment.ts", range(4))
+    address = "http://127.0.0.1:9/a.ts"
+    texts = {
+        "remote.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n",
+        "local.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{segment}\n#EXT-X-ENDLIST\n",
+        "list.mkv": f"ffconcat version 1.0\nfile '{address}'\n",
+        "session.mp4": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=-\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n",
+        "manifest.mp4": f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{address}'
+        "</BaseURL></Period></MPD>",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    inputs = [str(tmp_path / name) for name in texts]
+    done = without_sockets(CLI, "upscale", *inputs, "-s", "2", "-n", "fast")
+    assert done.returncode in (2, 3), done.stderr
+    assert not list(tmp_path.glob("*_x2*"))
+
+
+def test_names_of_attachments_lead_nowhere(tmp_path: Path) -> None:
+    """They are copied as words; nothing is ever written under them."""
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    names = ["../../evil.ttf", "/evil-of-repsr.ttf", "..\\evil.ttf"]
+    clip = make_clip(inside / "clip.mkv", range(4), attachments=dict.fromkeys(names, b"font"))
+    before = set(tmp_path.rglob("*"))
+    command = [sys.executable, "-m", "repsr_cli", "upscale", str(clip), "-s", "2", "-n", "fast", "--quiet"]
+    subprocess.run(command, check=True, cwd=inside)
+    assert set(tmp_path.rglob("*")) - before == {inside / "clip_x2.mkv"}
+    assert not Path("/evil-of-repsr.ttf").exists()
+    assert other_packets(inside / "clip_x2.mkv") == other_packets(clip)
+
+
+def test_names_of_files_are_no_addresses_and_no_options(tmp_path: Path) -> None:
+    """FFmpeg reads ``concat:a|b`` and ``http://`` as protocols; a shell would read ``$(touch x)``."""
+    names = ["$(touch ran).mkv", "-y.mkv", "50%.mkv", "a;touch ran.mkv"]
+    if os.name != "nt":
+        names += ["concat:a|b.mkv", "http:127.0.0.1.mkv"]
+    for name in names:
+        make_clip(tmp_path / "clip.mkv", range(2), audio=0).replace(tmp_path / name)
+    command = [sys.executable, "-m", "repsr_cli", "upscale", "-s", "2", "-n", "fast", "--quiet", "--", *names]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    expected = {*names, *(f"{Path(name).stem}_x2.mkv" for name in names)}
+    assert {path.name for path in tmp_path.iterdir()} == expected
