@@ -206,9 +206,17 @@ def _processes(recipe: Recipe) -> Iterator[tuple[int, int]]:
 
 
 class _Log:
-    """``log.jsonl``: one JSON object a line; lines past the step a run resumes from are dropped, to be made again."""
+    """``log.jsonl``: one JSON object a line; lines past the step a run resumes from are dropped, to be made again.
 
-    def __init__(self, path: Path, step: int) -> None:
+    Args:
+        path: the file.
+        step: what the run starts or resumes from.
+        tensorboard: write TensorBoard's event files beside it too.
+    """
+
+    def __init__(self, path: Path, step: int, tensorboard: bool) -> None:
+        # What an earlier part of the run wrote past the step is hidden.
+        self._board = _summary_writer()(str(path.parent), purge_step=step + 1) if tensorboard else None
         kept = []
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -221,9 +229,27 @@ class _Log:
     def write(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step" and isinstance(value, float):
+                    self._board.add_scalar(name, value, entry["step"])
+            self._board.flush()
 
     def close(self) -> None:
         self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _summary_writer() -> Any:
+    """TensorBoard's class that writes event files."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RecipeError(
+            "run.tensorboard", "TensorBoard is not installed", "pip install 'repsr[tensorboard]', or leave it out."
+        ) from error
+    return SummaryWriter
 
 
 def toml_of(recipe: Recipe) -> str:
@@ -279,6 +305,8 @@ def train(
     last = run / "last.pt"
     if last.exists() and not resume:
         raise RecipeError(run, "holds a run already", "Add --resume to go on with it, or choose another -o.")
+    if recipe.run.tensorboard:
+        _summary_writer()
     with _processes(recipe) as (rank, processes):
         return _Trainer(recipe, run, rank, processes, on_report, on_packing).train(resume, should_stop)
 
@@ -447,7 +475,7 @@ class _Trainer:
             self._save(last)
         if self.rank == 0:
             (self.run / "recipe.toml").write_text(toml_of(self.recipe), encoding="utf-8")
-            self.log = _Log(self.run / "log.jsonl", self.step)
+            self.log = _Log(self.run / "log.jsonl", self.step, self.recipe.run.tensorboard)
         try:
             with ThreadPoolExecutor(1) as pool:
                 while True:

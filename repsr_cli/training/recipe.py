@@ -172,6 +172,7 @@ class Run:
         compile: torch.compile the training step's network.
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two log lines.
+        tensorboard: write the log for TensorBoard too, into the run directory; needs the extra of that name.
         start_from: a checkpoint or fused network whose weights the run starts with, where shapes agree; empty: none.
     """
 
@@ -183,6 +184,7 @@ class Run:
     compile: bool = False
     checkpoint_every: int = 1000
     log_every: int = 100
+    tensorboard: bool = False
     start_from: str = ""
 
 

@@ -102,6 +102,40 @@ def test_mistakes(arguments: list[str], code: int, message: str) -> None:
     assert message in result.stderr
 
 
+def test_tensorboard_is_an_extra(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "run"), "--set", "run.tensorboard=true"]
+    arguments += [
+        "--set",
+        f"data.train={trained / 'pictures'}",
+        "--set",
+        "schedule.steps=3",
+        "--set",
+        "run.log_every=1",
+    ]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    missing = CliRunner().invoke(app, arguments)
+    assert missing.exit_code == 6
+    assert "pip install 'repsr[tensorboard]'" in missing.output
+    assert not (tmp_path / "run").exists()
+    written: list[tuple[str, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert (folder, purge_step) == (str(tmp_path / "run"), 1)
+
+        def add_scalar(self, name: str, _value: float, step: int) -> None:
+            written.append((name, step))
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("repsr_cli.pipelines.train._summary_writer", lambda: Writer)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert [step for name, step in written if name == "loss"] == [1, 2, 3]
+    assert ("psnr_y", 3) in written
+
+
 def test_fuse_refuses_an_existing_target_and_a_fused_input(trained: Path) -> None:
     fused = trained / "net.safetensors"
     assert CliRunner().invoke(app, ["fuse", str(trained / "runs/a/best.pt"), "-o", str(fused)]).exit_code == 2
