@@ -27,7 +27,7 @@ def to_tensor(pixels: NDArray[Any]) -> Tensor:
     """
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise ValueError(f"expected (H, W, 1) or (H, W, 3), got {pixels.shape}")
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+    planes = np.array(pixels.transpose(2, 0, 1), dtype=np.float32, order="C")
     if np.issubdtype(pixels.dtype, np.integer):
         planes /= np.float32(_peak(pixels.dtype))
     tensor = torch.from_numpy(planes)[None]

@@ -1,0 +1,51 @@
+"""The fuzzer's corpus opens, its inputs repeat, and a short run of every door finds nothing."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from repsr_cli.media import video
+from repsr_cli.pipelines import upscale_image
+
+pytest.importorskip("resource", reason="limits of memory as POSIX has them")
+from tests.fuzz import fuzz
+
+SEEDS = [(path.parent.name, path) for path in sorted(fuzz.CORPUS.glob("*/*"))]
+
+
+@pytest.fixture(autouse=True)
+def _usual_limits_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upscale_image, "open_image", upscale_image.open_image)
+    monkeypatch.setattr(video, "MAX_PIXELS", video.MAX_PIXELS)
+
+
+@pytest.mark.parametrize(("door", "path"), SEEDS, ids=lambda value: getattr(value, "name", value))
+def test_every_seed_ends_in_a_result_or_an_error_of_the_house(door: str, path: Path, tmp_path: Path) -> None:
+    """Those named ``found-...`` once brought something down; the others open."""
+    result = fuzz.attempt(door, path.read_bytes(), random.Random(0), tmp_path)
+    assert result == "done" or (path.name.startswith("found-") and "\n" not in result), result
+
+
+@pytest.mark.parametrize(("door", "inputs"), [("network", 60), ("picture", 60), ("video", 8)])
+def test_damaged_seeds_end_likewise(door: str, inputs: int, tmp_path: Path) -> None:
+    for number in range(inputs):
+        data, chance = fuzz.make_input(door, number, 0)
+        result = fuzz.attempt(door, data, chance, tmp_path)
+        assert "\n" not in result, f"python -m tests.fuzz.fuzz {door} --first {number}: {result}"
+
+
+def test_inputs_repeat_and_differ() -> None:
+    inputs = [fuzz.make_input("picture", number, 0)[0] for number in range(30)]
+    assert inputs == [fuzz.make_input("picture", number, 0)[0] for number in range(30)]
+    assert len(set(inputs)) > 25
+
+
+def test_a_crash_is_told_from_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, chance: random.Random) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(fuzz.DOORS, "network", broken)
+    assert "ZeroDivisionError\n" in fuzz.attempt("network", b"", random.Random(0), tmp_path)
