@@ -30,6 +30,7 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, RecipeError, TrainingDiverged
 from repsr_cli.media.resize import imresize
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training, save_training
+from repsr_cli.model.grow import grow
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.pipelines.evaluate import pairs_of, upscale_pixels
@@ -164,11 +165,18 @@ def validate(net: RepSR | PlainSR, pictures: Sequence[tuple[Pixels, Pixels]], de
 
 
 def _warm_start(net: RepSR | PlainSR, path: Path) -> None:
-    """Copy every tensor of the same name and shape from another run's average, or from a fused network."""
+    """Copy every tensor of the same name and shape from another run's average, or from a fused network.
+
+    A plain network that is larger than the fused one starts as that one, grown.
+    """
     source: nn.Module
     try:
-        is_training = isinstance(net, RepSR)
-        source = load_training(path).average if is_training else load_plain(path)
+        if isinstance(net, PlainSR):
+            source = load_plain(path)
+            with contextlib.suppress(ValueError):  # of another factor or smaller: what agrees is copied
+                source = grow(source, net.spec)
+        else:
+            source = load_training(path).average
     except CheckpointError as error:
         raise RecipeError("run.start_from", f"cannot start from {path} ({error})") from error
     own, theirs = net.state_dict(), source.state_dict()

@@ -173,7 +173,8 @@ class Run:
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two log lines.
         tensorboard: write the log for TensorBoard too, into the run directory; needs the extra of that name.
-        start_from: a checkpoint or fused network whose weights the run starts with, where shapes agree; empty: none.
+        start_from: a checkpoint or fused network whose weights the run starts with, where shapes agree (a
+            ``plain`` network also from a smaller one of its factor, grown); empty: none.
     """
 
     seed: int = 0
