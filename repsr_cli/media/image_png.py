@@ -610,9 +610,20 @@ def _filter(lines: NDArray[np.uint8], above: NDArray[np.uint8] | None, step: int
 
 
 def _paeth(left: NDArray[np.uint8], up: NDArray[np.uint8], corner: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Whichever neighbour is nearest to left + up - corner; ties go to left, then up."""
-    a = up.astype(np.int16) - corner  # the distance to left
-    b = left.astype(np.int16) - corner
-    c = np.abs(a + b)
-    a, b = np.abs(a, out=a), np.abs(b, out=b)
-    return np.where((a <= b) & (a <= c), left, np.where(b <= c, up, corner))
+    """Whichever neighbour is nearest to left + up - corner; ties go to left, then up.
+
+    In bytes alone, of which a processor does 32 at a time. The estimate is ``a`` away from left and ``b`` from up. From
+    the corner it is a + b away, which is never the least, or the gap between a and b where the corner lies between.
+    """
+    a = np.maximum(up, corner) - np.minimum(up, corner)
+    b = np.maximum(left, corner) - np.minimum(left, corner)
+    least = np.minimum(a, b)
+    gap = np.maximum(a, b) - least
+    between = ((up > corner) != (left > corner)) & (gap < least)
+    return _choose(between, corner, _choose(a <= b, left, up))
+
+
+def _choose(where: NDArray[np.bool_], yes: NDArray[np.uint8], no: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``np.where`` for bytes, in a third of the time."""
+    mask = np.negative(where.view(np.uint8))
+    return ((yes ^ no) & mask) ^ no

@@ -1,9 +1,15 @@
-"""Several pictures in flight: one is read and one written while the network works on a third. Floor 4."""
+"""Several pictures in flight at once. Floor 4.
+
+Small ones on a CPU go side by side, each on one core with a network of its own: cores that share a small picture wait
+for each other more than they compute. All others take turns at one network: one is read and one written while it works
+on a third.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Event, Lock
 from typing import TypeVar
 
@@ -19,10 +25,17 @@ IN_FLIGHT = 3
 
 
 class Turns:
-    """One network shared by several threads: they take turns, and all end soon once ``stop`` is set."""
+    """Threads that work on one picture each, and all end soon once ``stop`` is set.
 
-    def __init__(self) -> None:
-        self.lock = Lock()
+    Args:
+        at_once: how many pictures are in flight.
+        apart: each thread has a network of its own; False: they take turns at one.
+    """
+
+    def __init__(self, at_once: int = IN_FLIGHT, *, apart: bool = False) -> None:
+        self.at_once = at_once
+        self.apart = apart
+        self.lock = nullcontext() if apart else Lock()
         self.stop = Event()
 
     def share(self, upscaler: Upscaler) -> Upscaler:
@@ -30,11 +43,11 @@ class Turns:
         return _Sharing(upscaler, self)
 
     def run(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
-        """Results of ``work`` in the order of the jobs, up to ``IN_FLIGHT`` worked on at a time.
+        """Results of ``work`` in the order of the jobs.
 
         Whatever ends the caller's loop early (Ctrl-C, a bug) ends the work in flight as well, before it goes on up.
         """
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="picture") as pool:
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="picture") as pool:
             futures = [pool.submit(work, job) for job in jobs]
             try:
                 for future in futures:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import Lock, get_ident
+from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.pipelines.jobs import Failure, Job, source_size
@@ -16,11 +16,13 @@ from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
 
 if TYPE_CHECKING:
     from repsr_cli.engine.upscaler import Upscaler
-    from repsr_cli.model.plain import Spec
+    from repsr_cli.model.plain import PlainSR, Spec
     from repsr_cli.model.zoo import Weight
     from repsr_cli.pipelines.neighbours import Turns
 
 
+# How pictures are run: small ones side by side on a CPU, medium ones in turns, large ones and clips alone.
+Way = Literal["apart", "turns", "alone"]
 # LR pixels of a picture of which several may be in flight: some 200 MB each at factor 4, 8 bit.
 SMALL_PIXELS = 4 << 20
 
@@ -61,28 +63,17 @@ def run_jobs(
         networks.check()
     done = 0
     try:
-        for parallel, group in groupby(jobs, key=_is_small):
-            for result in _run_group(list(group), parallel, options, networks, reporter_for):
+        for way, group in groupby(jobs, key=networks.way_for):
+            for result in _run_group(list(group), way, options, networks, reporter_for):
                 yield result
                 done += 1
     except KeyboardInterrupt as error:
         raise _interrupted(jobs[done], done, len(jobs), options) from error
 
 
-def _is_small(job: Job) -> bool:
-    """Whether some of its kind may be in memory at once."""
-    if job.kind == "clip":
-        return False
-    try:
-        height, width = source_size(job.kind, job.source)
-    except RepsrError:  # reported when its turn comes
-        return True
-    return height * width <= SMALL_PIXELS
-
-
 def _run_group(
     jobs: Sequence[Job],
-    parallel: bool,
+    way: Way,
     options: UpscaleOptions,
     networks: Networks,
     reporter_for: Callable[[Job], Reporter],
@@ -95,14 +86,22 @@ def _run_group(
         except RepsrError as error:
             return Failure(str(job.source), error)
 
-    if parallel and len(jobs) > 1:
-        from repsr_cli.pipelines.neighbours import Turns
-
-        networks.turns = Turns()
-        yield from networks.turns.run(work, jobs)
-        networks.turns = None
-    else:
+    if way == "alone" or len(jobs) == 1:
         yield from map(work, jobs)
+        return
+    import torch
+
+    from repsr_cli.pipelines.neighbours import Turns
+
+    threads = options.threads or torch.get_num_threads()
+    # With fewer pictures than this, some cores would soon have none left.
+    apart = way == "apart" and threads > 1 and len(jobs) >= 2 * threads
+    networks.turns = Turns(threads, apart=True) if apart else Turns()
+    try:
+        yield from networks.turns.run(work, jobs)
+    finally:
+        networks.turns = None
+        torch.set_num_threads(threads)
 
 
 def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter) -> Outcome:
@@ -174,19 +173,21 @@ def _interrupted(job: Job, done: int, total: int, options: UpscaleOptions) -> In
 
 
 class Networks:
-    """The upscalers of a run, each loaded when the first job needs it and shared by the others.
+    """The upscalers of a run, each made when the first job needs it, and used by the others.
 
     Args:
         options: the request, with its scale settled.
 
     Attributes:
-        turns: set while several threads ask; upscalers are then handed out as views that take turns.
+        turns: set while several threads ask. They then get views that take turns at one upscaler, or, where threads
+            work apart, an upscaler each that keeps to its thread.
     """
 
     def __init__(self, options: UpscaleOptions) -> None:
         self.options = options
         self.turns: Turns | None = None
-        self._loaded: dict[Path, Upscaler] = {}
+        self._networks: dict[Path, PlainSR] = {}
+        self._upscalers: dict[tuple[Path, int], Upscaler] = {}
         self._loading = Lock()
 
     def check(self) -> None:
@@ -216,16 +217,37 @@ class Networks:
 
         options = self.options
         weight = choose_weight(job, options)
+        apart = self.turns is not None and self.turns.apart
+        key = (weight.path, get_ident() if apart else 0)
         with self._loading:
-            if weight.path not in self._loaded:
-                net = load_weight(weight)
-                upscaler = Upscaler(
-                    net, options.device, options.precision, options.tile, options.threads, say=reporter.say
+            new = weight.path not in self._networks
+            net = self._networks.get(weight.path) or load_weight(weight)
+            if key not in self._upscalers:
+                threads = 1 if apart else options.threads
+                self._upscalers[key] = Upscaler(
+                    net, options.device, options.precision, options.tile, threads, say=reporter.say
                 )
-                reporter.say(f"network {weight.name}: {upscaler.describe()}{faster(net.spec)}")
-                self._loaded[weight.path] = upscaler
-            upscaler = self._loaded[weight.path]
+            upscaler = self._upscalers[key]
+            if new:
+                self._networks[weight.path] = net
+                several = f", {self.turns.at_once} pictures at a time" if self.turns and apart else ""
+                reporter.say(f"network {weight.name}: {upscaler.describe()}{several}{faster(net.spec)}")
         return upscaler if self.turns is None else self.turns.share(upscaler)
+
+    def way_for(self, job: Job) -> Way:
+        """How a job is run, by the memory it takes and the cores that it keeps busy."""
+        from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, pick_device
+
+        if job.kind == "clip":
+            return "alone"
+        try:
+            height, width = source_size(job.kind, job.source)
+        except RepsrError:  # reported when its turn comes
+            return "turns"
+        if height * width > SMALL_PIXELS:
+            return "alone"
+        small = height * width <= CPU_CONTEXT_PIXELS
+        return "apart" if small and pick_device(self.options.device).type == "cpu" else "turns"
 
 
 def choose_weight(job: Job, options: UpscaleOptions) -> Weight:

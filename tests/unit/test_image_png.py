@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from repsr_cli.errors import MediaError
 from repsr_cli.media import image_png
 from repsr_cli.media.image_page import Metadata, Page, page_of
-from repsr_cli.media.image_png import SIGNATURE, open_png, write_png
+from repsr_cli.media.image_png import SIGNATURE, _paeth, open_png, write_png
 
 
 def chunk(kind: bytes, data: bytes = b"") -> bytes:
@@ -272,3 +272,13 @@ def test_a_flipped_bit_among_the_pixels_is_found(tmp_path: Path) -> None:
     data[data.index(b"IDAT") + 3000] ^= 4
     with pytest.raises(MediaError, match="damaged"):
         opened(tmp_path / "a.png", bytes(data)).read()
+
+
+def test_paeth_is_the_specifications() -> None:
+    """All 2**24 neighbourhoods would take a while; every fifth value of each is enough to meet every tie."""
+    left, up, corner = np.meshgrid(*[np.arange(0, 256, 5, dtype=np.uint8)] * 3)
+    wide = [x.astype(int) for x in (left, up, corner)]
+    estimate = wide[0] + wide[1] - wide[2]
+    a, b, c = (np.abs(estimate - x) for x in wide)
+    expected = np.where((a <= b) & (a <= c), left, np.where(b <= c, up, corner))
+    assert np.array_equal(_paeth(left, up, corner), expected)

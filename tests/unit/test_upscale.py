@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, MediaError, UsageError
 from repsr_cli.model import zoo
 from repsr_cli.model.checkpoint import save_plain
@@ -97,6 +100,38 @@ def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.Wei
     assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
     assert len(said) == 1
     assert "fast-clean-x2" in said[0]
+
+
+@pytest.mark.parametrize("way", ["apart", "turns"])
+def test_pictures_in_flight_use_the_cores_there_are(
+    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Small pictures: a thread and a network each. Larger ones: all threads and one network for each."""
+    options = UpscaleOptions(scale=2, threads=2)
+    monkeypatch.setattr("repsr_cli.engine.runner.CPU_CONTEXT_PIXELS", 48 if way == "apart" else 47)
+    made, used, before = [], set(), torch.get_num_threads()
+    real_init, real_call = Upscaler.__init__, Upscaler.__call__
+
+    def init(self: Upscaler, *args: Any, **kwargs: Any) -> None:
+        real_init(self, *args, **kwargs)
+        made.append(self)
+
+    def call(self: Upscaler, lr: torch.Tensor) -> torch.Tensor:
+        used.add(torch.get_num_threads())
+        return real_call(self, lr)
+
+    monkeypatch.setattr(Upscaler, "__init__", init)
+    monkeypatch.setattr(Upscaler, "__call__", call)
+    planned = jobs(*(picture(tmp_path / f"{n}.png") for n in range(8)), options=options)
+    said: list[str] = []
+    try:
+        results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
+    assert (len(made), used) == ((2, {1}) if way == "apart" else (1, {2}))
+    assert ["2 pictures at a time" in line for line in said] == [way == "apart"]
 
 
 def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
