@@ -145,6 +145,10 @@ def upscale(
         bool | None,
         typer.Option("--full-range/--limited-range", help="Range, if the tag is wrong.", rich_help_panel=CLIPS),
     ] = None,
+    reuse: Annotated[
+        bool,
+        typer.Option("--reuse/--no-reuse", help="Keep what stands still from the last frame.", rich_help_panel=CLIPS),
+    ] = True,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Do all but write: null encoder.", rich_help_panel=CLIPS)
     ] = False,
@@ -195,6 +199,7 @@ def upscale(
             deinterlace=deinterlace,
             matrix=matrix,
             full_range=full_range,
+            reuse=reuse,
             benchmark=benchmark,
         )
     )

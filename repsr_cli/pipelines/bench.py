@@ -6,10 +6,12 @@ side: the peak is that of a plain matrix product on the same device in the same 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -61,7 +63,7 @@ class Row:
         name: ``model``, ``pipeline``, ``end to end`` or ``rival``.
         frames: how many were enlarged in ``seconds``.
         seconds: the best wall time.
-        facts: what else is known: GFLOP/s and its share of the peak, seconds per stage, codec.
+        facts: what else is known: GFLOP/s and its share of the peak, each stage's share of the time, cores at work.
     """
 
     name: str
@@ -200,45 +202,91 @@ def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
 
 
 def _measure_clip(options: BenchOptions, upscaler: Upscaler, reporter: Reporter) -> list[Row]:
-    from repsr_cli.pipelines.upscale_video import upscale_video
-
     source = options.source
     assert source is not None
-    asked = replace(options.upscale, overwrite=True, resume=False)
-    rows: list[Row] = []
+    rounds = max(options.rounds // 2, 1)
     with tempfile.TemporaryDirectory(prefix="repsr-bench-") as folder:
         target = Path(folder) / f"upscaled{source.suffix if source.suffix in ('.mp4', '.mov', '.mkv') else '.mkv'}"
-        for name, null in (("pipeline", True), ("end to end", False)):
-            outcomes = []
-            for _ in range(max(options.rounds // 2, 1)):
-                began = time.perf_counter()
-                outcome = upscale_video(source, target, upscaler, replace(asked, benchmark=null), reporter)
-                outcomes.append((time.perf_counter() - began, outcome))
-            seconds, outcome = min(outcomes, key=lambda pair: pair[0])
-            facts: dict[str, Any] = {"codec": "none" if null else outcome.facts["codec"]}
-            facts |= {key: outcome.facts[key] for key in ("occupancy", "reused")}
-            rows.append(Row(name, int(outcome.facts["frames"]), seconds, facts))
-        if options.rival is not None:
-            command = [
-                part.replace("{source}", str(source)).replace("{target}", str(Path(folder) / f"rival{target.suffix}"))
-                for part in shlex.split(options.rival)
-            ]
-            seconds = min(_race(command) for _ in range(max(options.rounds // 2, 1)))
-            ours = rows[-1]
-            rows.append(Row("rival", ours.frames, seconds, {"ours_over_rival": round(seconds / ours.seconds, 2)}))
-    return rows
+        rival = [
+            part.replace("{source}", str(source)).replace("{target}", str(Path(folder) / f"rival{target.suffix}"))
+            for part in shlex.split(options.rival or "")
+        ]
+        runs: dict[str, list[Row]] = {"pipeline": [], "end to end": [], "rival": []}
+        # In turns, so that all see the same machine.
+        for _ in range(rounds):
+            runs["pipeline"].append(_pipeline(source, target, upscaler, options.upscale, reporter))
+            runs["end to end"].append(_end_to_end(source, target, options.upscale))
+            if rival:
+                runs["rival"].append(_race(rival, runs["pipeline"][0].frames))
+    best = [min(rows, key=lambda row: row.seconds) for rows in runs.values() if rows]
+    if rival:
+        best[2].facts["ours_over_rival"] = round(best[2].seconds / best[1].seconds, 2)
+    return best
 
 
-def _race(command: list[str]) -> float:
-    began = time.perf_counter()
+def _pipeline(source: Path, target: Path, upscaler: Upscaler, asked: UpscaleOptions, reporter: Reporter) -> Row:
+    """Decoder and network, in this process, without an encoder."""
+    from repsr_cli.pipelines.upscale_video import upscale_video
+
+    began, busy = time.perf_counter(), time.process_time()
+    outcome = upscale_video(source, target, upscaler, replace(asked, benchmark=True), reporter)
+    seconds, busy = time.perf_counter() - began, time.process_time() - busy
+    facts = {key: outcome.facts[key] for key in ("occupancy", "reused")}
+    return Row("pipeline", int(outcome.facts["frames"]), seconds, facts | _load(busy, seconds))
+
+
+def _end_to_end(source: Path, target: Path, asked: UpscaleOptions) -> Row:
+    """The command as a user starts it, in a process of its own: starting Python and loading the network included."""
+    command = [sys.executable, "-m", "repsr_cli", "upscale", str(source), "-o", str(target), "-y", "--no-resume"]
+    given = {
+        "-n": asked.network,
+        "-s": asked.scale,
+        "--device": asked.device,
+        "--precision": asked.precision,
+        "-t": asked.tile,
+        "--threads": asked.threads,
+        "-c": asked.codec,
+        "--preset": asked.preset,
+    }
+    for option, value in given.items():
+        command += [] if value is None else [option, str(value)]
+    seconds, busy, printed = _timed([*command, "--json", "--quiet"])
+    record = json.loads(printed)
+    facts: dict[str, Any] = {key: record["facts"][key] for key in ("codec", "occupancy", "reused")}
+    facts["start_up_s"] = round(seconds - record["seconds"], 2)
+    return Row("end to end", int(record["facts"]["frames"]), seconds, facts | _load(busy, seconds))
+
+
+def _race(command: list[str], frames: int) -> Row:
+    seconds, busy, _ = _timed(command)
+    return Row("rival", frames, seconds, _load(busy, seconds))
+
+
+def _load(busy: float, seconds: float) -> dict[str, float]:
+    """How many cores were at work, on average."""
+    return {"cores_busy": round(busy / seconds, 2)}
+
+
+def _timed(command: list[str]) -> tuple[float, float, str]:
+    """Run a command.
+
+    Returns:
+        Wall seconds, processor seconds of all its threads (0 where the system does not tell), standard output.
+
+    Raises:
+        MediaError: it cannot be started, or failed.
+    """
+    began, before = time.perf_counter(), os.times()
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise MediaError(command[0], f"cannot be started ({error.strerror})", "Check the rival's command.") from error
+        raise MediaError(command[0], f"cannot be started ({error.strerror})", "Check the command.") from error
+    seconds, after = time.perf_counter() - began, os.times()
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise MediaError(command[0], f"ended with exit code {done.returncode} ({last})", "Check the rival's command.")
-    return time.perf_counter() - began
+        raise MediaError(command[0], f"ended with exit code {done.returncode} ({last})", "Check the command.")
+    busy = after.children_user - before.children_user + after.children_system - before.children_system
+    return seconds, busy, done.stdout
 
 
 def _side(upscaler: Upscaler) -> int:

@@ -37,6 +37,7 @@ class UpscaleOptions:
         deinterlace: deinterlace interlaced material with bwdif; without it, such material is refused.
         matrix: override an unspecified or wrong colour matrix tag.
         full_range: override the range tag.
+        reuse: keep the output of what did not change since the frame before; the bytes are the same either way.
         benchmark: run everything but write nothing (null encoder).
     """
 
@@ -64,6 +65,7 @@ class UpscaleOptions:
     deinterlace: bool = False
     matrix: str | None = None
     full_range: bool | None = None
+    reuse: bool = True
     benchmark: bool = False
 
 

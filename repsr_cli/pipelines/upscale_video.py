@@ -171,7 +171,7 @@ def upscale_video(
     fmt_in = plane_format(clip.planar, clip.tags, clip.path)
     fmt_out = plane_format(encoding.pix_fmt, encoding.tags, clip.path)
     natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
-    network = PlaneUpscaler(upscaler, fmt_in, fmt_out, None if plan.size == natural else plan.size)
+    network = PlaneUpscaler(upscaler, fmt_in, fmt_out, None if plan.size == natural else plan.size, options.reuse)
     decoder = Decoder(clip, plan.timeline, options.on_error, options.deinterlace)
     work = _Work(plan, decoder, pipe, reporter)
 

@@ -1,0 +1,62 @@
+"""Makes a clip of a talk with slides: a page every two seconds, a line being typed, a pointer that moves now and then.
+
+python bench/slides.py slides.mp4
+repsr upscale slides.mp4 -n fast -s 4 --benchmark
+repsr upscale slides.mp4 -n fast -s 4 --benchmark --no-reuse
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+WIDTH, HEIGHT, RATE = 480, 270, 25
+TITLES = ("What was asked", "What was measured", "What was found", "What comes next")
+POINTS = ("a point that takes one line", "another, with a figure in it: 42", "and one that is typed while all look on")
+
+
+def draw(page: int, typed: int, pointer: tuple[int, int]) -> Image.Image:
+    """One frame: a page with its last line typed so far, and the pointer."""
+    picture = Image.new("RGB", (WIDTH, HEIGHT), (250, 250, 245))
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((0, 0, WIDTH, 44), fill=(30 + 40 * page, 70, 140 - 25 * page))
+    pen.text((16, 10), f"{page + 1}. {TITLES[page]}", fill="white", font=ImageFont.load_default(20))
+    for line, point in enumerate(POINTS):
+        text = point[:typed] if line == len(POINTS) - 1 else point
+        pen.text((36, 70 + 34 * line), text, fill=(40, 40, 40), font=ImageFont.load_default(16))
+    for bar in range(6):
+        height = 10 + (bar * 7 + page * 13) % 45
+        pen.rectangle((40 + 40 * bar, 250 - height, 66 + 40 * bar, 250), fill=(60, 120 + 15 * bar, 160))
+    x, y = pointer
+    pen.polygon([(x, y), (x, y + 14), (x + 4, y + 11), (x + 10, y + 11)], fill="black")
+    return picture
+
+
+def main() -> None:
+    """Write the clip."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target")
+    parser.add_argument("--pages", type=int, default=len(TITLES), choices=range(1, len(TITLES) + 1))
+    parser.add_argument("--seconds", type=int, default=2, help="how long a page is shown")
+    arguments = parser.parse_args()
+    frames = RATE * arguments.seconds
+    with av.open(arguments.target, "w") as clip:
+        film = clip.add_stream("libx264", rate=RATE)
+        film.width, film.height, film.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        film.options = {"crf": "20", "preset": "medium"}
+        for index in range(arguments.pages * frames):
+            page, within = divmod(index, frames)
+            # The pointer goes from place to place in the first fifth of a page's time; then a line is typed.
+            moved = min(within / (frames / 5), 1)
+            pointer = (int(420 - 300 * moved) + 20 * page, int(60 + 150 * moved))
+            typed = max(0, within - frames // 5) // 2 * 3
+            frame = av.VideoFrame.from_ndarray(np.asarray(draw(page, typed, pointer)), format="rgb24")
+            clip.mux(film.encode(frame))
+        clip.mux(film.encode(None))
+
+
+if __name__ == "__main__":
+    main()
