@@ -163,8 +163,12 @@ def encoder_options(
 
 
 def _parameters(codec: str, hdr: HdrMetadata | None) -> list[str]:
-    """What goes to the library behind an encoder by its own words: HDR metadata, silence."""
-    parameters = ["log-level=error"] if codec == "libx265" else []
+    """What goes to the library behind an encoder by its own words: HDR metadata, silence, arithmetic.
+
+    x264's macroblock tree uses whatever arithmetic suits the processor, and has been seen to give other packets for the
+    same frames from one run to the next. A resumed job needs the same ones.
+    """
+    parameters = {"libx264": ["cpu-independent=1"], "libx265": ["log-level=error"]}.get(codec, [])
     if hdr is None:
         return parameters
     if codec in ("libx264", "libx265"):

@@ -313,6 +313,16 @@ def test_one_quality_for_all(codec: str, expected: tuple[str, str]) -> None:
     assert expected in encoder_options(codec, None, None, {}, None)
 
 
+def test_x264_is_told_to_compute_alike_everywhere_and_the_user_may_say_more() -> None:
+    hdr = HdrMetadata(None, None, (900, 300))
+    assert dict(encoder_options("libx264", None, None, {}, None))["x264-params"] == "cpu-independent=1"
+    options = encoder_options("libx264", None, None, {"x264-params": "keyint=7:cpu-independent=0"}, hdr)
+    assert dict(options)["x264-params"] == "cpu-independent=1:cll=900,300:keyint=7:cpu-independent=0"
+    encoder = SegmentEncoder(encoding(options=options))
+    given = [p for n in range(16) for p in encoder.encode(picture(n, 36, 64, "yuv420p"), n * 40, 40)]
+    assert [p.pts // 40 for p in [*given, *encoder.finish()] if p.key] == [0, 7, 14]
+
+
 def test_options_of_the_user_win_and_unknown_ones_are_errors() -> None:
     options = dict(encoder_options("libx265", 20, None, {"x265-params": "aq-mode=1", "preset": "fast"}, None))
     assert options["x265-params"] == "log-level=error:aq-mode=1"
