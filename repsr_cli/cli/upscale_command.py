@@ -80,12 +80,16 @@ def upscale(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=NETWORK)
+        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps; several: a,b.", rich_help_panel=NETWORK)
     ] = "auto",
     gpu: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            "-g", "--gpu", help="The same by number: 0 is cuda:0, -1 the CPU.", min=-1, rich_help_panel=NETWORK
+            "-g",
+            "--gpu",
+            metavar="N[,N]",
+            help="The same by number: 0 is cuda:0, -1 the CPU; 0,1 share a clip.",
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     precision: Annotated[
@@ -179,12 +183,14 @@ def upscale(
             width=width,
             height=height,
             network=network,
-            device=device_name(device, gpu),
+            device=first_device,
+            more_devices=tuple(more_devices),
             precision=precision,
             tile=tile,
             threads=threads,
             overwrite=overwrite,
             strip_metadata=strip_metadata,
+    first_device, *more_devices = device_names(device, gpu)
             tta=tta,
             codec=codec,
             crf=crf,
@@ -245,7 +251,8 @@ class Teller:
         """One input was upscaled."""
         self.finished += 1
         for note in outcome.notes:
-            self.board.say(f"{outcome.source.name}: {note}")
+            if note not in outcome.said:
+                self.board.say(f"{outcome.source.name}: {note}")
         if self.verbose or self.benchmark:
             for name, fact in outcome.facts.items():
                 self.board.say(f"{outcome.source.name}: {name}: {fact}")
@@ -343,14 +350,16 @@ def parse_pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def device_name(device: str, gpu: int | None) -> str:
-    """The device meant by ``--device`` and ``-g``.
+def device_names(device: str, gpu: str | None) -> list[str]:
+    """The devices meant by ``--device`` and ``-g``, each a list with commas; at least one.
 
     Raises:
-        UsageError: both were given.
+        UsageError: both were given, or a number is none.
     """
     if gpu is None:
-        return device
+        return device.split(",")
     if device != "auto":
         raise UsageError(f"-g {gpu}", "stands beside --device", "Give one of the two.")
-    return "cpu" if gpu == -1 else f"cuda:{gpu}"
+    if not re.fullmatch(r"(-1|[0-9]+)(,(-1|[0-9]+))*", gpu):
+        raise UsageError(f"-g {gpu}", "not the number of a device", "Try -g 0, -g 0,1 or -g -1 for the CPU.")
+    return ["cpu" if number == "-1" else f"cuda:{number}" for number in gpu.split(",")]

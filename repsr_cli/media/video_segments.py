@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from repsr_cli.errors import UsageError
 from repsr_cli.media.video import translated
 from repsr_cli.media.video_encode import EncodedPacket
+from repsr_cli.media.video_lock import FolderLock
 
 _PACKET = struct.Struct("<qqqqq")
 _ENDS = 2**20
@@ -50,13 +51,15 @@ def job_folder(target: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The finished segments of one job.
+    """The finished segments of one job; as long as it is open, no other process can have it.
 
     Attributes:
         folder: where they are.
+        lock: that it is ours.
     """
 
     folder: Path
+    lock: FolderLock
 
     @classmethod
     def begin(cls, target: Path, job: Mapping[str, Any], resume: bool) -> Store:
@@ -68,20 +71,33 @@ class Store:
             resume: keep what is there.
 
         Raises:
-            UsageError: what is there is of another job.
+            UsageError: what is there is of another job, or another process is at work on it.
             MediaError: the folder cannot be written.
         """
-        folder = job_folder(target)
-        record = folder / "job.json"
         with translated(target):
-            if folder.exists() and not resume:
-                shutil.rmtree(folder)
-            if record.exists():
-                _check_same(target, json.loads(record.read_text(encoding="utf-8")), json.loads(json.dumps(job)))
-            else:
-                folder.mkdir(exist_ok=True)
-                write_whole(record, json.dumps(job, indent=1).encode())
-        return cls(folder)
+            lock = FolderLock.take(job_folder(target), target)
+            store = cls(lock.folder, lock)
+            record = lock.folder / "job.json"
+            try:
+                if not (resume and any(lock.folder.glob("*.segment"))):
+                    lock.clear()
+                if record.exists():
+                    _check_same(target, json.loads(record.read_text(encoding="utf-8")), json.loads(json.dumps(job)))
+                else:
+                    write_whole(record, json.dumps(job, indent=1).encode())
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def close(self) -> bool:
+        """Let others have it; it is removed if no segment is finished. Whether anything is kept."""
+        kept = any(self.folder.glob("*.segment"))
+        if kept:
+            self.lock.release()
+        else:
+            self.remove()
+        return kept
 
     def path(self, index: int) -> Path:
         """The file of a segment."""
@@ -110,14 +126,7 @@ class Store:
 
     def remove(self) -> None:
         """Throw everything away."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def remove_if_empty(self) -> bool:
-        """Throw the folder away if no segment is finished; say whether."""
-        if any(self.folder.glob("*.segment")):
-            return False
-        self.remove()
-        return True
+        self.lock.remove()
 
 
 class SegmentWriter:

@@ -105,6 +105,7 @@ def run_stages(
     size_in: Callable[[In], int],
     size_out: Callable[[Out], int],
     limit: int = QUEUE_BYTES,
+    stopped: threading.Event | None = None,
 ) -> dict[str, float]:
     """Run three stages until the first has no more to give.
 
@@ -115,6 +116,7 @@ def run_stages(
         size_in: bytes of an item.
         size_out: bytes of a result.
         limit: bytes per queue.
+        stopped: of a run beside this one, which ends with it if either fails.
 
     Returns:
         Seconds each stage was at work: ``decode``, ``network``, ``encode``; and ``wall``.
@@ -122,7 +124,7 @@ def run_stages(
     Raises:
         BaseException: whatever a stage raised first.
     """
-    stopped = threading.Event()
+    stopped = stopped or threading.Event()
     errors: list[BaseException] = []
     given: ByteQueue[In] = ByteQueue(limit, stopped)
     made: ByteQueue[Out] = ByteQueue(limit, stopped)
@@ -167,8 +169,10 @@ def run_stages(
             threads[1].join(0.2)
     except _Stopped:
         pass
-    finally:
+    except BaseException:
         stopped.set()
+        raise
+    finally:
         for thread in threads:
             thread.join()
     if errors:

@@ -20,6 +20,7 @@ class UpscaleOptions:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``off`` or a size in LR px.
+        more_devices: further devices of the same kind, which take segments of clips from the same queue.
         threads: CPU threads for the network; None: as many as there are cores.
         overwrite: replace an existing target.
         strip_metadata: leave out EXIF, XMP, ICC and text (pictures).
@@ -51,6 +52,7 @@ class UpscaleOptions:
     threads: int | None = None
     overwrite: bool = False
     strip_metadata: bool = False
+    more_devices: tuple[str, ...] = ()
     tta: bool = False
     codec: str | None = None
     crf: float | None = None
@@ -114,3 +116,5 @@ class Reporter:
 
     progress: Callable[[Progress], None] = lambda _progress: None
     say: Callable[[str], None] = lambda _line: None
+        said: those of them that the reporter was told before the work.
+    said: tuple[str, ...] = ()

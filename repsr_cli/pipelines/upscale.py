@@ -119,7 +119,8 @@ def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Rep
             return upscale_image(job.source, job.target, upscaler, options, reporter)
         from repsr_cli.pipelines.upscale_video import upscale_video
 
-        return upscale_video(job.source, job.target, upscaler, options, reporter)
+        others = networks.others_for(upscaler)
+        return upscale_video(job.source, job.target, upscaler, options, reporter, others)
     except BaseException:
         for folder in made:
             if not any(folder.iterdir()):
@@ -188,6 +189,7 @@ class Networks:
         self.turns: Turns | None = None
         self._networks: dict[Path, PlainSR] = {}
         self._upscalers: dict[tuple[Path, int], Upscaler] = {}
+        self._others: dict[Upscaler, tuple[Upscaler, ...]] = {}
         self._loading = Lock()
 
     def check(self) -> None:
@@ -196,13 +198,30 @@ class Networks:
         Raises:
             CheckpointError: no such network.
             DeviceError: no such device.
-            UsageError: no such kind of device.
+            UsageError: no such kind of device, or devices of several kinds.
         """
         from repsr_cli.engine.upscaler import pick_device
         from repsr_cli.model.zoo import resolve
 
         resolve(self.options.network, self.options.scale, "clean")
-        pick_device(self.options.device)
+        devices = [pick_device(name) for name in (self.options.device, *self.options.more_devices)]
+        if len({device.type for device in devices}) > 1:
+            names = ", ".join(map(str, devices))
+            raise UsageError(f"devices {names}", "their results differ in the last digits", "Name devices of one kind.")
+
+    def others_for(self, upscaler: Upscaler) -> tuple[Upscaler, ...]:
+        """The same network on the further devices.
+
+        Args:
+            upscaler: of the first one.
+        """
+        if upscaler not in self._others:
+            options, kind = self.options, type(upscaler)
+            self._others[upscaler] = tuple(
+                kind(upscaler.net, name, options.precision, options.tile, options.threads)
+                for name in options.more_devices
+            )
+        return self._others[upscaler]
 
     def upscaler_for(self, job: Job, reporter: Reporter) -> Upscaler:
         """The upscaler for a job; says which network and device were chosen when it is first loaded.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, BinaryIO
 
 from av.container import InputContainer
@@ -22,8 +25,9 @@ from repsr_cli.media.video_colour import plane_format
 from repsr_cli.media.video_decode import Decoder
 from repsr_cli.media.video_encode import SegmentEncoder
 from repsr_cli.media.video_frames import CARRIED, Frame, Planes, side_data
+from repsr_cli.media.video_lock import FolderLock
 from repsr_cli.media.video_mux import PICTURES, Y4M, join, write_pictures
-from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, free_space
+from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, free_space, job_folder
 from repsr_cli.media.video_stages import run_stages
 from repsr_cli.media.video_timeline import Segment
 from repsr_cli.media.video_y4m import PIPE, header, open_pipe, write_frame
@@ -46,16 +50,16 @@ class _Upscaled:
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one run: what is to be done and what has been."""
+    """The state of one run: what is to be done and what has been. Shared by all devices."""
 
     plan: VideoPlan
-    decoder: Decoder
-    pipe: InputContainer | None
     reporter: Reporter
     store: Store | None = None
     raw: BinaryIO | None = None
+    queue: deque[list[Segment]] = field(default_factory=deque)
     done: dict[int, int] = field(default_factory=dict)
     count: int = 0
+    counting: Lock = field(default_factory=Lock)
 
     def find_finished(self) -> None:
         """Take over what an earlier run has finished."""
@@ -67,23 +71,74 @@ class _Work:
             done, segments = len(self.done), len(self.plan.segments)
             self.reporter.say(f"{done} of {segments} segments are there already: going on")
 
+    def share_out(self, devices: int) -> int:
+        """Queue what is left: in runs that need one seek each, or segment by segment where several devices share it.
+
+        Returns:
+            How many devices find something to do.
+        """
+        left = [segment for segment in self.plan.segments if segment.index not in self.done]
+        self.queue.extend(_runs(left) if devices == 1 else [[segment] for segment in left])
+        return max(1, min(devices, len(self.queue)))
+
+    def counted(self, segment: int, frames: int | None = None) -> None:
+        """Note one more frame, or, with ``frames``, a segment that is whole."""
+        with self.counting:
+            if frames is not None:
+                self.done[segment] = frames
+                return
+            self.count += 1
+            self.reporter.progress(Progress(self.count, self.plan.frames, "frame"))
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One device at work: it takes runs of segments from the queue, and decodes, enlarges and encodes them."""
+
+    work: _Work
+    decoder: Decoder
+    network: PlaneUpscaler
+    pipe: InputContainer | None
+
+    def run(self, stopped: Event) -> dict[str, float]:
+        """Work until the queue is empty; seconds that each stage was busy."""
+        return run_stages(
+            self.frames,
+            self.upscale,
+            self.encode,
+            lambda item: item[1].nbytes,
+            lambda item: sum(plane.nbytes for plane in item.planes),
+            stopped=stopped,
+        )
+
     def frames(self) -> Iterator[tuple[int, Frame]]:
-        """The frames of all segments that are not done, with the numbers of their segments."""
-        segments = [segment for segment in self.plan.segments if segment.index not in self.done]
-        for run in _runs(segments):
-            whole = run[0].index == 0 and self.plan.window.start is None
+        """The frames of the segments that this device takes, with the numbers of their segments."""
+        while True:
+            try:
+                run = self.work.queue.popleft()
+            except IndexError:  # the others took the rest
+                return
+            whole = run[0].index == 0 and self.work.plan.window.start is None
             inside = 0
             for frame in self.decoder.frames(None if whole else run[0].first, run[-1].end, self.pipe):
                 while run[inside].end is not None and frame.pts >= (run[inside].end or 0):
                     inside += 1
                 yield run[inside].index, frame
 
+    def upscale(self, item: tuple[int, Frame]) -> _Upscaled:
+        """Enlarge one frame."""
+        segment, frame = item
+        carries = frame.origin is not None and CARRIED & side_data(frame.origin).keys()
+        planes = self.network(frame.planes)
+        return _Upscaled(segment, planes, frame.pts, frame.duration, frame.origin if carries else None)
+
     def encode(self, frames: Iterator[_Upscaled]) -> None:
         """Encode frames segment by segment and store each when it is whole.
 
         Without a store, frames are written as they are, or counted only.
         """
-        if self.store is None:
+        store, plan = self.work.store, self.work.plan
+        if store is None:
             self._write(frames)
             return
         encoder: SegmentEncoder | None = None
@@ -93,16 +148,16 @@ class _Work:
             for frame in frames:
                 if frame.segment != segment:
                     self._close(segment, encoder, writer)
-                    segment, encoder = frame.segment, SegmentEncoder(self.plan.encoding)
-                    writer = SegmentWriter(self.store, segment, {"pts": frame.pts})
+                    segment, encoder = frame.segment, SegmentEncoder(plan.encoding)
+                    writer = SegmentWriter(store, segment, {"pts": frame.pts})
                 assert encoder is not None
                 assert writer is not None
                 for packet in encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin):
                     writer.add(packet)
-                self._counted()
+                self.work.counted(segment)
             self._close(segment, encoder, writer)
         except OSError as error:
-            raise MediaError(self.plan.target, error.strerror or str(error), "Make room, and run it again.") from error
+            raise MediaError(plan.target, error.strerror or str(error), "Make room, and run it again.") from error
         finally:
             if writer is not None:
                 writer.abandon()
@@ -113,23 +168,41 @@ class _Work:
         for packet in encoder.finish():
             writer.add(packet)
         writer.finish()
-        self.done[segment] = encoder.frames
+        self.work.counted(segment, encoder.frames)
 
     def _write(self, frames: Iterator[_Upscaled]) -> None:
-        with translated(self.plan.target):
-            if self.raw is not None:
-                self.raw.write(header(self.plan.encoding))
+        work = self.work
+        with translated(work.plan.target):
+            if work.raw is not None:
+                work.raw.write(header(work.plan.encoding))
             for frame in frames:
-                if self.raw is not None:
-                    write_frame(self.raw, frame.planes)
-                self.done[frame.segment] = self.done.get(frame.segment, 0) + 1
-                self._counted()
-            if self.raw is not None:
-                self.raw.flush()
+                if work.raw is not None:
+                    write_frame(work.raw, frame.planes)
+                work.counted(frame.segment, work.done.get(frame.segment, 0) + 1)
+                work.counted(frame.segment)
+            if work.raw is not None:
+                work.raw.flush()
 
-    def _counted(self) -> None:
-        self.count += 1
-        self.reporter.progress(Progress(self.count, self.plan.frames, "frame"))
+
+def _run_lanes(lanes: Sequence[_Lane]) -> dict[str, float]:
+    """Let all devices work until nothing is left, or one fails.
+
+    Returns:
+        Seconds that each stage was busy, the mean over the devices, and ``wall``.
+    """
+    stopped = Event()
+    if len(lanes) == 1:
+        return lanes[0].run(stopped)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        running = [pool.submit(lane.run, stopped) for lane in lanes]
+        try:
+            stages = [lane.result() for lane in running]
+        except BaseException:
+            stopped.set()
+            raise
+    means = {name: sum(stage[name] for stage in stages) / len(lanes) for name in stages[0]}
+    return means | {"wall": time.perf_counter() - began}
 
 
 def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
@@ -145,7 +218,12 @@ def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
 
 
 def upscale_video(
-    source: Path, target: Path, upscaler: Upscaler, options: UpscaleOptions, reporter: Reporter
+    source: Path,
+    target: Path,
+    upscaler: Upscaler,
+    options: UpscaleOptions,
+    reporter: Reporter,
+    others: Sequence[Upscaler] = (),
 ) -> Outcome:
     """Upscale a clip.
 
@@ -157,6 +235,7 @@ def upscale_video(
         upscaler: the network.
         options: the request.
         reporter: where progress goes.
+        others: the same network on further devices of the same kind; these take segments from the same queue.
 
     Raises:
         MediaError: reading, decoding, encoding or writing failed.
@@ -167,19 +246,10 @@ def upscale_video(
     pipe = open_pipe() if source == PIPE else None
     plan = plan_video(source, target, upscaler.scale, options, pipe)
     _agree(plan, options)
-    clip, encoding = plan.source, plan.encoding
-    fmt_in = plane_format(clip.planar, clip.tags, clip.path)
-    fmt_out = plane_format(encoding.pix_fmt, encoding.tags, clip.path)
-    natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
-    network = PlaneUpscaler(upscaler, fmt_in, fmt_out, None if plan.size == natural else plan.size, options.reuse)
-    decoder = Decoder(clip, plan.timeline, options.on_error, options.deinterlace)
-    work = _Work(plan, decoder, pipe, reporter)
-
-    def upscale(item: tuple[int, Frame]) -> _Upscaled:
-        segment, frame = item
-        carries = frame.origin is not None and CARRIED & side_data(frame.origin).keys()
-        return _Upscaled(segment, network(frame.planes), frame.pts, frame.duration, frame.origin if carries else None)
-
+    said = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
+    for note in said:
+        reporter.say(f"{source.name}: {note}")
+    work = _Work(plan, reporter)
     with ExitStack() as stack:
         if options.benchmark:
             pass
@@ -189,13 +259,11 @@ def upscale_video(
             work.store = stack.enter_context(_kept(plan, upscaler, options, reporter))
             work.find_finished()
         resumed = work.count
-        stages = run_stages(
-            work.frames,
-            upscale,
-            work.encode,
-            lambda item: item[1].nbytes,
-            lambda item: sum(plane.nbytes for plane in item.planes),
-        )
+        # What is written as it comes has to come in order, and a pipe can be read by one only.
+        apart = work.store is not None and pipe is None
+        upscalers = (upscaler, *others) if apart else (upscaler,)
+        lanes = [_lane(work, each, options, pipe) for each in upscalers[: work.share_out(len(upscalers))]]
+        stages = _run_lanes(lanes)
         _all_there(plan, work.done)
         if work.store is not None:
             _finish(plan, work.store, work.count)
@@ -203,9 +271,21 @@ def upscale_video(
         source,
         target,
         time.perf_counter() - began,
-        _facts(plan, work, upscaler, stages, resumed, network.reused),
-        _closing_notes(plan, work, stages),
+        _facts(plan, work, lanes, stages, resumed),
+        (*said, *_closing_notes(lanes, stages)),
+        said,
     )
+
+
+def _lane(work: _Work, upscaler: Upscaler, options: UpscaleOptions, pipe: InputContainer | None) -> _Lane:
+    """Everything that one device needs of its own."""
+    plan = work.plan
+    clip, encoding = plan.source, plan.encoding
+    fmt_in = plane_format(clip.planar, clip.tags, clip.path)
+    fmt_out = plane_format(encoding.pix_fmt, encoding.tags, clip.path)
+    natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
+    network = PlaneUpscaler(upscaler, fmt_in, fmt_out, None if plan.size == natural else plan.size, options.reuse)
+    return _Lane(work, Decoder(clip, plan.timeline, options.on_error, options.deinterlace), network, pipe)
 
 
 @contextmanager
@@ -214,13 +294,16 @@ def _raw_output(target: Path) -> Iterator[BinaryIO]:
     if target == PIPE:
         yield sys.stdout.buffer
         return
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with translated(target), partial.open("wb") as file:
-            yield file
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with translated(target):
+        lock = FolderLock.take(job_folder(target), target)
+        try:
+            lock.clear()
+            partial = lock.folder / f"raw{target.suffix}"
+            with partial.open("wb") as file:
+                yield file
+            partial.replace(target)
+        finally:
+            lock.remove()
 
 
 @contextmanager
@@ -229,11 +312,15 @@ def _kept(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, reporter
     resumable = options.resume and plan.timeline is not None
     store = Store.begin(plan.target, _job(plan, upscaler, options), resumable)
     try:
+        # Another process may have finished the same target since this one looked.
+        _agree(plan, options)
+        if not store.lock.holds:
+            reporter.say(f"{store.folder.parent} knows no locks: see that no other repsr writes {plan.target.name}")
         yield store
     except BaseException:
         if not resumable:
             store.remove()
-        elif not store.remove_if_empty():
+        elif store.close():
             reporter.say("finished segments are kept: the same command goes on from them, --no-resume begins again")
         raise
 
@@ -311,7 +398,7 @@ def _finish(plan: VideoPlan, store: Store, frames: int) -> None:
 
 
 def _facts(
-    plan: VideoPlan, work: _Work, upscaler: Upscaler, stages: dict[str, float], resumed: int, reused: float
+    plan: VideoPlan, work: _Work, lanes: Sequence[_Lane], stages: dict[str, float], resumed: int
 ) -> dict[str, Any]:
     """What a machine may want to know."""
     encoding, wall = plan.encoding, max(stages["wall"], 1e-9)
@@ -325,22 +412,26 @@ def _facts(
         "pix_fmt": encoding.pix_fmt,
         "segments": len(plan.segments),
         "streams": [str(stream) for stream in plan.streams],
-        "network": upscaler.describe(),
-        "reused": round(reused, 4),
+        "network": lanes[0].network.upscaler.describe(),
+        "devices": [str(lane.network.upscaler.device) for lane in lanes],
+        "reused": round(sum(lane.network.reused for lane in lanes) / len(lanes), 4),
         "occupancy": {name: round(stages[name] / wall, 3) for name in ("decode", "network", "encode")},
-        "repeated_frames": [round(at, 6) for at in work.decoder.repeated],
+        "repeated_frames": [round(at, 6) for at in _repeated(lanes)],
     }
 
 
-def _closing_notes(plan: VideoPlan, work: _Work, stages: dict[str, float]) -> tuple[str, ...]:
-    """What the user should know when it is over."""
-    notes = [*plan.notes, *work.decoder.notes]
-    notes += [f"lost: {loss}" for loss in plan.losses]
-    if work.decoder.repeated:
-        times = ", ".join(f"{at:.3f}" for at in work.decoder.repeated[:20])
-        notes.append(
-            f"{len(work.decoder.repeated)} frames could not be decoded and repeat the one before, at {times} s"
-        )
+def _repeated(lanes: Sequence[_Lane]) -> list[float]:
+    """Seconds of all frames that were repeated, in order."""
+    return sorted(at for lane in lanes for at in lane.decoder.repeated)
+
+
+def _closing_notes(lanes: Sequence[_Lane], stages: dict[str, float]) -> tuple[str, ...]:
+    """What came to light while working."""
+    notes = list(dict.fromkeys(note for lane in lanes for note in lane.decoder.notes))
+    repeated = _repeated(lanes)
+    if repeated:
+        times = ", ".join(f"{at:.3f}" for at in repeated[:20])
+        notes.append(f"{len(repeated)} frames could not be decoded and repeat the one before, at {times} s")
     slowest = max(("decode", "network", "encode"), key=lambda name: stages[name])
     shares = ", ".join(
         f"{name} {stages[name] / max(stages['wall'], 1e-9):.0%}" for name in ("decode", "network", "encode")

@@ -22,7 +22,7 @@ from repsr_cli.media.video import probe
 from repsr_cli.media.video_timeline import cut
 from repsr_cli.model.plain import identity_network
 from repsr_cli.pipelines import plan_video as planning
-from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
+from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.upscale_video import plan_video, upscale_video
 from tests.video_clips import decoded, frame_times, make_clip, other_packets, picture, video_packets
 
@@ -535,6 +535,55 @@ def test_a_job_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
     run(source, tmp_path / "whole.mp4")
     assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert hidden(tmp_path) == []
+
+
+def test_two_processes_do_not_write_one_target(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(72))
+    target = tmp_path / "out.mp4"
+    command = [sys.executable, "-c", KILLED, str(source), str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(UsageError, match=rf"is being written by another process \({process.pid}\)\. Wait") as error:
+            run(source, target)
+        assert error.value.exit_code == 2
+        assert process.wait() == 0
+    assert len(frame_times(target)) == 72
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_several_devices_write_what_one_writes(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", [512 * t for t in range(60)], Fraction(1, 12800), gop=7)
+    run(source, tmp_path / "one.mp4")
+    target = tmp_path / "three.mp4"
+    others = [Upscaler(identity_network(2), device="cpu", threads=1) for _ in range(2)]
+
+    def stop(step: Progress) -> None:
+        if step.done >= 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(source, target, identity(2), UpscaleOptions(), Reporter(progress=stop), others)
+    assert not target.exists()
+    counts: list[int] = []
+    reporter = Reporter(progress=lambda step: counts.append(step.done))
+    outcome = upscale_video(source, target, identity(2), UpscaleOptions(), reporter, others)
+    assert outcome.facts["devices"] == ["cpu"] * 3
+    assert counts == list(range(outcome.facts["resumed_frames"] + 1, 61))
+    assert target.read_bytes() == (tmp_path / "one.mp4").read_bytes()
+    assert hidden(tmp_path) == []
+
+
+def test_what_a_clip_needs_to_be_known_is_said_before_its_first_frame(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(4), tags=None, audio=0)
+    told: list[str] = []
+    reporter = Reporter(progress=lambda step: told.append(str(step.done)), say=told.append)
+    outcome = upscale_video(source, tmp_path / "out.mkv", identity(2), UpscaleOptions(), reporter)
+    assert "no colour matrix" in told[0]
+    assert told[0].startswith("in.mkv: ")
+    assert told.index("1") >= len(outcome.said) > 0
+    assert outcome.notes[: len(outcome.said)] == outcome.said
 
 
 def test_clips_need_no_opencv(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from repsr_cli.cli import console as console_module
 from repsr_cli.cli.console import Board, clock, describe, friendly, print_line, remaining, shorten
-from repsr_cli.cli.upscale_command import device_name, parse_pairs, parse_seconds, parse_size
+from repsr_cli.cli.upscale_command import device_names, parse_pairs, parse_seconds, parse_size
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.pipelines.options import Progress
 
@@ -121,9 +121,12 @@ def test_pairs() -> None:
 
 
 def test_device_by_number() -> None:
-    assert [device_name("auto", gpu) for gpu in (None, -1, 0, 3)] == ["auto", "cpu", "cuda:0", "cuda:3"]
-    with pytest.raises(UsageError):
-        device_name("cpu", 0)
+    known = {None: ["auto"], "-1": ["cpu"], "3": ["cuda:3"], "0,1": ["cuda:0", "cuda:1"]}
+    assert {gpu: device_names("auto", gpu) for gpu in known} == known
+    assert device_names("cpu,cpu", None) == ["cpu", "cpu"]
+    for device, gpu in (("cpu", "0"), ("auto", "0,"), ("auto", "one")):
+        with pytest.raises(UsageError):
+            device_names(device, gpu)
 
 
 def test_words_about_progress() -> None:

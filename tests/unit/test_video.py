@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.media import video, video_frames
+from repsr_cli.media import video, video_frames, video_lock
 from repsr_cli.media.video import is_video, open_video, probe
 from repsr_cli.media.video_colour import ColourTags, HdrMetadata, override_tags, plane_format, resolve_tags
 from repsr_cli.media.video_decode import Decoder
@@ -29,6 +31,7 @@ from repsr_cli.media.video_encode import (
     open_encoder,
 )
 from repsr_cli.media.video_frames import PlaneReader, new_frame, planar_name, planes_of, side_data
+from repsr_cli.media.video_lock import FolderLock
 from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, job_folder
 from repsr_cli.media.video_stages import ByteQueue, run_stages
 from repsr_cli.media.video_timeline import Timeline, cut, scan, shortened
@@ -399,13 +402,57 @@ def test_segments_come_back_and_damaged_ones_are_thrown_away(tmp_path: Path) -> 
         assert store.finished() == {0: 5}
         assert not path.exists()
         write(store, 1)
+    assert store.close()
     again = Store.begin(tmp_path / "out.mp4", {"a": 1}, resume=True)
     assert again.finished() == {0: 5, 1: 5}
+    again.close()
     with pytest.raises(UsageError, match=r"begun with another a \(was 1, is 2\)"):
         Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True)
-    assert Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=False).finished() == {}
-    store.remove()
+    fresh = Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=False)
+    assert fresh.finished() == {}
+    assert not fresh.close()
     assert not job_folder(tmp_path / "out.mp4").exists()
+
+
+def test_a_job_that_finished_nothing_binds_nobody(tmp_path: Path) -> None:
+    left = Store.begin(tmp_path / "out.mp4", {"a": 1}, resume=True)
+    left.lock.release()  # as the death of a process does
+    assert left.folder.exists()
+    Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True).remove()
+    assert not left.folder.exists()
+
+
+def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
+    folder, target = tmp_path / ".x.repsr", tmp_path / "x"
+    first = FolderLock.take(folder, target)
+    assert first.holds
+    with pytest.raises(UsageError, match=rf"x: is being written by another process \({os.getpid()}\)\. Wait"):
+        FolderLock.take(folder, target)
+    first.release()
+    second = FolderLock.take(folder, target)
+    (folder / "rest").touch()
+    second.remove()
+    assert not folder.exists()
+
+
+def test_a_lock_on_a_folder_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ".x.repsr"
+    first = FolderLock.take(folder, tmp_path / "x")
+    honest = video_lock._lock
+    calls = []
+
+    def late(file: BinaryIO) -> bool:
+        # Between opening the file and locking it, the holder finishes.
+        calls.append(file)
+        if len(calls) == 1:
+            first.remove()
+        return honest(file)
+
+    monkeypatch.setattr(video_lock, "_lock", late)
+    second = FolderLock.take(folder, tmp_path / "x")
+    assert len(calls) == 2
+    assert (folder / "lock").exists()
+    second.remove()
 
 
 def test_fingerprints_see_both_ends(tmp_path: Path) -> None:
