@@ -177,6 +177,7 @@ def upscale(
     from repsr_cli.pipelines.upscale import describe_job, run_jobs, settle_scale
 
     width, height = parse_size(size, width, height)
+    first_device, *more_devices = device_names(device, gpu)
     options = settle_scale(
         UpscaleOptions(
             scale=scale,
@@ -190,7 +191,6 @@ def upscale(
             threads=threads,
             overwrite=overwrite,
             strip_metadata=strip_metadata,
-    first_device, *more_devices = device_names(device, gpu)
             tta=tta,
             codec=codec,
             crf=crf,
