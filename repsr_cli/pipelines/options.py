@@ -18,9 +18,9 @@ class UpscaleOptions:
         height: target height in px.
         network: name (``fast``, ``balanced``, ``best``, ``fast-x4``) or path of a network file; None: the default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        more_devices: further devices of the same kind, which take segments of clips from the same queue.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``off`` or a size in LR px.
-        more_devices: further devices of the same kind, which take segments of clips from the same queue.
         threads: CPU threads for the network; None: as many as there are cores.
         overwrite: replace an existing target.
         strip_metadata: leave out EXIF, XMP, ICC and text (pictures).
@@ -47,12 +47,12 @@ class UpscaleOptions:
     height: int | None = None
     network: str | None = None
     device: str = "auto"
+    more_devices: tuple[str, ...] = ()
     precision: str = "auto"
     tile: str = "auto"
     threads: int | None = None
     overwrite: bool = False
     strip_metadata: bool = False
-    more_devices: tuple[str, ...] = ()
     tta: bool = False
     codec: str | None = None
     crf: float | None = None
@@ -96,6 +96,7 @@ class Outcome:
         seconds: wall time.
         facts: machine-readable details (sizes, frames, model, device, stages), JSON-able.
         notes: sentences for the user: warnings, what was converted, what would be faster.
+        said: those of them that the reporter was told before the work.
     """
 
     source: Path
@@ -103,6 +104,7 @@ class Outcome:
     seconds: float
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,5 +118,3 @@ class Reporter:
 
     progress: Callable[[Progress], None] = lambda _progress: None
     say: Callable[[str], None] = lambda _line: None
-        said: those of them that the reporter was told before the work.
-    said: tuple[str, ...] = ()
