@@ -23,7 +23,7 @@ from repsr_cli.media.video_timeline import Timeline
 _FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "h263", "prores", "dnxhd", "ffv1", "mjpeg"}
 )
-_DECODE_ERRORS = (av.InvalidDataError, av.PatchWelcomeError, av.ExternalError, av.UnknownError, av.BugError)
+DECODE_ERRORS = (av.InvalidDataError, av.PatchWelcomeError, av.ExternalError, av.UnknownError, av.BugError)
 
 
 @dataclass(slots=True)
@@ -66,6 +66,28 @@ class Decoder:
         with translated(self.source.path), opened:
             yield from self._checked(self._pictures(opened, first), first, end)
 
+    def frames_of(
+        self, pictures: Iterator[VideoFrame | None], first: int | None, end: int | None
+    ) -> Iterator[Frame] | None:
+        """As ``frames``, of pictures that were decoded without a container.
+
+        Args:
+            pictures: from ``timeline.roll(first)`` on, or from the beginning where that is as early.
+            first: as in ``frames``.
+            end: as in ``frames``.
+
+        Returns:
+            The frames; None if the way to ``first`` was not a clean one, so that decoding must begin earlier.
+        """
+        if self.deinterlace:
+            pictures = deinterlaced(pictures, self.source)
+        if first is not None and self.timeline is not None and self.timeline.roll(first) > self.timeline.pts[0]:
+            found = approached(pictures, self.timeline, first)
+            if found is None:
+                return None
+            pictures = found
+        return self._checked(pictures, first, end)
+
     def _pictures(self, container: InputContainer, first: int | None) -> Iterator[VideoFrame | None]:
         """Decoded frames; None stands for an error of the decoder. Begins early enough before ``first``."""
         timeline = self.timeline
@@ -102,19 +124,7 @@ class Decoder:
             container.seek(target, stream=main_stream(container, self.source.path))
         except av.FFmpegError:
             return None
-        pictures = self._decoded(container)
-        before: VideoFrame | None = None
-        for picture in pictures:
-            if picture is None or picture.pts is None:
-                return None
-            if before is None and not timeline.pts[0] < picture.pts <= timeline.roll(first):
-                return None
-            if picture.pts >= first:
-                return chain([picture] if before is None else [before, picture], pictures)
-            if picture.is_corrupt:
-                return None
-            before = picture
-        return None
+        return approached(self._decoded(container), timeline, first)
 
     def _decoded(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         pictures = self._decoded_as_stored(container)
@@ -127,7 +137,7 @@ class Decoder:
                 yield None
             try:
                 yield from packet.decode()
-            except _DECODE_ERRORS:
+            except DECODE_ERRORS:
                 yield None
 
     def _checked(self, pictures: Iterator[VideoFrame | None], first: int | None, end: int | None) -> Iterator[Frame]:
@@ -243,6 +253,24 @@ class Decoder:
     def _note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+
+def approached(
+    pictures: Iterator[VideoFrame | None], timeline: Timeline, first: int
+) -> Iterator[VideoFrame | None] | None:
+    """Pictures from the one before ``first`` on; None if the way there was not a clean one, or began too late."""
+    before: VideoFrame | None = None
+    for picture in pictures:
+        if picture is None or picture.pts is None:
+            return None
+        if before is None and not timeline.pts[0] < picture.pts <= timeline.roll(first):
+            return None
+        if picture.pts >= first:
+            return chain([picture] if before is None else [before, picture], pictures)
+        if picture.is_corrupt:
+            return None
+        before = picture
+    return None
 
 
 def deinterlaced(pictures: Iterator[VideoFrame | None], source: VideoSource) -> Iterator[VideoFrame | None]:
