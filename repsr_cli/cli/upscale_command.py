@@ -68,6 +68,12 @@ def upscale(
     size: Annotated[
         str | None, typer.Option("--size", metavar="WxH", help="Both, e.g. 1920x1080.", rich_help_panel=SIZE)
     ] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", metavar="WxH", help="As large as fits in here.", rich_help_panel=SIZE)
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option("--short-side", help="Target of the shorter side.", rich_help_panel=SIZE)
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +113,12 @@ def upscale(
         bool,
         typer.Option("-x", "--tta", help="Mean over 8 flips and turns: 8x the time.", rich_help_panel=PICTURES),
     ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels", help="Refuse pictures that hold more; default: 537 million.", rich_help_panel=PICTURES
+        ),
+    ] = None,
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF, XMP, ICC, text.", rich_help_panel=PICTURES)
     ] = False,
@@ -183,6 +195,8 @@ def upscale(
             scale=scale,
             width=width,
             height=height,
+            fit=None if fit is None else parse_box("--fit", fit),
+            short_side=short_side,
             network=network,
             device=first_device,
             more_devices=tuple(more_devices),
@@ -192,6 +206,7 @@ def upscale(
             overwrite=overwrite,
             strip_metadata=strip_metadata,
             tta=tta,
+            max_pixels=max_pixels,
             codec=codec,
             crf=crf,
             preset=preset,
@@ -312,12 +327,22 @@ def parse_size(size: str | None, width: int | None, height: int | None) -> tuple
     """
     if size is None:
         return width, height
-    match = re.fullmatch(r"([0-9]+)[xX×]([0-9]+)", size)
-    if match is None:
-        raise UsageError(f"--size {size}", "not a width and a height", "Try --size 1920x1080.")
     if width is not None or height is not None:
         raise UsageError(f"--size {size}", "stands beside --width or --height", "Give one of the two.")
-    return int(match[1]), int(match[2])
+    height, width = parse_box("--size", size)
+    return width, height
+
+
+def parse_box(name: str, text: str) -> tuple[int, int]:
+    """(height, width) from ``1920x1080``, which names the width first, as people do.
+
+    Raises:
+        UsageError: it is not two numbers.
+    """
+    match = re.fullmatch(r"([0-9]+)[xX×]([0-9]+)", text)
+    if match is None:
+        raise UsageError(f"{name} {text}", "not a width and a height", f"Try {name} 1920x1080.")
+    return int(match[2]), int(match[1])
 
 
 def parse_seconds(name: str, text: str | None) -> float | None:

@@ -310,7 +310,8 @@ def _check_pixels(path: Path, height: int, width: int, limit: int) -> None:
     """Refuse to hold more pixels than the limit."""
     if height * width > limit:
         happened = f"{width} x {height} px at a time are more than the limit of {limit / 1e6:.0f} million"
-        raise MediaError(path, happened, "If you trust the file, raise max_pixels, or convert it to PNG or TIFF.")
+        remedy = f"If you trust the file, add --max-pixels {height * width}, or convert it to PNG or TIFF."
+        raise MediaError(path, happened, remedy)
 
 
 def _sniff(path: Path) -> str | None:

@@ -160,16 +160,22 @@ def check_options(options: UpscaleOptions) -> None:
     """Refuse sizes that make no sense.
 
     Raises:
-        UsageError: a scale below 1 or not a number, a size below 1 px, or a scale beside a size.
+        UsageError: a scale below 1 or not a number, a size below 1 px, or a size asked for in two ways.
     """
     scale = options.scale
     if scale is not None and not (math.isfinite(scale) and scale >= 1):
         raise UsageError(f"--scale {scale:g}", "not a factor of 1 or more", "Try -s 2, -s 4 or -s 1.5.")
-    for name, size in (("--width", options.width), ("--height", options.height)):
+    sizes = {"--width": options.width, "--height": options.height, "--short-side": options.short_side}
+    for name, size in sizes.items():
         if size is not None and size < 1:
             raise UsageError(f"{name} {size}", "not a size in pixels", f"Try {name} 1920.")
-        if size is not None and scale is not None:
-            raise UsageError(f"--scale {scale:g}", f"both a factor and {name} were given", "Give one of the two.")
+    if options.fit is not None and min(options.fit) < 1:
+        raise UsageError(f"--fit {options.fit[1]}x{options.fit[0]}", "not a size in pixels", "Try --fit 1920x1080.")
+    if options.max_pixels is not None and options.max_pixels < 1:
+        raise UsageError(f"--max-pixels {options.max_pixels}", "not a number of pixels", "Leave it out.")
+    asked = [name for name, value in ({"--scale": scale, "--fit": options.fit} | sizes).items() if value is not None]
+    if len(asked) > 1 and asked != ["--width", "--height"]:
+        raise UsageError(" and ".join(asked), "ask for a size in two ways", "Give one of them.")
 
 
 def check_naming(options: UpscaleOptions, naming: Naming) -> None:
@@ -289,8 +295,13 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(suffix for known in FORMATS for suffix in known.suffixes)
 
 
-def source_size(kind: Kind, path: Path) -> tuple[int, int]:
+def source_size(kind: Kind, path: Path, max_pixels: int | None = None) -> tuple[int, int]:
     """(height, width) of a picture or clip as it is shown, from its header.
+
+    Args:
+        kind: which it is.
+        path: the file.
+        max_pixels: refuse a picture that would hold more at a time; None: ``media.images.MAX_PIXELS``.
 
     Raises:
         MediaError: it cannot be read.
@@ -298,9 +309,9 @@ def source_size(kind: Kind, path: Path) -> tuple[int, int]:
     if path == PIPE:
         raise UsageError(path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
     if kind == "picture":
-        from repsr_cli.media.images import open_image
+        from repsr_cli.media.images import MAX_PIXELS, open_image
 
-        picture = open_image(path)
+        picture = open_image(path, max_pixels or MAX_PIXELS)
         return picture.height, picture.width
     from repsr_cli.media.video import probe
 
@@ -346,7 +357,11 @@ def _is_folder(output: str | None, several: bool) -> bool:
 
 
 def default_suffix(options: UpscaleOptions) -> str:
-    """What a target's name gets for its size: ``_x4``, ``_1920w``, ``_1080h`` or ``_1920x1080``."""
+    """What a target's name gets: ``_x4``, ``_1920w``, ``_1080h``, ``_1080s``, ``_1920x1080`` or ``_fit1920x1080``."""
+    if options.fit:
+        return f"_fit{options.fit[1]}x{options.fit[0]}"
+    if options.short_side:
+        return f"_{options.short_side}s"
     if options.width and options.height:
         return f"_{options.width}x{options.height}"
     if options.width:

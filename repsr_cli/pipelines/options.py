@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ class UpscaleOptions:
         scale: enlargement factor, any number of 1 or more; None: from the network's or the target size, else 4.
         width: target width in px; height follows from the aspect ratio unless given too.
         height: target height in px.
+        fit: (height, width) of a box; the target is the largest that fits, at the source's aspect ratio.
+        short_side: target length in px of whichever side is the shorter.
         network: name (``fast``, ``balanced``, ``best``, ``fast-x4``) or path of a network file; None: the default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         more_devices: further devices of the same kind, which take segments of clips from the same queue.
@@ -25,6 +27,7 @@ class UpscaleOptions:
         overwrite: replace an existing target.
         strip_metadata: leave out EXIF, XMP, ICC and text (pictures).
         tta: average over the 8 flips and rotations.
+        max_pixels: refuse pictures that would hold more at a time; None: ``media.images.MAX_PIXELS``.
         codec: video encoder by name, e.g. ``libx264``; None: by container.
         crf: quality on libx264's scale, mapped for other encoders.
         preset: encoder preset.
@@ -45,6 +48,8 @@ class UpscaleOptions:
     scale: float | None = None
     width: int | None = None
     height: int | None = None
+    fit: tuple[int, int] | None = None
+    short_side: int | None = None
     network: str | None = None
     device: str = "auto"
     more_devices: tuple[str, ...] = ()
@@ -54,6 +59,7 @@ class UpscaleOptions:
     overwrite: bool = False
     strip_metadata: bool = False
     tta: bool = False
+    max_pixels: int | None = None
     codec: str | None = None
     crf: float | None = None
     preset: str | None = None
@@ -69,6 +75,27 @@ class UpscaleOptions:
     full_range: bool | None = None
     reuse: bool = True
     benchmark: bool = False
+
+
+def settle_size(options: UpscaleOptions, height: int, width: int) -> UpscaleOptions:
+    """The request for a source of this size: a box to fit or a shorter side becomes a width or a height.
+
+    Args:
+        options: the request.
+        height: rows of the source, as shown.
+        width: columns of the source, as shown.
+    """
+    if options.fit is not None:
+        box_height, box_width = options.fit
+        if width * box_height >= height * box_width:
+            return replace(options, fit=None, width=box_width)
+        return replace(options, fit=None, height=box_height)
+    if options.short_side is not None:
+        side = options.short_side
+        if height <= width:
+            return replace(options, short_side=None, height=side)
+        return replace(options, short_side=None, width=side)
+    return options
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from repsr_cli.media.video_frames import planar_name
 from repsr_cli.media.video_mux import PICTURES, Y4M, StreamAction, Window, format_of, plan_streams
 from repsr_cli.media.video_timeline import Segment, Timeline, cut, scan
 from repsr_cli.media.video_y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady
-from repsr_cli.pipelines.options import UpscaleOptions
+from repsr_cli.pipelines.options import UpscaleOptions, settle_size
 
 # What is written without a choice of encoder.
 _CODEC_OF = {PICTURES: "png", Y4M: "rawvideo"}
@@ -213,6 +213,7 @@ def target_size(clip: VideoSource, scale: float, options: UpscaleOptions) -> tup
     Raises:
         UsageError: smaller than the source.
     """
+    options = settle_size(options, *clip.display_size)
     if options.width is None and options.height is None:
         factor = options.scale or scale
         return round(clip.height * factor), round(clip.width * factor)

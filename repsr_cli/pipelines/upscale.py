@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.pipelines.jobs import Failure, Job, source_size
-from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
+from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions, settle_size
 
 if TYPE_CHECKING:
     from repsr_cli.engine.upscaler import Upscaler
@@ -33,7 +33,7 @@ def settle_scale(options: UpscaleOptions) -> UpscaleOptions:
     Raises:
         CheckpointError: there is no such network.
     """
-    if options.scale or options.width or options.height:
+    if options.scale or options.width or options.height or options.fit or options.short_side:
         return options
     from repsr_cli.model.zoo import resolve
 
@@ -135,7 +135,7 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
         RepsrError: what would stop the job, as far as that can be seen from here.
     """
     weight = choose_weight(job, options)
-    height, width = source_size(job.kind, job.source)
+    height, width = source_size(job.kind, job.source, options.max_pixels)
     factor = wanted_factor(job, options)
     lines = [
         f"{job.kind} of {width}x{height}, {factor:g} times as large",
@@ -260,7 +260,7 @@ class Networks:
         if job.kind == "clip":
             return "alone"
         try:
-            height, width = source_size(job.kind, job.source)
+            height, width = source_size(job.kind, job.source, self.options.max_pixels)
         except RepsrError:  # reported when its turn comes
             return "turns"
         if height * width > SMALL_PIXELS:
@@ -315,9 +315,10 @@ def wanted_factor(job: Job, options: UpscaleOptions) -> float:
     """
     if options.scale is not None:
         return options.scale
-    height, width = source_size(job.kind, job.source)
+    height, width = source_size(job.kind, job.source, options.max_pixels)
+    options = settle_size(options, height, width)
     factor = max((options.height or 0) / height, (options.width or 0) / width)
     if factor < 1:
-        asked = f"--width {options.width}" if options.width else f"--height {options.height}"
-        raise UsageError(job.source, f"is {width}x{height} already, more than {asked}", "repsr only enlarges.")
+        asked = f"a width of {options.width}" if options.width else f"a height of {options.height}"
+        raise UsageError(job.source, f"is {width}x{height} already, more than {asked} px", "repsr only enlarges.")
     return factor

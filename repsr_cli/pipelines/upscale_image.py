@@ -22,9 +22,18 @@ from torch import Tensor
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
-from repsr_cli.media.images import ImageSource, Page, Strip, format_for, losses, open_image, write_image
+from repsr_cli.media.images import (
+    MAX_PIXELS,
+    ImageSource,
+    Page,
+    Strip,
+    format_for,
+    losses,
+    open_image,
+    write_image,
+)
 from repsr_cli.media.resize import imresize_rows, rows_needed
-from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
+from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions, settle_size
 from repsr_cli.pipelines.transparency import bleed, enlarge_alpha, spread
 
 # Pixels of the network's output held at a time.
@@ -55,7 +64,7 @@ def upscale_image(
     if target.exists() and not options.overwrite:
         raise UsageError(target, "exists", "Add -y to replace it.")
     fmt = format_for(target)
-    image = open_image(source)
+    image = open_image(source, options.max_pixels or MAX_PIXELS)
     pages = image.pages()
     first = next(pages)
     size = target_size(first.height, first.width, upscaler.scale, options)
@@ -97,7 +106,8 @@ def upscale_image(
 
 
 def target_size(height: int, width: int, scale: int, options: UpscaleOptions) -> tuple[int, int]:
-    """The size asked for, (height, width): by factor, by width, by height, by both, else the network's factor."""
+    """The size asked for, (height, width): by factor, side, both sides or box, else the network's factor."""
+    options = settle_size(options, height, width)
     if options.height is not None and options.width is not None:
         return options.height, options.width
     if options.width is not None:

@@ -183,12 +183,24 @@ def test_folder_mirrored_one_failure_does_not_stop_the_rest(network: Path) -> No
 
 def test_sizes(network: Path) -> None:
     picture("a.png", (20, 10))
-    for arguments, size in ((("--width", 30), (30, 15)), (("--height", 20), (40, 20)), (("--size", "25x15"), (25, 15))):
+    for arguments, size in (
+        (("--width", 30), (30, 15)),
+        (("--height", 20), (40, 20)),
+        (("--size", "25x15"), (25, 15)),
+        (("--fit", "30x99"), (30, 15)),
+        (("--short-side", 16), (32, 16)),
+    ):
         result = repsr("upscale", "a.png", "-n", network, *arguments, "--json")
         assert result.exit_code == 0, result.stderr
         with Image.open(json.loads(result.stdout)["target"]) as done:
             assert done.size == size
     assert "is 20x10 already" in repsr("upscale", "a.png", "-n", network, "--width", 10).stderr
+    clip("b.mkv", size=(32, 24))
+    for arguments, size in ((("--fit", "60x40"), (54, 40)), (("--short-side", 36), (48, 36))):
+        result = repsr("upscale", "b.mkv", "-n", network, *arguments, "--json")
+        assert result.exit_code == 0, result.stderr
+        with av.open(json.loads(result.stdout)["target"]) as done:
+            assert (done.streams.video[0].width, done.streams.video[0].height) == size
     assert repsr("upscale", "a.png", "-n", network, "-s", 3).exit_code == 4
 
 

@@ -54,16 +54,12 @@ def open_network(path: Path, chance: random.Random) -> None:
 
 def upscale_picture(path: Path, chance: random.Random) -> None:
     """Enlarge a picture into one of the formats."""
-    from functools import partial
-
-    from repsr_cli.media.images import open_image
-    from repsr_cli.pipelines import upscale_image as pipeline
     from repsr_cli.pipelines.options import Reporter, UpscaleOptions
+    from repsr_cli.pipelines.upscale_image import upscale_image
 
-    pipeline.open_image = partial(open_image, max_pixels=PIXELS)  # type: ignore[assignment]
     target = path.with_name("out" + chance.choice((".png", ".tif", ".jpg", ".webp", ".gif")))
-    options = UpscaleOptions(scale=2.0, allow_loss=chance.random() < 0.9)
-    pipeline.upscale_image(path, target, _identity(), options, Reporter())
+    options = UpscaleOptions(scale=2.0, allow_loss=chance.random() < 0.9, max_pixels=PIXELS)
+    upscale_image(path, target, _identity(), options, Reporter())
 
 
 def upscale_clip(path: Path, chance: random.Random) -> None:

@@ -149,6 +149,11 @@ def test_requests_that_contradict_themselves(tmp_path: Path) -> None:
     for options, naming in (
         (UpscaleOptions(scale=2, width=100), {}),
         (UpscaleOptions(width=0), {}),
+        (UpscaleOptions(fit=(0, 100)), {}),
+        (UpscaleOptions(short_side=0), {}),
+        (UpscaleOptions(fit=(100, 100), width=100), {}),
+        (UpscaleOptions(short_side=100, height=100), {}),
+        (UpscaleOptions(scale=2, max_pixels=0), {}),
         (UpscaleOptions(scale=2, overwrite=True), {"skip_existing": True}),
         (X4, {"format": "docx"}),
         (X4, {"format": "mkv"}),

@@ -54,6 +54,8 @@ def jobs(*sources: Path, options: UpscaleOptions, **naming: Path) -> tuple[Job, 
         (UpscaleOptions(width=30), 4),
         (UpscaleOptions(height=12), 2),
         (UpscaleOptions(width=9, height=13), 3),
+        (UpscaleOptions(fit=(18, 100)), 3),
+        (UpscaleOptions(short_side=13), 3),
     ],
 )
 def test_smallest_factor_that_reaches(
@@ -75,8 +77,9 @@ def test_factors_nobody_trained(zoo_of_three: list[zoo.Weight], tmp_path: Path) 
         choose_weight(job, UpscaleOptions(scale=4.5))
     with pytest.raises(CheckpointError, match="enlarges by 2, not 3"):
         choose_weight(job, UpscaleOptions(scale=3, network=str(zoo_of_three[0].path)))
-    with pytest.raises(UsageError, match="is 8x6 already"):
-        choose_weight(job, UpscaleOptions(width=7))
+    for smaller in (UpscaleOptions(width=7), UpscaleOptions(fit=(100, 7)), UpscaleOptions(short_side=5)):
+        with pytest.raises(UsageError, match="is 8x6 already"):
+            choose_weight(job, smaller)
 
 
 def test_scale_is_the_networks_own_if_nothing_is_said(zoo_of_three: list[zoo.Weight]) -> None:

@@ -153,11 +153,28 @@ def test_other_factors_are_the_network_and_then_the_resize(tmp_path: Path) -> No
         ({"width": 299}, (199, 299)),
         ({"height": 201}, (201, 302)),
         ({"width": 10, "height": 20}, (20, 10)),
+        ({"fit": (400, 450)}, (300, 450)),
+        ({"fit": (200, 450)}, (200, 300)),
+        ({"short_side": 201}, (201, 302)),
         ({"scale": 0.001}, (1, 1)),
     ],
 )
 def test_size_asked_for(options: dict[str, Any], size: tuple[int, int]) -> None:
     assert target_size(100, 150, 2, UpscaleOptions(**options)) == size
+
+
+def test_pages_are_sized_one_by_one(tmp_path: Path) -> None:
+    """An upright and a lying page both fit the box."""
+    write_image(tmp_path / "a.tif", [page_of(noise(10, 20, 1)), page_of(noise(20, 10, 1))], count=2)
+    run(tmp_path / "a.tif", tmp_path / "b.tif", identity(), fit=(30, 30))
+    assert [(page.height, page.width) for page in open_image(tmp_path / "b.tif").pages()] == [(15, 30), (30, 15)]
+
+
+def test_more_pixels_than_allowed_are_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.bmp", [page_of(noise(20, 10, 3))])
+    with pytest.raises(MediaError, match="--max-pixels 200,"):
+        run(tmp_path / "a.bmp", tmp_path / "b.png", identity(), max_pixels=199)
+    run(tmp_path / "a.bmp", tmp_path / "b.png", identity(), max_pixels=200)
 
 
 def test_self_ensemble_is_the_mean_of_eight_views() -> None:
