@@ -24,6 +24,10 @@ class RepsrError(Exception):
         self.remedy = remedy
         super().__init__(f"{self.subject}: {happened}." + (f" {remedy}" if remedy else ""))
 
+    def __reduce__(self) -> tuple[type[RepsrError], tuple[str, str, str]]:
+        """By its parts, so that it can travel between processes."""
+        return type(self), (self.subject, self.happened, self.remedy)
+
 
 class UsageError(RepsrError):
     """The request makes no sense or would destroy something: exit code 2."""

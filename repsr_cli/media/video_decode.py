@@ -67,21 +67,22 @@ class Decoder:
             yield from self._checked(self._pictures(opened, first), first, end)
 
     def frames_of(
-        self, pictures: Iterator[VideoFrame | None], first: int | None, end: int | None
+        self, pictures: Iterator[VideoFrame | None], first: int | None, end: int | None, whole: bool
     ) -> Iterator[Frame] | None:
         """As ``frames``, of pictures that were decoded without a container.
 
         Args:
-            pictures: from ``timeline.roll(first)`` on, or from the beginning where that is as early.
+            pictures: from ``timeline.roll(first)`` on.
             first: as in ``frames``.
             end: as in ``frames``.
+            whole: the pictures begin with the clip.
 
         Returns:
             The frames; None if the way to ``first`` was not a clean one, so that decoding must begin earlier.
         """
         if self.deinterlace:
             pictures = deinterlaced(pictures, self.source)
-        if first is not None and self.timeline is not None and self.timeline.roll(first) > self.timeline.pts[0]:
+        if first is not None and self.timeline is not None and not whole:
             found = approached(pictures, self.timeline, first)
             if found is None:
                 return None

@@ -83,22 +83,34 @@ class Parcel:
     packets: tuple[SourcePacket, ...]
 
     @property
+    def whole(self) -> bool:
+        """Whether the packets begin with the clip."""
+        return self.head is None
+
+    @property
     def nbytes(self) -> int:
         """Bytes in the packets."""
         return sum(len(packet.data) for packet in self.packets)
 
 
-def parcels(source: VideoSource, timeline: Timeline, groups: Sequence[tuple[Segment, ...]]) -> Iterator[Parcel]:
+def parcels(
+    source: VideoSource, timeline: Timeline, groups: Sequence[tuple[Segment, ...]], whole: bool = False
+) -> Iterator[Parcel]:
     """Read a clip once, from the beginning, and wrap up groups of segments as they go by.
 
     Args:
         source: the clip.
         timeline: of the clip.
         groups: consecutive segments each, in order.
+        whole: let every parcel begin with the clip, where the way from a keyframe was not a clean one.
 
     Raises:
         MediaError: the file cannot be read, or its packets cannot travel.
     """
+    starts: dict[tuple[Segment, ...], int | None] = {}
+    for group in groups:
+        start = timeline.roll(group[0].first)
+        starts[group] = None if whole or start <= timeline.pts[0] else start
     waiting = deque(groups)
     held: list[SourcePacket] = []
     head: SourcePacket | None = None
@@ -109,8 +121,7 @@ def parcels(source: VideoSource, timeline: Timeline, groups: Sequence[tuple[Segm
 
         def wrapped() -> Parcel:
             group = waiting.popleft()
-            start = timeline.roll(group[0].first)
-            at = 0 if start <= timeline.pts[0] else _place(held, start)
+            at = _place(held, starts[group])
             first = None if held[at] is head else head
             return Parcel(group, codec, settings, time_base, first, tuple(held[at:]))
 
@@ -126,14 +137,14 @@ def parcels(source: VideoSource, timeline: Timeline, groups: Sequence[tuple[Segm
                 yield wrapped()
                 if not waiting:
                     return
-                _forget(held, timeline, waiting[0])
+                del held[: _place(held, starts[waiting[0]])]
                 missing = _wanted(timeline, waiting) - {each.pts for each in held}
                 end = waiting[0][-1].end
             head = head or kept
             held.append(kept)
             missing.discard(kept.pts)
             if len(held) > 1 and kept.key:
-                _forget(held, timeline, waiting[0])
+                del held[: _place(held, starts[waiting[0]])]
     while waiting:
         yield wrapped()
 
@@ -199,12 +210,8 @@ def _wanted(timeline: Timeline, waiting: deque[tuple[Segment, ...]]) -> set[int 
     return set(timeline.between(first - 1, end if end is not None else timeline.pts[-1] + 1))
 
 
-def _place(held: Sequence[SourcePacket], pts: int) -> int:
+def _place(held: Sequence[SourcePacket], pts: int | None) -> int:
+    """Where the packet of a time is; 0 if it has not come yet, and for None: the beginning."""
+    if pts is None:
+        return 0
     return next((place for place, packet in enumerate(held) if packet.pts == pts), 0)
-
-
-def _forget(held: list[SourcePacket], timeline: Timeline, group: tuple[Segment, ...]) -> None:
-    """Drop what comes before the keyframe from which a group is decoded."""
-    start = timeline.roll(group[0].first)
-    if start > timeline.pts[0]:
-        del held[: _place(held, start)]

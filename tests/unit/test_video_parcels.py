@@ -24,7 +24,9 @@ def seen(frame: Frame) -> tuple[int, int, bytes]:
     return frame.pts, frame.duration, b"".join(plane.tobytes() for plane in frame.planes)
 
 
-def both_ways(path: Path, frames: int, together: int = 1, limit: int = 10**9) -> tuple[Seen, Seen, int]:
+def both_ways(
+    path: Path, frames: int, together: int = 1, limit: int = 10**9, whole: bool = False
+) -> tuple[Seen, Seen, int]:
     """All frames by the file, and by parcels of some segments each; and how many parcels there were."""
     source = probe(path)
     timeline = scan(source)
@@ -32,11 +34,11 @@ def both_ways(path: Path, frames: int, together: int = 1, limit: int = 10**9) ->
     groups = [tuple(segments[at : at + together]) for at in range(0, len(segments), together)]
     expected = [seen(frame) for frame in Decoder(source, timeline, "keep").frames(None, segments[-1].end)]
     found: Seen = []
-    for parcel in parcels(source, timeline, groups):
+    for parcel in parcels(source, timeline, groups, whole):
         travelled = pickle.loads(pickle.dumps(parcel))
         first = None if parcel.segments[0].index == 0 else parcel.segments[0].first
         decoder = Decoder(source, timeline, "keep")
-        some = decoder.frames_of(pictures(travelled), first, parcel.segments[-1].end)
+        some = decoder.frames_of(pictures(travelled), first, parcel.segments[-1].end, parcel.whole)
         assert some is not None
         found += [seen(frame) for frame in some]
     return expected, found, len(groups)
@@ -94,7 +96,13 @@ def test_damage_that_makes_the_way_unclean_is_noticed(tmp_path: Path) -> None:
     damaged = replace(
         parcel, packets=tuple(replace(packet, data=data) for packet, data in zip(parcel.packets, torn, strict=True))
     )
-    assert Decoder(source, timeline).frames_of(pictures(damaged), segments[2].first, segments[2].end) is None
+    assert Decoder(source, timeline).frames_of(pictures(damaged), segments[2].first, segments[2].end, False) is None
+
+
+def test_parcels_may_all_begin_with_the_clip(tmp_path: Path) -> None:
+    expected, found, count = both_ways(make_clip(tmp_path / "clip.mp4", range(48), gop=6, audio=0), 7, whole=True)
+    assert count > 1
+    assert found == expected
 
 
 class _Recoloured:
