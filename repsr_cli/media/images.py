@@ -309,7 +309,7 @@ def _encode(file: BinaryIO, fmt: Format, pages: Iterator[Page], count: int, loop
 def _check_pixels(path: Path, height: int, width: int, limit: int) -> None:
     """Refuse to hold more pixels than the limit."""
     if height * width > limit:
-        happened = f"{width} x {height} px at a time are more than the limit of {limit / 1e6:.0f} million"
+        happened = f"{width} x {height} px at a time are more than the limit of {limit:,}"
         remedy = f"If you trust the file, add --max-pixels {height * width}, or convert it to PNG or TIFF."
         raise MediaError(path, happened, remedy)
 
