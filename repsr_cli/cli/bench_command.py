@@ -39,6 +39,7 @@ def bench_upscale(
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32, fp16 or bf16.")] = "auto",
     tile: Annotated[str, typer.Option("-t", "--tile", help="auto, off or a size.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.", min=1)] = None,
+    engine: Annotated[str, typer.Option("--engine", help="auto, torch or openvino.")] = "auto",
     codec: Annotated[str | None, typer.Option("-c", "--codec", help="Encoder, e.g. libx265.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Of the encoder, e.g. veryfast.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="How often; the best counts.", min=1)] = 5,
@@ -63,6 +64,7 @@ def bench_upscale(
         precision=precision,
         tile=tile,
         threads=threads,
+        engine=engine,
         codec=codec,
         preset=preset,
     )

@@ -109,6 +109,15 @@ def upscale(
     threads: Annotated[
         int | None, typer.Option("--threads", help="CPU threads.", min=1, rich_help_panel=NETWORK)
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="auto|ADDRESS", help="Clips by the workers of a Ray cluster.", rich_help_panel=NETWORK
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="What computes clips: auto, torch or openvino.", rich_help_panel=NETWORK)
+    ] = "auto",
     tta: Annotated[
         bool,
         typer.Option("-x", "--tta", help="Mean over 8 flips and turns: 8x the time.", rich_help_panel=PICTURES),
@@ -203,6 +212,7 @@ def upscale(
             precision=precision,
             tile=tile,
             threads=threads,
+            engine=engine,
             overwrite=overwrite,
             strip_metadata=strip_metadata,
             tta=tta,

@@ -7,20 +7,21 @@ chroma. Their products are convolutions of the same kind:
   the picture stand for black in both spaces and the fold is exact at borders too.
 * **Tail.** Each kind of plane takes its own combination of the RGB outputs. On an axis where chroma is centred between
   luma samples and the scale is even, the pairs that are averaged lie inside one LR pixel: the average folds too, and
-  the network writes half as many chroma samples. On other axes (co-sited chroma, odd scales) it writes chroma at luma
-  size and the ordinary filter follows.
+  the network writes half as many chroma samples. Where chroma is co-sited across, as in most films, the filter reaches
+  into both neighbours: the network then writes what an LR pixel gives to its own samples and what to its neighbours',
+  and ``cross`` adds them up. On other axes it writes chroma at luma size and the ordinary filter follows.
 * **Skip.** The nearest-neighbour skip becomes a matrix from codes to codes.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from repsr_cli.engine.tiling import Box
 from repsr_cli.engine.trunk import Trunk
@@ -37,12 +38,15 @@ class Part:
         rows: samples per LR pixel, down.
         columns: samples per LR pixel, across.
         unfinished: whether the chroma filter must still shrink it, (vertically, horizontally).
+        crossing: whether further channels follow, ``rows`` that the LR pixel at the right gets and ``rows`` for the one
+            at the left.
     """
 
     start: int
     rows: int
     columns: int
     unfinished: tuple[bool, bool] = (False, False)
+    crossing: bool = False
 
     def window(self, box: Box) -> tuple[slice, slice]:
         """Where a box of LR pixels lies in the finished plane, (rows, columns)."""
@@ -53,9 +57,14 @@ class Part:
         )
 
     @property
+    def own(self) -> slice:
+        """The channels of its samples."""
+        return slice(self.start, self.start + self.rows * self.columns)
+
+    @property
     def stop(self) -> int:
         """One past the last channel."""
-        return self.start + self.rows * self.columns
+        return self.start + self.rows * (self.columns + 2 * self.crossing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +115,21 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat) -> Folded:
     bias = bias.reshape(3, scale, scale)
     weights, biases, skips = [], [], []
     for part, row, start in zip(parts, to_codes, zero, strict=False):
+        # (samples of the part, samples of an LR pixel), by rows and by columns.
         down, across = _averages(scale, part.rows), _averages(scale, part.columns)
-        weights.append(np.einsum("yi,xj,c,cijk->yxk", down, across, row, weight).reshape(part.rows * part.columns, -1))
-        biases.append(np.einsum("yi,xj,c,cij->yx", down, across, row, bias).ravel() + start + 0.5)
-        skips.append(np.repeat((row @ to_rgb)[:, None], part.rows * part.columns, axis=1))
+        if part.crossing:
+            across = _ACROSS[scale]
+        # The own samples row by row, then what neighbours get, neighbour by neighbour.
+        mix = np.einsum("yi,xj->yxij", down, across)
+        mix = np.concatenate(
+            [
+                mix[:, : part.columns].reshape(-1, scale, scale),
+                *(mix[:, column] for column in range(part.columns, len(across))),
+            ]
+        )
+        weights.append(np.einsum("kij,c,cijd->kd", mix, row, weight))
+        biases.append(np.einsum("kij,c,cij->k", mix, row, bias) + mix.sum((1, 2)) * (start + 0.5))
+        skips.append(np.outer(row @ to_rgb, mix.sum((1, 2))))
 
     layers = copy.deepcopy(net.body).requires_grad_(False)
     head = net.convolutions[0]
@@ -123,19 +143,55 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat) -> Folded:
     return Folded(Trunk(layers, skip), tuple(float(code) for code in black), gain, parts)
 
 
+def cross(codes: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
+    """Add to an LR pixel's samples what its neighbours give them.
+
+    Args:
+        codes: (h, w, K), the features of a window; the part's own channels are changed.
+        part: one that is ``crossing``.
+        at_left: whether the window begins at the picture's left border, where the filter mirrors.
+        at_right: the same for the right border.
+    """
+    own = codes[..., part.own].view(*codes.shape[:2], part.rows, part.columns)
+    middle = part.own.stop + part.rows
+    to_right, to_left = codes[..., part.own.stop : middle], codes[..., middle : part.stop]
+    first, last = own[..., 0], own[..., -1]
+    if part.columns == 1:
+        mirrored = to_left[:, -1:]
+    else:
+        # Minus an eighth of the sample before the last, from the four sums of four samples that the network writes.
+        mirrored = (to_right[:, -1:] + own[:, -1:, :, 0] + 7 * to_left[:, -1:] - own[:, -1:, :, 1]) / 8
+    first[:, 1:] += to_right[:, :-1]
+    last[:, :-1] += to_left[:, 1:]
+    if at_right:
+        last[:, -1:] += mirrored
+    if at_left:
+        first[:, :1] = 2 * first[:, :1] + 6 * to_left[:, :1]
+
+
+# (-1, 2, 6, 2, -1) / 8 about every other of the samples of an LR pixel: what they give to its own, what to the first
+# one at the right, what to the last one at the left.
+_ACROSS = {
+    2: np.array([[6, 2], [-1, 2], [-1, 0]]) / 8,
+    4: np.array([[6, 2, -1, 0], [-1, 2, 6, 2], [0, 0, -1, 2], [-1, 0, 0, 0]]) / 8,
+}
+
+
 def _parts(scale: int, fmt: PlaneFormat) -> tuple[Part, ...]:
     luma = Part(0, scale, scale)
     if fmt.matrix == "grey":
         return (luma,)
-    samples, unfinished = [scale, scale], [False, False]
+    samples, unfinished, crossing = [scale, scale], [False, False], False
     for axis in (0, 1):
         if fmt.matrix != "rgb" and fmt.subsample[axis] == 2:
             if scale % 2 == 0 and not fmt.cosited[axis]:
                 samples[axis] = scale // 2
+            elif axis == 1 and scale in _ACROSS and not unfinished[0]:
+                samples[axis], crossing = scale // 2, True
             else:
                 unfinished[axis] = True
-    u = Part(luma.stop, samples[0], samples[1], (unfinished[0], unfinished[1]))
-    return luma, u, Part(u.stop, u.rows, u.columns, u.unfinished)
+    u = Part(luma.stop, samples[0], samples[1], (unfinished[0], unfinished[1]), crossing)
+    return luma, u, replace(u, start=u.stop)
 
 
 def _averages(scale: int, samples: int) -> NDArray[np.float64]:

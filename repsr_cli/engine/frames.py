@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.engine.codes import codes_from_planes, integers, rounded, shrink_chroma
-from repsr_cli.engine.folding import fold
+from repsr_cli.engine.folding import cross, fold
 from repsr_cli.engine.tiling import Box, Tile
 from repsr_cli.engine.trunk import place
 from repsr_cli.engine.upscaler import Upscaler
@@ -48,12 +48,19 @@ class FoldedUpscaler:
         self._black = torch.tensor(self._folded.black).view(1, -1, 1, 1)
         # The chroma filter reaches two samples out, which at scale 1 is two pixels; and two is even, so that chroma
         # begins on a core's first sample at odd scales too.
-        margin = 2 if any(any(part.unfinished) for part in self._folded.parts) else 0
-        self._runner = upscaler.runner(self._folded.trunk, self._folded.parts[-1].stop, margin)
+        unfinished = any(any(part.unfinished) for part in self._folded.parts)
+        margin = 2 if unfinished else 1 if any(part.crossing for part in self._folded.parts) else 0
+        self._compiled = upscaler.compiled(self._folded, fmt_out)
+        self._runner = upscaler.runner(self._folded.trunk, self._folded.parts[-1].stop, margin, self._compiled)
         self._reuse = reuse
         self._last: _Frame | None = None
         self._exact: dict[tuple[int, int], bool] = {}
         self._pixels = self._computed = 0
+
+    @property
+    def engine(self) -> str:
+        """What computes: ``torch``, or another's name and version."""
+        return "torch" if self._compiled is None else self._compiled.name
 
     @property
     def reused(self) -> float:
@@ -75,7 +82,10 @@ class FoldedUpscaler:
         targets = self._targets(height, width) if last is None else tuple(plane.copy() for plane in last.result)
 
         def write(features: Tensor, tile: Tile) -> None:
-            self._write(features[0].float(), tile, targets)
+            if self._compiled is None:
+                self._write(features[0].float(), tile, targets)
+            else:
+                self._put(features[0], tile, targets)
 
         self._runner(lr, write, self._upscaler.progress, tiles)
         if self._reuse:
@@ -106,13 +116,27 @@ class FoldedUpscaler:
                 chroma = shrink_chroma(full, fmt, part.unfinished)
                 from_, to = part.window(core), part.window(tile.core)
                 target[to] = rounded(chroma[from_], fmt)
-        rows, columns = core.slices()
-        whole = integers(codes[rows, columns].clamp_(0, fmt.peak), fmt)
+            elif part.crossing:
+                cross(codes, part, there.left == 0, there.right * self._upscaler.scale == targets[0].shape[1])
+        self._put(integers(codes.clamp_(0, fmt.peak), fmt), tile, targets)
+
+    def _put(self, whole: Tensor, tile: Tile, targets: Planes) -> None:
+        """Shuffle finished samples to their places.
+
+        Args:
+            whole: (h, w, K) integers, of the core and the margin around it.
+            tile: the tile.
+            targets: the planes of the whole frame.
+        """
+        core = tile.core.seen_from(tile.core.grown(self._runner.margin, tile.context)).slices()
+        start = 0
         for part, target in zip(self._folded.parts, targets, strict=True):
+            # A compiled network gives nothing but samples, one plane's after the other's.
+            own = part.own if self._compiled is None else slice(start, start + part.rows * part.columns)
+            start = own.stop
             if not any(part.unfinished):
-                plane = torch.from_numpy(target if fmt.depth == 8 else target.view(np.int16))
-                window = plane[part.window(tile.core)]
-                place(whole[..., part.start : part.stop], window, part.rows, part.columns)
+                plane = torch.from_numpy(target if self._fmt_out.depth == 8 else target.view(np.int16))
+                place(whole[core][..., own], plane[part.window(tile.core)], part.rows, part.columns)
 
     def _comparable(self, planes: Sequence[NDArray[Any]]) -> _Frame | None:
         last = self._last
@@ -124,13 +148,14 @@ class FoldedUpscaler:
     def _changed(self, planes: Sequence[NDArray[Any]], last: _Frame) -> list[Tile]:
         """The tiles whose context changed: the usual ones, or finer ones where this is less work and as exact."""
         height, width = planes[0].shape
+        differences = [now != then for now, then in zip(planes, last.planes, strict=True)]
+        if not any(plane.any() for plane in differences):
+            return []
 
         def changed(plan: list[Tile]) -> list[Tile]:
-            return [tile for tile in plan if self._differs(tile.context, planes, last.planes)]
+            return [tile for tile in plan if self._touches(tile.context, differences)]
 
         usual = changed(self._runner.plan(height, width))
-        if not usual:
-            return []
         side = max(64, 6 * self._runner.overlap)
         fine = changed(self._runner.plan(height, width, side))
         if 2 * sum(tile.context.area for tile in fine) > sum(tile.context.area for tile in usual):
@@ -139,13 +164,13 @@ class FoldedUpscaler:
             self._exact[height, width] = self._is_exact(height, width, side)
         return fine if self._exact[height, width] else usual
 
-    def _differs(self, context: Box, planes: Sequence[NDArray[Any]], others: Planes) -> bool:
+    def _touches(self, context: Box, differences: list[NDArray[np.bool_]]) -> bool:
         down, across = self._fmt_in.subsample
         # Enlarged chroma depends on the chroma samples beside its own.
         rows = slice(max(context.top // down - 1, 0), -(-context.bottom // down) + 1)
         columns = slice(max(context.left // across - 1, 0), -(-context.right // across) + 1)
-        windows = [context.slices()] + [(rows, columns)] * (len(planes) - 1)
-        return any(_differ(a[at], b[at]) for a, b, at in zip(planes, others, windows, strict=True))
+        windows = [context.slices()] + [(rows, columns)] * (len(differences) - 1)
+        return any(bool(plane[at].any()) for plane, at in zip(differences, windows, strict=True))
 
     def _is_exact(self, height: int, width: int, side: int) -> bool:
         """Whether finer tiles give the same bits as the usual ones.
@@ -174,11 +199,6 @@ class FoldedUpscaler:
     def _within(self, features: Tensor, tile: Tile, box: Box) -> Tensor:
         rows, columns = box.seen_from(tile.core.grown(self._runner.margin, tile.context)).slices()
         return features[:, rows, columns]
-
-
-def _differ(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    # By and by: in most films the first lines tell.
-    return any(not np.array_equal(a[row : row + 16], b[row : row + 16]) for row in range(0, len(a), 16))
 
 
 def _common(a: Box, b: Box) -> Box | None:

@@ -85,6 +85,11 @@ class PlaneUpscaler:
         self._folded = FoldedUpscaler(upscaler, fmt_in, fmt_out, reuse) if folds(upscaler.net, fmt_out) else None
 
     @property
+    def engine(self) -> str:
+        """What computes where colour is folded: ``torch``, or another's name and version."""
+        return self._folded.engine if self._folded is not None else "torch"
+
+    @property
     def reused(self) -> float:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
         return self._folded.reused if self._folded is not None else 0.0

@@ -12,6 +12,7 @@ from threading import Barrier
 import torch
 from torch import Tensor, nn
 
+from repsr_cli.engine.compiled import CONTEXT_PIXELS, CompiledTrunk, installed
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 
@@ -65,6 +66,28 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def pick_engine(name: str, device: torch.device, precision: torch.dtype) -> str:
+    """What runs the frames of clips: ``torch`` or ``openvino``.
+
+    Args:
+        name: as asked for; ``auto`` takes OpenVINO where it is installed and applies.
+        device: where to run; OpenVINO is used on the CPU only.
+        precision: number format; OpenVINO is used in fp32 only.
+
+    Raises:
+        UsageError: no such engine, or one that cannot do what else was asked for.
+    """
+    if name not in ("auto", "torch", "openvino"):
+        raise UsageError(f"engine {name}", "no such engine", "Choose auto, torch or openvino.")
+    applies = device.type == "cpu" and precision is torch.float32
+    if name == "openvino":
+        if not installed():
+            raise UsageError("engine openvino", "OpenVINO is not installed", "pip install 'repsr[openvino]'")
+        if not applies:
+            raise UsageError("engine openvino", "is for fp32 on the CPU", "Add --device cpu --precision fp32.")
+    return "openvino" if name != "torch" and applies and installed() else "torch"
+
+
 def pick_tile(name: str | int) -> str | int:
     """The tile a user asked for: ``auto``, ``off`` or a size in LR pixels.
 
@@ -97,6 +120,7 @@ class TileRunner:
         tile: ``auto``, ``off`` or the side of a core.
         say: told of every change of plan.
         margin: pixels around its core that a writer wants of every tile; cores then begin at multiples of it.
+        compiled: what computes in place of ``net``, with threads of its own; see ``repsr_cli.engine.compiled``.
     """
 
     def __init__(
@@ -110,6 +134,7 @@ class TileRunner:
         tile: str | int,
         say: Say,
         margin: int = 0,
+        compiled: CompiledTrunk | None = None,
     ) -> None:
         self.overlap = reach + margin
         self.margin = margin
@@ -120,7 +145,8 @@ class TileRunner:
         self._say = say
         self._master = net
         self._threads = torch.get_num_threads()
-        self._at_once = 2 if device.type == "cpu" and self._threads > 1 else 1
+        self._compiled = compiled
+        self._at_once = 2 if device.type == "cpu" and self._threads > 1 and compiled is None else 1
         self._pool: ThreadPoolExecutor | None = None
         self._budget: int | None = None
         self._largest: int | None = None
@@ -157,7 +183,8 @@ class TileRunner:
         Args:
             lr: (N, C, H, W) float32 on the CPU.
             write: called with (N, h, w, K): the features of a tile's core and the margin around it (as far as there is
-                a picture), in the precision and on the device in force, its to change; and with the tile. Called in
+                a picture), in the precision and on the device in force, or what ``compiled`` gives; and with the tile.
+                Its to change. Called in
                 inference mode, maybe from two threads at once for different tiles, maybe again for pixels already
                 written.
             progress: called with (tiles done, tiles in all).
@@ -190,9 +217,13 @@ class TileRunner:
             wanted = tile.core.grown(self.margin, tile.context).seen_from(tile.context)
             rows, columns = wanted.slices()
             with torch.inference_mode():
-                features = self._forward(lr[(..., *tile.context.slices())])
-                if not is_finite(features):
-                    raise _NotFiniteError
+                context = lr[(..., *tile.context.slices())]
+                if self._compiled is not None:
+                    features = self._compiled(context, tile, lr.shape[-1])
+                else:
+                    features = self._forward(context)
+                    if not is_finite(features):
+                        raise _NotFiniteError
                 write(features[:, rows, columns], tile)
 
         alone = self._at_once == 1 or len(plan) == 1
@@ -248,7 +279,7 @@ class TileRunner:
     def _measure(self) -> int:
         """How many pixels a context may have, by the memory there is for what they become."""
         if self.device.type == "cpu":
-            return CPU_CONTEXT_PIXELS
+            return CPU_CONTEXT_PIXELS if self._compiled is None else CONTEXT_PIXELS
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
         else:

@@ -7,17 +7,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from repsr_cli.engine.compiled import CompiledTrunk, compiles, openvino_name
+from repsr_cli.engine.folding import Folded
 from repsr_cli.engine.runner import (
     Say,
     TileRunner,
     name_of,
     pick_device,
+    pick_engine,
     pick_precision,
     pick_tile,
     thread_count,
 )
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.engine.trunk import LumaTrunk, place, trunk_of
+from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.model.plain import PlainSR, Spec
 
 __all__ = ["Upscaler", "pick_device"]
@@ -32,6 +36,8 @@ class Upscaler:
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``off`` or the side of a tile in LR pixels.
         threads: CPU threads; None leaves torch's own choice.
+        engine: what runs the frames of clips: ``auto`` (OpenVINO on the CPU where it is installed, else torch),
+            ``torch`` or ``openvino``.
         say: one line for the user about what was decided or had to change.
         progress: called with (tiles done, tiles in all) of one picture.
 
@@ -48,6 +54,7 @@ class Upscaler:
         tile: str | int = "auto",
         threads: int | None = None,
         say: Say = lambda _line: None,
+        engine: str = "auto",
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.net = net
@@ -59,17 +66,35 @@ class Upscaler:
             torch.set_num_threads(int(threads or 1))
         self._device = where
         self._precision = pick_precision(precision, where)
+        self._openvino = pick_engine(engine, where, self._precision) == "openvino"
         if net.spec.colors == 1:
             say("this network knows luma only: colour is enlarged by bicubic interpolation")
         self._runner = self.runner(LumaTrunk(net) if net.spec.colors == 1 else trunk_of(net), 3 * self.scale**2)
 
-    def runner(self, trunk: nn.Module, outputs: int, margin: int = 0) -> TileRunner:
+    def compiled(self, folded: Folded, fmt: PlaneFormat) -> CompiledTrunk | None:
+        """A folded network as another engine runs it, if one was picked that can.
+
+        Args:
+            folded: the network.
+            fmt: the planes it shall write.
+        """
+        if not self._openvino:
+            return None
+        if not compiles(folded):
+            self._say(f"chroma of this siting at x{self.scale} is not for {openvino_name()}: torch computes the frames")
+            return None
+        return CompiledTrunk(folded, fmt, torch.get_num_threads())
+
+    def runner(
+        self, trunk: nn.Module, outputs: int, margin: int = 0, compiled: CompiledTrunk | None = None
+    ) -> TileRunner:
         """A runner for a variant of this network, on the same device, in the precision and tiles asked for.
 
         Args:
             trunk: what to run; same reach as the network.
             outputs: features it gives for each LR pixel.
             margin: pixels around the core that are wanted of every tile.
+            compiled: what computes in place of the trunk.
         """
         return TileRunner(
             trunk,
@@ -80,6 +105,7 @@ class Upscaler:
             tile=self._tile,
             say=self._say,
             margin=margin,
+            compiled=compiled,
         )
 
     @property
@@ -102,11 +128,17 @@ class Upscaler:
         """Number format in force: ``fp32``, ``fp16`` or ``bf16``. An overflow changes it to fp32 for good."""
         return name_of(self._runner.precision)
 
+    @property
+    def engine(self) -> str:
+        """What runs the frames of clips: ``torch``, or another's name and version."""
+        return openvino_name() if self._openvino else "torch"
+
     def describe(self) -> str:
-        """Network, device and precision in one line."""
+        """Network, device, precision and engine in one line."""
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
         tile = self._tile if isinstance(self._tile, str) else f"{self._tile} px"
-        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}"
+        clips = f", clips by {self.engine}" if self._openvino else ""
+        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{clips}"
 
     def __call__(self, lr: Tensor) -> Tensor:
         """Enlarge.

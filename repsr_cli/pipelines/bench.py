@@ -151,7 +151,7 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
             raise UsageError("rival", "the command does not say where its files go", "Use {source} and {target} in it.")
     asked = options.upscale
     net = load_weight(resolve(asked.network, asked.scale, "clean"))
-    upscaler = Upscaler(net, asked.device, asked.precision, asked.tile, asked.threads, say=reporter.say)
+    upscaler = Upscaler(net, asked.device, asked.precision, asked.tile, asked.threads, reporter.say, asked.engine)
     peak, model = measure_model(net, upscaler, options.size, options.rounds)
     rows = [model]
     if options.source is not None:
@@ -183,7 +183,12 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
         seconds.append(_best(lambda: planes(frame), 3))
     peak = 2 * _side(upscaler) ** 3 / min(products) / 1e9
     speed = flops / min(seconds) / 1e9
-    facts = {"size": f"{size[1]}x{size[0]}", "gflops": round(speed, 1), "share_of_peak": round(speed / peak, 3)}
+    facts = {
+        "size": f"{size[1]}x{size[0]}",
+        "engine": planes.engine,
+        "gflops": round(speed, 1),
+        "share_of_peak": round(speed / peak, 3),
+    }
     return peak, Row("model", 1, min(seconds), facts)
 
 
@@ -245,6 +250,7 @@ def _end_to_end(source: Path, target: Path, asked: UpscaleOptions) -> Row:
         "--precision": asked.precision,
         "-t": asked.tile,
         "--threads": asked.threads,
+        "--engine": asked.engine,
         "-c": asked.codec,
         "--preset": asked.preset,
     }

@@ -23,6 +23,7 @@ class UpscaleOptions:
         more_devices: further devices of the same kind, which take segments of clips from the same queue.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``off`` or a size in LR px.
+        engine: what computes the frames of clips: ``auto``, ``torch`` or ``openvino``.
         threads: CPU threads for the network; None: as many as there are cores.
         overwrite: replace an existing target.
         strip_metadata: leave out EXIF, XMP, ICC and text (pictures).
@@ -57,6 +58,7 @@ class UpscaleOptions:
     tile: str = "auto"
     threads: int | None = None
     overwrite: bool = False
+    engine: str = "auto"
     strip_metadata: bool = False
     tta: bool = False
     max_pixels: int | None = None

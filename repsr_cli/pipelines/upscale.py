@@ -244,7 +244,13 @@ class Networks:
             if key not in self._upscalers:
                 threads = 1 if apart else options.threads
                 self._upscalers[key] = Upscaler(
-                    net, options.device, options.precision, options.tile, threads, say=reporter.say
+                    net,
+                    options.device,
+                    options.precision,
+                    options.tile,
+                    threads,
+                    say=reporter.say,
+                    engine=options.engine,
                 )
             upscaler = self._upscalers[key]
             if new:

@@ -438,3 +438,4 @@ def _closing_notes(lanes: Sequence[_Lane], stages: dict[str, float]) -> tuple[st
     )
     notes.append(f"slowest stage: {slowest} (busy: {shares})")
     return tuple(notes)
+        "engine": upscaler.engine,

@@ -96,7 +96,7 @@ def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch):
 
 
 def test_the_check_of_exactness_can_fail(monkeypatch):
-    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu", tile="off"), LEFT, LEFT)
+    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu", tile="off", engine="torch"), LEFT, LEFT)
     assert upscaler._folded._is_exact(200, 260, 64)
     forward = runner.TileRunner._forward
 
