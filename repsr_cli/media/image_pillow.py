@@ -5,6 +5,7 @@ PNG and TIFF have their own files, for their depth and size; GIF is written by i
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 import struct
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from repsr_cli.errors import MediaError
+from repsr_cli.media.image_opencv import decode
 from repsr_cli.media.image_page import Metadata, Page, Stored, Strip, page_of
 
 # What Pillow raises over damaged files, found by feeding it many.
@@ -175,7 +178,7 @@ def _read(image: Image.Image, path: Path, kind: str, index: int, animated: bool)
             image.seek(index)
         image.load()
     try:
-        return _page(image, kind, animated)
+        return _page(image, path, kind, animated)
     except (ValueError, OSError, ImageCms.PyCMSError) as error:
         raise MediaError(path, f"the {kind} cannot be converted: {error}", "Re-export it.") from error
 
@@ -188,7 +191,7 @@ def _loop(image: Image.Image, kind: str) -> int:
     return int(loop or 0)
 
 
-def _page(image: Image.Image, kind: str, animated: bool) -> Page:
+def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
     """The page that ``image`` stands at."""
     icc = image.info.get("icc_profile") or None
     notes: tuple[str, ...] = ()
@@ -200,10 +203,11 @@ def _page(image: Image.Image, kind: str, animated: bool) -> Page:
         icc = None
     if kind == "MPO" or "mpoffset" in image.info:
         notes += ("Only the main picture is kept: previews, depth or gain maps beside it are not.",)
-    deep = _depth_beyond(image, kind)
-    if deep:
-        notes += (f"Its {deep} bits per channel are decoded as 8: Pillow can do no more for {kind}.",)
-    pixels, alpha = samples_of(image)
+    bits = 0 if image.mode.startswith("I") else bits_beyond(path, kind)
+    strip, reason = _deep(path, kind, bits) if bits and not animated else (None, "animated")
+    if bits and strip is None:
+        notes += (f"Its {bits} bits per channel are decoded as 8: {reason}.",)
+    pixels, alpha = samples_of(image) if strip is None else strip
     if icc is not None and icc[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
         if pixels.shape[2] == 1 and icc[16:20] == b"RGB ":
             pixels = np.repeat(pixels, 3, axis=2)
@@ -269,18 +273,42 @@ def _with_info(converted: Image.Image | None, source: Image.Image) -> Image.Imag
     return converted
 
 
-def _depth_beyond(image: Image.Image, kind: str) -> int:
-    """Bits per channel of a file whose format can hold more than the 8 that Pillow gives; 0 if it gives all."""
-    path = getattr(image, "filename", "")
-    if kind not in ("AVIF", "JPEG2000") or not path or image.mode.startswith("I"):
+def bits_beyond(path: Path, kind: str) -> int:
+    """Bits per channel of a file whose format can hold more than the 8 that Pillow gives; 0 if it gives all.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if kind not in ("AVIF", "HEIF", "JPEG2000"):
         return 0
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         head = file.read(1 << 14)
-    box = re.search(rb"pixi\0\0\0\0(.)(.)" if kind == "AVIF" else rb"ihdr.{10}(.)", head, re.DOTALL)
+    box = re.search(rb"pixi\0\0\0\0(.)(.)" if kind != "JPEG2000" else rb"ihdr.{10}(.)", head, re.DOTALL)
     if box is None:
         return 0
-    bits = box[2][0] if kind == "AVIF" else (box[1][0] & 0x7F) + 1
+    bits = box[2][0] if kind != "JPEG2000" else (box[1][0] & 0x7F) + 1
     return int(bits) if 8 < bits <= 16 else 0
+
+
+def _deep(path: Path, kind: str, bits: int) -> tuple[Strip | None, str]:
+    """The pixels of a still of 9 to 16 bit at 16 bit, the largest code the largest; or None and why not."""
+    try:
+        codes = _heif_codes(path, bits) if kind == "HEIF" else decode(path)
+    except MediaError as error:
+        return None, error.happened
+    if codes is None or codes.dtype != np.uint16 or codes.shape[2] not in (1, 3, 4):
+        return None, f"OpenCV, which could do more, does not know this kind of {kind}"
+    peak = 2**bits - 1
+    wide = ((codes.astype(np.uint32) * 65535 + peak // 2) // peak).astype(np.uint16)
+    if wide.shape[2] < 4:
+        return Strip(wide), ""
+    return Strip(np.ascontiguousarray(wide[..., :3]), np.ascontiguousarray(wide[..., 3])), ""
+
+
+def _heif_codes(path: Path, bits: int) -> NDArray[Any]:
+    heif: Any = importlib.import_module("pillow_heif")
+    codes = np.asarray(heif.open_heif(path, convert_hdr_to_8bit=False))  # moved up to the top of 16 bit
+    return (codes if codes.ndim == 3 else codes[..., None]) >> (16 - bits)
 
 
 def _metadata(image: Image.Image, icc: bytes | None) -> Metadata:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.image_gif import write_gif
 from repsr_cli.media.image_ifd import exif_for, exif_orientation
+from repsr_cli.media.image_opencv import open_hdr
 from repsr_cli.media.image_page import Metadata, Page, Picture, Strip, page_of, upright
-from repsr_cli.media.image_pillow import open_pillow, write_pillow
+from repsr_cli.media.image_pillow import bits_beyond, open_pillow, write_pillow
 from repsr_cli.media.image_png import open_png, write_png
 from repsr_cli.media.image_tiff import open_tiff, write_tiff
 
@@ -41,6 +42,7 @@ __all__ = [
     "open_image",
     "page_of",
     "read_image",
+    "roomier_suffix",
     "write_image",
 ]
 
@@ -87,8 +89,6 @@ FORMATS = (
     Format("HEIF", (".heic", ".heif"), 16384, alpha=True, package=("heif", "pillow_heif")),
     Format("JXL", (".jxl",), 65535, alpha=True, package=("jxl", "pillow_jxl")),
 )
-# What can be read but not written.
-_READ_ONLY = ("PSD", "DDS", "QOI", "SGI", "ICNS")
 
 _MAGIC = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -110,6 +110,8 @@ _MAGIC = (
     (0, b"\x01\xda\x01", "SGI"),
     (0, b"icns", "ICNS"),
     (0, b"\x76\x2f\x31\x01", "EXR"),
+    (0, b"#?RADIANCE\n", "HDR"),
+    (0, b"#?RGBE\n", "HDR"),
 )
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -172,7 +174,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
         if kind == "EXR":
             raise MediaError(path, "OpenEXR pictures cannot be read", "Convert it to a float TIFF first.")
         _require(path, kind)
-        file = open_png(path) if kind == "PNG" else open_tiff(path) if kind == "TIFF" else open_pillow(path, kind)
+        own = {"PNG": open_png, "TIFF": open_tiff, "HDR": open_hdr}.get(kind)
+        file = own(path) if own is not None else open_pillow(path, kind)
         lossless = _is_lossless(path, kind)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
@@ -212,6 +215,21 @@ def format_for(target: Path) -> Format:
             return fmt
     known = " ".join(fmt.suffixes[0] for fmt in FORMATS)
     raise UsageError(target, f"no picture format has the suffix {target.suffix!r}", f"Use one of {known}.")
+
+
+def roomier_suffix(path: Path) -> str | None:
+    """The suffix of a format that holds what this picture holds and its own format, as written here, does not.
+
+    Returns:
+        The suffix, or None if its own will do (or it cannot be read, which opening it will tell).
+    """
+    try:
+        kind = _sniff(path)
+        if kind == "HDR":
+            return ".tif"
+        return ".png" if kind in ("AVIF", "HEIF") and bits_beyond(path, kind) else None
+    except OSError:
+        return None
 
 
 def write_image(

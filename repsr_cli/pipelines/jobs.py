@@ -390,6 +390,11 @@ def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming
 def _extension(path: Path, kind: Kind, format: str | None) -> str:
     if format is not None and _dotted(format) in (picture_suffixes() if kind == "picture" else CLIPS):
         return _dotted(format)
+    if kind == "picture":
+        from repsr_cli.media.images import roomier_suffix
+
+        if roomier := roomier_suffix(path):
+            return roomier
     kept, lossless = (KEPT_PICTURES, ".png") if kind == "picture" else (CLIPS, ".mkv")
     return path.suffix if path.suffix.lower() in kept else lossless
 

@@ -376,17 +376,6 @@ def test_pages_of_a_still_format_are_the_first_alone(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png").pixels, photo())
 
 
-def test_notes_tell_of_depth_that_pillow_cannot_decode(tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
-    ok, data = cv2.imencode(".avif", photo().astype(np.uint16) * 4, [cv2.IMWRITE_AVIF_DEPTH, 10])
-    if not ok:
-        pytest.skip("this OpenCV encodes no AVIF")
-    (tmp_path / "a.avif").write_bytes(data.tobytes())
-    assert any("10 bits" in note for note in read_image(tmp_path / "a.avif").notes)
-    write_image(tmp_path / "b.avif", [page_of(photo())])
-    assert read_image(tmp_path / "b.avif").notes == ()
-
-
 def test_the_documentation_lists_what_formats_hold() -> None:
     rows = []
     for fmt in FORMATS:
