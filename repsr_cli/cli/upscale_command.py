@@ -232,6 +232,7 @@ def upscale(
             full_range=full_range,
             reuse=reuse,
             benchmark=benchmark,
+            ray=ray,
         )
     )
     naming = Naming(output, suffix, format, recursive, skip_existing)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from repsr_cli.errors import UsageError
+from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.video import translated
 from repsr_cli.media.video_encode import EncodedPacket
 from repsr_cli.media.video_lock import FolderLock
@@ -102,6 +102,23 @@ class Store:
     def path(self, index: int) -> Path:
         """The file of a segment."""
         return self.folder / f"{index:06d}.segment"
+
+    def put(self, index: int, data: bytes) -> int:
+        """Take in a segment's file that was made elsewhere.
+
+        Returns:
+            Its frames.
+
+        Raises:
+            MediaError: it is damaged.
+            OSError: it cannot be written.
+        """
+        write_whole(self.path(index), data)
+        frames = _verify(self.path(index))
+        if frames is None:
+            self.path(index).unlink()
+            raise MediaError(self.path(index), "arrived damaged", "Run the same command again.")
+        return frames
 
     def finished(self) -> dict[int, int]:
         """Frames of the segments that are done, by index; damaged files are thrown away."""

@@ -44,6 +44,7 @@ class UpscaleOptions:
         full_range: override the range tag.
         reuse: keep the output of what did not change since the frame before; the bytes are the same either way.
         benchmark: run everything but write nothing (null encoder).
+        ray: address of a Ray cluster whose workers upscale the segments of clips, ``auto`` for the one at hand.
     """
 
     scale: float | None = None
@@ -57,8 +58,8 @@ class UpscaleOptions:
     precision: str = "auto"
     tile: str = "auto"
     threads: int | None = None
-    overwrite: bool = False
     engine: str = "auto"
+    overwrite: bool = False
     strip_metadata: bool = False
     tta: bool = False
     max_pixels: int | None = None
@@ -77,6 +78,7 @@ class UpscaleOptions:
     full_range: bool | None = None
     reuse: bool = True
     benchmark: bool = False
+    ray: str | None = None
 
 
 def settle_size(options: UpscaleOptions, height: int, width: int) -> UpscaleOptions:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, BinaryIO
@@ -27,6 +27,7 @@ from repsr_cli.media.video_encode import SegmentEncoder
 from repsr_cli.media.video_frames import CARRIED, Frame, Planes, side_data
 from repsr_cli.media.video_lock import FolderLock
 from repsr_cli.media.video_mux import PICTURES, Y4M, join, write_pictures
+from repsr_cli.media.video_parcels import Parcel, pictures
 from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, free_space, job_folder
 from repsr_cli.media.video_stages import run_stages
 from repsr_cli.media.video_timeline import Segment
@@ -34,7 +35,7 @@ from repsr_cli.media.video_y4m import PIPE, header, open_pipe, write_frame
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.plan_video import VideoPlan, plan_video
 
-__all__ = ["VideoPlan", "plan_video", "upscale_video"]
+__all__ = ["Finished", "VideoPlan", "plan_video", "upscale_parcel", "upscale_video"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +47,25 @@ class _Upscaled:
     pts: int
     duration: int
     origin: VideoFrame | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What comes of a parcel.
+
+    Attributes:
+        segments: their files, as a store holds them, by index.
+        repeated: as in ``Decoder``.
+        notes: likewise.
+        stages: seconds that each stage was at work.
+        precision: the network's, in the end.
+    """
+
+    segments: dict[int, bytes]
+    repeated: list[float]
+    notes: list[str]
+    stages: dict[str, float]
+    precision: str
 
 
 @dataclass(slots=True)
@@ -71,13 +91,35 @@ class _Work:
             done, segments = len(self.done), len(self.plan.segments)
             self.reporter.say(f"{done} of {segments} segments are there already: going on")
 
+    def left(self) -> list[Segment]:
+        """The segments that are not done."""
+        return [segment for segment in self.plan.segments if segment.index not in self.done]
+
+    def take(self, finished: Finished) -> Finished:
+        """Put segments that were made elsewhere into the store.
+
+        Returns:
+            The rest of what came with them.
+
+        Raises:
+            MediaError: they cannot be written, or arrived damaged.
+        """
+        assert self.store is not None
+        for index, data in finished.segments.items():
+            with translated(self.plan.target):
+                frames = self.store.put(index, data)
+            self.done[index] = frames
+            self.count += frames
+        self.reporter.progress(Progress(self.count, self.plan.frames, "frame"))
+        return replace(finished, segments={})
+
     def share_out(self, devices: int) -> int:
         """Queue what is left: in runs that need one seek each, or segment by segment where several devices share it.
 
         Returns:
             How many devices find something to do.
         """
-        left = [segment for segment in self.plan.segments if segment.index not in self.done]
+        left = self.left()
         self.queue.extend(_runs(left) if devices == 1 else [[segment] for segment in left])
         return max(1, min(devices, len(self.queue)))
 
@@ -99,6 +141,7 @@ class _Lane:
     decoder: Decoder
     network: PlaneUpscaler
     pipe: InputContainer | None
+    given: Iterator[Frame] | None = None
 
     def run(self, stopped: Event) -> dict[str, float]:
         """Work until the queue is empty; seconds that each stage was busy."""
@@ -120,7 +163,8 @@ class _Lane:
                 return
             whole = run[0].index == 0 and self.work.plan.window.start is None
             inside = 0
-            for frame in self.decoder.frames(None if whole else run[0].first, run[-1].end, self.pipe):
+            first = None if whole else run[0].first
+            for frame in self.given or self.decoder.frames(first, run[-1].end, self.pipe):
                 while run[inside].end is not None and frame.pts >= (run[inside].end or 0):
                     inside += 1
                 yield run[inside].index, frame
@@ -250,20 +294,31 @@ def upscale_video(
     for note in said:
         reporter.say(f"{source.name}: {note}")
     work = _Work(plan, reporter)
+    job = _job(plan, upscaler, options)
+    cluster = None
+    if options.ray is not None:
+        from repsr_cli.pipelines.cluster import Cluster
+
+        cluster = Cluster.join(options.ray, plan, upscaler, options, job["network"])
+        job |= {"device": cluster.device, "precision": cluster.precision, "engine": cluster.engine}
     with ExitStack() as stack:
         if options.benchmark:
             pass
         elif plan.format == Y4M:
             work.raw = stack.enter_context(_raw_output(target))
         else:
-            work.store = stack.enter_context(_kept(plan, upscaler, options, reporter))
+            work.store = stack.enter_context(_kept(plan, job, options, reporter))
             work.find_finished()
         resumed = work.count
+        far = [] if cluster is None or work.store is None else [work.take(done) for done in cluster.run(work.left())]
         # What is written as it comes has to come in order, and a pipe can be read by one only.
         apart = work.store is not None and pipe is None
         upscalers = (upscaler, *others) if apart else (upscaler,)
         lanes = [_lane(work, each, options, pipe) for each in upscalers[: work.share_out(len(upscalers))]]
-        stages = _run_lanes(lanes)
+        stages = _run_lanes(lanes) if cluster is None else _shares(far, cluster.seconds)
+        for done in far:
+            lanes[0].decoder.repeated += done.repeated
+            lanes[0].decoder.notes += done.notes
         _all_there(plan, work.done)
         if work.store is not None:
             _finish(plan, work.store, work.count)
@@ -275,6 +330,47 @@ def upscale_video(
         (*said, *_closing_notes(lanes, stages)),
         said,
     )
+
+
+def upscale_parcel(
+    plan: VideoPlan, parcel: Parcel, upscaler: Upscaler, options: UpscaleOptions, folder: Path
+) -> Finished | None:
+    """Upscale segments where the clip itself is not.
+
+    Args:
+        plan: of the clip.
+        parcel: what to decode them from.
+        upscaler: the network.
+        options: the request.
+        folder: for what is being made.
+
+    Returns:
+        The segments; None if they must be decoded from the beginning of the clip.
+
+    Raises:
+        MediaError: decoding or encoding failed.
+        DeviceError: the network failed on its device.
+    """
+    work = _Work(plan, Reporter(), Store.begin(folder / "parcel", {}, resume=False))
+    assert work.store is not None
+    try:
+        lane = _lane(work, upscaler, options, None)
+        first = None if parcel.segments[0].index == 0 and plan.window.start is None else parcel.segments[0].first
+        lane.given = lane.decoder.frames_of(pictures(parcel), first, parcel.segments[-1].end, parcel.whole)
+        if lane.given is None:
+            return None
+        work.queue.append(list(parcel.segments))
+        stages = lane.run(Event())
+        made = {index: work.store.path(index).read_bytes() for index in work.done}
+        return Finished(made, lane.decoder.repeated, lane.decoder.notes, stages, upscaler.precision)
+    finally:
+        work.store.remove()
+
+
+def _shares(finished: Sequence[Finished], wall: float) -> dict[str, float]:
+    """Seconds that each stage was at work on a cluster, as if one after the other; and the wall time."""
+    names = ("decode", "network", "encode")
+    return {name: sum(done.stages[name] for done in finished) for name in names} | {"wall": wall}
 
 
 def _lane(work: _Work, upscaler: Upscaler, options: UpscaleOptions, pipe: InputContainer | None) -> _Lane:
@@ -307,10 +403,10 @@ def _raw_output(target: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _kept(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, reporter: Reporter) -> Iterator[Store]:
+def _kept(plan: VideoPlan, job: dict[str, Any], options: UpscaleOptions, reporter: Reporter) -> Iterator[Store]:
     """The store of finished segments; what is in it outlives a failure, unless nobody could go on from it."""
     resumable = options.resume and plan.timeline is not None
-    store = Store.begin(plan.target, _job(plan, upscaler, options), resumable)
+    store = Store.begin(plan.target, job, resumable)
     try:
         # Another process may have finished the same target since this one looked.
         _agree(plan, options)
@@ -358,6 +454,7 @@ def _job(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> dict[s
         "network": digest.hexdigest()[:32],
         "device": upscaler.device.type,
         "precision": upscaler.precision,
+        "engine": upscaler.engine,
         "tile": str(options.tile),
         "deinterlace": options.deinterlace,
         "encoding": repr(plan.encoding),
@@ -438,4 +535,3 @@ def _closing_notes(lanes: Sequence[_Lane], stages: dict[str, float]) -> tuple[st
     )
     notes.append(f"slowest stage: {slowest} (busy: {shares})")
     return tuple(notes)
-        "engine": upscaler.engine,

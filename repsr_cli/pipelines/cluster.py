@@ -1,0 +1,268 @@
+"""The segments of a clip on the workers of a Ray cluster: packets out, packets back, no file shared. Floor 4.
+
+A task gets a parcel of compressed packets, and gives back the files of its segments as the local store holds them. So
+the journal beside the target is that of a local run, and either can go on from the other's. Ray is imported by whoever
+asks for a cluster, and is in nobody else's way.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import repsr_cli
+from repsr_cli.engine.runner import name_of, pick_precision
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import DeviceError, RepsrError, UsageError
+from repsr_cli.media.video_parcels import Parcel, parcels
+from repsr_cli.media.video_timeline import Segment, Timeline
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.pipelines.options import UpscaleOptions
+from repsr_cli.pipelines.upscale_video import Finished, VideoPlan, upscale_parcel
+
+# Threads of a task where the user names no number: a decoder and an encoder keep the network company.
+_THREADS = 2
+# Parcels under way for every task that can run: the next one is there when a worker has finished.
+_AHEAD = 2
+# Of the room for objects on the driver's node; the rest is for results.
+_SHARE = 0.25
+# How often a parcel may lose its worker.
+_RETRIES = 5
+
+# The networks of this worker, by digest, device and the like.
+_networks: dict[tuple[object, ...], Upscaler] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What all parcels of a clip have in common.
+
+    Attributes:
+        version: of repsr, which must be the same everywhere.
+        plan: of the clip.
+        options: the request, its device one of the worker's.
+        network: digest of the weights.
+        spec: of the network.
+        weights: reference to the weights, fetched by who does not have them.
+        threads: CPU threads of the network.
+    """
+
+    version: str
+    plan: VideoPlan
+    options: UpscaleOptions
+    network: str
+    spec: Spec
+    weights: Any
+    threads: int
+
+    def upscaler(self) -> Upscaler:
+        """The network, loaded once in the life of a worker."""
+        import ray
+
+        options = self.options
+        key = (self.network, options.device, options.precision, options.engine, options.tile, self.threads)
+        if key not in _networks:
+            net = PlainSR(self.spec)
+            net.load_state_dict(ray.get(self.weights))
+            _networks[key] = Upscaler(
+                net.eval(), options.device, options.precision, options.tile, self.threads, engine=options.engine
+            )
+        return _networks[key]
+
+
+def work(task: Task, parcel: Parcel) -> Finished | RepsrError | None:
+    """Upscale a parcel, in a worker; failures of the house are handed back, not raised."""
+    if task.version != repsr_cli.__version__:
+        happened = f"a worker has repsr {repsr_cli.__version__}, this is {task.version}"
+        return UsageError("--ray", happened, "Install the same version everywhere.")
+    try:
+        with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
+            return upscale_parcel(task.plan, parcel, task.upscaler(), task.options, Path(folder))
+    except RepsrError as error:
+        return error
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A cluster at work on one clip.
+
+    Attributes:
+        device: kind of device of its workers: ``cuda`` or ``cpu``.
+        precision: of the network there.
+        engine: what runs it there.
+        seconds: wall time of the work.
+    """
+
+    task: Task
+    device: str
+    precision: str
+    engine: str
+    seconds: float = 0.0
+
+    @classmethod
+    def join(cls, address: str, plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, network: str) -> Self:
+        """Connect, and bring the network there.
+
+        Args:
+            address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+            plan: of the clip.
+            upscaler: the network.
+            options: the request.
+            network: digest of its weights.
+
+        Raises:
+            UsageError: Ray is not installed, no cluster answers, or the source can be read only once.
+            DeviceError: the cluster has no such device.
+        """
+        if plan.timeline is None or options.benchmark:
+            raise UsageError("--ray", "needs a source that can be read twice and a file to write", "Leave it out.")
+        ray = connect(address)
+        device = _device(options.device, ray.cluster_resources())
+        threads = min(options.threads or _THREADS, int(max(_each(ray, "CPU"), default=1)) or 1)
+        import torch
+
+        precision = name_of(pick_precision(options.precision, torch.device(device)))
+        engine = upscaler.engine if device == upscaler.device.type else "torch"
+        there = replace(
+            options, device=device, more_devices=(), precision=precision, engine=engine, threads=threads, ray=None
+        )
+        weights = ray.put({name: value.cpu() for name, value in upscaler.net.state_dict().items()})
+        task = Task(repsr_cli.__version__, plan, there, network, upscaler.spec, weights, threads)
+        return cls(task, device, precision, engine)
+
+    def run(self, segments: Sequence[Segment]) -> Iterator[Finished]:
+        """Upscale segments.
+
+        Args:
+            segments: those that are left, in order.
+
+        Yields:
+            What comes of each parcel, as it comes.
+
+        Raises:
+            RepsrError: what happened in a worker.
+            DeviceError: a parcel lost its worker again and again.
+        """
+        began = time.perf_counter()
+        source, timeline = self.task.plan.source, self.task.plan.timeline
+        assert timeline is not None
+        groups = _groups(segments, timeline)
+        unclean: list[tuple[Segment, ...]] = []
+        yield from self._all(parcels(source, timeline, groups), unclean)
+        groups = sorted(unclean, key=lambda group: group[0].index)
+        yield from self._all(parcels(source, timeline, groups, whole=True), unclean)
+        self.seconds = time.perf_counter() - began
+
+    def _all(self, waiting: Iterator[Parcel], unclean: list[tuple[Segment, ...]]) -> Iterator[Finished]:
+        """Send parcels as long as there is room, and hand on what comes back."""
+        import ray
+
+        needs = {"num_gpus": 1, "num_cpus": 1} if self.device == "cuda" else {"num_cpus": self.task.threads}
+        remote = ray.remote(max_retries=_RETRIES, **needs)(work)
+        task = ray.put(self.task)
+        limit = _SHARE * min(_each(ray, "object_store_memory"), default=2**30)
+        under_way: dict[Any, Parcel] = {}
+        following = next(waiting, None)
+        try:
+            while following is not None or under_way:
+                held = sum(parcel.nbytes for parcel in under_way.values())
+                room = len(under_way) < _AHEAD * _slots(ray, needs) and held < limit
+                if following is not None and (room or not under_way):
+                    under_way[remote.remote(task, following)] = following
+                    following = next(waiting, None)
+                    continue
+                for done in ray.wait(list(under_way), timeout=5.0)[0]:
+                    parcel = under_way.pop(done)
+                    finished = self._result(ray, done, parcel)
+                    if finished is None:
+                        unclean.append(parcel.segments)
+                    else:
+                        yield finished
+        finally:
+            for reference in under_way:
+                ray.cancel(reference, force=True)
+
+    def _result(self, ray: Any, reference: Any, parcel: Parcel) -> Finished | None:
+        source = self.task.plan.source
+        try:
+            result: Finished | RepsrError | None = ray.get(reference)
+        except ray.exceptions.RayTaskError:
+            raise  # a bug, with its traceback
+        except ray.exceptions.RayError as error:
+            at = float((parcel.segments[0].first - source.start) * source.time_base)
+            happened = f"the segment at {at:.3f} s lost its worker {_RETRIES + 1} times ({type(error).__name__})"
+            raise DeviceError("cluster", happened, "Look at Ray's logs; the same command goes on.") from error
+        if isinstance(result, RepsrError):
+            raise result
+        if result is not None and result.precision != self.precision:
+            happened = f"a worker went from {self.precision} to {result.precision}, which mixes packets of two kinds"
+            raise DeviceError("cluster", happened, f"Begin again with --precision {result.precision} --no-resume.")
+        return result
+
+
+def connect(address: str) -> Any:
+    """Ray, connected.
+
+    Raises:
+        UsageError: it is not installed, or nothing answers.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--ray", "Ray is not installed", "Install it: pip install 'repsr[ray]'.") from error
+    # Ray reports its use to its makers unless told not to.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="repsr")
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            remedy = "Start one with: ray start --head, or name another address."
+            raise UsageError(f"--ray {address}", "no cluster answers there", remedy) from error
+    return ray
+
+
+def _groups(segments: Sequence[Segment], timeline: Timeline) -> list[tuple[Segment, ...]]:
+    """Segments by the parcels they travel in: one that begins without a keyframe goes with the one before it."""
+    keys = set(timeline.keys)
+    groups: list[list[Segment]] = []
+    for segment in segments:
+        if groups and segment.first not in keys and groups[-1][-1].index == segment.index - 1:
+            groups[-1].append(segment)
+        else:
+            groups.append([segment])
+    return [tuple(group) for group in groups]
+
+
+def _device(asked: str, resources: dict[str, float]) -> str:
+    """The kind of device that workers use.
+
+    Raises:
+        DeviceError: the cluster has none of the kind asked for.
+    """
+    kind = asked.partition(":")[0]
+    if kind == "auto":
+        return "cuda" if resources.get("GPU") else "cpu"
+    if kind == "cuda" and not resources.get("GPU"):
+        raise DeviceError(f"--device {asked}", "the cluster has no GPU", "Leave it out.")
+    if kind not in ("cpu", "cuda"):
+        raise DeviceError(f"--device {asked}", "not a device for a cluster", "Use cpu or cuda.")
+    return kind
+
+
+def _each(ray: Any, resource: str) -> list[float]:
+    """How much of a resource every node has."""
+    return [node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]]
+
+
+def _slots(ray: Any, needs: dict[str, int]) -> int:
+    """How many tasks can run at once."""
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        int(min(resources.get(names[need], 0.0) // amount for need, amount in needs.items())) for resources in nodes
+    )
