@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from repsr_cli.cli.console import Board, friendly, print_line
 from repsr_cli.cli.upscale_command import parse_seconds
 from repsr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from repsr_cli.pipelines.compare import Form
 
 
 @friendly
@@ -21,6 +24,9 @@ def compare(
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="A page with a slider that needs no other file.")] = False,
     split: Annotated[bool, typer.Option("--split", help="One half each, not side by side.")] = False,
+    blink: Annotated[
+        bool, typer.Option("--blink", help="Two pictures in turns at one place, as an animated PNG.")
+    ] = False,
     crop: Annotated[
         str | None, typer.Option("--crop", metavar="WxH+X+Y", help="Show this window of two pictures.")
     ] = None,
@@ -39,14 +45,16 @@ def compare(
     from repsr_cli.pipelines.compare import compare as make
     from repsr_cli.pipelines.compare import parse_crop
 
-    if html and split:
-        raise UsageError("--html", "stands beside --split", "Give one of the two.")
+    forms: dict[Form, bool] = {"page": html, "split": split, "blink": blink}
+    asked = [form for form, wanted in forms.items() if wanted]
+    if len(asked) > 1:
+        raise UsageError("--html, --split, --blink", "more than one was given", "Give one of them.")
     with Board(quiet) as board:
         outcome = make(
             before,
             after,
             output,
-            "page" if html else "split" if split else "beside",
+            asked[0] if asked else "beside",
             crop=None if crop is None else parse_crop(crop),
             at=parse_seconds("--at", at),
             overwrite=overwrite,

@@ -1,4 +1,4 @@
-"""Two pictures or clips held against each other: one picture, one clip, or one page with a slider. Floor 4."""
+"""Two pictures or clips held against each other: one picture, still or blinking, one clip, or one page. Floor 4."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.pipelines.jobs import Kind, kind_of, neither, source_size
 from repsr_cli.pipelines.options import Outcome, Reporter
 
-Form = Literal["beside", "split", "page"]
+Form = Literal["beside", "split", "blink", "page"]
 
 GAP = 4  # px of white between the two sides
+BLINK = 700  # milliseconds that each of two blinking pictures stays
+BLINKING = (".png", ".apng", ".webp", ".gif")
 PAGE_LIMIT = 200 << 20  # bytes that a browser still opens gladly
 BROWSER_PICTURES = {
     "PNG": "image/png",
@@ -74,7 +76,8 @@ def compare(
         before: shown at the left.
         after: shown at the right.
         target: file to write; None: ``BEFORE_vs_AFTER`` beside ``after``.
-        form: ``beside`` each other, ``split`` in the middle, or a ``page`` with a slider that needs no other file.
+        form: ``beside`` each other, ``split`` in the middle, ``blink`` in turns at one place (pictures only), or a
+            ``page`` with a slider that needs no other file.
         crop: show only this window of two pictures.
         at: take the frames of two clips at this time, in seconds, and make a picture of them.
         overwrite: replace an existing target.
@@ -99,6 +102,10 @@ def compare(
         raise UsageError(target, "exists", "Add -y to replace it, or choose another name with -o.")
     if form == "page" and (crop is not None or at is not None):
         raise UsageError("--crop" if crop else "--at", "is for a picture", "Leave it out, or leave out --html.")
+    if form == "blink" and not still:
+        raise UsageError("--blink", "is for pictures", "Leave it out, or add --at for a picture of one frame.")
+    if form == "blink" and target.suffix.lower() not in BLINKING:
+        raise UsageError(target, "this format shows no animation", f"Choose one of {' '.join(BLINKING)}.")
     if crop is not None and not still:
         raise UsageError("--crop", "is for a picture", "Leave it out, or add --at for a picture of one frame.")
     with _whole(target) as partial:
@@ -154,6 +161,12 @@ def _compare_pictures(
         window = np.s_[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         left, right = left[window], right[window]
     height, width = left.shape[:2]
+    if form == "blink":
+        import imageio.v3 as iio
+
+        sides = np.stack([left, right])
+        iio.imwrite(target, sides, plugin="pillow", is_batch=True, duration=BLINK, loop=0, lossless=True)
+        return
     if form == "split":
         whole = right.copy()
         whole[:, : width // 2] = left[:, : width // 2]

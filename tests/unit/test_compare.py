@@ -14,6 +14,7 @@ from PIL import Image
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.colour import PlaneFormat, codes_from_rgb
+from repsr_cli.media.images import open_image
 from repsr_cli.pipelines.compare import GAP, Crop, Form, compare, parse_crop
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
@@ -60,6 +61,17 @@ def test_pictures_split_and_cropped(tmp_path: Path) -> None:
     assert result.shape == (10, 20, 3)
     assert (result[:, :9] == RED).all()
     assert (result[:, 11:] == BLUE).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".gif"])
+def test_pictures_blink(tmp_path: Path, suffix: str) -> None:
+    small, large = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
+    source = open_image(compare(small, large, tmp_path / f"c{suffix}", "blink", crop=Crop(20, 10, 2, 2)).target)
+    assert (source.count, source.loop) == (2, 0)
+    for page, colour in zip(source.pages(), (RED, BLUE), strict=True):
+        assert page.duration == Fraction(7, 10)
+        assert page.read().pixels.shape == (10, 20, 3)
+        assert (page.read().pixels == colour).all()
 
 
 def test_transparency_and_depth_as_a_screen_shows_them(tmp_path: Path) -> None:
@@ -140,10 +152,13 @@ def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
         (a, film, "beside", UsageError, "one is a picture, one a clip"),
         (a, tmp_path / "none.png", "beside", MediaError, "no such file"),
         (film, film, "page", UsageError, "browsers show mp4 and webm only"),
+        (film, film, "blink", UsageError, "is for pictures"),
         (torn, b, "beside", MediaError, "torn.png"),
     ):
         with pytest.raises(error, match=text):
             compare(before, after, None, form)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="shows no animation"):
+        compare(a, b, tmp_path / "c.jpg", "blink")
     with pytest.raises(UsageError, match="outside"):
         compare(a, b, None, "split", crop=Crop(8, 6, 1, 0))
     for still in ({"at": 1.0}, {"crop": Crop(1, 1, 0, 0)}):
