@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from dataclasses import replace
+from threading import Lock, get_ident
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,6 @@ from repsr_cli.engine.codes import integers
 from repsr_cli.engine.folding import Folded, Part, cross
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.media.colour import PlaneFormat
-
-# Measured: a whole frame of 480x270 is as fast as two halves, and pays for no overlap.
-CONTEXT_PIXELS = 160_000
 
 
 def installed() -> bool:
@@ -59,13 +57,16 @@ class CompiledTrunk:
         self._fmt = fmt
         self._crossing = any(part.crossing for part in folded.parts)
         self._core = openvino.Core()
+        # As many streams as the runner has tiles under way: one does not wait for the other between layers.
         self._settings = {
             "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": min(threads, 2),
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        # Compiling for one size takes hundredths of a second, and a plan has few sizes.
-        self._requests: dict[tuple[int, int], Any] = {}
+        # Compiling for one size takes hundredths of a second, and a plan has few sizes. A request is one thread's.
+        self._compiled: dict[tuple[int, int], Any] = {}
+        self._requests: dict[tuple[int, tuple[int, int]], Any] = {}
+        self._compiling = Lock()
 
     def __call__(self, lr: Tensor, tile: Tile, width: int) -> Tensor:
         """Compute what the pixels of a tile's context become.
@@ -79,11 +80,14 @@ class CompiledTrunk:
             (1, h, w, K) uint8, or int16 at depths above 8: the samples of luma, then of each chroma plane.
         """
         size = (lr.shape[-2], lr.shape[-1])
-        if size not in self._requests:
-            compiled = self._core.compile_model(self._model(*size), "CPU", self._settings)
-            self._requests[size] = compiled.create_infer_request()
+        key = (get_ident(), size)
+        with self._compiling:
+            if size not in self._compiled:
+                self._compiled[size] = self._core.compile_model(self._model(*size), "CPU", self._settings)
+            if key not in self._requests:
+                self._requests[key] = self._compiled[size].create_infer_request()
         # The results lie in the request's memory until it is used again: long enough to be written to their place.
-        found = self._requests[size].infer([np.ascontiguousarray(lr.numpy())], share_inputs=True, share_outputs=True)
+        found = self._requests[key].infer([np.ascontiguousarray(lr.numpy())], share_inputs=True, share_outputs=True)
         if not self._crossing:
             return self._tensor(found[0])
         luma, chroma = self._tensor(found[0]), self._tensor(found[1])

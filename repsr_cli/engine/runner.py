@@ -12,7 +12,7 @@ from threading import Barrier
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.compiled import CONTEXT_PIXELS, CompiledTrunk, installed
+from repsr_cli.engine.compiled import CompiledTrunk, installed
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 
@@ -120,7 +120,7 @@ class TileRunner:
         tile: ``auto``, ``off`` or the side of a core.
         say: told of every change of plan.
         margin: pixels around its core that a writer wants of every tile; cores then begin at multiples of it.
-        compiled: what computes in place of ``net``, with threads of its own; see ``repsr_cli.engine.compiled``.
+        compiled: what computes in place of ``net``; see ``repsr_cli.engine.compiled``.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class TileRunner:
         self._master = net
         self._threads = torch.get_num_threads()
         self._compiled = compiled
-        self._at_once = 2 if device.type == "cpu" and self._threads > 1 and compiled is None else 1
+        self._at_once = 2 if device.type == "cpu" and self._threads > 1 else 1
         self._pool: ThreadPoolExecutor | None = None
         self._budget: int | None = None
         self._largest: int | None = None
@@ -279,7 +279,7 @@ class TileRunner:
     def _measure(self) -> int:
         """How many pixels a context may have, by the memory there is for what they become."""
         if self.device.type == "cpu":
-            return CPU_CONTEXT_PIXELS if self._compiled is None else CONTEXT_PIXELS
+            return CPU_CONTEXT_PIXELS
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
         else:
