@@ -24,6 +24,8 @@ ENCODERS = {
     "ffv1": "lossless",
 }
 EXTRAS = {
+    "cv2": ("AVIF and JPEG 2000 beyond 8 bit, Radiance HDR", "pip install opencv-python-headless"),
+    "imageio": ("compare --blink", "pip install imageio"),
     "pillow_heif": ("HEIC pictures", "pip install 'repsr[heif]'"),
     "pillow_jxl": ("JPEG XL pictures", "pip install 'repsr[jxl]'"),
 }

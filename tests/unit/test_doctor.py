@@ -28,9 +28,12 @@ def test_libraries_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setitem(sys.modules, "av.codec", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     findings = by_subject()
     assert (findings["pillow"].state, findings["pillow"].remedy) == ("broken", "pip install pillow")
     assert (findings["av"].state, findings["av"].exit_code) == ("broken", 3)
+    assert (findings["cv2"].state, findings["cv2"].exit_code) == ("absent", 0)
+    assert "opencv-python-headless" in findings["cv2"].remedy
     assert findings["cpu fp32"].state == "ok"
 
 
