@@ -131,6 +131,9 @@ def train(
 def fuse(
     checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint, RUN/best.pt.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, .safetensors.")],
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="Write an ONNX file too (opset 17, any size of picture).")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
@@ -141,16 +144,23 @@ def fuse(
     """
     from repsr_cli.pipelines.fuse import fuse_file
 
-    report = fuse_file(checkpoint, output, overwrite)
+    report = fuse_file(checkpoint, output, overwrite, onnx=onnx)
     with Board(quiet=quiet) as board:
         board.say(
             f"{report.network} x{report.scale}: {report.trained_parameters:,} parameters became {report.parameters:,}; "
             f"largest difference {report.error_float64:.1e} in float64, {report.error_float32:.1e} in float32"
         )
+        if report.onnx is not None:
+            checked = "not checked, since onnxruntime is not installed"
+            if report.error_onnx is not None:
+                checked = f"ONNX Runtime differs from torch by {report.error_onnx:.1e} at most"
+            board.say(f"{report.onnx}: {checked}")
     if json:
         print_json({name: getattr(report, name) for name in type(report).__slots__})
     else:
         print_line(str(report.target))
+        if report.onnx is not None:
+            print_line(str(report.onnx))
 
 
 @friendly

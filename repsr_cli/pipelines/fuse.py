@@ -14,6 +14,7 @@ from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.model.checkpoint import load_training, save_plain
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
+from repsr_cli.pipelines.export import export_onnx
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 PROBE_SIZES = ((24, 33), (1, 1), (3, 40))  # LR px; small ones are all border
@@ -33,6 +34,9 @@ class FuseReport:
         error_float32: the same in float32.
         step: training step of the checkpoint.
         sha256: of the file written.
+        onnx: the ONNX file written too, if one was asked for.
+        error_onnx: largest difference between ONNX Runtime and torch, values in [0, 1]; None: not checked, since it is
+            not installed.
     """
 
     target: Path
@@ -44,6 +48,8 @@ class FuseReport:
     error_float32: float
     step: int
     sha256: str
+    onnx: Path | None = None
+    error_onnx: float | None = None
 
 
 @torch.inference_mode()
@@ -68,7 +74,11 @@ def largest_difference(trained: RepSR, plain: PlainSR, dtype: torch.dtype) -> fl
 
 
 def fuse_file(
-    checkpoint: Path, target: Path, overwrite: bool = False, metadata: dict[str, str] | None = None
+    checkpoint: Path,
+    target: Path,
+    overwrite: bool = False,
+    metadata: dict[str, str] | None = None,
+    onnx: Path | None = None,
 ) -> FuseReport:
     """Fuse a checkpoint's averaged network and write it as safetensors in the Compact layout.
 
@@ -77,16 +87,20 @@ def fuse_file(
         target: the file to write, ``.safetensors``.
         overwrite: whether an existing target may be replaced.
         metadata: further strings for the file, e.g. a licence.
+        onnx: an ONNX file to write too, ``.onnx``.
 
     Raises:
-        UsageError: the target exists or has another suffix.
+        UsageError: a target exists or has another suffix, or the package ``onnx`` is not installed.
         CheckpointError: not a training checkpoint, or the fused network is not equal to the trained one; then nothing
             is written.
     """
     if target.suffix != ".safetensors":
         raise UsageError(target, "is no .safetensors name", "Fused networks are safetensors files.")
-    if target.exists() and not overwrite:
-        raise UsageError(target, "exists", "Add -y to replace it.")
+    if onnx is not None and onnx.suffix != ".onnx":
+        raise UsageError(onnx, "is no .onnx name", "ONNX networks are .onnx files.")
+    for file in (target, onnx):
+        if file is not None and file.exists() and not overwrite:
+            raise UsageError(file, "exists", "Add -y to replace it.")
     loaded = load_training(checkpoint)
     trained = loaded.average.eval()
     errors = {torch.float64: 0.0, torch.float32: 0.0}
@@ -108,21 +122,20 @@ def fuse_file(
             )
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     network = loaded.recipe["network"]
-    save_plain(
-        target,
-        plain,
-        {
-            "repsr": __version__,
-            "scale": str(plain.spec.scale),
-            "network": plain.spec.name,
-            "block": str(network["block"]),
-            "step": str(loaded.step),
-            "seed": str(loaded.recipe["run"]["seed"]),
-            "source_sha256": digest,
-            "psnr_y_validation": f"{loaded.progress.get('best_psnr_y', float('nan')):.4f}",
-            **(metadata or {}),
-        },
-    )
+    strings = {
+        "repsr": __version__,
+        "scale": str(plain.spec.scale),
+        "network": plain.spec.name,
+        "block": str(network["block"]),
+        "step": str(loaded.step),
+        "seed": str(loaded.recipe["run"]["seed"]),
+        "source_sha256": digest,
+        "psnr_y_validation": f"{loaded.progress.get('best_psnr_y', float('nan')):.4f}",
+        **(metadata or {}),
+    }
+    # First the one that may be refused.
+    error_onnx = None if onnx is None else export_onnx(plain, onnx, strings)
+    save_plain(target, plain, strings)
     return FuseReport(
         target=target,
         network=plain.spec.name,
@@ -133,4 +146,6 @@ def fuse_file(
         error_float32=errors[torch.float32],
         step=loaded.step,
         sha256=hashlib.sha256(target.read_bytes()).hexdigest(),
+        onnx=onnx,
+        error_onnx=error_onnx,
     )

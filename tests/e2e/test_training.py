@@ -78,6 +78,18 @@ def test_the_trained_network_upscales_a_picture(trained: Path, tmp_path: Path) -
     assert np.asarray(Image.open(tmp_path / "in_x2.png")).shape == (40, 60, 3)
 
 
+def test_fuse_writes_onnx_too(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx, plain = tmp_path / "net.onnx", tmp_path / "net.safetensors"
+    arguments = ["fuse", str(trained / "runs" / "a" / "best.pt"), "-o", str(plain), "--onnx", str(onnx)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [str(plain), str(onnx)]
+    assert "ONNX Runtime differs from torch by" in result.stderr
+    assert onnx.stat().st_size > 1000
+    assert "exists" in CliRunner().invoke(app, [*arguments[:3], str(tmp_path / "b.safetensors"), *arguments[4:]]).stderr
+
+
 def test_check_lists_bad_pictures(trained: Path, tmp_path: Path) -> None:
     Image.fromarray(textured(8, 8)).save(tmp_path / "tiny.png")
     recipe = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "run"), "--check"]
