@@ -129,7 +129,7 @@ def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Rep
 
 
 def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
-    """What a job would do, line by line, without loading a network or decoding more than a header.
+    """What a job would do, line by line; of a clip also how long, from a trial of a few seconds.
 
     Raises:
         RepsrError: what would stop the job, as far as that can be seen from here.
@@ -142,9 +142,12 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
         f"network {weight.name}" + ("" if weight.scale == factor else ", then a resize"),
     ]
     if job.kind == "clip":
+        from repsr_cli.pipelines.estimate import estimate
         from repsr_cli.pipelines.plan_video import plan_video
 
-        lines += str(plan_video(job.source, job.target, weight.scale, options)).splitlines()
+        plan = plan_video(job.source, job.target, weight.scale, options)
+        lines += str(plan).splitlines()
+        lines.append(estimate(plan, Networks(options).upscaler_for(job, Reporter()), options))
     return [*lines, f"to be written: {job.target}"]
 
 
@@ -218,7 +221,7 @@ class Networks:
         if upscaler not in self._others:
             options, kind = self.options, type(upscaler)
             self._others[upscaler] = tuple(
-                kind(upscaler.net, name, options.precision, options.tile, options.threads)
+                kind(upscaler.net, name, options.precision, options.tile, options.threads, engine=options.engine)
                 for name in options.more_devices
             )
         return self._others[upscaler]

@@ -167,6 +167,7 @@ def test_dry_run_writes_nothing(network: Path) -> None:
     assert result.stdout.splitlines() == ["a_x1.5.png", "b_x1.5.mp4"]
     assert "picture of 8x6, 1.5 times as large" in result.stderr
     assert "then a resize" in result.stderr
+    assert "b.mp4: time: about 0:00:" in result.stderr
     assert files() == before
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,11 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.media.video import probe
 from repsr_cli.media.video_timeline import cut
 from repsr_cli.model.plain import identity_network
+from repsr_cli.pipelines import estimate as estimating
 from repsr_cli.pipelines import plan_video as planning
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.upscale_video import plan_video, upscale_video
@@ -318,6 +322,27 @@ def test_plan_is_printable_without_a_network(tmp_path: Path) -> None:
     assert "needs --allow-loss: #2 attachment" in text
     assert "about" in text
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(PlaneUpscaler):
+        """Ten frames a second at most."""
+
+        def __call__(self, planes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+            time.sleep(0.1)
+            return super().__call__(planes)
+
+    monkeypatch.setattr(estimating, "PlaneUpscaler", Slow)
+    monkeypatch.setattr(estimating, "_SECONDS", 0.5)
+    source = make_clip(tmp_path / "in.mp4", range(240), audio=0)
+    plan = plan_video(source, tmp_path / "out.mp4", 2, UpscaleOptions(preset="ultrafast"))
+    said = estimating.estimate(plan, identity(2), UpscaleOptions())
+    found = re.fullmatch(r"time: about 0:(\d\d):(\d\d), an estimate from (\d+) frames at ([\d.]+) a second", said)
+    assert found is not None, said
+    assert 1 <= int(found[3]) <= 8
+    assert float(found[4]) <= 10
+    assert int(found[1]) * 60 + int(found[2]) == pytest.approx(240 / float(found[4]), abs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 # Failures: message, exit code, nothing left behind.
