@@ -38,7 +38,8 @@ def compare(
 ) -> None:
     """Hold two pictures or two clips against each other.
 
-    The smaller is enlarged by bicubic interpolation, as players do. Clips are compared frame by frame, by time.
+    The smaller is enlarged by bicubic interpolation, as players do. Clips are compared frame by frame, by time;
+    the first one's sound is kept.
 
     Example: repsr compare photo.jpg photo_x4.jpg --html
     """

@@ -21,7 +21,8 @@ from repsr_cli.media.video_colour import ColourTags
 from repsr_cli.pipelines.options import Progress, Reporter
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer, OutputContainer
     from av.filter.context import FilterContext
     from av.video.stream import VideoStream
 
@@ -29,7 +30,7 @@ QUALITY = {"crf": "16", "preset": "veryfast"}
 
 
 def compare_clips(before: Path, after: Path, target: Path, *, split: bool, reporter: Reporter) -> None:
-    """Write both clips into one, H.264 in MP4, without sound.
+    """Write both clips into one, H.264 in MP4, with the first clip's sound as AAC.
 
     Args:
         before: shown at the left, enlarged to the other's size.
@@ -42,7 +43,12 @@ def compare_clips(before: Path, after: Path, target: Path, *, split: bool, repor
         MediaError: a clip cannot be decoded, or the result not be encoded.
     """
     try:
-        with av.open(str(before)) as left, av.open(str(after)) as right, av.open(str(target), "w", format="mp4") as out:
+        with (
+            av.open(str(before)) as left,
+            av.open(str(after)) as right,
+            av.open(str(before)) as heard,
+            av.open(str(target), "w", format="mp4") as out,
+        ):
             compared = _Comparison((before, after), left, right, split)
             stream = out.add_stream("libx264", options=QUALITY)
             stream.width, stream.height = compared.width, compared.height
@@ -51,11 +57,14 @@ def compare_clips(before: Path, after: Path, target: Path, *, split: bool, repor
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
             stream.time_base = stream.codec_context.time_base = compared.time_base
+            sound = _Sound(heard, out)
             total = right.streams.video[0].frames or None
             for number, frame in enumerate(compared.frames(), 1):
                 out.mux(stream.encode(frame))
+                out.mux(sound.until(_seconds(frame)))
                 reporter.progress(Progress(number, total, "frame"))
             out.mux(stream.encode(None))
+            out.mux(sound.until(None))
     except (av.FFmpegError, IndexError) as error:
         raise MediaError(f"{before} and {after}", f"cannot be compared ({error})") from error
 
@@ -99,6 +108,37 @@ def _rgb(frame: av.VideoFrame, stream: VideoStream, source: VideoSource) -> NDAr
     shown = sink.pull()
     assert isinstance(shown, av.VideoFrame)
     return shown.to_ndarray().astype(np.uint8, copy=False)
+
+
+class _Sound:
+    """The sound of a clip as AAC, mono or stereo, handed out as far as the pictures are.
+
+    Args:
+        container: the clip; not read by anyone else.
+        out: gets a stream for it, if it has any sound.
+    """
+
+    def __init__(self, container: InputContainer, out: OutputContainer) -> None:
+        self._frames: Iterator[av.AudioFrame] = iter(())
+        self._stream: AudioStream | None = None
+        if container.streams.audio:
+            source = container.streams.audio[0]
+            layout = "mono" if source.codec_context.layout.nb_channels == 1 else "stereo"
+            self._stream = out.add_stream("aac", rate=min(source.rate or 48_000, 48_000), layout=layout)
+            self._frames = container.decode(source)
+        self._head = next(self._frames, None)
+
+    def until(self, seconds: float | None) -> list[av.Packet[AudioStream]]:
+        """Packets that begin by a time; None: all that are left."""
+        packets: list[av.Packet[AudioStream]] = []
+        while self._stream is not None and self._head is not None:
+            if seconds is not None and (self._head.time or 0.0) > seconds:
+                return packets
+            packets += self._stream.encode(self._head)
+            self._head = next(self._frames, None)
+            if self._head is None:
+                packets += self._stream.encode(None)
+        return packets
 
 
 class _Comparison:

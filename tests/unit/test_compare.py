@@ -99,6 +99,32 @@ def test_clips_meet_by_time(tmp_path: Path, form: Form) -> None:
         assert np.abs(side - (matrix @ np.array(colour) / 255 + offset)[0]).max() < 4
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sound_of_the_first_clip_is_kept(tmp_path: Path, channels: int) -> None:
+    before, after = tmp_path / "a.mkv", clip(tmp_path / "b.mp4", BLUE, (64, 32), list(range(30)), 30)
+    tone = np.sin(np.arange(44_100) * 2 * np.pi * 441 / 44_100).astype(np.float32) / 2
+    with av.open(str(before), "w") as out:
+        picture = out.add_stream("libx264", rate=30)
+        picture.width, picture.height, picture.pix_fmt = 32, 16, "yuv420p"
+        sound = out.add_stream("flac", rate=44_100, layout="mono" if channels == 1 else "stereo")
+        for _ in range(30):
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((16, 32, 3), RED, np.uint8), "rgb24")))
+        frame = av.AudioFrame.from_ndarray(np.repeat(tone[None], channels, 0), "fltp", sound.layout.name)
+        frame.sample_rate, frame.pts = 44_100, 0
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+        out.mux(picture.encode(None))
+    with av.open(str(compare(before, after, tmp_path / "c.mp4", "split").target)) as result:
+        (stream,) = result.streams.audio
+        heard = np.concatenate([frame.to_ndarray() for frame in result.decode(stream)], axis=1)
+        assert (stream.codec_context.name, len(heard)) == ("aac", channels)
+    assert heard.shape[1] == pytest.approx(44_100, abs=2048)
+    # AAC is lossy; what must be there is the tone, at its time and loudness.
+    middle = heard[0, 4096:40_000]
+    assert np.corrcoef(middle, tone[4096:40_000])[0, 1] > 0.99
+    assert np.abs(middle).max() == pytest.approx(0.5, rel=0.1)
+
+
 def test_one_frame_of_clips_as_a_picture(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "b.mkv"), "w") as out:  # red for 1 s, then blue
         stream = out.add_stream("libx264", rate=2, options={"crf": "1"})
