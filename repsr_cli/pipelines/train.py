@@ -31,6 +31,7 @@ from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, RecipeEr
 from repsr_cli.media.resize import imresize
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training, save_training
 from repsr_cli.model.grow import grow
+from repsr_cli.model.interpolation import start_as_interpolation
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.pipelines.evaluate import pairs_of, upscale_pixels
@@ -112,9 +113,14 @@ def build_network(recipe: Recipe) -> RepSR | PlainSR:
     """The network a recipe names, freshly initialised from torch's generator."""
     network = recipe.network
     spec = Spec(scale=network.scale, channels=network.channels, blocks=network.blocks)
+    net: RepSR | PlainSR
     if network.block == "plain":
-        return PlainSR(spec)
-    return RepSR(spec, network.expansion, norm=network.block == "repsr")
+        net = PlainSR(spec)
+    else:
+        net = RepSR(spec, network.expansion, norm=network.block == "repsr")
+    if network.init == "interpolation":
+        start_as_interpolation(net)
+    return net
 
 
 def open_pack(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]) -> Pack:
@@ -443,7 +449,7 @@ class _Trainer:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.run.precision)
         with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
             sr = self.forms(lr)
-        loss = reconstruction_loss(sr.float(), hr, loss_name(self.step, recipe), recipe.loss.luma)
+        loss = reconstruction_loss(sr.float(), hr, loss_name(self.step, recipe), recipe.loss.luma, recipe.loss.chroma)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# ITU-R BT.601-7 2.5.1: luma from RGB.
-LUMA = (0.299, 0.587, 0.114)
+# ITU-R BT.601-7 2.5.1: luma, and the two colour differences, from RGB.
+LUMA = ((0.299, 0.587, 0.114),)
+CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def _distance(difference: Tensor, name: str) -> Tensor:
@@ -19,21 +20,26 @@ def _distance(difference: Tensor, name: str) -> Tensor:
     raise ValueError(f"no loss named {name!r}")
 
 
-def reconstruction_loss(sr: Tensor, hr: Tensor, name: str, luma: float) -> Tensor:
-    """Distance between two pictures on RGB, plus ``luma`` times the same distance on luma.
+def reconstruction_loss(sr: Tensor, hr: Tensor, name: str, luma: float, chroma: float = 0.0) -> Tensor:
+    """Distance between two pictures on RGB, plus weighted ones on luma and on chroma.
+
+    On RGB alone a small network learns luma first and leaves colour to its nearest-neighbour skip for a very long time:
+    most of a picture's detail is common to its channels.
 
     Args:
         sr: (N, 3, H, W) in [0, 1], not clamped.
         hr: the same shape.
         name: ``l1``, ``l2`` or ``charbonnier`` (root of square plus 1e-6).
-        luma: weight of the luma term, 0 for none.
+        luma: weight of the same distance on luma, 0 for none.
+        chroma: weight of the same distance on both colour differences, 0 for none.
 
     Raises:
         ValueError: unknown name.
     """
     difference = sr - hr
     loss = _distance(difference, name)
-    if luma:
-        weights = torch.tensor(LUMA, dtype=difference.dtype, device=difference.device)
-        loss = loss + luma * _distance(torch.einsum("nchw,c->nhw", difference, weights), name)
+    for weight, rows in ((luma, LUMA), (chroma, CHROMA)):
+        if weight:
+            matrix = torch.tensor(rows, dtype=difference.dtype, device=difference.device)
+            loss = loss + weight * _distance(torch.einsum("nchw,dc->ndhw", difference, matrix), name)
     return loss

@@ -37,6 +37,7 @@ class Network:
         channels: feature channels C.
         block: ``repsr`` (branches with BN), ``rep`` (branches without BN) or ``plain`` (the shipped network itself).
         expansion: inner width of a path over ``channels``.
+        init: ``interpolation``: a fresh network interpolates; ``random``: torch's default.
     """
 
     scale: int
@@ -44,6 +45,7 @@ class Network:
     channels: int = 16
     block: Literal["repsr", "rep", "plain"] = "repsr"
     expansion: int = 2
+    init: Literal["interpolation", "random"] = "interpolation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +127,14 @@ class Loss:
     Attributes:
         name: ``l1``, ``l2`` or ``charbonnier``, on RGB.
         luma: weight of the same loss on luma (BT.601), added; 0: none.
+        chroma: weight of the same loss on its two colour differences, added; 0: none.
         late_name: the loss of the run's last part; empty: the same.
         late: share of the steps, at the end, that use ``late_name``.
     """
 
     name: Literal["l1", "l2", "charbonnier"] = "l1"
     luma: float = 0.5
+    chroma: float = 0.0
     late_name: Literal["", "l1", "l2", "charbonnier"] = ""
     late: float = 0.0
 
@@ -334,11 +338,14 @@ def _check(recipe: Recipe, subject: str) -> None:
         "schedule.warmup": recipe.schedule.warmup,
         "schedule.final_learning_rate": recipe.schedule.final_learning_rate,
         "loss.luma": recipe.loss.luma,
+        "loss.chroma": recipe.loss.chroma,
         "data.holdout": recipe.data.holdout,
         "optimizer.weight_decay": recipe.optimizer.weight_decay,
     }
     for name, value in not_negative.items():
         if value < 0:
             raise RecipeError(subject, f"{name} must not be negative")
+    if recipe.network.init == "interpolation" and recipe.network.channels < 3:
+        raise RecipeError(subject, "network.channels must be 3 or more to start as an interpolation")
     if recipe.data.holdout == 0 and not recipe.data.validation:
         raise RecipeError(subject, "nothing to validate on", "Set data.holdout above 0 or data.validation to a folder.")
