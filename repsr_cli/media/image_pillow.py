@@ -86,6 +86,17 @@ def read_pillow_page(path: Path, kind: str, index: int) -> Page:
         return _read(image, path, kind, index, animated=False)
 
 
+class _Numberless:
+    """A file without a number.
+
+    To one with a number Pillow's C code writes by itself, and takes a write that a full disk cut short for a whole one.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.write, self.flush = file.read, file.write, file.flush
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+
 def write_pillow(
     file: BinaryIO, kind: str, pages: Iterable[Page], *, count: int, loop: int | None, lossless: bool
 ) -> None:
@@ -140,7 +151,8 @@ def write_pillow(
         durations: list[int] = []
         image = _Frames(image, first, supply, count, durations)
         options |= {"save_all": True, "duration": durations, "loop": loop, "background": (0, 0, 0, 0)}
-    image.save(file, kind, **options)
+    numberless: Any = _Numberless(file)
+    image.save(numberless, kind, **options)
 
 
 # Reading
