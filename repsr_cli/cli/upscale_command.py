@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,6 +149,9 @@ def upscale(
         list[str] | None,
         typer.Option("-e", metavar="KEY=VALUE", help="One more encoder option.", rich_help_panel=CLIPS),
     ] = None,
+    fps: Annotated[
+        str | None, typer.Option("--fps", help="Of frames/%06d.png as input: 24, 30000/1001.", rich_help_panel=CLIPS)
+    ] = None,
     start: Annotated[
         str | None, typer.Option("--start", help="Where to start: 90 or 1:30.", rich_help_panel=CLIPS)
     ] = None,
@@ -224,6 +228,7 @@ def upscale(
             encoder_options=parse_pairs(encoder_options or []),
             allow_loss=allow_loss,
             resume=resume,
+            fps=parse_rate(fps),
             start=parse_seconds("--start", start),
             end=parse_seconds("--end", end),
             on_error=on_error,
@@ -369,6 +374,19 @@ def parse_seconds(name: str, text: str | None) -> float | None:
         raise UsageError(f"{name} {text}", "not a time", f"Try {name} 90 or {name} 1:30.")
     hours, minutes, seconds = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
+
+
+def parse_rate(text: str | None) -> Fraction | None:
+    """Frames a second from ``24``, ``23.976`` or ``24000/1001``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", text) or not Fraction(text):
+        raise UsageError(f"--fps {text}", "not a rate", "Try --fps 24 or --fps 24000/1001.")
+    return Fraction(text)
 
 
 def parse_pairs(texts: list[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from repsr_cli.errors import MediaError
 from repsr_cli.media.colour import Siting
 from repsr_cli.media.video_colour import ColourTags, HdrMetadata, override_tags, parse_hdr, resolve_tags
 from repsr_cli.media.video_frames import layout_has_alpha, planar_name, side_data
+from repsr_cli.media.video_pictures import is_pattern, numbered
 
 # Demuxers that take nearly anything, text and single pictures included, for moving pictures.
 _NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "concat", "hls", "dash", "bin", "ico", "image2"})
@@ -154,21 +155,25 @@ def _reason(error: av.FFmpegError) -> str:
 
 
 def open_video(path: Path) -> InputContainer:
-    """Open a clip for reading.
+    """Open a clip for reading; numbered pictures are one of 25 frames a second.
 
     Tags that are not UTF-8 are kept as they are, byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
 
     Raises:
         MediaError: the file is missing or no media.
     """
+    options = {"max_pixels": str(MAX_PIXELS)}
+    if is_pattern(path):
+        options |= {"pattern_type": "sequence", "start_number": str(next(iter(numbered(path))))}
     with translated(path):
         # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
         return av.open(
             f"file:{path}",
             "r",
             metadata_errors="surrogateescape",
+            format="image2" if is_pattern(path) else None,
             container_options={"protocol_whitelist": "file"},
-            options={"max_pixels": str(MAX_PIXELS)},
+            options=options,
         )
 
 
@@ -193,6 +198,8 @@ def is_video(path: Path) -> bool:
 def _main_stream(container: InputContainer) -> VideoStream | None:
     """The first video stream that moves: cover art is a video stream of one picture."""
     names = set(container.format.name.split(","))
+    if names == {"image2"} and is_pattern(Path(container.name.removeprefix("file:"))):
+        return container.streams.video[0]
     if names & _NOT_VIDEO or any(name.endswith("_pipe") and name != "yuv4mpegpipe" for name in names):
         return None
     for stream in container.streams.video:
@@ -232,20 +239,25 @@ def stream_info(stream: Any) -> StreamInfo:
     return StreamInfo(stream.index, stream.type, codec, stream.metadata.get("language", ""), cover)
 
 
-def probe(path: Path, matrix: str | None = None, full_range: bool | None = None) -> VideoSource:
+def probe(
+    path: Path, matrix: str | None = None, full_range: bool | None = None, rate: Fraction | None = None
+) -> VideoSource:
     """Look at a clip: its streams, and its first frame that decodes.
 
     Args:
         path: the file.
         matrix: overrides the colour matrix tag: ``bt709``, ``bt601``, ``fcc``, ``smpte240m`` or ``bt2020``.
         full_range: overrides the range tag.
+        rate: frames a second of numbered pictures.
 
     Raises:
         MediaError: missing, no media, no video stream, or no frame of it decodes.
         UsageError: no such matrix.
     """
     with open_video(path) as container:
-        return describe(container, path, matrix, full_range)
+        source = describe(container, path, matrix, full_range)
+    # Their timestamps are their places, whatever the rate.
+    return source if rate is None else replace(source, rate=rate, time_base=1 / rate)
 
 
 def describe(

@@ -24,17 +24,21 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.video import translated
 from repsr_cli.media.video_encode import EncodedPacket
 from repsr_cli.media.video_lock import FolderLock
+from repsr_cli.media.video_pictures import is_pattern, numbered
 
 _PACKET = struct.Struct("<qqqqq")
 _ENDS = 2**20
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a source from another: its size and the digest of its first and last megabyte.
+    """What tells a source from another: its size and the digest of its first and last megabyte; of numbered pictures, all.
 
     Raises:
         MediaError: it cannot be read.
     """
+    if is_pattern(path):
+        prints = " ".join(fingerprint(picture) for picture in numbered(path).values())
+        return hashlib.sha256(prints.encode()).hexdigest()
     with translated(path):
         size = path.stat().st_size
         with path.open("rb") as file:

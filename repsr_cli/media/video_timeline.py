@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from repsr_cli.media.video import VideoSource, main_stream, open_video, translated
+from repsr_cli.media.video_pictures import is_pattern
 
 # A segment is cut at the first keyframe after this many frames, and without one at twice as many: enough for an encoder
 # not to notice the seam, few enough not to lose much to a power cut.
@@ -162,6 +163,8 @@ def shortened(path: Path) -> str | None:
 
     Understands what MP4 and QuickTime, Matroska and WebM, and AVI write about the sizes of their parts.
     """
+    if is_pattern(path):
+        return None
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(4096)

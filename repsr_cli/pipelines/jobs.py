@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
+from repsr_cli.media.video_pictures import is_pattern, numbered
 from repsr_cli.pipelines.options import UpscaleOptions
 
 Kind = Literal["picture", "clip"]
@@ -215,6 +216,9 @@ def _find(text: str, naming: Naming) -> list[_Found]:
         return [_Found(file, path) for file in _walk(path, naming)]
     if path.exists():
         return [_Found(path, None)]
+    if is_pattern(path):
+        numbered(path)
+        return [_Found(path, None)]
     # Path.glob takes no absolute pattern.
     matches = glob.glob(text, recursive=True) if glob.has_magic(text) else []  # noqa: PTH207
     if not matches:
@@ -259,7 +263,7 @@ def kind_of(path: Path) -> Kind | None:
     """
     from repsr_cli.media.images import is_image
 
-    if path == PIPE:
+    if path == PIPE or is_pattern(path):
         return "clip"
     if not path.is_file():
         raise MediaError(path, "not a file")
@@ -380,6 +384,8 @@ def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming
         return Path(naming.output)
     if one.path == PIPE:
         raise UsageError(PIPE, "frames from a pipe have no name", "Give a file with -o, or -o - for a pipe.")
+    if is_pattern(one.path):
+        raise UsageError(one.path, "pictures have many names", "Give the clip one with -o.")
     suffix = default_suffix(options) if naming.suffix is None else naming.suffix
     name = f"{one.path.stem}{suffix}{_extension(one.path, kind, naming.format)}"
     if naming.output is None:
@@ -406,7 +412,7 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         UsageError: it is the source, exists, or its extension is of no format that holds the kind.
         MediaError: its folder cannot be written to.
     """
-    if target.exists() and source != PIPE and target.samefile(source):
+    if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(target, "is the input itself", "Choose another name with -o or --suffix.")
     if target.is_dir():
         raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")

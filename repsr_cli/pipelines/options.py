@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ class UpscaleOptions:
         encoder_options: further encoder options, ``-e key=value``.
         allow_loss: let streams be dropped that the output container cannot hold.
         resume: keep finished segments and go on from them.
+        fps: frames a second of numbered pictures, which have no times of their own.
         start: seconds into the source at which to start.
         end: seconds into the source at which to stop.
         on_error: what to do about a corrupt packet: ``stop`` or ``keep`` (repeat a frame and say which).
@@ -70,6 +72,7 @@ class UpscaleOptions:
     encoder_options: dict[str, str] = field(default_factory=dict)
     allow_loss: bool = False
     resume: bool = True
+    fps: Fraction | None = None
     start: float | None = None
     end: float | None = None
     on_error: Literal["stop", "keep"] = "stop"

@@ -25,6 +25,7 @@ from repsr_cli.media.video_encode import (
 from repsr_cli.media.video_fields import combed_share
 from repsr_cli.media.video_frames import planar_name
 from repsr_cli.media.video_mux import PICTURES, Y4M, StreamAction, Window, format_of, plan_streams
+from repsr_cli.media.video_pictures import is_pattern
 from repsr_cli.media.video_timeline import Segment, Timeline, cut, scan
 from repsr_cli.media.video_y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady
 from repsr_cli.pipelines.options import UpscaleOptions, settle_size
@@ -96,7 +97,7 @@ def plan_video(
     """Decide everything about a clip.
 
     Args:
-        source: the clip; ``-`` is y4m on standard input.
+        source: the clip; ``-`` is y4m on standard input, ``frames/%06d.png`` numbered pictures.
         target: the file to write; ``-`` is y4m on standard output, ``frames/%06d.png`` numbered pictures.
         scale: the network's factor, for where nothing else was asked for.
         options: the request.
@@ -108,8 +109,12 @@ def plan_video(
     """
     if source == PIPE and pipe is None:
         raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
+    if options.fps is None and is_pattern(source):
+        raise UsageError(source, "pictures do not say how fast they follow each other", "Say it with --fps 24.")
+    if options.fps is not None and not is_pattern(source):
+        raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
     clip = (
-        probe(source, options.matrix, options.full_range)
+        probe(source, options.matrix, options.full_range, options.fps)
         if pipe is None
         else (describe_pipe(pipe, options.matrix, options.full_range))
     )

@@ -171,6 +171,18 @@ def test_dry_run_writes_nothing(network: Path) -> None:
     assert files() == before
 
 
+def test_numbered_pictures_in_and_out(network: Path) -> None:
+    for number in range(3):
+        picture(f"in/{number:02d}.png", (16, 16))
+    result = repsr("upscale", "in/%02d.png", "-s", 2, "-n", network, "--fps", 24, "-o", "out.mkv")
+    assert (result.exit_code, result.stdout) == (0, "out.mkv\n"), result.stderr
+    result = repsr("upscale", "in/%02d.png", "-s", 2, "-n", network, "--fps", 24, "-o", "out/%d.png")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(files())[-4:] == ["out.mkv", "out/1.png", "out/2.png", "out/3.png"]
+    for arguments in (["in/%02d.png", "--fps", 24], ["in/%02d.png", "-o", "a.mkv"], ["out.mkv", "--fps", "fast"]):
+        assert repsr("upscale", *arguments, "-n", network).exit_code == 2
+
+
 def test_folder_mirrored_one_failure_does_not_stop_the_rest(network: Path) -> None:
     picture("in/1.png"), picture("in/deep/2.png")
     whole = picture("in/torn.png", (64, 64)).read_bytes()

@@ -283,6 +283,36 @@ def test_numbered_pictures(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
+def test_numbered_pictures_are_a_clip(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    frames = np.random.default_rng(1).integers(0, 256, (5, 18, 32, 3), dtype=np.uint8)
+    for number, frame in enumerate(frames, 98):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"a{number:03d}.png")
+    Image.fromarray(frames[0]).save(tmp_path / "frames" / "a7.png")  # not one of them
+    pattern, target = tmp_path / "frames" / "a%03d.png", tmp_path / "out.mkv"
+    run(pattern, target, scale=1, fps=Fraction(24000, 1001), codec="ffv1")
+    assert probe(target).rate == Fraction(24000, 1001)
+    made = decoded(target)
+    assert len(made) == 5
+    for planes, frame in zip(made, frames, strict=True):
+        # FFV1 has no planes of RGB with fewer than nine bits.
+        assert np.array_equal((np.stack(planes, axis=-1) * (255 / 511)).round(), frame)
+    back = [round(n * 1001 / 24) for n in range(5)]
+    assert [round(time * 1000) for time, _ in frame_times(target)] == back
+    run(pattern, tmp_path / "out.mp4", fps=Fraction(24000, 1001))
+    assert [time for time, _ in frame_times(tmp_path / "out.mp4")] == [Fraction(1001 * n, 24000) for n in range(5)]
+    with pytest.raises(UsageError, match="--fps 24"):
+        run(pattern, tmp_path / "no.mp4")
+    with pytest.raises(UsageError, match="has times of its own"):
+        run(target, tmp_path / "no.mp4", fps=Fraction(24))
+    (tmp_path / "frames" / "a100.png").unlink()
+    with pytest.raises(MediaError, match=r"a100\.png: is missing, with a102\.png still to come"):
+        run(pattern, tmp_path / "no.mp4", fps=Fraction(24))
+    with pytest.raises(MediaError, match="no such pictures"):
+        run(tmp_path / "frames" / "b%d.png", tmp_path / "no.mp4", fps=Fraction(24))
+    assert hidden(tmp_path) == []
+
+
 def test_pipes(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", range(5), codec="ffv1", audio=0)
     run(source, tmp_path / "in.y4m", scale=1)

@@ -91,7 +91,9 @@ def soak(inputs: int, seed: int) -> Counter[str]:
             source, target = folder / f"damaged-{file}", folder / "out.mkv"
             source.write_bytes(data)
             on_error = chance.choice(("stop", "keep"))
-            options = UpscaleOptions(preset="ultrafast", on_error=on_error, allow_loss=True, overwrite=True)  # type: ignore[arg-type]
+            options = UpscaleOptions(
+                preset="ultrafast", on_error=on_error, allow_loss=True, overwrite=True, resume=False
+            )  # type: ignore[arg-type]
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
                 frames = upscale_video(source, target, upscaler, options, Reporter()).facts["frames"]

@@ -1,0 +1,39 @@
+"""Numbered pictures that stand for a clip: ``frames/%06d.png``. Floor 2, without PyAV."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from repsr_cli.errors import MediaError
+
+_PATTERN = re.compile(r"([^%]*)%(?:0?\d+)?d([^%]*\.\w+)")
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for numbered pictures; a file of that very name is that file."""
+    return _PATTERN.fullmatch(path.name) is not None and not path.exists()
+
+
+def numbered(pattern: Path) -> dict[int, Path]:
+    """The pictures that a pattern stands for, by number, in order.
+
+    Raises:
+        MediaError: there are none, or one in between is missing.
+    """
+    found = _PATTERN.fullmatch(pattern.name)
+    assert found is not None
+    named = re.compile(f"{re.escape(found[1])}([0-9]+){re.escape(found[2])}")
+    try:
+        matches = [named.fullmatch(path.name) for path in pattern.parent.iterdir()]
+    except OSError as error:
+        raise MediaError(pattern, error.strerror or str(error), "Check the path.") from error
+    # 1.png is not among those that %06d stands for.
+    numbers = sorted(int(match[1]) for match in matches if match and pattern.name % int(match[1]) == match[0])
+    if not numbers:
+        raise MediaError(pattern, "no such pictures", "Check the path, and the digits: %06d is 000001.")
+    pictures = {number: pattern.with_name(pattern.name % number) for number in range(numbers[0], numbers[-1] + 1)}
+    missing = sorted(pictures.keys() - set(numbers))
+    if missing:
+        raise MediaError(pictures[missing[0]], f"is missing, with {pictures[numbers[-1]].name} still to come")
+    return pictures
