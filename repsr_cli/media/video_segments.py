@@ -31,7 +31,7 @@ _ENDS = 2**20
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a source from another: its size and the digest of its first and last megabyte; of numbered pictures, all.
+    """What tells a source from another: its size and the digest of its first and last megabyte; of pictures, all.
 
     Raises:
         MediaError: it cannot be read.
