@@ -15,11 +15,11 @@ def is_pattern(path: Path) -> bool:
     return _PATTERN.fullmatch(path.name) is not None and not path.exists()
 
 
-def numbered(pattern: Path) -> dict[int, Path]:
-    """The pictures that a pattern stands for, by number, in order.
+def existing(pattern: Path) -> dict[int, Path]:
+    """The pictures there are of those that a pattern stands for, by number, in order.
 
     Raises:
-        MediaError: there are none, or one in between is missing.
+        MediaError: the folder cannot be read.
     """
     found = _PATTERN.fullmatch(pattern.name)
     assert found is not None
@@ -30,10 +30,21 @@ def numbered(pattern: Path) -> dict[int, Path]:
         raise MediaError(pattern, error.strerror or str(error), "Check the path.") from error
     # 1.png is not among those that %06d stands for.
     numbers = sorted(int(match[1]) for match in matches if match and pattern.name % int(match[1]) == match[0])
-    if not numbers:
+    return {number: pattern.with_name(pattern.name % number) for number in numbers}
+
+
+def numbered(pattern: Path) -> dict[int, Path]:
+    """As ``existing``, for pictures that are to be read.
+
+    Raises:
+        MediaError: there are none, or one in between is missing.
+    """
+    pictures = existing(pattern)
+    if not pictures:
         raise MediaError(pattern, "no such pictures", "Check the path, and the digits: %06d is 000001.")
-    pictures = {number: pattern.with_name(pattern.name % number) for number in range(numbers[0], numbers[-1] + 1)}
-    missing = sorted(pictures.keys() - set(numbers))
-    if missing:
-        raise MediaError(pictures[missing[0]], f"is missing, with {pictures[numbers[-1]].name} still to come")
+    first, last = min(pictures), max(pictures)
+    missing = next((number for number in range(first, last) if number not in pictures), None)
+    if missing is not None:
+        name = pattern.with_name(pattern.name % missing)
+        raise MediaError(name, f"is missing, with {pictures[last].name} still to come")
     return pictures

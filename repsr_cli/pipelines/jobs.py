@@ -412,7 +412,8 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         UsageError: it is the source, exists, or its extension is of no format that holds the kind.
         MediaError: its folder cannot be written to.
     """
-    if target.exists() and source.exists() and target.samefile(source):
+    same = target.resolve() == source.resolve() or (target.exists() and source.exists() and target.samefile(source))
+    if same and source != PIPE:
         raise UsageError(target, "is the input itself", "Choose another name with -o or --suffix.")
     if target.is_dir():
         raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")

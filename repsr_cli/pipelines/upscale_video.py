@@ -28,6 +28,7 @@ from repsr_cli.media.video_frames import CARRIED, Frame, Planes, side_data
 from repsr_cli.media.video_lock import FolderLock
 from repsr_cli.media.video_mux import PICTURES, Y4M, join, write_pictures
 from repsr_cli.media.video_parcels import Parcel, pictures
+from repsr_cli.media.video_pictures import existing
 from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, free_space, job_folder
 from repsr_cli.media.video_stages import run_stages
 from repsr_cli.media.video_timeline import Segment
@@ -36,6 +37,10 @@ from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOpti
 from repsr_cli.pipelines.plan_video import VideoPlan, plan_video
 
 __all__ = ["Finished", "VideoPlan", "plan_video", "upscale_parcel", "upscale_video"]
+
+
+# In the folder of a job whose numbered pictures get their names, which takes more than a moment.
+_WRITING = "writing"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -430,9 +435,9 @@ def _agree(plan: VideoPlan, options: UpscaleOptions) -> None:
     """
     if options.benchmark:
         return
-    first = plan.target.with_name(plan.target.name % 1) if plan.format == PICTURES else plan.target
-    if plan.target != PIPE and first.exists() and not options.overwrite:
-        raise UsageError(first, "exists", "Add -y to replace it.")
+    there = None if options.overwrite else _in_the_way(plan)
+    if there is not None:
+        raise UsageError(there, "exists", "Add -y to replace it.")
     if plan.losses and not options.allow_loss:
         better = "" if plan.format == "matroska" else ", or try .mkv"
         raise UsageError(plan.target, f"would lack {'; '.join(plan.losses)}", f"Agree with --allow-loss{better}.")
@@ -442,6 +447,17 @@ def _agree(plan: VideoPlan, options: UpscaleOptions) -> None:
     if plan.bytes_needed > free:
         happened = f"needs about {plan.bytes_needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free"
         raise MediaError(plan.target, happened, "Make room, or write to another disk with -o.")
+
+
+def _in_the_way(plan: VideoPlan) -> Path | None:
+    """A file that is there and would be replaced."""
+    if plan.format != PICTURES:
+        return plan.target if plan.target != PIPE and plan.target.exists() else None
+    if (job_folder(plan.target) / _WRITING).exists():  # those that are there are of this job, which was stopped
+        return None
+    return next(
+        (path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)), None
+    )
 
 
 def _job(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
@@ -484,6 +500,7 @@ def _finish(plan: VideoPlan, store: Store, frames: int) -> None:
     partial = store.folder / f"joined{plan.target.suffix}"
     packets = (packet for segment in plan.segments for packet in store.packets(segment.index))
     if plan.format == PICTURES:
+        (store.folder / _WRITING).touch()
         write_pictures(packets, plan.target)
         store.remove()
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -22,10 +23,12 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.media.video import probe
+from repsr_cli.media.video_encode import EncodedPacket
 from repsr_cli.media.video_timeline import cut
 from repsr_cli.model.plain import identity_network
 from repsr_cli.pipelines import estimate as estimating
 from repsr_cli.pipelines import plan_video as planning
+from repsr_cli.pipelines import upscale_video as upscaling
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.upscale_video import plan_video, upscale_video
 from tests.video_clips import decoded, frame_times, make_clip, other_packets, picture, video_packets
@@ -311,6 +314,43 @@ def test_numbered_pictures_are_a_clip(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="no such pictures"):
         run(tmp_path / "frames" / "b%d.png", tmp_path / "no.mp4", fps=Fraction(24))
     assert hidden(tmp_path) == []
+
+
+def test_numbered_pictures_are_never_overwritten_and_a_stopped_job_ends_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(6), codec="ffv1", audio=0)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "5.png").write_text("precious")
+    target = tmp_path / "out" / "%d.png"
+    with pytest.raises(UsageError, match=r"5\.png: exists"):
+        run(source, target)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["5.png"]
+    (tmp_path / "out" / "5.png").unlink()
+    honest = upscaling.write_pictures
+
+    def stopped(packets: Iterator[EncodedPacket], target: Path) -> None:
+        honest(itertools.islice(packets, 2), target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(upscaling, "write_pictures", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target)
+    monkeypatch.undo()
+    outcome = run(source, target)
+    assert outcome.facts["resumed_frames"] == 6
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{n}.png" for n in range(1, 7)]
+    with pytest.raises(UsageError, match=r"1\.png: exists"):
+        run(source, target)
+
+
+def test_transparency_is_not_lost_in_silence(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGBA", (16, 16), (200, 100, 50, 128)).save(tmp_path / f"{number}.png")
+    with pytest.raises(UsageError, match=r"would lack transparency\. Agree with --allow-loss"):
+        run(tmp_path / "%d.png", tmp_path / "out.mkv", fps=Fraction(24))
+    outcome = run(tmp_path / "%d.png", tmp_path / "out.mkv", fps=Fraction(24), allow_loss=True)
+    assert "lost: transparency" in outcome.said
 
 
 def test_pipes(tmp_path: Path) -> None:
