@@ -116,6 +116,8 @@ def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Rep
         if job.kind == "picture":
             from repsr_cli.pipelines.upscale_image import upscale_image
 
+            if options.ray is not None:
+                reporter.say(f"{job.source.name}: pictures are upscaled here, --ray is for clips")
             return upscale_image(job.source, job.target, upscaler, options, reporter)
         from repsr_cli.pipelines.upscale_video import upscale_video
 

@@ -1,12 +1,12 @@
 """An hour in bad company: ``repsr upscale`` on mixed inputs while everything around it goes wrong.
 
-    python -m tests.soak.soak [--minutes 60] [--seed 0] [--table docs/soak.md]
+    python -m tests.soak.soak [--minutes 60] [--seed 0]
 
 Again and again an input and a mishap are drawn by chance: a signal, a full disk, too little memory, a target that
 cannot be written, a second process on the same target, a clock that jumps. After each, the final name holds nothing or
-the right thing, the exit code is a documented one, and nothing lies about but the job's own folder. Then the same command
-is given again in peace, and must end in what an undisturbed run gave, to the byte. Everything happens in one temporary
-folder on this machine; the table says what was done and what came of it.
+the right thing, the exit code is a documented one, and nothing lies about but the job's own folder. Then the same
+command is given again in peace, and must end in what an undisturbed run gave, to the byte. Everything happens in one
+temporary folder on this machine; the table says what was done and what came of it. Needs Linux, and root to mount.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Run:
     """The command in a process of its own, forked from this one, so that it is at work at once."""
 
     def __init__(self, case: Case, prepare: Callable[[], None] = lambda: None, target: Path | None = None) -> None:
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the run
         self.began = time.perf_counter()
         self.process = os.fork()
         if self.process:
@@ -289,6 +289,8 @@ def check(case: Case, code: int) -> None:
     assert not left or (killed and all(name.startswith(".") for name in left)), f"left behind: {left}"
     for name in left:
         (case.target.parent / name).unlink()
+    if job_files(case):  # killed on its last step, between the final name and tidying up
+        case.target.unlink(missing_ok=True)
     if not case.target.exists():
         run = Run(case)
         assert run.wait() == 0, f"not well in peace: {run.last_words()}"
@@ -300,8 +302,9 @@ def check(case: Case, code: int) -> None:
 def table(counts: dict[str, Counter[str]], minutes: float, seed: int) -> str:
     """The figures as Markdown."""
     total = sum(found.total() for found in counts.values())
+    command = f"python -m tests.soak.soak --minutes {minutes:.0f} --seed {seed}"
     lines = [
-        f"{total} mishaps in {minutes:.0f} minutes (`python -m tests.soak.soak --minutes {minutes:.0f} --seed {seed}`).",
+        f"{total} mishaps in {minutes:.0f} minutes (`{command}`).",
         "",
         "| what was done | times | how the command ended |",
         "|---|---|---|",

@@ -1,0 +1,117 @@
+"""What a clip costs on a Ray cluster: one worker against two, and what the driver does for every segment.
+
+    python bench/cluster.py [CLIP] [--frames 24] [--rounds 2]
+
+Starts a cluster on this machine: a node for the driver, and as many nodes of one CPU as there are cores, each tied
+to a core of its own, so that a worker has the same means alone and in company. Needs the extra ``ray``. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.media.video_parcels import Parcel, parcels
+from repsr_cli.media.video_segments import Store
+from repsr_cli.media.video_timeline import cut
+from repsr_cli.model.zoo import load_weight, resolve
+from repsr_cli.pipelines import plan_video as planning
+from repsr_cli.pipelines.cluster import _groups
+from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
+from repsr_cli.pipelines.upscale_video import upscale_video
+
+CLIP = Path(__file__).resolve().parents[1] / "examples" / "bbb_480x270.mp4"
+OPTIONS = UpscaleOptions(scale=2.0, network="fast", threads=1, preset="veryfast", engine="torch", reuse=False)
+
+
+def upscale(source: Path, upscaler: Upscaler, address: str, folder: Path) -> tuple[Outcome, int]:
+    """Upscale a clip on a cluster; what was measured, and the size of what was written."""
+    target = folder / "out.mp4"
+    options = UpscaleOptions(**{name: getattr(OPTIONS, name) for name in OPTIONS.__slots__} | {"ray": address})
+    outcome = upscale_video(source, target, upscaler, options, Reporter())
+    size = target.stat().st_size
+    target.unlink()
+    return outcome, size
+
+
+def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:
+    """Seconds that the driver spends on a segment: reading and wrapping, sending, taking in."""
+    plan = planning.plan_video(source, folder / "none.mp4", 2, OPTIONS)
+    assert plan.timeline is not None
+    began = time.perf_counter()
+    made: list[Parcel] = list(parcels(plan.source, plan.timeline, _groups(plan.segments, plan.timeline)))
+    read = time.perf_counter()
+    references = [ray.put(parcel) for parcel in made]
+    sent = time.perf_counter()
+    del references
+    store = Store.begin(folder / "store", {}, False)
+    data = os.urandom(results // len(made))
+    for index in range(len(made)):
+        store.path(index).write_bytes(data)
+        with store.path(index).open("rb") as file:
+            os.fsync(file.fileno())
+    taken = time.perf_counter()
+    store.remove()
+    remote = ray.remote(num_cpus=1)(int)
+    ray.get(remote.remote())
+    asked = time.perf_counter()
+    ray.get([remote.remote() for _ in range(20)])
+    trip = (time.perf_counter() - asked) / 20
+    count = len(made)
+    return {
+        "segments": count,
+        "parcel_bytes": sum(parcel.nbytes for parcel in made) // count,
+        "result_bytes": results // count,
+        "read_s": (read - began) / count,
+        "put_s": (sent - read) / count,
+        "take_s": (taken - sent) / count,
+        "task_s": trip,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clip", nargs="?", type=Path, default=CLIP)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=2)
+    words = parser.parse_args()
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    planning.cut = functools.partial(cut, frames=words.frames)
+    cores = sorted(os.sched_getaffinity(0))
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    upscaler = Upscaler(load_weight(resolve("fast", 2.0, "video")), device="cpu", threads=1, engine="torch")
+    found: dict[str, Any] = {"clip": words.clip.name, "workers": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        size = 0
+        for number, core in enumerate(cores, 1):
+            os.sched_setaffinity(0, {core})
+            nodes.add_node(num_cpus=1)
+            os.sched_setaffinity(0, set(cores))
+            upscale(words.clip, upscaler, nodes.address, folder)  # every worker loads its libraries
+            best: dict[str, float] = {}
+            for _ in range(words.rounds):
+                outcome, size = upscale(words.clip, upscaler, nodes.address, folder)
+                facts = outcome.facts
+                if facts["fps"] > best.get("fps", 0):
+                    best = {"fps": facts["fps"], "frames": facts["frames"], **facts["occupancy"]}
+            found["workers"][number] = best
+        found["segment"] = {name: round(value, 6) for name, value in driver_costs(words.clip, folder, size).items()}
+    print(json.dumps(found))  # noqa: T201
+    ray.shutdown()
+    nodes.shutdown()
+
+
+if __name__ == "__main__":
+    main()
