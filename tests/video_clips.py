@@ -189,3 +189,14 @@ def decoded(path: Path) -> list[Planes]:
 
     source = probe(path)
     return [tuple(plane.copy() for plane in frame.planes) for frame in Decoder(source, None).frames()]
+
+
+def damage(path: Path, target: Path, frame: int) -> Path:
+    """A copy of a clip in which the packet of one frame is nonsense."""
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+        where, size = packets[frame].pos, packets[frame].size
+    data = bytearray(path.read_bytes())
+    data[where + 8 : where + size] = bytes(255 - byte for byte in data[where + 8 : where + size])
+    target.write_bytes(data)
+    return target

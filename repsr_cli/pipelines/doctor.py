@@ -26,6 +26,7 @@ ENCODERS = {
 EXTRAS = {
     "cv2": ("AVIF and JPEG 2000 beyond 8 bit, Radiance HDR", "pip install opencv-python-headless"),
     "imageio": ("compare --blink", "pip install imageio"),
+    "openvino": ("clips on the CPU, faster", "pip install 'repsr[openvino]'"),
     "pillow_heif": ("HEIC pictures", "pip install 'repsr[heif]'"),
     "pillow_jxl": ("JPEG XL pictures", "pip install 'repsr[jxl]'"),
 }

@@ -18,7 +18,7 @@ from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.pipelines import plan_video as planning
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.upscale_video import upscale_video
-from tests.video_clips import make_clip, other_packets, video_packets
+from tests.video_clips import damage, frame_times, make_clip, other_packets, video_packets
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
@@ -122,11 +122,8 @@ def test_a_clip_with_one_keyframe_goes_as_one_parcel(cluster: Any, network: Plai
 
 
 def test_damage_ends_as_it_does_in_one_process(cluster: Any, network: PlainSR, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(30), gop=5, audio=0, options={"bf": "0"})
-    data = bytearray(source.read_bytes())
-    at = data.index(b"mdat") + len(data) // 2
-    data[at : at + 60] = bytes(60)
-    source.write_bytes(data)
+    whole = make_clip(tmp_path / "whole.mp4", range(30), gop=5, audio=0, options={"bf": "0"})
+    source = damage(whole, tmp_path / "in.mp4", 12)
     messages, repeated = [], []
     for place in ("near", "far"):
         more = {"ray": cluster.address} if place == "far" else {}
@@ -137,7 +134,8 @@ def test_damage_ends_as_it_does_in_one_process(cluster: Any, network: PlainSR, t
         repeated.append(outcome.facts["repeated_frames"])
     assert messages[0] == messages[1]
     assert repeated[0] == repeated[1] != []
-    assert same(tmp_path / "far.mp4", tmp_path / "near.mp4")
+    # What a decoder makes of the frames that refer to a damaged one depends on where it began: times only.
+    assert frame_times(tmp_path / "far.mp4") == frame_times(tmp_path / "near.mp4")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from repsr_cli.pipelines import plan_video as planning
 from repsr_cli.pipelines import upscale_video as upscaling
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.upscale_video import plan_video, upscale_video
-from tests.video_clips import decoded, frame_times, make_clip, other_packets, picture, video_packets
+from tests.video_clips import damage, decoded, frame_times, make_clip, other_packets, picture, video_packets
 
 VFR = (0, 3, 4, 9, 10, 11, 20, 22, 23, 24, 31, 40, 41, 42, 50, 51, 60, 61, 62, 75)
 
@@ -508,17 +508,6 @@ def test_a_full_disk_while_working_is_said(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(MediaError, match="No space left"):
         run(source, tmp_path / "out.mp4")
     assert hidden(tmp_path) == []
-
-
-def damage(path: Path, target: Path, frame: int) -> Path:
-    """A copy of a clip in which the packet of one frame is nonsense."""
-    with av.open(str(path)) as container:
-        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
-        where, size = packets[frame].pos, packets[frame].size
-    data = bytearray(path.read_bytes())
-    data[where + 8 : where + size] = bytes(255 - byte for byte in data[where + 8 : where + size])
-    target.write_bytes(data)
-    return target
 
 
 def test_a_damaged_frame_stops_or_is_repeated_by_name(tmp_path: Path) -> None:
