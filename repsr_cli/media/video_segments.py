@@ -16,6 +16,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -182,7 +183,8 @@ class SegmentWriter:
 
     def abandon(self) -> None:
         """Throw away what was written; harmless after ``finish``."""
-        self._file.close()
+        with suppress(OSError):  # a full disk has no room for what is still in the buffer either
+            self._file.close()
         self.partial.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:

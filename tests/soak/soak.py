@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ def content(path: Path) -> str:
 class Run:
     """The command in a process of its own, forked from this one, so that it is at work at once."""
 
+    words = ""  # the last that any of them said
+
     def __init__(self, case: Case, prepare: Callable[[], None] = lambda: None, target: Path | None = None) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the run
         self.began = time.perf_counter()
@@ -76,7 +79,7 @@ class Run:
         except SystemExit as end:
             code = end.code
         except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}".encode())
+            os.write(2, "".join(traceback.format_exception(error)).replace("\n", " | ").encode())
         finally:
             os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
@@ -89,6 +92,7 @@ class Run:
         while time.perf_counter() - self.began < limit:
             ended, status = os.waitpid(self.process, os.WNOHANG)
             if ended:
+                Run.words = self.last_words()
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.002)
         os.kill(self.process, signal.SIGKILL)
@@ -336,7 +340,7 @@ def main() -> None:
                 counts[name]["exit code " + str(code) if code >= 0 else signal.Signals(-code).name] += 1
             except AssertionError as error:
                 counts[name]["BROKEN"] += 1
-                broken.append(f"{name}, {case.source.name}: {error}")
+                broken.append(f"{name}, {case.source.name}: {error} ({Run.words[-2000:]})")
                 print(broken[-1], file=sys.stderr)  # noqa: T201
                 shutil.rmtree(case.target.with_name(f".{case.target.name}.repsr"), ignore_errors=True)
                 if case.target.is_file():

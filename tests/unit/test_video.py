@@ -390,6 +390,11 @@ def test_segments_come_back_and_damaged_ones_are_thrown_away(tmp_path: Path) -> 
     left = SegmentWriter(store, 2, {})
     left.add(packets()[0])
     left.abandon()
+    full = SegmentWriter(store, 2, {})
+    full._file.close()
+    full._file = Path("/dev/full").open("wb")  # noqa: SIM115 - what is in its buffer cannot be written when it is closed
+    full.add(packets()[0])
+    full.abandon()
     assert store.finished() == {0: 5, 1: 5}
     assert list(store.packets(1)) == packets()
     for spoil in (
