@@ -18,7 +18,7 @@ from repsr_cli.errors import Interrupted, RepsrError
 from repsr_cli.pipelines.options import Progress, Reporter
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
     from typing import Self
 
     from rich.console import Console
@@ -60,7 +60,13 @@ def _terminate_like_interrupt() -> Iterator[None]:
     if current_thread() is not main_thread():  # only the main thread may set handlers
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it for what they start in the background
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:

@@ -297,13 +297,20 @@ def test_bare_server(network: Path, blocked: str, arguments: list[str]) -> None:
     assert result.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "interrupt"),
+    [(signal.SIGINT, "default_int_handler"), (signal.SIGTERM, "default_int_handler"), (signal.SIGTERM, "SIG_IGN")],
+)
+def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, interrupt: str) -> None:
+    # Shells let what they start in the background ignore SIGINT, these tests perhaps among it.
+    before_all = f"import signal; signal.signal(signal.SIGINT, signal.{interrupt})"
     save_plain(tmp_path / "slow.safetensors", PlainSR(Spec(scale=2, channels=64, blocks=16)), {})
     picture("a.png", (1500, 1500))
     before = files()
     run = subprocess.Popen(
-        process("upscale", "a.png", "-n", "slow.safetensors", "-t", "32"), stderr=subprocess.PIPE, text=True
+        process("upscale", "a.png", "-n", "slow.safetensors", "-t", "32", before=before_all),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert run.stderr is not None
     assert "network" in run.stderr.readline()

@@ -78,6 +78,8 @@ class Run:
             app(["upscale", str(case.source), "-o", str(target or case.target), *OPTIONS])
         except SystemExit as end:
             code = end.code
+        except KeyboardInterrupt:
+            code = 130  # while commands are still being built: Python's own way to end then
         except BaseException as error:
             os.write(2, "".join(traceback.format_exception(error)).replace("\n", " | ").encode())
         finally:
@@ -102,7 +104,7 @@ class Run:
     def last_words(self) -> str:
         """The end of what it said."""
         self.errors.seek(0)
-        return self.errors.read().decode(errors="replace").strip().splitlines()[-1:][0] if self.errors.tell() else ""
+        return "".join(self.errors.read().decode(errors="replace").splitlines()[-1:])
 
 
 def limited(name: int, value: int) -> Callable[[], None]:
@@ -340,7 +342,7 @@ def main() -> None:
                 counts[name]["exit code " + str(code) if code >= 0 else signal.Signals(-code).name] += 1
             except AssertionError as error:
                 counts[name]["BROKEN"] += 1
-                broken.append(f"{name}, {case.source.name}: {error} ({Run.words[-2000:]})")
+                broken.append(f"{name}, {case.source.name}: {error} ({Run.words[-3000:]})")
                 print(broken[-1], file=sys.stderr)  # noqa: T201
                 shutil.rmtree(case.target.with_name(f".{case.target.name}.repsr"), ignore_errors=True)
                 if case.target.is_file():
