@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import ray
+from av.video.frame import PictureType
 from ray.cluster_utils import Cluster
 
 from repsr_cli.engine.upscaler import Upscaler
@@ -32,6 +34,21 @@ from repsr_cli.pipelines.upscale_video import upscale_video
 
 CLIP = Path(__file__).resolve().parents[1] / "examples" / "bbb_480x270.mp4"
 OPTIONS = UpscaleOptions(scale=2.0, network="fast", threads=1, preset="veryfast", engine="torch", reuse=False)
+
+
+def with_keyframes(source: Path, target: Path, frames: int) -> Path:
+    """The same clip with a keyframe every few frames: what a parcel can begin with."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as write:
+        old = read.streams.video[0]
+        new = write.add_stream(
+            "libx264", rate=old.average_rate, options={"crf": "18", "g": str(frames), "sc_threshold": "0"}
+        )
+        new.width, new.height, new.pix_fmt = old.width, old.height, "yuv420p"
+        for frame in read.decode(old):
+            frame.pict_type = PictureType.NONE
+            write.mux(new.encode(frame))
+        write.mux(new.encode())
+    return target
 
 
 def upscale(source: Path, upscaler: Upscaler, address: str, folder: Path) -> tuple[Outcome, int]:
@@ -62,7 +79,7 @@ def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:
             os.fsync(file.fileno())
     taken = time.perf_counter()
     store.remove()
-    remote = ray.remote(num_cpus=1)(int)
+    remote = ray.remote(num_cpus=1)(lambda: None)
     ray.get(remote.remote())
     asked = time.perf_counter()
     ray.get([remote.remote() for _ in range(20)])
@@ -94,20 +111,21 @@ def main() -> None:
     found: dict[str, Any] = {"clip": words.clip.name, "workers": {}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        source = with_keyframes(words.clip, folder / "source.mp4", words.frames)
         size = 0
         for number, core in enumerate(cores, 1):
             os.sched_setaffinity(0, {core})
             nodes.add_node(num_cpus=1)
             os.sched_setaffinity(0, set(cores))
-            upscale(words.clip, upscaler, nodes.address, folder)  # every worker loads its libraries
+            upscale(source, upscaler, nodes.address, folder)  # every worker loads its libraries
             best: dict[str, float] = {}
             for _ in range(words.rounds):
-                outcome, size = upscale(words.clip, upscaler, nodes.address, folder)
+                outcome, size = upscale(source, upscaler, nodes.address, folder)
                 facts = outcome.facts
                 if facts["fps"] > best.get("fps", 0):
                     best = {"fps": facts["fps"], "frames": facts["frames"], **facts["occupancy"]}
             found["workers"][number] = best
-        found["segment"] = {name: round(value, 6) for name, value in driver_costs(words.clip, folder, size).items()}
+        found["segment"] = {name: round(value, 6) for name, value in driver_costs(source, folder, size).items()}
     print(json.dumps(found))  # noqa: T201
     ray.shutdown()
     nodes.shutdown()
