@@ -112,9 +112,7 @@ def upscale(
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(
-            "--ray", metavar="auto|ADDRESS", help="Clips by the workers of a Ray cluster.", rich_help_panel=NETWORK
-        ),
+        typer.Option("--ray", metavar="auto|ADDRESS", help="By the workers of a Ray cluster.", rich_help_panel=NETWORK),
     ] = None,
     engine: Annotated[
         str, typer.Option("--engine", help="What computes clips: auto, torch or openvino.", rich_help_panel=NETWORK)

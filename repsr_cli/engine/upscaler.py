@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import torch
@@ -139,6 +140,13 @@ class Upscaler:
         tile = self._tile if isinstance(self._tile, str) else f"{self._tile} px"
         clips = f", clips by {self.engine}" if self._openvino else ""
         return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{clips}"
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, 32 hexadecimal digits: equal networks have the same, from whatever file."""
+        digest = hashlib.sha256()
+        for name, weights in self.net.state_dict().items():
+            digest.update(name.encode() + weights.cpu().numpy().tobytes())
+        return digest.hexdigest()[:32]
 
     def __call__(self, lr: Tensor) -> Tensor:
         """Enlarge.

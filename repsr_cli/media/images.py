@@ -11,7 +11,7 @@ import re
 import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -259,10 +259,21 @@ def write_image(
     fmt = format_for(target)
     _require(target, fmt.name)
     prepared = (_fitted(page, fmt, strip_metadata) for page in pages)
+    with whole_file(target) as file:
+        _encode(file, fmt, prepared, count, loop, lossless)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[BinaryIO]:
+    """A file to be written that gets its name when the block ends well; otherwise nothing is left.
+
+    Raises:
+        MediaError: it cannot be written.
+    """
     part = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}.part")
     try:
         with part.open("w+b") as file:
-            _encode(file, fmt, prepared, count, loop, lossless)
+            yield file
         part.replace(target)
     except MemoryError as error:
         remedy = "Write PNG or TIFF: those are written in strips."

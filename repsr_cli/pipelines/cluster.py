@@ -1,8 +1,8 @@
-"""The segments of a clip on the workers of a Ray cluster: packets out, packets back, no file shared. Floor 4.
+"""Clips and pictures on the workers of a Ray cluster: files and packets travel, no folder is shared. Floor 4.
 
-A task gets a parcel of compressed packets, and gives back the files of its segments as the local store holds them. So
-the journal beside the target is that of a local run, and either can go on from the other's. Ray is imported by whoever
-asks for a cluster, and is in nobody else's way.
+A picture goes there and back as the file it is. Of a clip, a task gets a parcel of compressed packets, and gives back
+the files of its segments as the local store holds them. So the journal beside the target is that of a local run, and
+either can go on from the other's. Ray is imported by whoever asks for a cluster, and is in nobody else's way.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 import repsr_cli
 from repsr_cli.engine.runner import name_of, pick_precision
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.errors import DeviceError, RepsrError, UsageError
+from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
+from repsr_cli.media.images import whole_file
 from repsr_cli.media.video_parcels import Parcel, parcels
 from repsr_cli.media.video_timeline import Segment, Timeline
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.pipelines.options import UpscaleOptions
+from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
+from repsr_cli.pipelines.upscale_image import upscale_image
 from repsr_cli.pipelines.upscale_video import Finished, VideoPlan, upscale_parcel
 
 # Threads of a task where the user names no number: a decoder and an encoder keep the network company.
@@ -40,11 +43,11 @@ _networks: dict[tuple[object, ...], Upscaler] = {}
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What all parcels of a clip have in common.
+    """What all parcels of a clip have in common, or all pictures that go through one network.
 
     Attributes:
         version: of repsr, which must be the same everywhere.
-        plan: of the clip.
+        plan: of the clip; None for pictures.
         options: the request, its device one of the worker's.
         network: digest of the weights.
         spec: of the network.
@@ -53,12 +56,22 @@ class Task:
     """
 
     version: str
-    plan: VideoPlan
+    plan: VideoPlan | None
     options: UpscaleOptions
     network: str
     spec: Spec
     weights: Any
     threads: int
+
+    def check(self) -> None:
+        """See that this worker is of the same version.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self.version != repsr_cli.__version__:
+            happened = f"a worker has repsr {repsr_cli.__version__}, this is {self.version}"
+            raise UsageError("--ray", happened, "Install the same version everywhere.")
 
     def upscaler(self) -> Upscaler:
         """The network, loaded once in the life of a worker."""
@@ -77,19 +90,37 @@ class Task:
 
 def work(task: Task, parcel: Parcel) -> Finished | RepsrError | None:
     """Upscale a parcel, in a worker; failures of the house are handed back, not raised."""
-    if task.version != repsr_cli.__version__:
-        happened = f"a worker has repsr {repsr_cli.__version__}, this is {task.version}"
-        return UsageError("--ray", happened, "Install the same version everywhere.")
+    assert task.plan is not None
     try:
+        task.check()
         with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
             return upscale_parcel(task.plan, parcel, task.upscaler(), task.options, Path(folder))
     except RepsrError as error:
         return error
 
 
+def work_picture(task: Task, picture: tuple[str, bytes, str]) -> tuple[bytes, Outcome] | RepsrError:
+    """Upscale a picture file (its name, its bytes, the name of what it becomes), in a worker."""
+    name, data, wanted = picture
+    try:
+        task.check()
+        with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
+            source, target = Path(folder) / "source" / name, Path(folder) / "target" / wanted
+            try:
+                source.parent.mkdir()
+                target.parent.mkdir()
+                source.write_bytes(data)
+            except OSError as error:
+                return MediaError(name, f"a worker has no room for it: {error.strerror}", "Make room there.")
+            outcome = upscale_image(source, target, task.upscaler(), task.options, Reporter())
+            return target.read_bytes(), outcome
+    except RepsrError as error:
+        return error
+
+
 @dataclass(slots=True)
 class Cluster:
-    """A cluster at work on one clip.
+    """A cluster at work on one clip, or on the pictures that go through one network.
 
     Attributes:
         device: kind of device of its workers: ``cuda`` or ``cpu``.
@@ -105,25 +136,23 @@ class Cluster:
     seconds: float = 0.0
 
     @classmethod
-    def join(cls, address: str, plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, network: str) -> Self:
+    def join(cls, address: str, plan: VideoPlan | None, upscaler: Upscaler, options: UpscaleOptions) -> Self:
         """Connect, and bring the network there.
 
         Args:
             address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-            plan: of the clip.
+            plan: of the clip; None for pictures.
             upscaler: the network.
             options: the request.
-            network: digest of its weights.
 
         Raises:
             UsageError: Ray is not installed, no cluster answers, or the source can be read only once.
             DeviceError: the cluster has no such device.
         """
-        if plan.timeline is None or options.benchmark:
+        if options.benchmark or (plan is not None and plan.timeline is None):
             raise UsageError("--ray", "needs a source that can be read twice and a file to write", "Leave it out.")
         ray = connect(address)
-        device = _device(options.device, ray.cluster_resources())
-        threads = min(options.threads or _THREADS, int(max(_each(ray, "CPU"), default=1)) or 1)
+        device, threads = _means(ray, options)
         import torch
 
         precision = name_of(pick_precision(options.precision, torch.device(device)))
@@ -132,7 +161,7 @@ class Cluster:
             options, device=device, more_devices=(), precision=precision, engine=engine, threads=threads, ray=None
         )
         weights = ray.put({name: value.cpu() for name, value in upscaler.net.state_dict().items()})
-        task = Task(repsr_cli.__version__, plan, there, network, upscaler.spec, weights, threads)
+        task = Task(repsr_cli.__version__, plan, there, upscaler.digest(), upscaler.spec, weights, threads)
         return cls(task, device, precision, engine)
 
     def run(self, segments: Sequence[Segment]) -> Iterator[Finished]:
@@ -149,8 +178,10 @@ class Cluster:
             DeviceError: a parcel lost its worker again and again.
         """
         began = time.perf_counter()
-        source, timeline = self.task.plan.source, self.task.plan.timeline
-        assert timeline is not None
+        plan = self.task.plan
+        assert plan is not None
+        assert plan.timeline is not None
+        source, timeline = plan.source, plan.timeline
         groups = _groups(segments, timeline)
         unclean: list[tuple[Segment, ...]] = []
         yield from self._all(parcels(source, timeline, groups), unclean)
@@ -158,11 +189,50 @@ class Cluster:
         yield from self._all(parcels(source, timeline, groups, whole=True), unclean)
         self.seconds = time.perf_counter() - began
 
+    def upscale_image(self, source: Path, target: Path, reporter: Reporter, stop: Event) -> Outcome:
+        """Upscale a picture file there; several threads may ask.
+
+        Args:
+            source: the file.
+            target: the file to be written.
+            reporter: told when it is done.
+            stop: set when the caller wants no result any more.
+
+        Raises:
+            RepsrError: as ``upscale_image`` here.
+            DeviceError: the picture lost its worker again and again.
+            Interrupted: ``stop`` was set.
+        """
+        import ray
+
+        started = time.perf_counter()
+        if target.exists() and not self.task.options.overwrite:
+            raise UsageError(target, "exists", "Add -y to replace it.")
+        try:
+            data = source.read_bytes()
+        except OSError as error:
+            raise MediaError(source, f"cannot be read ({error.strerror})", "Check the path.") from error
+        remote = ray.remote(max_retries=_RETRIES, **_needs(self.device, self.task.threads))(work_picture)
+        reference = remote.remote(ray.put(self.task), (source.name, data, target.name))
+        while not ray.wait([reference], timeout=0.5)[0]:
+            if stop.is_set():
+                ray.cancel(reference, force=True)
+                raise Interrupted("stopped", "another picture in flight ended the run")
+        result = _fetch(ray, reference, source.name)
+        if isinstance(result, RepsrError):
+            raise type(result)(target if target.name in result.subject else source, result.happened, result.remedy)
+        made: bytes = result[0]
+        outcome: Outcome = result[1]
+        with whole_file(target) as file:
+            file.write(made)
+        reporter.progress(Progress(1, 1, "page"))
+        return replace(outcome, source=source, target=target, seconds=time.perf_counter() - started)
+
     def _all(self, waiting: Iterator[Parcel], unclean: list[tuple[Segment, ...]]) -> Iterator[Finished]:
         """Send parcels as long as there is room, and hand on what comes back."""
         import ray
 
-        needs = {"num_gpus": 1, "num_cpus": 1} if self.device == "cuda" else {"num_cpus": self.task.threads}
+        needs = _needs(self.device, self.task.threads)
         remote = ray.remote(max_retries=_RETRIES, **needs)(work)
         task = ray.put(self.task)
         limit = _SHARE * min(_each(ray, "object_store_memory"), default=2**30)
@@ -188,21 +258,54 @@ class Cluster:
                 ray.cancel(reference, force=True)
 
     def _result(self, ray: Any, reference: Any, parcel: Parcel) -> Finished | None:
+        assert self.task.plan is not None
         source = self.task.plan.source
-        try:
-            result: Finished | RepsrError | None = ray.get(reference)
-        except ray.exceptions.RayTaskError:
-            raise  # a bug, with its traceback
-        except ray.exceptions.RayError as error:
-            at = float((parcel.segments[0].first - source.start) * source.time_base)
-            happened = f"the segment at {at:.3f} s lost its worker {_RETRIES + 1} times ({type(error).__name__})"
-            raise DeviceError("cluster", happened, "Look at Ray's logs; the same command goes on.") from error
+        at = float((parcel.segments[0].first - source.start) * source.time_base)
+        result: Finished | RepsrError | None = _fetch(ray, reference, f"the segment at {at:.3f} s")
         if isinstance(result, RepsrError):
             raise result
         if result is not None and result.precision != self.precision:
             happened = f"a worker went from {self.precision} to {result.precision}, which mixes packets of two kinds"
             raise DeviceError("cluster", happened, f"Begin again with --precision {result.precision} --no-resume.")
         return result
+
+
+def pictures_at_once(options: UpscaleOptions) -> int:
+    """How many pictures to have under way on the cluster of a request.
+
+    Raises:
+        UsageError: no cluster answers.
+        DeviceError: it has no such device.
+    """
+    assert options.ray is not None
+    ray = connect(options.ray)
+    return max(1, _AHEAD * _slots(ray, _needs(*_means(ray, options))))
+
+
+def _means(ray: Any, options: UpscaleOptions) -> tuple[str, int]:
+    """The kind of device of a task, and the CPU threads."""
+    threads = min(options.threads or _THREADS, int(max(_each(ray, "CPU"), default=1)) or 1)
+    return _device(options.device, ray.cluster_resources()), threads
+
+
+def _needs(device: str, threads: int) -> dict[str, int]:
+    """What a task takes of a node."""
+    return {"num_gpus": 1, "num_cpus": 1} if device == "cuda" else {"num_cpus": threads}
+
+
+def _fetch(ray: Any, reference: Any, what: str) -> Any:
+    """A task's result.
+
+    Raises:
+        DeviceError: it lost its worker too often.
+    """
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise  # a bug, with its traceback
+    except ray.exceptions.RayError as error:
+        happened = f"{what} lost its worker {_RETRIES + 1} times ({type(error).__name__})"
+        raise DeviceError("cluster", happened, "Look at Ray's logs; the same command goes on.") from error
 
 
 def connect(address: str) -> Any:

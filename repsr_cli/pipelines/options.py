@@ -46,7 +46,7 @@ class UpscaleOptions:
         full_range: override the range tag.
         reuse: keep the output of what did not change since the frame before; the bytes are the same either way.
         benchmark: run everything but write nothing (null encoder).
-        ray: address of a Ray cluster whose workers upscale the segments of clips, ``auto`` for the one at hand.
+        ray: address of a Ray cluster whose workers upscale pictures and segments of clips, ``auto``: the one at hand.
     """
 
     scale: float | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.model.plain import PlainSR, Spec
     from repsr_cli.model.zoo import Weight
+    from repsr_cli.pipelines.cluster import Cluster
     from repsr_cli.pipelines.neighbours import Turns
 
 
-# How pictures are run: small ones side by side on a CPU, medium ones in turns, large ones and clips alone.
-Way = Literal["apart", "turns", "alone"]
+# How pictures are run: small ones side by side on a CPU, medium ones in turns, large ones and clips alone; all that a
+# cluster does by as many threads as it takes tasks.
+Way = Literal["apart", "turns", "alone", "far"]
 # LR pixels of a picture of which several may be in flight: some 200 MB each at factor 4, 8 bit.
 SMALL_PIXELS = 4 << 20
 
@@ -96,7 +98,12 @@ def _run_group(
     threads = options.threads or torch.get_num_threads()
     # With fewer pictures than this, some cores would soon have none left.
     apart = way == "apart" and threads > 1 and len(jobs) >= 2 * threads
-    networks.turns = Turns(threads, apart=True) if apart else Turns()
+    if way == "far":
+        from repsr_cli.pipelines.cluster import pictures_at_once
+
+        networks.turns = Turns(pictures_at_once(options))
+    else:
+        networks.turns = Turns(threads, apart=True) if apart else Turns()
     try:
         yield from networks.turns.run(work, jobs)
     finally:
@@ -112,12 +119,12 @@ def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Rep
     """
     made = [] if options.benchmark else _make_folders(job.target.parent)
     try:
+        if job.kind == "picture" and options.ray is not None:
+            return networks.cluster_for(job, reporter).upscale_image(job.source, job.target, reporter, networks.stop())
         upscaler = networks.upscaler_for(job, reporter)
         if job.kind == "picture":
             from repsr_cli.pipelines.upscale_image import upscale_image
 
-            if options.ray is not None:
-                reporter.say(f"{job.source.name}: pictures are upscaled here, --ray is for clips")
             return upscale_image(job.source, job.target, upscaler, options, reporter)
         from repsr_cli.pipelines.upscale_video import upscale_video
 
@@ -195,6 +202,7 @@ class Networks:
         self._networks: dict[Path, PlainSR] = {}
         self._upscalers: dict[tuple[Path, int], Upscaler] = {}
         self._others: dict[Upscaler, tuple[Upscaler, ...]] = {}
+        self._clusters: dict[PlainSR, Cluster] = {}
         self._loading = Lock()
 
     def check(self) -> None:
@@ -227,6 +235,25 @@ class Networks:
                 for name in options.more_devices
             )
         return self._others[upscaler]
+
+    def cluster_for(self, job: Job, reporter: Reporter) -> Cluster:
+        """The cluster, with the network for a picture.
+
+        Raises:
+            RepsrError: as ``upscaler_for``, or there is no cluster.
+        """
+        from repsr_cli.pipelines.cluster import Cluster
+
+        assert self.options.ray is not None
+        upscaler = self.upscaler_for(job, reporter)
+        with self._loading:
+            if upscaler.net not in self._clusters:
+                self._clusters[upscaler.net] = Cluster.join(self.options.ray, None, upscaler, self.options)
+            return self._clusters[upscaler.net]
+
+    def stop(self) -> Event:
+        """Set when the pictures in flight are to end."""
+        return Event() if self.turns is None else self.turns.stop
 
     def upscaler_for(self, job: Job, reporter: Reporter) -> Upscaler:
         """The upscaler for a job; says which network and device were chosen when it is first loaded.
@@ -270,6 +297,8 @@ class Networks:
 
         if job.kind == "clip":
             return "alone"
+        if self.options.ray is not None:
+            return "far"
         try:
             height, width = source_size(job.kind, job.source, self.options.max_pixels)
         except RepsrError:  # reported when its turn comes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections import deque
@@ -304,7 +303,7 @@ def upscale_video(
     if options.ray is not None:
         from repsr_cli.pipelines.cluster import Cluster
 
-        cluster = Cluster.join(options.ray, plan, upscaler, options, job["network"])
+        cluster = Cluster.join(options.ray, plan, upscaler, options)
         job |= {"device": cluster.device, "precision": cluster.precision, "engine": cluster.engine}
     with ExitStack() as stack:
         if options.benchmark:
@@ -462,12 +461,9 @@ def _in_the_way(plan: VideoPlan) -> Path | None:
 
 def _job(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
     """Everything that packets depend on."""
-    digest = hashlib.sha256()
-    for name, weights in upscaler.net.state_dict().items():
-        digest.update(name.encode() + weights.cpu().numpy().tobytes())
     return {
         "source": "-" if plan.timeline is None else fingerprint(plan.source.path),
-        "network": digest.hexdigest()[:32],
+        "network": upscaler.digest(),
         "device": upscaler.device.type,
         "precision": upscaler.precision,
         "engine": upscaler.engine,

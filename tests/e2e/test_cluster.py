@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
@@ -16,8 +17,11 @@ from repsr_cli.media.video_segments import job_folder
 from repsr_cli.media.video_timeline import cut
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.pipelines import plan_video as planning
+from repsr_cli.pipelines.jobs import Failure, Naming, plan_jobs
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
+from repsr_cli.pipelines.upscale import run_jobs
 from repsr_cli.pipelines.upscale_video import upscale_video
+from tests.conftest import textured
 from tests.video_clips import damage, frame_times, make_clip, other_packets, video_packets
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -167,3 +171,19 @@ def test_a_node_that_dies_costs_nothing_but_time(
     assert killed
     assert killed[0] < FRAMES
     assert same(tmp_path / "far.mkv", local)
+
+
+def test_pictures_of_a_cluster_are_those_of_one_process(cluster: Any, tmp_path: Path) -> None:
+    for number in range(5):
+        Image.fromarray(textured(40, 60, number)).save(tmp_path / f"{number}.png")
+    Image.fromarray(textured(40, 60, 9)).save(tmp_path / "9.jpg")
+    (tmp_path / "8.png").write_bytes((tmp_path / "0.png").read_bytes()[:200])
+    names = sorted(str(path) for path in tmp_path.iterdir())
+    for place, more in (("near", {}), ("far", {"ray": cluster.address})):
+        options = UpscaleOptions(scale=2.0, network="fast", threads=1, **more)
+        plan = plan_jobs(names, options, Naming(output=f"{tmp_path / place}/"))
+        results = list(run_jobs(plan.jobs, options, lambda _job: Reporter()))
+        assert [type(result) for result in results].count(Failure) == 1
+    made = {path.name: path.read_bytes() for path in (tmp_path / "near").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in (tmp_path / "far").iterdir()}
+    assert len(made) == 6

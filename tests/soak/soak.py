@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import random
 import resource
@@ -25,6 +26,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -332,6 +334,10 @@ def main() -> None:
     broken = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="repsr-soak-") as folder:
+        with suppress(SystemExit), redirect_stdout(io.StringIO()):
+            app(
+                ["upscale", "--help"]
+            )  # Typer loads some of itself when first asked, which needs files
         cases = prepare_cases(Path(folder))
         while time.monotonic() - began < 60 * words.minutes:
             case, mishap = chance.choice(cases), chance.choice(MISHAPS)

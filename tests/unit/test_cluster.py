@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
@@ -21,8 +22,11 @@ from repsr_cli.media.video_timeline import Segment, Timeline, cut
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.pipelines import cluster
 from repsr_cli.pipelines import plan_video as planning
+from repsr_cli.pipelines.jobs import Failure, Job, Naming, plan_jobs
 from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
+from repsr_cli.pipelines.upscale import run_jobs
 from repsr_cli.pipelines.upscale_video import upscale_video
+from tests.conftest import textured
 from tests.video_clips import damage, frame_times, make_clip, video_packets
 
 
@@ -167,3 +171,35 @@ def test_segments_without_a_keyframe_travel_with_the_one_before() -> None:
     assert [[s.index for s in group] for group in cluster._groups(segments, timeline)] == [[0, 1], [2, 3]]
     # A gap, because the first is done: what follows must begin its own parcel.
     assert [[s.index for s in group] for group in cluster._groups(segments[1:], timeline)] == [[1], [2, 3]]
+
+
+def test_pictures_go_there_and_back(ray: StandIn, tmp_path: Path) -> None:
+    names = ["a.png", "b.jpg", "broken.png", "text.png"]
+    for name in names[:2]:
+        Image.fromarray(textured(20, 30, 1)).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    (tmp_path / "text.png").write_text("no picture")
+    results: dict[str, list[Any]] = {}
+    for place, more in (("near", {}), ("far", {"ray": "auto"})):
+        options = UpscaleOptions(scale=2.0, network="fast", threads=1, **more)
+        plan = plan_jobs([str(tmp_path / name) for name in names], options, Naming(output=f"{tmp_path / place}/"))
+        results[place] = list(run_jobs(plan.jobs, options, lambda _job: Reporter()))
+    for near, far in zip(results["near"], results["far"], strict=True):
+        if isinstance(near, Outcome):
+            assert far.target.read_bytes() == near.target.read_bytes()
+            assert (far.source, far.facts, far.notes) == (near.source, near.facts, near.notes)
+        else:
+            assert str(far.error) == str(near.error)
+            assert far.error.exit_code == 3
+    assert sorted(path.name for path in (tmp_path / "far").iterdir()) == ["a_x2.png", "b_x2.jpg"]
+
+
+def test_a_picture_that_is_there_is_not_overwritten_from_afar(ray: StandIn, tmp_path: Path) -> None:
+    Image.fromarray(textured(8, 8, 1)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("precious")
+    options = UpscaleOptions(scale=2.0, network="fast", ray="auto")
+    job = Job("picture", tmp_path / "a.png", tmp_path / "b.png")
+    (failure,) = run_jobs([job], options, lambda _job: Reporter())
+    assert isinstance(failure, Failure)
+    assert failure.error.exit_code == 2
+    assert (tmp_path / "b.png").read_text() == "precious"

@@ -183,13 +183,3 @@ def test_control_c(
         assert len(done) == 2
         assert "stopped after 2 of 3 inputs; 2_x2.png was not written. Add --skip-existing" in str(caught.value)
     assert not planned[-1].target.exists()
-
-
-def test_pictures_stay_at_home_and_say_so(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
-    said: list[str] = []
-    options = UpscaleOptions(scale=2.0, network="fast", ray="auto")
-    plan = plan_jobs([str(tmp_path / "a.png")], options, Naming())
-    (outcome,) = run_jobs(plan.jobs, options, lambda _job: Reporter(say=said.append))
-    assert isinstance(outcome, Outcome)
-    assert any("--ray is for clips" in line for line in said)
