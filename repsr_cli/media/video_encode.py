@@ -386,6 +386,14 @@ class SegmentEncoder:
         """The stream's header."""
         return self._context.extradata or b""
 
+    def _delay_unknown(self) -> bool:
+        """Whether decoding times are whatever the memory held.
+
+        x265 learns the delay of its B-frames from the third frame, and subtracts it all the same where there is none.
+        So few frames are decoded in the order they are shown.
+        """
+        return self.encoding.codec == "libx265" and self.frames <= 2
+
     def _encoded(self, frame: VideoFrame | None) -> list[Packet[Stream]]:
         try:
             return self._context.encode(frame)
@@ -397,7 +405,7 @@ class SegmentEncoder:
         for packet in packets:
             if packet.pts is None:
                 raise MediaError(self.encoding.codec, "gave a packet without a time", "Choose another with -c.")
-            dts = packet.pts if packet.dts is None else packet.dts
+            dts = packet.pts if packet.dts is None or self._delay_unknown() else packet.dts
             # Not every encoder hands the duration of a frame on to its packet.
             duration = self._durations.pop(packet.pts, 0)
             result.append(EncodedPacket(packet.pts, dts, duration, packet.is_keyframe, bytes(packet)))

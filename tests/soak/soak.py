@@ -335,9 +335,7 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="repsr-soak-") as folder:
         with suppress(SystemExit), redirect_stdout(io.StringIO()):
-            app(
-                ["upscale", "--help"]
-            )  # Typer loads some of itself when first asked, which needs files
+            app(["upscale", "--help"])  # Typer loads some of itself when first asked, which needs files
         cases = prepare_cases(Path(folder))
         while time.monotonic() - began < 60 * words.minutes:
             case, mishap = chance.choice(cases), chance.choice(MISHAPS)

@@ -369,6 +369,18 @@ def test_an_encoder_that_loses_frames_is_not_believed() -> None:
         encoder.finish()
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 7])
+def test_x265_decodes_every_frame_before_it_shows_it(frames: int) -> None:
+    options = (("x265-params", "log-level=error:frame-threads=2"),)
+    for _ in range(4):  # what x265 makes of few frames depends on what lay in memory before
+        encoder = SegmentEncoder(encoding(codec="libx265", options=options))
+        given = [p for n in range(frames) for p in encoder.encode(picture(n, 36, 64, "yuv420p"), 400 + n * 40, 40)]
+        packets = [*given, *encoder.finish()]
+        times = [p.dts for p in packets]
+        assert times == sorted(set(times))
+        assert all(400 - 17 * 40 <= p.dts <= p.pts for p in packets)
+
+
 # Segment files
 
 
