@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from repsr_cli.errors import DeviceError
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 Item = TypeVar("Item")
@@ -122,6 +124,7 @@ def run_stages(
         Seconds each stage was at work: ``decode``, ``network``, ``encode``; and ``wall``.
 
     Raises:
+        DeviceError: the system allows no further thread.
         BaseException: whatever a stage raised first.
     """
     stopped = stopped or threading.Event()
@@ -156,9 +159,11 @@ def run_stages(
         return run
 
     threads = [threading.Thread(target=guarded(stage), name=stage.__name__) for stage in (giver, taker)]
-    for thread in threads:
-        thread.start()
+    running = []
     try:
+        for thread in threads:
+            _start(thread)
+            running.append(thread)
         for item in given:
             start = time.perf_counter()
             result = work(item)
@@ -173,7 +178,7 @@ def run_stages(
         stopped.set()
         raise
     finally:
-        for thread in threads:
+        for thread in running:
             thread.join()
     if errors:
         raise errors[0]
@@ -183,3 +188,16 @@ def run_stages(
         "encode": taking[0],
         "wall": time.perf_counter() - began,
     }
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    Raises:
+        DeviceError: there is no memory for it, or there are too many.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        remedy = "Free memory, or allow more processes (ulimit -u)."
+        raise DeviceError("threads", f"no further one can be started ({error})", remedy) from error

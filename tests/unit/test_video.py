@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.media import video, video_frames, video_lock
 from repsr_cli.media.video import is_video, open_video, probe
 from repsr_cli.media.video_colour import ColourTags, HdrMetadata, override_tags, plane_format, resolve_tags
@@ -522,6 +522,19 @@ def test_an_error_in_any_stage_ends_all_at_once(stage: str) -> None:
         run_stages(give, work, take, lambda _: 1, lambda _: 1, limit=2)
     assert time.perf_counter() - began < 3
     assert threading.active_count() == threads
+
+
+def test_where_no_thread_can_be_started_nothing_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "taker":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(DeviceError, match="can't start new thread"):  # the giver, which could wait for ever, ends too
+        run_stages(lambda: iter(range(50)), lambda n: n, list, lambda _: 1, lambda _: 1, limit=2)
 
 
 def test_queues_are_bounded_in_bytes_but_let_one_large_item_pass() -> None:
