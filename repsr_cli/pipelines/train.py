@@ -40,6 +40,7 @@ from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.metrics import psnr_rgb, psnr_y
 from repsr_cli.training.optimizers import build_optimizer
 from repsr_cli.training.pairs import Pack, PairSource, build_pack, pack_digest
+from repsr_cli.training.processes import process_group
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, learning_rate, loss_name
 from repsr_cli.training.sheets import batch_sheet, comparison, draw_curve, write_sheet
@@ -205,20 +206,6 @@ def _device_of(recipe: Recipe) -> torch.device:
     return torch.device(name)
 
 
-@contextlib.contextmanager
-def _processes(recipe: Recipe) -> Iterator[tuple[int, int]]:
-    """(rank, processes) as torchrun set them; joins the group for the time of the run."""
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0, 1
-        return
-    on_gpu = recipe.run.device != "cpu" and torch.cuda.is_available()
-    dist.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield dist.get_rank(), dist.get_world_size()
-    finally:
-        dist.destroy_process_group()
-
-
 class _Log:
     """``log.jsonl``: one JSON object a line; lines past the step a run resumes from are dropped, to be made again.
 
@@ -321,7 +308,8 @@ def train(
         raise RecipeError(run, "holds a run already", "Add --resume to go on with it, or choose another -o.")
     if recipe.run.tensorboard:
         _summary_writer()
-    with _processes(recipe) as (rank, processes):
+    on_gpu = recipe.run.device != "cpu" and torch.cuda.is_available()
+    with process_group(on_gpu) as (rank, processes):
         return _Trainer(recipe, run, rank, processes, on_report, on_packing).train(resume, should_stop)
 
 
