@@ -159,7 +159,7 @@ class Decoder:
             pts = self._time_of(picture, last_pts, nominal)
             done = end is not None and pts >= end
             if timeline is not None and last_pts is None and first is None:
-                self._begins(timeline, pts)
+                self._begins(timeline, pts, damaged)
             if timeline is not None and last_pts is not None and (strict or damaged):
                 for gap in timeline.between(last_pts, end if done and end is not None else pts):
                     if first is None or gap >= first:
@@ -185,16 +185,18 @@ class Decoder:
                     previous = self._repeat(previous, gap, "missing")
                     yield previous
 
-    def _begins(self, timeline: Timeline, pts: int) -> None:
+    def _begins(self, timeline: Timeline, pts: int, damaged: bool) -> None:
         """See what became of the frames before the first that was decoded.
 
         Raises:
-            MediaError: under ``stop``, if a keyframe is among them: the file was not cut off there, it is damaged.
+            MediaError: under ``stop``, if a keyframe is among them, or if they gave errors in a file that is no
+                recording of a broadcast: it was not cut off there, it is damaged.
         """
         skipped = len(timeline.between(timeline.pts[0] - 1, pts))
         if not skipped:
             return
-        if timeline.keys and timeline.keys[0] < pts:
+        lost_key = bool(timeline.keys) and timeline.keys[0] < pts
+        if lost_key or (damaged and self.source.container != "mpegts"):
             if self.on_error == "stop":
                 remedy = "Begin after them with --on-error keep, or get the file again."
                 raise MediaError(self.source.path, f"the first {skipped} frames are damaged", remedy)

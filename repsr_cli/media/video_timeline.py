@@ -13,8 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av.logging
+import numpy as np
 from av.packet import Packet
 from av.stream import Stream
+from numpy.typing import NDArray
 
 from repsr_cli.media.video import VideoSource, main_stream, open_video, translated
 from repsr_cli.media.video_pictures import is_pattern
@@ -102,6 +104,8 @@ def scan(source: VideoSource) -> Timeline:
     try:
         with translated(source.path), av.logging.Capture() as log, open_video(source.path) as container:
             stream = main_stream(container, source.path)
+            names = set(container.format.name.split(",")) | {container.format.name}
+            promised = _promised(source, names)
             for packet in container.demux():
                 if not packet.size:
                     continue
@@ -119,17 +123,25 @@ def scan(source: VideoSource) -> Timeline:
                         shown.add(packet.pts)
                     if packet.is_keyframe:
                         keys.add(packet.pts)
-            names = set(container.format.name.split(",")) | {container.format.name}
     finally:
         av.logging.set_level(level)
     complaints = [message.strip() for severity, name, message in log if name in names and _is_loss(severity, message)]
     damage = complaints[0] if complaints else shortened(source.path)
     if torn and damage is None:
         damage = f"{len(torn)} packets of its video were torn on the way"
-    if source.frames and "mp4" in names and packets.get(source.index, 0) < source.frames and damage is None:
-        damage = f"{packets.get(source.index, 0)} of {source.frames} frames are there"
+    if packets.get(source.index, 0) < promised and damage is None:
+        damage = f"{packets.get(source.index, 0)} of {promised} frames are there"
+    if "mpegts" in names and damage is None:
+        damage = out_of_step(source.path)
     begin = min(begins.values(), default=Fraction(0))
     return Timeline(tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, begin, damage)
+
+
+def _promised(source: VideoSource, names: set[str]) -> int:
+    """How many packets of its video a file says that it has; 0 where it does not say."""
+    if "avi" in names:  # its header counts frames that were dropped while recording too
+        return indexed(source.path, source.index)
+    return source.frames or 0 if "mp4" in names else 0
 
 
 def _is_loss(severity: int, message: str) -> bool:
@@ -196,6 +208,59 @@ def shortened(path: Path) -> str | None:
             if length and length + 8 > size:
                 return f"it should be {length + 8} bytes long, but has {size}"
     return None
+
+
+def out_of_step(path: Path) -> str | None:
+    """Where a transport stream leaves the raster of its packets or a picture does not begin as one; None if nowhere.
+
+    Demultiplexers go on to the next without a word. A stream that does not lie on a raster from its first byte on is
+    not judged.
+
+    Source: ISO/IEC 13818-1, 2.4.3.2 (188 bytes, the first is 0x47) and 2.4.3.6 (00 00 01 begins a packet of an
+    elementary stream); 192 bytes with the time code of Blu-ray before them, 204 with parity behind.
+    """
+    data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+    for length, sync in ((188, 0), (192, 4), (204, 0)):
+        marks = data[sync::length] == 0x47
+        if marks[:4].all() or 2 * np.count_nonzero(marks) > len(marks):
+            break
+    else:
+        return None
+    if not marks.all():
+        return f"the packet at byte {int(marks.argmin()) * length} does not begin as one"
+    if len(data) % length:
+        return f"it ends within a packet, at byte {len(data)}"
+    rows = data.reshape(-1, length)[:, sync : sync + 188]
+    begins = np.flatnonzero((rows[:, 1] & 0x40 != 0) & (rows[:, 3] & 0x10 != 0))
+    offset = 4 + np.where(rows[begins, 3] & 0x20 != 0, 1 + rows[begins, 4].astype(np.intp), 0)
+    begins, offset = begins[offset <= 185], offset[offset <= 185]
+    whole = np.all([rows[begins, offset + n] == byte for n, byte in enumerate((0, 0, 1))], axis=0)
+    streams = rows[begins, 1].astype(np.intp) << 8 & 0x1F00 | rows[begins, 2]
+    for stream in np.unique(streams[whole]):
+        own = begins[streams == stream], whole[streams == stream]
+        if own[1].mean() > 0.5 and not own[1].all():
+            at = int(own[0][own[1].argmin()]) * length
+            return f"the packet at byte {at} does not begin a picture or a sound as the others do"
+    return None
+
+
+def indexed(path: Path, number: int) -> int:
+    """Packets of a stream that the (first) index of an AVI file lists, without the places of dropped frames; 0 if none.
+
+    Source: Microsoft, AVI RIFF file reference (idx1: four bytes each of name, flags, place, size).
+    """
+    with path.open("rb") as file:
+        at, end = 12, path.stat().st_size
+        while at + 8 <= end:
+            file.seek(at)
+            kind, size = struct.unpack("<4sI", file.read(8))
+            if kind == b"idx1":
+                listed = file.read(size)
+                entries = np.frombuffer(listed[: len(listed) // 16 * 16], "S4, <u4, <u4, <u4")
+                own = np.char.startswith(entries["f0"], b"%02d" % number)
+                return int(np.count_nonzero(own & (entries["f3"] > 0)))
+            at += 8 + size + size % 2
+    return 0
 
 
 def _ebml_length(data: bytes, at: int) -> tuple[int, int]:

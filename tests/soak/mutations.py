@@ -59,7 +59,7 @@ def decodable(path: Path) -> int:
     """Frames that a plain decoder gives, going on after errors."""
     count = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             for packet in container.demux(container.streams.video[0]):
                 try:
                     count += len(packet.decode())
