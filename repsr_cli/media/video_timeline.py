@@ -6,6 +6,7 @@ decoding lost nothing on the way.
 
 from __future__ import annotations
 
+import re
 import struct
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def scan(source: VideoSource) -> Timeline:
     nbytes: dict[int, int] = {}
     begins: dict[int, Fraction] = {}
     torn: list[int | None] = []
+    last_dts: int | None = None
     level = av.logging.get_level()
     av.logging.set_level(av.logging.WARNING)
     try:
@@ -112,6 +114,8 @@ def scan(source: VideoSource) -> Timeline:
                 index = packet.stream_index
                 packets[index] = packets.get(index, 0) + 1
                 nbytes[index] = nbytes.get(index, 0) + packet.size
+                if index == stream.index and packet.dts is not None:
+                    last_dts = packet.dts
                 if index == stream.index and packet.is_corrupt:
                     torn.append(packet.pts)
                 if packet.pts is None:
@@ -125,7 +129,8 @@ def scan(source: VideoSource) -> Timeline:
                         keys.add(packet.pts)
     finally:
         av.logging.set_level(level)
-    complaints = [message.strip() for severity, name, message in log if name in names and _is_loss(severity, message)]
+    said = [(severity, message.strip()) for severity, name, message in log if name in names]
+    complaints = [message for severity, message in said if _is_loss(severity, message, source.index, last_dts)]
     damage = complaints[0] if complaints else shortened(source.path)
     if torn and damage is None:
         damage = f"{len(torn)} packets of its video were torn on the way"
@@ -144,8 +149,18 @@ def _promised(source: VideoSource, names: set[str]) -> int:
     return source.frames or 0 if "mp4" in names else 0
 
 
-def _is_loss(severity: int, message: str) -> bool:
-    """Whether a demuxer says that packets are lost. Matroska's skips what does not fit with a warning only."""
+def _is_loss(severity: int, message: str, index: int, last_dts: int | None) -> bool:
+    """Whether a demuxer says that packets of the video are lost: some skip what does not fit with a warning only.
+
+    Args:
+        severity: of the message, as libav counts it.
+        message: what was said.
+        index: the stream of the video.
+        last_dts: of its last packet: every recording of a broadcast cuts that one off.
+    """
+    torn = re.match(r"Packet corrupt \(stream = (\d+), dts = (-?\w+)\)", message)
+    if torn is not None:
+        return int(torn[1]) == index and torn[2] != str(last_dts)
     return severity <= av.logging.ERROR or "exceeds containing master element" in message
 
 

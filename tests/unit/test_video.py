@@ -103,6 +103,9 @@ def test_a_transport_stream_that_leaves_its_raster_is_noticed(tmp_path: Path) ->
     first = data.index(b"\0\0\1\xe0")
     torn.write_bytes(data[:first] + b"\0\0\5" + data[first + 3 :])
     assert "does not begin a picture" in str(out_of_step(torn))
+    lost = [at for at in range(0, len(data), 188) if data[at + 1 : at + 3] == b"\x41\0"][1]
+    torn.write_bytes(data[: lost + 2] + b"\x77" + data[lost + 3 :])  # a packet given to another stream
+    assert "Packet corrupt" in str(scan(probe(torn)).damage)
     # Blu-ray's packets, a recording that was cut off between two packets, one that begins within a packet.
     rows = [data[at : at + 188] for at in range(0, len(data), 188)]
     for name, content in (
