@@ -14,6 +14,7 @@ from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.zoo import load_weight, resolve
+from repsr_cli.pipelines.flat import upscale_flat
 
 
 def load(
@@ -63,7 +64,7 @@ def upscale_image(pixels: NDArray[Any], upscaler: Upscaler) -> NDArray[Any]:
     if pixels.dtype.name not in ("uint8", "uint16", "float32"):
         raise ValueError(f"expected uint8, uint16 or float32, got {pixels.dtype}")
     picture = pixels[..., None] if pixels.ndim == 2 else pixels
-    sr = to_pixels(upscaler(to_tensor(picture)), pixels.dtype, grey=picture.shape[-1] == 1)
+    sr = to_pixels(upscale_flat(upscaler, to_tensor(picture)), pixels.dtype, grey=picture.shape[-1] == 1)
     return sr[..., 0] if pixels.ndim == 2 else sr
 
 

@@ -33,6 +33,7 @@ from repsr_cli.media.images import (
     write_image,
 )
 from repsr_cli.media.resize import imresize_rows, rows_needed
+from repsr_cli.pipelines.flat import upscale_flat
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions, settle_size
 from repsr_cli.pipelines.transparency import bleed, enlarge_alpha, spread
 
@@ -155,7 +156,8 @@ def enlarged(
                 if alpha is not None:
                     pixels = bleed(pixels, alpha, reach)
                 lr = to_tensor(pixels[seen[0] - held[0] : seen[1] - held[0]])
-                sr = _ensemble(upscaler, lr / peak if peak > 1 else lr, 8 if tta else 1)
+                lr = lr / peak if peak > 1 else lr
+                sr = _ensemble(upscaler, lr, 8 if tta else 1)
                 sr = sr[:, :, enlarged_rows[0] - seen[0] * scale : enlarged_rows[1] - seen[0] * scale]
                 if size != whole:
                     sr = _resized(sr, enlarged_rows[0], whole[0], size, rows)
@@ -206,11 +208,11 @@ def _peak(page: Page) -> float:
 
 def _ensemble(upscaler: Upscaler, lr: Tensor, views: int) -> Tensor:
     """The mean of the network's results over the first ``views`` of the 8 flips and rotations, each turned back."""
-    mean = upscaler(lr)
+    mean = upscale_flat(upscaler, lr)
     for view in range(1, views):
         axes = [axis for axis, bit in ((2, 1), (3, 2)) if view & bit]
         seen = lr.flip(axes)
-        sr = upscaler(seen.transpose(2, 3).contiguous() if view & 4 else seen)
+        sr = upscale_flat(upscaler, seen.transpose(2, 3).contiguous() if view & 4 else seen)
         mean += (sr.transpose(2, 3) if view & 4 else sr).flip(axes)
     return mean.div_(views) if views > 1 else mean
 

@@ -1,0 +1,72 @@
+"""What is of one colour stays of that colour. Floor 4."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repsr_cli.engine.upscaler import Upscaler
+
+# A network that is further off means to change the colour.
+_MEANT_TO_KEEP = 2.5 / 255
+
+
+def upscale_flat(upscaler: Upscaler, lr: Tensor) -> Tensor:
+    """Enlarge, and keep the colour of pixels that see no other.
+
+    Networks keep colours to the code or nearly so. Along the border, beyond which their convolutions see zeros, they
+    are a code or two beside it, which shows as a frame around what is drawn. There the middle of a plane of that colour
+    is taken instead; and where the network is nearly right anyway, the colour itself.
+
+    Args:
+        upscaler: the network on its device.
+        lr: (1, 3, H, W), a picture or rows of it with their context.
+
+    Returns:
+        (1, 3, H * s, W * s).
+
+    Raises:
+        DeviceError: as the network's.
+    """
+    sr, reach, scale = upscaler(lr), upscaler.spec.reach, upscaler.scale
+    flat = _one_colour(lr[0].numpy(), reach)
+    if not flat.any():
+        return sr
+    blocks = sr.view(3, lr.shape[2], scale, lr.shape[3], scale)
+    rim = flat.copy()
+    rim[reach : -reach or None, reach : -reach or None] = False
+    y, x = np.nonzero(rim)
+    if len(y):
+        colours, which = torch.unique(lr[0][:, y, x], dim=1, return_inverse=True)
+        blocks[:, y, :, x] = _middles(upscaler, colours)[which]
+    own = lr[0][:, :, None, :, None]
+    kept = torch.from_numpy(flat)[:, None, :, None] & ((blocks - own).abs_() < _MEANT_TO_KEEP)
+    return torch.where(kept, own, blocks).view(sr.shape)
+
+
+def _one_colour(planes: NDArray[np.float32], reach: int) -> NDArray[np.bool_]:
+    """Which pixels of (3, H, W) are equal to all that are up to ``reach`` rows and columns away."""
+    changes = np.zeros((2, *planes.shape[1:]), np.uint8)
+    changes[0, :, :-1] = (planes[:, :, 1:] != planes[:, :, :-1]).any(axis=0)
+    changes[1, :-1] = (planes[:, 1:] != planes[:, :-1]).any(axis=0)
+    size = 2 * reach + 1
+    flat = np.ones(planes.shape[1:], np.bool_)
+    # A change lies between two pixels, so there is one fewer of them than of pixels.
+    for change, around in zip(changes, ((size, size - 1), (size - 1, size)), strict=True):
+        if reach:
+            flat &= cv2.dilate(change, np.ones(around, np.uint8), anchor=(reach, reach)) == 0
+    return flat
+
+
+def _middles(upscaler: Upscaler, colours: Tensor) -> Tensor:
+    """What a network makes of a pixel that sees nothing but its own colour: (3, n) to (n, 3, s, s)."""
+    scale, size = upscaler.scale, 2 * upscaler.spec.reach + 1
+    middle = slice(upscaler.spec.reach * scale, (upscaler.spec.reach + 1) * scale)
+    progress, upscaler.progress = upscaler.progress, None
+    try:
+        return upscaler(colours.t()[..., None, None].repeat(1, 1, size, size))[..., middle, middle]
+    finally:
+        upscaler.progress = progress
