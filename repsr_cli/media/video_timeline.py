@@ -145,7 +145,7 @@ def scan(source: VideoSource) -> Timeline:
 def _promised(source: VideoSource, names: set[str]) -> int:
     """How many packets of its video a file says that it has; 0 where it does not say."""
     if "avi" in names:  # its header counts frames that were dropped while recording too
-        return indexed(source.path, source.index)
+        return indexed(source.path, source.index) or source.frames or 0
     return source.frames or 0 if "mp4" in names else 0
 
 
