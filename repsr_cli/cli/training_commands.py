@@ -129,10 +129,17 @@ def train(
 
 @friendly
 def fuse(
-    checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint, RUN/best.pt.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A training checkpoint, RUN/best.pt, or a network that is fused already.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, .safetensors.")],
-    onnx: Annotated[
-        Path | None, typer.Option("--onnx", help="Write an ONNX file too (opset 17, any size of picture).")
+    export: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--export",
+            "--onnx",
+            help="Write it for another program too: .onnx, .xml (OpenVINO), .param (ncnn). Repeatable.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
@@ -142,25 +149,27 @@ def fuse(
 
     Example: repsr fuse runs/mine/best.pt -o mine.safetensors
     """
+    from repsr_cli.pipelines.export import format_of
     from repsr_cli.pipelines.fuse import fuse_file
 
-    report = fuse_file(checkpoint, output, overwrite, onnx=onnx)
+    report = fuse_file(checkpoint, output, overwrite, exports=export or ())
     with Board(quiet=quiet) as board:
         board.say(
             f"{report.network} x{report.scale}: {report.trained_parameters:,} parameters became {report.parameters:,}; "
             f"largest difference {report.error_float64:.1e} in float64, {report.error_float32:.1e} in float32"
         )
-        if report.onnx is not None:
-            checked = "not checked, since onnxruntime is not installed"
-            if report.error_onnx is not None:
-                checked = f"ONNX Runtime differs from torch by {report.error_onnx:.1e} at most"
-            board.say(f"{report.onnx}: {checked}")
+        for file, error in zip(report.exported, report.error_exported, strict=True):
+            program = format_of(file).program
+            checked = f"not checked, since {program} is not installed"
+            if error is not None:
+                checked = f"{program} differs from torch by {error:.1e} at most"
+            board.say(f"{file}: {checked}")
     if json:
         print_json({name: getattr(report, name) for name in type(report).__slots__})
     else:
         print_line(str(report.target))
-        if report.onnx is not None:
-            print_line(str(report.onnx))
+        for file in report.exported:
+            print_line(str(file))
 
 
 @friendly

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +13,10 @@ import torch
 
 from repsr_cli import __version__
 from repsr_cli.errors import CheckpointError, UsageError
-from repsr_cli.model.checkpoint import load_training, save_plain
+from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_plain
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
-from repsr_cli.pipelines.export import export_onnx
+from repsr_cli.pipelines.export import export, format_of
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 PROBE_SIZES = ((24, 33), (1, 1), (3, 40))  # LR px; small ones are all border
@@ -32,11 +34,11 @@ class FuseReport:
         trained_parameters: of the training network.
         error_float64: largest difference between both networks' outputs computed in float64, values in [0, 1].
         error_float32: the same in float32.
-        step: training step of the checkpoint.
+        step: training step of the checkpoint; 0 for a network that was fused before.
         sha256: of the file written.
-        onnx: the ONNX file written too, if one was asked for.
-        error_onnx: largest difference between ONNX Runtime and torch, values in [0, 1]; None: not checked, since it is
-            not installed.
+        exported: files for other programs that were written too.
+        error_exported: largest difference between each program and torch, of the largest value; None: not checked,
+            since the program is not installed.
     """
 
     target: Path
@@ -48,8 +50,8 @@ class FuseReport:
     error_float32: float
     step: int
     sha256: str
-    onnx: Path | None = None
-    error_onnx: float | None = None
+    exported: tuple[Path, ...] = ()
+    error_exported: tuple[float | None, ...] = ()
 
 
 @torch.inference_mode()
@@ -78,31 +80,33 @@ def fuse_file(
     target: Path,
     overwrite: bool = False,
     metadata: dict[str, str] | None = None,
-    onnx: Path | None = None,
+    exports: Sequence[Path] = (),
 ) -> FuseReport:
     """Fuse a checkpoint's averaged network and write it as safetensors in the Compact layout.
 
     Args:
-        checkpoint: a training checkpoint.
+        checkpoint: a training checkpoint, or a network that is fused already: then it is only written anew.
         target: the file to write, ``.safetensors``.
         overwrite: whether an existing target may be replaced.
         metadata: further strings for the file, e.g. a licence.
-        onnx: an ONNX file to write too, ``.onnx``.
+        exports: files for other programs to write too; the suffix decides which.
 
     Raises:
-        UsageError: a target exists or has another suffix, or the package ``onnx`` is not installed.
-        CheckpointError: not a training checkpoint, or the fused network is not equal to the trained one; then nothing
-            is written.
+        UsageError: a target exists or has another suffix, or a package is missing.
+        CheckpointError: neither, or the fused network is not equal to the trained one; then nothing is written.
     """
     if target.suffix != ".safetensors":
         raise UsageError(target, "is no .safetensors name", "Fused networks are safetensors files.")
-    if onnx is not None and onnx.suffix != ".onnx":
-        raise UsageError(onnx, "is no .onnx name", "ONNX networks are .onnx files.")
-    for file in (target, onnx):
-        if file is not None and file.exists() and not overwrite:
+    files = [target, *(file for export_target in exports for file in format_of(export_target).files(export_target))]
+    for number, file in enumerate(files):
+        if file in files[:number]:
+            raise UsageError(file, "would be written twice", "Give each --export a name of its own.")
+        if file.exists() and not overwrite:
             raise UsageError(file, "exists", "Add -y to replace it.")
-    loaded = load_training(checkpoint)
-    trained = loaded.average.eval()
+    source = checkpoint.resolve()
+    if any(file.resolve() == source for file in files):
+        raise UsageError(checkpoint, "is the source itself", "Choose another name.")
+    trained, strings = _opened(checkpoint)
     errors = {torch.float64: 0.0, torch.float32: 0.0}
     if isinstance(trained, RepSR):
         plain = fuse(trained)
@@ -120,21 +124,9 @@ def fuse_file(
                 f"fused and trained network differ by {error:.2e} in {kind}, more than {TOLERANCE[dtype]:.0e}",
                 "Nothing was written; the checkpoint may be damaged or its BN statistics degenerate.",
             )
-    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    network = loaded.recipe["network"]
-    strings = {
-        "repsr": __version__,
-        "scale": str(plain.spec.scale),
-        "network": plain.spec.name,
-        "block": str(network["block"]),
-        "step": str(loaded.step),
-        "seed": str(loaded.recipe["run"]["seed"]),
-        "source_sha256": digest,
-        "psnr_y_validation": f"{loaded.progress.get('best_psnr_y', float('nan')):.4f}",
-        **(metadata or {}),
-    }
-    # First the one that may be refused.
-    error_onnx = None if onnx is None else export_onnx(plain, onnx, strings)
+    strings |= {"repsr": __version__, "scale": str(plain.spec.scale), "network": plain.spec.name, **(metadata or {})}
+    # First those that may be refused.
+    error_exported = tuple(export(plain, file, strings) for file in exports)
     save_plain(target, plain, strings)
     return FuseReport(
         target=target,
@@ -144,8 +136,31 @@ def fuse_file(
         trained_parameters=sum(p.numel() for p in trained.parameters()),
         error_float64=errors[torch.float64],
         error_float32=errors[torch.float32],
-        step=loaded.step,
-        sha256=hashlib.sha256(target.read_bytes()).hexdigest(),
-        onnx=onnx,
-        error_onnx=error_onnx,
+        step=int(strings.get("step", 0)),
+        sha256=_digest(target),
+        exported=tuple(exports),
+        error_exported=error_exported,
     )
+
+
+def _opened(checkpoint: Path) -> tuple[RepSR | PlainSR, dict[str, str]]:
+    """The network of a file, and what is known of it, as strings that travel in files."""
+    with contextlib.suppress(CheckpointError):  # no safetensors
+        strings = read_metadata(checkpoint)
+        return load_plain(checkpoint), {"source_sha256": _digest(checkpoint), **strings}
+    try:
+        loaded = load_training(checkpoint)
+    except CheckpointError:
+        return load_plain(checkpoint), {"source_sha256": _digest(checkpoint)}
+    network = loaded.recipe["network"]
+    return loaded.average.eval(), {
+        "block": str(network["block"]),
+        "step": str(loaded.step),
+        "seed": str(loaded.recipe["run"]["seed"]),
+        "source_sha256": _digest(checkpoint),
+        "psnr_y_validation": f"{loaded.progress.get('best_psnr_y', float('nan')):.4f}",
+    }
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from repsr_cli.cli import app
-from repsr_cli.model.checkpoint import load_training, save_training
+from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_training
 from tests.conftest import ROOT, textured
 
 RECIPE = """
@@ -148,10 +149,24 @@ def test_tensorboard_is_an_extra(trained: Path, tmp_path: Path, monkeypatch: pyt
     assert ("psnr_y", 3) in written
 
 
-def test_fuse_refuses_an_existing_target_and_a_fused_input(trained: Path) -> None:
+def test_fuse_takes_fused_networks_to_export_them(trained: Path, tmp_path: Path) -> None:
+    fused, again, ncnn = trained / "net.safetensors", tmp_path / "again.safetensors", tmp_path / "net.param"
+    result = CliRunner().invoke(app, ["fuse", str(fused), "-o", str(again), "--export", str(ncnn)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [str(again), str(ncnn)]
+    assert read_metadata(again)["source_sha256"] == read_metadata(fused)["source_sha256"]
+    one, two = load_plain(fused), load_plain(again)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    twice = CliRunner().invoke(
+        app, ["fuse", str(fused), "-o", str(tmp_path / "b.safetensors"), *["--export", str(tmp_path / "b.param")] * 2]
+    )
+    assert twice.exit_code == 2
+    assert CliRunner().invoke(app, ["fuse", str(fused), "-o", str(fused), "-y"]).exit_code == 2
+
+
+def test_fuse_refuses_an_existing_target(trained: Path) -> None:
     fused = trained / "net.safetensors"
     assert CliRunner().invoke(app, ["fuse", str(trained / "runs/a/best.pt"), "-o", str(fused)]).exit_code == 2
-    assert CliRunner().invoke(app, ["fuse", str(fused), "-o", str(trained / "again.safetensors")]).exit_code == 4
 
 
 def test_fuse_refuses_a_network_that_does_not_agree(trained: Path, tmp_path: Path) -> None:

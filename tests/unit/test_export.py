@@ -1,4 +1,4 @@
-"""ONNX files: what torch gives, for any size of picture, or nothing is written."""
+"""Files for other programs: what torch gives, for any size of picture, or nothing is written."""
 
 from __future__ import annotations
 
@@ -10,38 +10,80 @@ import torch
 
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.pipelines import export
-from repsr_cli.pipelines.export import export_onnx
+from repsr_cli.pipelines import export as module
+from repsr_cli.pipelines.export import FORMATS, Format, export, format_of
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+SPECS = [Spec(1, 4, 0), Spec(2, 8, 1), Spec(3, 8, 2, colors=1), Spec(4, 16, 4)]
+PACKAGES = {"ONNX Runtime": ("onnx", "onnxruntime"), "OpenVINO": ("onnx", "openvino"), "ncnn": ("ncnn",)}
 
 
-@pytest.mark.parametrize("spec", [Spec(1, 4, 0), Spec(2, 8, 1), Spec(3, 8, 2, colors=1), Spec(4, 16, 4)], ids=str)
-def test_onnx_runtime_gives_what_torch_gives(spec: Spec, tmp_path: Path) -> None:
-    net, target = PlainSR(spec).eval(), tmp_path / "net.onnx"
-    difference = export_onnx(net, target, {"scale": str(spec.scale), "licence": "mine"})
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.program)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_other_programs_give_what_torch_gives(fmt: Format, spec: Spec, tmp_path: Path) -> None:
+    for package in PACKAGES[fmt.program]:
+        pytest.importorskip(package)
+    net, target = PlainSR(spec).eval(), tmp_path / f"net{fmt.suffixes[0]}"
+    difference = export(net, target, {"scale": str(spec.scale), "licence": "mine"})
     assert difference is not None
     assert difference <= 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"net{suffix}" for suffix in fmt.suffixes)
     # Read anew, by sizes other than those it was checked with.
-    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    run = fmt.runner(tuple(file.read_bytes() for file in fmt.files(target)))
     lr = torch.rand(3, spec.colors, 7, 19)
     with torch.inference_mode():
-        assert np.abs(session.run(None, {"lr": lr.numpy()})[0] - net(lr).numpy()).max() <= 1e-5
-    model = onnx.load(target)
-    assert {prop.key: prop.value for prop in model.metadata_props} == {"scale": str(spec.scale), "licence": "mine"}
+        assert np.abs(run(lr.numpy()) - net(lr).numpy()).max() <= 1e-5
+
+
+def test_onnx_carries_strings_and_says_its_opset(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.onnx", {"scale": "2", "licence": "mine"})
+    model = onnx.load(tmp_path / "net.onnx")
+    assert {prop.key: prop.value for prop in model.metadata_props} == {"scale": "2", "licence": "mine"}
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
+
+
+def test_openvino_carries_strings(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.xml", {"licence": "mine"})
+    assert openvino.Core().read_model(tmp_path / "net.xml").get_rt_info("licence").astype(str) == "mine"
+
+
+def test_ncnn_reads_the_names_that_its_tools_look_for(tmp_path: Path) -> None:
+    """Without ncnn: the text and the length of the weights are what its documentation says."""
+    net = PlainSR(Spec(2, 8, 1)).eval()
+    export(net, tmp_path / "net.param", {})
+    lines = (tmp_path / "net.param").read_text().splitlines()
+    assert lines[0] == "7767517"
+    layers, blobs = map(int, lines[1].split())
+    assert layers == len(lines) - 2
+    tops = [name for line in lines[2:] for name in line.split()[4 + int(line.split()[2]) :][: int(line.split()[3])]]
+    assert blobs == len(tops) == len(set(tops))
+    assert (tops[0], tops[-1]) == ("data", "output")
+    convolutions = len(net.convolutions)
+    weights = sum(parameter.numel() for parameter in net.parameters())
+    assert (tmp_path / "net.bin").stat().st_size == 4 * (weights + convolutions)
 
 
 def test_a_file_that_gives_other_numbers_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, other = PlainSR(Spec(2, 8, 1)).eval(), PlainSR(Spec(2, 8, 1)).eval()
-    wrong = export.onnx_model(other, {})
-    monkeypatch.setattr(export, "onnx_model", lambda *_: wrong)
+    wrong = Format(
+        "a program",
+        (".param",),
+        module.ncnn_files,
+        lambda _files: lambda lr: np.asarray(other(torch.from_numpy(lr)).detach()),
+    )
+    monkeypatch.setattr(module, "FORMATS", (wrong,))
     with pytest.raises(CheckpointError, match="differ by"):
-        export_onnx(net, tmp_path / "net.onnx", {})
+        export(net, tmp_path / "net.param", {})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
-        export_onnx(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "none" / "net.onnx", {})
+        export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "none" / "net.param", {})
+
+
+def test_other_suffixes_are_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"\.onnx \(ONNX Runtime\), \.xml \(OpenVINO\), \.param \(ncnn\)"):
+        format_of(Path("net.engine"))
