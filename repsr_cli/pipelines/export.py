@@ -105,8 +105,8 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str]) -> float | None
 def largest_difference(net: PlainSR, run: Run) -> float:
     """The largest difference between another program's output and torch's on seeded noise.
 
-    Noise is what networks saw least, and some answer it with values far beyond 1, whose rounding is larger with them: the
-    difference is counted in units of the largest value, or of 1.
+    Noise is what networks saw least, and some answer it with values far beyond 1, whose rounding is larger with them:
+    the difference is counted in units of the largest value, or of 1.
     """
     random = torch.Generator().manual_seed(0)
     worst = 0.0
