@@ -1,19 +1,23 @@
-"""What a clip costs on a Ray cluster: one worker against two, and what the driver does for every segment.
+"""What a clip costs on a Ray cluster: one worker against several, and what the driver does for every segment.
 
-    python bench/cluster.py [CLIP] [--frames 24] [--rounds 2]
+    python bench/cluster.py [CLIP] [--frames 24] [--rounds 2] [--workers 4 --share 0.4]
 
 Starts a cluster on this machine: a node for the driver, and as many nodes of one CPU as there are cores, each tied
-to a core of its own, so that a worker has the same means alone and in company. Needs the extra ``ray``. Prints JSON.
+to a core of its own, so that a worker has the same means alone and in company. With ``--share`` workers are not tied,
+but each gets that part of a core and no more (control groups; needs Linux and root), so that there can be more of them
+than cores. Needs the extra ``ray``. Prints JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +65,26 @@ def upscale(source: Path, upscaler: Upscaler, address: str, folder: Path) -> tup
     return outcome, size
 
 
+@contextlib.contextmanager
+def confined(number: int, core: int, share: float | None) -> Iterator[None]:
+    """Processes started in this block are tied to a core, or get their part of one and no more."""
+    if share is None:
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})
+        yield
+        os.sched_setaffinity(0, cores)
+        return
+    root = Path("/sys/fs/cgroup/cpu")
+    group = root / f"repsr-worker-{number}"
+    group.mkdir(exist_ok=True)
+    period = 20_000  # microseconds: short beside a frame
+    (group / "cpu.cfs_period_us").write_text(str(period))
+    (group / "cpu.cfs_quota_us").write_text(str(round(period * share)))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    yield
+    (root / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:
     """Seconds that the driver spends on a segment: reading and wrapping, sending, taking in."""
     plan = planning.plan_video(source, folder / "none.mp4", 2, OPTIONS)
@@ -102,6 +126,8 @@ def main() -> None:
     parser.add_argument("clip", nargs="?", type=Path, default=CLIP)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--workers", type=int, help="default: one for each core")
+    parser.add_argument("--share", type=float, help="part of a core that each worker gets; default: one of its own")
     words = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     planning.cut = functools.partial(cut, frames=words.frames)
@@ -113,10 +139,9 @@ def main() -> None:
         folder = Path(name)
         source = with_keyframes(words.clip, folder / "source.mp4", words.frames)
         size = 0
-        for number, core in enumerate(cores, 1):
-            os.sched_setaffinity(0, {core})
-            nodes.add_node(num_cpus=1)
-            os.sched_setaffinity(0, set(cores))
+        for number in range(1, (words.workers or len(cores)) + 1):
+            with confined(number, cores[(number - 1) % len(cores)], words.share):
+                nodes.add_node(num_cpus=1)
             upscale(source, upscaler, nodes.address, folder)  # every worker loads its libraries
             best: dict[str, float] = {}
             for _ in range(words.rounds):
