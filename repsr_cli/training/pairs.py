@@ -11,6 +11,9 @@ import csv
 import hashlib
 import json
 import re
+import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,36 +129,34 @@ class Pair:
 
 
 def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
-    """Write a packed crop file, under a temporary name first.
+    """Write a packed crop file, under a temporary name first: several processes may do so at once.
 
     Args:
         target: the file.
         scale: enlargement factor between LR and HR.
         pairs: drawn one at a time.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    blobs = target.with_name(f".{target.name}.blobs")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     pictures: list[dict[str, Any]] = []
     offset = 0
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with blobs.open("wb") as out:
+        # Has no name, so that nothing of it stays behind whatever happens.
+        with tempfile.TemporaryFile(dir=target.parent) as blobs, partial.open("wb") as out:
             for pair in pairs:
                 height, width = pair.hr.shape[:2]
                 entry = PackedPicture(pair.name, pair.group, height, width, offset, pair.held_out)
                 pictures.append({key: getattr(entry, key) for key in PackedPicture.__slots__})
                 lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
                 for blob in (pair.hr, lr):
-                    offset += out.write(np.ascontiguousarray(blob).data)
-        header = json.dumps({"scale": scale, "bytes": offset, "pictures": pictures}).encode()
-        with partial.open("wb") as out, blobs.open("rb") as data:
+                    offset += blobs.write(np.ascontiguousarray(blob).data)
+            header = json.dumps({"scale": scale, "bytes": offset, "pictures": pictures}).encode()
             start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
             out.write(bytes(-start % 64))
-            while chunk := data.read(1 << 24):
-                out.write(chunk)
+            blobs.seek(0)
+            shutil.copyfileobj(blobs, out, 1 << 24)
         partial.replace(target)
     finally:
-        blobs.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -140,6 +142,20 @@ def test_a_failed_build_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"broken\.png"):
         build_pack(folder, target, 2)
     assert list(target.parent.iterdir()) == []
+
+
+def test_two_may_build_the_same_pack_at_once(folder: Path, tmp_path: Path) -> None:
+    target, meet = tmp_path / "a.pack", Barrier(2)
+
+    def progress(done: int, _total: int) -> None:
+        if done == 1:
+            meet.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        for built in [pool.submit(build_pack, folder, target, 2, progress) for _ in range(2)]:
+            built.result()
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["a.pack"]
+    assert len(Pack(target).pictures) == len(find_pictures(folder))
 
 
 def test_digest_follows_the_folder(folder: Path) -> None:
