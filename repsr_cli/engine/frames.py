@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,10 @@ Planes = tuple[NDArray[Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """A frame done: what came, what went, and the precision in force."""
+    """A frame under way: what came, what goes and how to wait for it, and the precision in force."""
 
     planes: Planes
-    result: Planes
+    finished: Callable[[], Planes]
     precision: torch.dtype
 
 
@@ -67,8 +67,8 @@ class FoldedUpscaler:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
         return max(0.0, 1 - self._computed / self._pixels) if self._pixels else 0.0
 
-    def __call__(self, planes: Sequence[NDArray[Any]]) -> Planes:
-        """Enlarge one frame; as ``PlaneUpscaler.__call__``."""
+    def begin(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
+        """Begin to enlarge one frame; as ``PlaneUpscaler.begin``."""
         height, width = planes[0].shape
         last = self._comparable(planes)
         tiles = self._runner.plan(height, width) if last is None else self._changed(planes, last)
@@ -77,9 +77,12 @@ class FoldedUpscaler:
         self._pixels += height * width
         self._computed += sum(tile.core.area for tile in tiles)
         if last is not None and not tiles:
-            return last.result
+            return last.finished
         lr = (codes_from_planes(planes, self._fmt_in) - self._black) * self._folded.gain
-        targets = self._targets(height, width) if last is None else tuple(plane.copy() for plane in last.result)
+        if last is None or sum(tile.core.area for tile in tiles) == height * width:
+            targets = self._targets(height, width)
+        else:
+            targets = tuple(plane.copy() for plane in last.finished())
 
         def write(features: Tensor, tile: Tile) -> None:
             if self._compiled is None:
@@ -87,10 +90,11 @@ class FoldedUpscaler:
             else:
                 self._put(features[0], tile, targets)
 
-        self._runner(lr, write, self._upscaler.progress, tiles)
+        finish = self._runner.begin(lr, write, self._upscaler.progress, tiles)
+        finished = _once(finish, targets)
         if self._reuse:
-            self._last = _Frame(tuple(plane.copy() for plane in planes), targets, self._runner.precision)
-        return targets
+            self._last = _Frame(tuple(plane.copy() for plane in planes), finished, self._runner.precision)
+        return finished
 
     def _targets(self, height: int, width: int) -> Planes:
         scale, fmt = self._upscaler.scale, self._fmt_out
@@ -199,6 +203,19 @@ class FoldedUpscaler:
     def _within(self, features: Tensor, tile: Tile, box: Box) -> Tensor:
         rows, columns = box.seen_from(tile.core.grown(self._runner.margin, tile.context)).slices()
         return features[:, rows, columns]
+
+
+def _once(finish: Callable[[], None], result: Planes) -> Callable[[], Planes]:
+    """A result that is waited for when it is asked for first."""
+    waiting = [finish]
+
+    def finished() -> Planes:
+        while waiting:
+            waiting[0]()
+            waiting.clear()
+        return result
+
+    return finished
 
 
 def _common(a: Box, b: Box) -> Box | None:

@@ -7,7 +7,7 @@ picture could give (every film has some) come back as they were.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,11 +106,20 @@ class PlaneUpscaler:
         Raises:
             DeviceError: out of memory at the smallest tile, or results that are not finite.
         """
+        return self.begin(planes)()
+
+    def begin(self, planes: Sequence[NDArray[Any]]) -> Callable[[], tuple[NDArray[Any], ...]]:
+        """As a call, but returns before the end, so that the next frame can follow without a pause.
+
+        Returns:
+            What waits for the frame and gives it, and raises what a call raises. Frames are to be waited for in order.
+        """
         height, width = planes[0].shape
         natural = (height * self.upscaler.scale, width * self.upscaler.scale)
         if self._folded is not None and (self.size is None or tuple(self.size) == natural):
-            return self._folded(planes)
-        return self.explicit(planes)
+            return self._folded.begin(planes)
+        result = self.explicit(planes)
+        return lambda: result
 
     def explicit(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """The same by way of an RGB picture: the reference, and the way for what does not fold."""

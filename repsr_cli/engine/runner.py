@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from threading import Barrier
 
@@ -184,9 +184,8 @@ class TileRunner:
             lr: (N, C, H, W) float32 on the CPU.
             write: called with (N, h, w, K): the features of a tile's core and the margin around it (as far as there is
                 a picture), in the precision and on the device in force, or what ``compiled`` gives; and with the tile.
-                Its to change. Called in
-                inference mode, maybe from two threads at once for different tiles, maybe again for pixels already
-                written.
+                Its to change. Called in inference mode, maybe from two threads at once for different tiles, maybe again
+                for pixels already written.
             progress: called with (tiles done, tiles in all).
             tiles: what to compute; None: all of it. Should memory not suffice, all of it is computed in smaller tiles.
 
@@ -194,56 +193,80 @@ class TileRunner:
             DeviceError: out of memory at the smallest tile, or numbers that are not finite even in fp32.
             MediaError: the input is not finite.
         """
+        self._finish(lr, write, progress, tiles, None)
+
+    def begin(
+        self,
+        lr: Tensor,
+        write: Write,
+        progress: Callable[[int, int], None] | None = None,
+        tiles: list[Tile] | None = None,
+    ) -> Callable[[], None]:
+        """As a call, but returns before the end, so that the next picture's tiles can follow without a pause.
+
+        Returns:
+            What waits for the end, and raises what a call raises. Where tiles take turns, and in half precision, which
+            may have to be given up for a picture, all is computed there.
+        """
+        if self._at_once == 1 or self.precision is not torch.float32:
+            return lambda: self(lr, write, progress, tiles)
+        plan = tiles if tiles is not None else self.plan(*lr.shape[-2:])
+        running = self._side_by_side(lr, plan, write)
+        return lambda: self._finish(lr, write, progress, plan, running)
+
+    def _finish(
+        self,
+        lr: Tensor,
+        write: Write,
+        progress: Callable[[int, int], None] | None,
+        tiles: list[Tile] | None,
+        running: list[Future[None]] | None,
+    ) -> None:
+        """Compute, or wait for what is being computed; again, if memory or precision did not suffice."""
         height, width = lr.shape[-2:]
         while True:
             plan = tiles if tiles is not None else self.plan(height, width)
+            if running is None and self._at_once > 1 and len(plan) > 1:
+                running = self._side_by_side(lr, plan, write)
+            results = self._in_turn(lr, plan, write) if running is None else _results(running)
             try:
-                self._run(lr, plan, write, progress)
+                for done, _ in enumerate(results, 1):
+                    if progress is not None:
+                        progress(done, len(plan))
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                tiles = None
                 self._shrink(max(max(each.core.height, each.core.width) for each in plan), error)
             except _NotFiniteError as error:
                 # All over again, not this tile only: every pixel of a picture is computed in one precision.
-                tiles = None
                 self._raise_precision(lr, error)
+            tiles = running = None
 
-    def _run(
-        self, lr: Tensor, plan: list[Tile], write: Write, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        def work(tile: Tile) -> None:
-            wanted = tile.core.grown(self.margin, tile.context).seen_from(tile.context)
-            rows, columns = wanted.slices()
-            with torch.inference_mode():
-                context = lr[(..., *tile.context.slices())]
-                if self._compiled is not None:
-                    features = self._compiled(context, tile, lr.shape[-1])
-                else:
-                    features = self._forward(context)
-                    if not is_finite(features):
-                        raise _NotFiniteError
-                write(features[:, rows, columns], tile)
+    def _in_turn(self, lr: Tensor, plan: list[Tile], write: Write) -> Iterator[None]:
+        """One tile after the other, on all threads."""
+        for tile in plan:
+            self._compute(lr, tile, write)
+            yield
 
-        alone = self._at_once == 1 or len(plan) == 1
-        for done, _ in enumerate(map(work, plan) if alone else self._side_by_side(work, plan), 1):
-            if progress is not None:
-                progress(done, len(plan))
+    def _compute(self, lr: Tensor, tile: Tile, write: Write) -> None:
+        wanted = tile.core.grown(self.margin, tile.context).seen_from(tile.context)
+        rows, columns = wanted.slices()
+        with torch.inference_mode():
+            context = lr[(..., *tile.context.slices())]
+            if self._compiled is not None:
+                features = self._compiled(context, tile, lr.shape[-1])
+            else:
+                features = self._forward(context)
+                if not is_finite(features):
+                    raise _NotFiniteError
+            write(features[:, rows, columns], tile)
 
-    def _side_by_side(self, work: Callable[[Tile], None], plan: list[Tile]) -> Iterator[None]:
+    def _side_by_side(self, lr: Tensor, plan: list[Tile], write: Write) -> list[Future[None]]:
         """Two tiles at once, each on half the threads: one does not wait for the other between layers."""
         if self._pool is None:
             self._pool = _pool(self._threads)
-        futures = [self._pool.submit(work, tile) for tile in plan]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            # Whatever happens, nothing may write any more once this returns.
-            for future in futures:
-                future.cancel()
-            wait(futures)
+        return [self._pool.submit(self._compute, lr, tile, write) for tile in plan]
 
     def _raise_precision(self, lr: Tensor, error: BaseException) -> None:
         if not bool(torch.isfinite(lr).all()):
@@ -299,6 +322,18 @@ class TileRunner:
             ) from error
         self._largest = max(side // 2, SMALLEST_TILE)
         self._say(f"out of memory on {self.device}; going on with tiles of {self._largest} pixels")
+
+
+def _results(running: list[Future[None]]) -> Iterator[None]:
+    """Wait for tiles in turn."""
+    try:
+        for future in running:
+            yield future.result()
+    finally:
+        # Whatever happens, nothing may write any more once this returns.
+        for future in running:
+            future.cancel()
+        wait(running)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -6,10 +6,11 @@ stage ends the others and is raised in the caller.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from repsr_cli.errors import DeviceError
@@ -87,22 +88,29 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds = 0.0
 
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Time a block."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
+
     def over(self, items: Iterator[Item]) -> Iterator[Item]:
         """Time the making of items."""
         while True:
-            began = time.perf_counter()
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            finally:
-                self.seconds += time.perf_counter() - began
+            with self.running():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
             yield item
 
 
 def run_stages(
     give: Callable[[], Iterator[In]],
-    work: Callable[[In], Out],
+    work: Callable[[In], Callable[[], Out]],
     take: Callable[[Iterator[Out]], None],
     size_in: Callable[[In], int],
     size_out: Callable[[Out], int],
@@ -113,7 +121,8 @@ def run_stages(
 
     Args:
         give: makes items, in a thread.
-        work: turns one into another, in the calling thread.
+        work: begins to turn one into another, and returns what waits for the end, in the calling thread. The next
+            one is begun before the end of the last is waited for, so that nothing rests between them.
         take: consumes the results, in a thread.
         size_in: bytes of an item.
         size_out: bytes of a result.
@@ -164,10 +173,7 @@ def run_stages(
         for thread in threads:
             _start(thread)
             running.append(thread)
-        for item in given:
-            start = time.perf_counter()
-            result = work(item)
-            watches["network"].seconds += time.perf_counter() - start
+        for result in _one_ahead(given, work, watches["network"]):
             made.put(result, size_out(result))
         made.close()
         while threads[1].is_alive():
@@ -188,6 +194,22 @@ def run_stages(
         "encode": taking[0],
         "wall": time.perf_counter() - began,
     }
+
+
+def _one_ahead(items: Iterable[In], work: Callable[[In], Callable[[], Out]], watch: Stopwatch) -> Iterator[Out]:
+    """Results in order, the next one begun before the last is waited for."""
+    begun: deque[Callable[[], Out]] = deque()
+    for item in items:
+        with watch.running():
+            begun.append(work(item))
+        if len(begun) > 1:
+            with watch.running():
+                result = begun.popleft()()
+            yield result
+    for finish in begun:
+        with watch.running():
+            result = finish()
+        yield result
 
 
 def _start(thread: threading.Thread) -> None:

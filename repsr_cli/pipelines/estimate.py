@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from repsr_cli.engine.planes import PlaneUpscaler
@@ -52,8 +52,9 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> st
             if time.perf_counter() - began > _SECONDS:
                 return
 
-    def work(frame: Frame) -> tuple[Frame, Planes]:
-        return frame, network(frame.planes)
+    def work(frame: Frame) -> Callable[[], tuple[Frame, Planes]]:
+        planes = network.begin(frame.planes)
+        return lambda: (frame, planes())
 
     def take(frames: Iterator[tuple[Frame, Planes]]) -> None:
         for frame, planes in frames:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -173,12 +173,13 @@ class _Lane:
                     inside += 1
                 yield run[inside].index, frame
 
-    def upscale(self, item: tuple[int, Frame]) -> _Upscaled:
-        """Enlarge one frame."""
+    def upscale(self, item: tuple[int, Frame]) -> Callable[[], _Upscaled]:
+        """Begin to enlarge one frame."""
         segment, frame = item
         carries = frame.origin is not None and CARRIED & side_data(frame.origin).keys()
-        planes = self.network(frame.planes)
-        return _Upscaled(segment, planes, frame.pts, frame.duration, frame.origin if carries else None)
+        origin = frame.origin if carries else None
+        planes = self.network.begin(frame.planes)
+        return lambda: _Upscaled(segment, planes(), frame.pts, frame.duration, origin)
 
     def encode(self, frames: Iterator[_Upscaled]) -> None:
         """Encode frames segment by segment and store each when it is whole.

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -398,9 +398,9 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
     class Slow(PlaneUpscaler):
         """Ten frames a second at most."""
 
-        def __call__(self, planes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        def begin(self, planes: Sequence[np.ndarray]) -> Callable[[], tuple[np.ndarray, ...]]:
             time.sleep(0.1)
-            return super().__call__(planes)
+            return super().begin(planes)
 
     monkeypatch.setattr(estimating, "PlaneUpscaler", Slow)
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)

@@ -1,5 +1,7 @@
 """Reusing what did not change: exact, measured, and off by request."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,42 @@ def test_reuse_changes_no_byte(fmt, tile):
         planes = changed(planes, plane, int(rng.integers(rows - 6)), int(rng.integers(columns - 6)), 6, 6)
     assert reusing.reused > 0.4
     assert plain.reused == 0
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_frames_begun_before_the_last_is_done_are_the_same(reuse):
+    net, planes = network(), frame(LEFT)
+    ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=reuse)
+    plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
+    clip = []
+    for number in range(10):
+        clip.append(planes)
+        # Nothing, a corner, everything.
+        if number % 3 == 1:
+            planes = changed(planes, 0, 3, 5, 6, 6)
+        elif number % 3 == 2:
+            planes = tuple(np.roll(plane, 1) for plane in planes)
+    begun = [ahead.begin(each) for each in clip]
+    assert all(same(finish(), plain(each)) for finish, each in zip(begun, clip, strict=True))
+
+
+def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypatch):
+    net, clip = network(), [frame(LEFT, seed=seed) for seed in range(4)]
+    ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
+    plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
+    expected = [plain(each) for each in clip]
+    real, calls = runner.TileRunner._forward, itertools.count()
+
+    def forward(self, lr):
+        if next(calls) in (2, 3):
+            raise MemoryError
+        return real(self, lr)
+
+    monkeypatch.setattr(runner.TileRunner, "_forward", forward)
+    begun = [ahead.begin(each) for each in clip]
+    for finish, each in zip(begun, expected, strict=True):
+        # Smaller tiles may add in another order.
+        assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(finish(), each, strict=True))
 
 
 def test_a_frame_that_stands_still_is_not_computed_again(monkeypatch):
