@@ -101,6 +101,9 @@ def pick_tile(name: str | int) -> str | int:
     raise UsageError(f"tile {name}", "not a tile size", "Give auto, off or a positive number of pixels.")
 
 
+_NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "cudnn_status_alloc_failed")
+
+
 class _NotFiniteError(ArithmeticError):
     """Features that are not finite."""
 
@@ -363,9 +366,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch means that memory is short."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    # The CPU allocator, MPS and cuDNN raise plain RuntimeErrors.
+    # The CPU allocator, oneDNN, MPS and cuDNN raise plain RuntimeErrors.
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "cudnn_status_alloc_failed" in text
+    return any(words in text for words in _NO_MEMORY)
 
 
 def name_of(precision: torch.dtype) -> str:
