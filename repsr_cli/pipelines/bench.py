@@ -260,6 +260,8 @@ def _end_to_end(source: Path, target: Path, asked: UpscaleOptions) -> Row:
     record = json.loads(printed)
     facts: dict[str, Any] = {key: record["facts"][key] for key in ("codec", "occupancy", "reused")}
     facts["start_up_s"] = round(seconds - record["seconds"], 2)
+    # Wall time of decoder, network and encoder over their processor time, were it spread over all cores.
+    facts["overhead"] = round((os.cpu_count() or 1) / max(record["facts"]["cores_busy"], 0.01), 3)
     return Row("end to end", int(record["facts"]["frames"]), seconds, facts | _load(busy, seconds))
 
 

@@ -237,12 +237,12 @@ def _run_lanes(lanes: Sequence[_Lane]) -> dict[str, float]:
     """Let all devices work until nothing is left, or one fails.
 
     Returns:
-        Seconds that each stage was busy, the mean over the devices, and ``wall``.
+        Seconds that each stage was busy, the mean over the devices; ``wall``; and ``cpu``, those of all cores.
     """
     stopped = Event()
+    began, busy = time.perf_counter(), time.process_time()
     if len(lanes) == 1:
-        return lanes[0].run(stopped)
-    began = time.perf_counter()
+        return lanes[0].run(stopped) | {"cpu": time.process_time() - busy}
     with ThreadPoolExecutor(len(lanes)) as pool:
         running = [pool.submit(lane.run, stopped) for lane in lanes]
         try:
@@ -251,7 +251,7 @@ def _run_lanes(lanes: Sequence[_Lane]) -> dict[str, float]:
             stopped.set()
             raise
     means = {name: sum(stage[name] for stage in stages) / len(lanes) for name in stages[0]}
-    return means | {"wall": time.perf_counter() - began}
+    return means | {"wall": time.perf_counter() - began, "cpu": time.process_time() - busy}
 
 
 def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
@@ -527,6 +527,8 @@ def _facts(
         "devices": [str(lane.network.upscaler.device) for lane in lanes],
         "reused": round(sum(lane.network.reused for lane in lanes) / len(lanes), 4),
         "occupancy": {name: round(stages[name] / wall, 3) for name in ("decode", "network", "encode")},
+        # Of this machine: a cluster's workers are not seen from here.
+        "cores_busy": round(stages["cpu"] / wall, 2) if "cpu" in stages else None,
         "repeated_frames": [round(at, 6) for at in _repeated(lanes)],
     }
 

@@ -33,14 +33,16 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'av', 'cv2', 'PIL', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"
     )
-    seconds = []
-    for _ in range(3):
-        started = time.monotonic()
-        result = run("-c", code)
-        seconds.append(time.monotonic() - started)
-        assert result.returncode == 0, result.stderr
-        assert "upscale" in result.stdout
-    assert min(seconds) < 0.5
+    ours, bare = [], []
+    for _ in range(4):
+        # Side by side: what else the machine does slows both.
+        for seconds, program in ((ours, code), (bare, "import typer.main, typer.rich_utils")):
+            started = time.monotonic()
+            result = run("-c", program)
+            seconds.append(time.monotonic() - started)
+            assert result.returncode == 0, result.stderr
+            assert "upscale" in result.stdout or program is not code
+    assert min(ours) < 3 * min(bare)
 
 
 def test_python_dash_m_and_version() -> None:
