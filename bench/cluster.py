@@ -77,12 +77,14 @@ def confined(number: int, core: int, share: float | None) -> Iterator[None]:
     root = Path("/sys/fs/cgroup/cpu")
     group = root / f"repsr-worker-{number}"
     group.mkdir(exist_ok=True)
-    period = 20_000  # microseconds: short beside a frame
-    (group / "cpu.cfs_period_us").write_text(str(period))
-    (group / "cpu.cfs_quota_us").write_text(str(round(period * share)))
+    (group / "cpu.cfs_quota_us").write_text("-1")
     (group / "cgroup.procs").write_text(str(os.getpid()))
     yield
     (root / "cgroup.procs").write_text(str(os.getpid()))
+    period = 20_000  # microseconds: short beside a frame
+    (group / "cpu.cfs_period_us").write_text(str(period))
+    # Only now: a node that starts at half speed is taken for one that is lost.
+    (group / "cpu.cfs_quota_us").write_text(str(round(period * share)))
 
 
 def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:

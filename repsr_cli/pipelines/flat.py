@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,16 +48,34 @@ def upscale_flat(upscaler: Upscaler, lr: Tensor) -> Tensor:
 
 def _one_colour(planes: NDArray[np.float32], reach: int) -> NDArray[np.bool_]:
     """Which pixels of (3, H, W) are equal to all that are up to ``reach`` rows and columns away."""
-    changes = np.zeros((2, *planes.shape[1:]), np.uint8)
-    changes[0, :, :-1] = (planes[:, :, 1:] != planes[:, :, :-1]).any(axis=0)
-    changes[1, :-1] = (planes[:, 1:] != planes[:, :-1]).any(axis=0)
-    size = 2 * reach + 1
-    flat = np.ones(planes.shape[1:], np.bool_)
+    height, width = planes.shape[1:]
+    down = (planes[:, 1:] != planes[:, :-1]).any(axis=0)
+    across = (planes[:, :, 1:] != planes[:, :, :-1]).any(axis=0)
     # A change lies between two pixels, so there is one fewer of them than of pixels.
-    for change, around in zip(changes, ((size, size - 1), (size - 1, size)), strict=True):
-        if reach:
-            flat &= cv2.dilate(change, np.ones(around, np.uint8), anchor=(reach, reach)) == 0
+    rows, columns = _windows(height, reach), _windows(width, reach)
+    gaps_down, gaps_across = _windows(height, reach, 1), _windows(width, reach, 1)
+    flat: NDArray[np.bool_] = (_count(down, gaps_down, columns) + _count(across, rows, gaps_across)) == 0
     return flat
+
+
+def _windows(length: int, reach: int, fewer: int = 0) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First and last (excluded) of what lies up to ``reach`` away from each of ``length`` pixels."""
+    at = np.arange(length)
+    return np.maximum(at - reach, 0), np.minimum(at + reach + 1, length) - fewer
+
+
+def _count(
+    marks: NDArray[np.bool_],
+    rows: tuple[NDArray[np.intp], NDArray[np.intp]],
+    columns: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> NDArray[np.int32]:
+    """How many marks each window holds."""
+    sums = np.zeros((marks.shape[0] + 1, marks.shape[1] + 1), np.int32)
+    np.cumsum(marks, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
+    tall: NDArray[np.int32] = sums[rows[1]] - sums[rows[0]]
+    found: NDArray[np.int32] = tall[:, columns[1]] - tall[:, columns[0]]
+    return found
 
 
 def _middles(upscaler: Upscaler, colours: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.pipelines.arrays import load, upscale_image
-from repsr_cli.pipelines.flat import upscale_flat
+from repsr_cli.pipelines.flat import _one_colour, upscale_flat
 from tests.conftest import textured
 from tests.unit.test_upscale_image import restless
 
@@ -37,6 +37,21 @@ def test_only_what_sees_one_colour_and_the_border_is_touched() -> None:
     assert np.array_equal(touched, rim & seen)
     middle = kept[0, :, 12 * scale : 13 * scale, 12 * scale : 13 * scale]
     assert torch.allclose(kept[0, :, :scale, :scale], middle, atol=1e-5)
+
+
+def test_one_colour_is_what_a_look_at_every_window_finds() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        height, width, reach = random.integers(1, 14), random.integers(1, 14), int(random.integers(0, 5))
+        plane = (random.random((height, width)) < 0.06).astype(np.float32)
+        windows = [
+            [
+                np.ptp(plane[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]) == 0
+                for x in range(width)
+            ]
+            for y in range(height)
+        ]
+        assert np.array_equal(_one_colour(np.repeat(plane[None], 3, axis=0), reach), windows)
 
 
 def test_a_picture_without_flat_parts_is_left_alone() -> None:
