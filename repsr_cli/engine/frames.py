@@ -206,11 +206,11 @@ class FoldedUpscaler:
 
 
 def _once(finish: Callable[[], None], result: Planes) -> Callable[[], Planes]:
-    """A result that is waited for when it is asked for first."""
+    """A result that is waited for when it is asked for first; then what made it is let go."""
     waiting = [finish]
 
     def finished() -> Planes:
-        while waiting:
+        if waiting:
             waiting[0]()
             waiting.clear()
         return result

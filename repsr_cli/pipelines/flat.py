@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.pipelines.transparency import box_sum
 
 # A network that is further off means to change the colour.
 _MEANT_TO_KEEP = 2.5 / 255
@@ -48,34 +49,11 @@ def upscale_flat(upscaler: Upscaler, lr: Tensor) -> Tensor:
 
 def _one_colour(planes: NDArray[np.float32], reach: int) -> NDArray[np.bool_]:
     """Which pixels of (3, H, W) are equal to all that are up to ``reach`` rows and columns away."""
-    height, width = planes.shape[1:]
-    down = (planes[:, 1:] != planes[:, :-1]).any(axis=0)
-    across = (planes[:, :, 1:] != planes[:, :, :-1]).any(axis=0)
-    # A change lies between two pixels, so there is one fewer of them than of pixels.
-    rows, columns = _windows(height, reach), _windows(width, reach)
-    gaps_down, gaps_across = _windows(height, reach, 1), _windows(width, reach, 1)
-    flat: NDArray[np.bool_] = (_count(down, gaps_down, columns) + _count(across, rows, gaps_across)) == 0
+    down = (planes[:, 1:] != planes[:, :-1]).any(axis=0)[..., None].astype(np.int32)
+    across = (planes[:, :, 1:] != planes[:, :, :-1]).any(axis=0)[..., None].astype(np.int32)
+    changes = box_sum(down, reach, (1, 0)) + box_sum(across, reach, (0, 1))
+    flat: NDArray[np.bool_] = changes[..., 0] == 0
     return flat
-
-
-def _windows(length: int, reach: int, fewer: int = 0) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First and last (excluded) of what lies up to ``reach`` away from each of ``length`` pixels."""
-    at = np.arange(length)
-    return np.maximum(at - reach, 0), np.minimum(at + reach + 1, length) - fewer
-
-
-def _count(
-    marks: NDArray[np.bool_],
-    rows: tuple[NDArray[np.intp], NDArray[np.intp]],
-    columns: tuple[NDArray[np.intp], NDArray[np.intp]],
-) -> NDArray[np.int32]:
-    """How many marks each window holds."""
-    sums = np.zeros((marks.shape[0] + 1, marks.shape[1] + 1), np.int32)
-    np.cumsum(marks, axis=0, out=sums[1:, 1:])
-    np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
-    tall: NDArray[np.int32] = sums[rows[1]] - sums[rows[0]]
-    found: NDArray[np.int32] = tall[:, columns[1]] - tall[:, columns[0]]
-    return found
 
 
 def _middles(upscaler: Upscaler, colours: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ def bleed(pixels: NDArray[Any], alpha: NDArray[Any], reach: int) -> NDArray[Any]
     # Integer sums are exact, so that a strip gives what the whole picture gives.
     colours = np.where(known[..., None], pixels, 0).astype(np.int64 if integers else np.float64)
     for radius in _radii(reach):
-        count = _box_sum(known.astype(np.int64)[..., None], radius)
-        total = _box_sum(colours, radius)
+        count = box_sum(known.astype(np.int64)[..., None], radius)
+        total = box_sum(colours, radius)
         fresh = ~known & (count[..., 0] > 0)
         mean = total[fresh] / count[fresh]
         colours[fresh] = np.floor(mean + 0.5) if integers else mean
@@ -88,12 +88,24 @@ def _radii(reach: int) -> list[int]:
     return radii
 
 
-def _box_sum(values: NDArray[Any], radius: int) -> NDArray[Any]:
-    """Sums over squares of 2 * radius + 1 a side, of (H, W, C); zero beyond the borders."""
-    for axis in (0, 1):
-        length = values.shape[axis]
-        running = np.concatenate([np.zeros_like(values.take([0], axis)), np.cumsum(values, axis)], axis)
-        ends = np.minimum(np.arange(length) + radius + 1, length)
+def box_sum(values: NDArray[Any], radius: int, gaps: tuple[int, int] = (0, 0)) -> NDArray[Any]:
+    """Sums over squares of 2 * radius + 1 pixels a side, of (H, W, C); zero beyond the borders.
+
+    Args:
+        values: one for each pixel; along an axis with a 1 in ``gaps``, for each gap between two pixels: one fewer.
+        radius: in pixels.
+        gaps: for rows and columns.
+    """
+    for axis, gap in enumerate(gaps):
+        length = values.shape[axis] + gap
+        running = np.concatenate(
+            [
+                np.zeros_like(values, shape=(*values.shape[:axis], 1, *values.shape[axis + 1 :])),
+                np.cumsum(values, axis),
+            ],
+            axis,
+        )
+        ends = np.minimum(np.arange(length) + radius + 1, length) - gap
         starts = np.maximum(np.arange(length) - radius, 0)
         values = running.take(ends, axis) - running.take(starts, axis)
     return values

@@ -142,7 +142,7 @@ def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         # Has no name, so that nothing of it stays behind whatever happens.
-        with tempfile.TemporaryFile(dir=target.parent) as blobs, partial.open("wb") as out:
+        with tempfile.TemporaryFile(dir=target.parent) as blobs:
             for pair in pairs:
                 height, width = pair.hr.shape[:2]
                 entry = PackedPicture(pair.name, pair.group, height, width, offset, pair.held_out)
@@ -151,10 +151,11 @@ def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
                 for blob in (pair.hr, lr):
                     offset += blobs.write(np.ascontiguousarray(blob).data)
             header = json.dumps({"scale": scale, "bytes": offset, "pictures": pictures}).encode()
-            start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
-            out.write(bytes(-start % 64))
             blobs.seek(0)
-            shutil.copyfileobj(blobs, out, 1 << 24)
+            with partial.open("wb") as out:
+                start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
+                out.write(bytes(-start % 64))
+                shutil.copyfileobj(blobs, out, 1 << 24)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -105,6 +105,8 @@ def plot(runs: dict[str, dict[str, list[Run]]]) -> str:
     ]
     for row, (optimiser, arms) in enumerate(runs.items()):
         shown = [point for found in arms.values() for run in found for point in run.points]
+        if not shown:
+            continue
         # Where runs begin says nothing about where they end.
         low = sorted(point[2] for point in shown)[len(shown) // 6]
         high = max(point[2] for point in shown)
