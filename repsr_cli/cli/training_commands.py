@@ -141,6 +141,12 @@ def fuse(
             help="Write it for another program too: .onnx, .xml (OpenVINO), .param (ncnn). Repeatable.",
         ),
     ] = None,
+    planes: Annotated[
+        str,
+        typer.Option(
+            help="Exported files read and write planes, not RGB: yuv420p, yuv420p10:bt2020:topleft, yuv444p:bt601:full."
+        ),
+    ] = "",
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
@@ -152,7 +158,7 @@ def fuse(
     from repsr_cli.pipelines.export import format_of
     from repsr_cli.pipelines.fuse import fuse_file
 
-    report = fuse_file(checkpoint, output, overwrite, exports=export or ())
+    report = fuse_file(checkpoint, output, overwrite, exports=export or (), planes=planes)
     with Board(quiet=quiet) as board:
         board.say(
             f"{report.network} x{report.scale}: {report.trained_parameters:,} parameters became {report.parameters:,}; "
@@ -162,7 +168,9 @@ def fuse(
             program = format_of(file).program
             checked = f"not checked, since {program} is not installed"
             if error is not None:
-                checked = f"{program} differs from torch by {error:.1e} at most"
+                checked = (
+                    f"{program} differs from torch by {f'{error:.0f} codes' if planes else f'{error:.1e}'} at most"
+                )
             board.say(f"{file}: {checked}")
     if json:
         print_json({name: getattr(report, name) for name in type(report).__slots__})

@@ -90,13 +90,14 @@ def folds(net: PlainSR, fmt_out: PlaneFormat) -> bool:
     return net.spec.colors == 3 and fmt_out.depth < 16
 
 
-def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat) -> Folded:
+def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool = True) -> Folded:
     """Fold the meaning of planes into a network.
 
     Args:
         net: an RGB network; left untouched.
         fmt_in: the planes it shall read.
         fmt_out: the planes it shall write.
+        crossing: whether parts may be that; without it such chroma is written at luma size, for a filter to shrink.
     """
     gain = 1 / fmt_in.peak
     to_rgb, offset = rgb_from_codes(fmt_in)
@@ -107,7 +108,7 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat) -> Folded:
     to_rgb = to_rgb / gain
 
     to_codes, zero = codes_from_rgb(fmt_out)
-    parts = _parts(net.spec.scale, fmt_out)
+    parts = _parts(net.spec.scale, fmt_out, crossing)
     tail = net.convolutions[-1]
     weight, bias = _numbers(tail.weight), _numbers(tail.bias)
     scale = net.spec.scale
@@ -177,7 +178,7 @@ _ACROSS = {
 }
 
 
-def _parts(scale: int, fmt: PlaneFormat) -> tuple[Part, ...]:
+def _parts(scale: int, fmt: PlaneFormat, may_cross: bool) -> tuple[Part, ...]:
     luma = Part(0, scale, scale)
     if fmt.matrix == "grey":
         return (luma,)
@@ -186,7 +187,7 @@ def _parts(scale: int, fmt: PlaneFormat) -> tuple[Part, ...]:
         if fmt.matrix != "rgb" and fmt.subsample[axis] == 2:
             if scale % 2 == 0 and not fmt.cosited[axis]:
                 samples[axis] = scale // 2
-            elif axis == 1 and scale in _ACROSS and not unfinished[0]:
+            elif axis == 1 and may_cross and scale in _ACROSS and not unfinished[0]:
                 samples[axis], crossing = scale // 2, True
             else:
                 unfinished[axis] = True

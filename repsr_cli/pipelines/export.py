@@ -1,12 +1,10 @@
-"""A plain network as a file of another program, written only if it gives what torch gives. Floor 4.
-
-Graphs are written node by node: convolution, PReLU, pixel shuffle and a nearest-neighbour skip are all there is.
-"""
+"""A plain network as a file of another program, written only if it gives what torch gives. Floor 4."""
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
+from repsr_cli.media.colour import LUMA_WEIGHTS, PlaneFormat
 from repsr_cli.model.plain import PlainSR
+from repsr_cli.pipelines.export_onnx import onnx_network, onnx_planes
 
-# What every reader of the last years knows; nothing newer is needed.
-OPSET, IR_VERSION = 17, 8
 TOLERANCE = 5e-5  # an eightieth of a code; what Winograd convolutions in float32 need
 PROBE_SIZES = ((24, 33), (1, 1), (3, 40))  # LR px; small ones are all border
+PLANE_SIZES = ((24, 34), (4, 4), (4, 40))
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+# Inputs in the order of the file to outputs in the order of the file, each (N, C, H, W).
+Run = Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,14 @@ class Format:
     Attributes:
         program: what reads it.
         suffixes: of its files, the one that is named first.
-        build: a network and strings for the file, as the bytes of each file.
-        runner: the bytes of each file as a function from (N, C, H, W) to the enlarged; ImportError where the program
-            is not installed.
+        build: a network, the meaning of planes that it shall read and write (None: RGB), and strings for the file, as
+            the bytes of each file.
+        runner: the bytes of each file as a function; ImportError where the program is not installed.
     """
 
     program: str
     suffixes: tuple[str, ...]
-    build: Callable[[PlainSR, dict[str, str]], tuple[bytes, ...]]
+    build: Callable[[PlainSR, PlaneFormat | None, dict[str, str]], tuple[bytes, ...]]
     runner: Callable[[tuple[bytes, ...]], Run]
 
     def files(self, target: Path) -> tuple[Path, ...]:
@@ -62,30 +64,71 @@ def format_of(target: Path) -> Format:
     raise UsageError(target, "is no name of a network file that can be exported", f"Choose one that ends in {names}.")
 
 
-def export(net: PlainSR, target: Path, metadata: dict[str, str]) -> float | None:
+_PLANES = re.compile(r"(gray|yuv(?P<layout>420|422|444)p)(?P<depth>9|10|12|14)?(le)?")
+_SUBSAMPLE = {"420": (2, 2), "422": (1, 2), "444": (1, 1), None: (1, 1)}
+
+
+def parse_planes(text: str) -> PlaneFormat:
+    """What planes mean, in words: a pixel format, then matrix, range and siting where they are not a film's.
+
+    Args:
+        text: e.g. ``yuv420p``, ``yuv420p10:bt2020:topleft``, ``yuv444p:bt601:full``, ``gray``.
+
+    Raises:
+        UsageError: a word that is none of these.
+    """
+    pix_fmt, *words = text.split(":")
+    layout = _PLANES.fullmatch(pix_fmt)
+    matrix, siting, full_range = "bt709", "left", False
+    known = layout is not None
+    for word in words:
+        if word in LUMA_WEIGHTS:
+            matrix = word
+        elif word in ("left", "center", "topleft"):
+            siting = word
+        elif word in ("full", "pc", "limited", "tv"):
+            full_range = word in ("full", "pc")
+        else:
+            known = False
+    if layout is None or not known:
+        raise UsageError(
+            f"planes {text}",
+            "not a description of planes",
+            "Give e.g. yuv420p, yuv420p10:bt2020:topleft, yuv422p:bt601:full, yuv444p or gray.",
+        )
+    if layout["layout"] is None:
+        matrix = "grey"
+    depth, subsample = int(layout["depth"] or 8), _SUBSAMPLE[layout["layout"]]
+    return PlaneFormat(matrix, full_range, depth, subsample, siting)  # type: ignore[arg-type]
+
+
+def export(net: PlainSR, target: Path, metadata: dict[str, str], planes: PlaneFormat | None = None) -> float | None:
     """Write a network for another program: pictures of any size, values in [0, 1], results not clamped.
 
     Args:
         net: the network.
         target: the file to write; its suffix decides the kind. ncnn and OpenVINO put the weights beside it (.bin).
         metadata: strings for the file; ncnn's has no place for them.
+        planes: what it shall read and write in place of RGB.
 
     Returns:
-        The largest difference to torch, computed by the program on seeded noise, as ``largest_difference`` counts it;
-        None where it is not installed.
+        The largest difference to torch, computed by the program on seeded noise: as ``largest_difference`` counts it,
+        of planes in codes; None where it is not installed.
 
     Raises:
         UsageError: a package is missing that is needed to write it, or the file cannot be written.
         CheckpointError: the program computes other numbers; then nothing is written.
     """
     fmt = format_of(target)
-    contents = fmt.build(net, metadata)
+    contents = fmt.build(net, planes, metadata)
+    tolerance = TOLERANCE if planes is None else 1.0  # a number just at one half may be rounded either way
     try:
-        difference: float | None = largest_difference(net, fmt.runner(contents))
+        run = fmt.runner(contents)
+        difference = largest_difference(net, run) if planes is None else largest_plane_difference(net, planes, run)
     except ImportError:
         difference = None
-    if difference is not None and not difference <= TOLERANCE:
-        happened = f"{fmt.program} and torch differ by {difference:.2e}, more than {TOLERANCE:.0e}"
+    if difference is not None and not difference <= tolerance:
+        happened = f"{fmt.program} and torch differ by {difference:.2e}, more than {tolerance:.0e}"
         raise CheckpointError(target, happened, f"Nothing was written; try another version of {fmt.program}.")
     files = fmt.files(target)
     partials = [file.with_name(f".{file.name}.partial") for file in files]
@@ -114,79 +157,48 @@ def largest_difference(net: PlainSR, run: Run) -> float:
         lr = torch.rand(2, net.spec.colors, height, width, generator=random)
         with torch.inference_mode():
             expected = net(lr).numpy()
-        found = run(lr.numpy())
+        (found,) = run([lr.numpy()])
         if found.shape != expected.shape or not np.isfinite(found).all():
             return float("inf")
         worst = max(worst, float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max())))
     return worst
 
 
-def onnx_files(net: PlainSR, metadata: dict[str, str]) -> tuple[bytes]:
-    """The network as an ONNX file: ``lr`` (N, C, H, W) float32 to ``sr``, of any N, H and W.
+def largest_plane_difference(net: PlainSR, fmt: PlaneFormat, run: Run) -> float:
+    """The largest difference in codes between another program's planes and torch's, on seeded pictures.
 
-    Raises:
-        UsageError: the package ``onnx`` is not installed.
+    Pictures of coarse noise, since fine noise of all codes makes some networks answer far outside the codes there are,
+    where clipping would hide what differs.
     """
-    try:
-        from onnx import TensorProto, checker, helper, numpy_helper
-    except ImportError as error:
-        raise UsageError("ONNX", "the package onnx is not installed", "pip install 'repsr[onnx]'") from error
+    random = np.random.Generator(np.random.Philox(0))
+    kind = np.uint8 if fmt.depth == 8 else np.uint16
+    upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp32", engine="torch"), fmt, fmt)
+    worst = 0.0
+    for height, width in PLANE_SIZES:
+        sizes = [(height, width)] + [fmt.chroma_size(height, width)] * (0 if fmt.matrix == "grey" else 2)
+        lr = [(random.uniform(0.3, 0.7, size) * fmt.peak).astype(kind) for size in sizes]
+        found = run([plane[None, None] for plane in lr])
+        for ours, theirs in zip(upscaler(lr), found, strict=True):
+            if theirs.shape != (1, 1, *ours.shape) or theirs.dtype != kind:
+                return float("inf")
+            worst = max(worst, float(np.abs(ours.astype(int) - theirs[0, 0]).max()))
+    return worst
 
-    nodes, weights = [], []
 
-    def constant(name: str, numbers: Any) -> str:
-        weights.append(numpy_helper.from_array(np.ascontiguousarray(numbers, dtype=np.float32), name))
-        return name
-
-    features = "lr"
-    for index, layer in enumerate(net.body):
-        names = {key: f"body.{index}.{key}" for key in layer.state_dict()}
-        found = {key: value.detach().cpu().numpy() for key, value in layer.state_dict().items()}
-        if isinstance(layer, nn.Conv2d):
-            inputs = [features, *(constant(names[key], found[key]) for key in ("weight", "bias"))]
-            node = helper.make_node("Conv", inputs, [f"features.{index}"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-        else:
-            inputs = [features, constant(names["weight"], found["weight"].reshape(-1, 1, 1))]
-            node = helper.make_node("PRelu", inputs, [f"features.{index}"])
-        nodes.append(node)
-        features = f"features.{index}"
-    scale = net.spec.scale
-    nodes += [
-        # CRD is the order of pixel shuffle.
-        helper.make_node("DepthToSpace", [features], ["residual"], blocksize=scale, mode="CRD"),
-        helper.make_node(
-            "Resize",
-            ["lr", "", constant("scales", [1, 1, scale, scale])],
-            ["skip"],
-            mode="nearest",
-            coordinate_transformation_mode="asymmetric",
-            nearest_mode="floor",
-        ),
-        helper.make_node("Add", ["residual", "skip"], ["sr"]),
-    ]
-    colors = net.spec.colors
-    graph = helper.make_graph(
-        nodes,
-        net.spec.name,
-        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ["n", colors, "height", "width"])],
-        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", colors, "sr_height", "sr_width"])],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="repsr")
-    model.ir_version = IR_VERSION
-    helper.set_model_props(model, metadata)
-    checker.check_model(model, full_check=True)
-    return (bytes(model.SerializeToString()),)
+def onnx_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
+    """The network as an ONNX file; errors as ``repsr_cli.pipelines.export_onnx`` has them."""
+    return (onnx_network(net, metadata) if planes is None else onnx_planes(net, planes, metadata),)
 
 
 def _onnx_runner(files: tuple[bytes, ...]) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
-    return lambda lr: np.asarray(session.run(["sr"], {"lr": lr})[0])
+    names = [port.name for port in session.get_inputs()]
+    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
-def openvino_files(net: PlainSR, metadata: dict[str, str]) -> tuple[bytes, bytes]:
+def openvino_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes, bytes]:
     """The network as OpenVINO's intermediate representation, read from the ONNX graph: graph and weights in float32.
 
     Raises:
@@ -199,7 +211,7 @@ def openvino_files(net: PlainSR, metadata: dict[str, str]) -> tuple[bytes, bytes
             "OpenVINO", "the package openvino is not installed", "pip install 'repsr[openvino]'"
         ) from error
 
-    model = openvino.Core().read_model(onnx_files(net, {})[0])
+    model = openvino.Core().read_model(onnx_files(net, planes, {})[0])
     for key, value in metadata.items():
         model.set_rt_info(value, key)
     with tempfile.TemporaryDirectory() as name:
@@ -217,16 +229,21 @@ def _openvino_runner(files: tuple[bytes, ...]) -> Run:
         "CPU",
         {"INFERENCE_PRECISION_HINT": "f32"},
     )
-    return lambda lr: np.array(compiled(lr)[0])
+    return lambda inputs: [np.array(output) for output in compiled(list(inputs)).values()]
 
 
-def ncnn_files(net: PlainSR, _metadata: dict[str, str]) -> tuple[bytes, bytes]:
+def ncnn_files(net: PlainSR, planes: PlaneFormat | None, _metadata: dict[str, str]) -> tuple[bytes, bytes]:
     """The network as ncnn's text of layers and its float32 weights.
 
     It is from ``data`` to ``output``, the names that the ncnn builds of Real-ESRGAN look for.
 
+    Raises:
+        UsageError: planes are asked for; ncnn knows no integers.
+
     Source: ncnn's wiki, "param and model file structure" and "operation param weight table".
     """
+    if planes is not None:
+        raise UsageError("planes", "ncnn computes on RGB only", "Choose .onnx or .xml, or leave --planes out.")
     lines, weights, features = ["Input data 0 1 data", "Split split 1 2 data body skip"], b"", "body"
     for index, layer in enumerate(net.body):
         out, weight = f"features_{index}", _bytes(layer.weight)
@@ -266,13 +283,13 @@ def _ncnn_runner(files: tuple[bytes, ...]) -> Run:
         net.load_param(str(Path(name) / "net.param"))
         net.load_model(str(Path(name) / "net.bin"))
 
-    def run(lr: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(inputs: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
         results = []
-        for picture in lr:
+        for picture in inputs[0]:
             extractor = net.create_extractor()
             extractor.input("data", ncnn.Mat(np.ascontiguousarray(picture)).clone())
             results.append(np.array(extractor.extract("output")[1]))
-        return np.stack(results)
+        return [np.stack(results)]
 
     return run
 

@@ -16,7 +16,7 @@ from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_plain
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
-from repsr_cli.pipelines.export import export, format_of
+from repsr_cli.pipelines.export import export, format_of, parse_planes
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 PROBE_SIZES = ((24, 33), (1, 1), (3, 40))  # LR px; small ones are all border
@@ -37,8 +37,8 @@ class FuseReport:
         step: training step of the checkpoint; 0 for a network that was fused before.
         sha256: of the file written.
         exported: files for other programs that were written too.
-        error_exported: largest difference between each program and torch, of the largest value; None: not checked,
-            since the program is not installed.
+        error_exported: largest difference between each program and torch, of the largest value, or of planes in codes;
+            None: not checked, since the program is not installed.
     """
 
     target: Path
@@ -81,6 +81,7 @@ def fuse_file(
     overwrite: bool = False,
     metadata: dict[str, str] | None = None,
     exports: Sequence[Path] = (),
+    planes: str = "",
 ) -> FuseReport:
     """Fuse a checkpoint's averaged network and write it as safetensors in the Compact layout.
 
@@ -90,6 +91,7 @@ def fuse_file(
         overwrite: whether an existing target may be replaced.
         metadata: further strings for the file, e.g. a licence.
         exports: files for other programs to write too; the suffix decides which.
+        planes: what those shall read and write in place of RGB, in the words of ``export.parse_planes``; empty: RGB.
 
     Raises:
         UsageError: a target exists or has another suffix, or a package is missing.
@@ -97,6 +99,9 @@ def fuse_file(
     """
     if target.suffix != ".safetensors":
         raise UsageError(target, "is no .safetensors name", "Fused networks are safetensors files.")
+    fmt = parse_planes(planes) if planes else None
+    if fmt is not None and not exports:
+        raise UsageError("--planes", "says what exported files read and write", "Add --export FILE.onnx.")
     files = [target, *(file for export_target in exports for file in format_of(export_target).files(export_target))]
     for number, file in enumerate(files):
         if file in files[:number]:
@@ -126,7 +131,7 @@ def fuse_file(
             )
     strings |= {"repsr": __version__, "scale": str(plain.spec.scale), "network": plain.spec.name, **(metadata or {})}
     # First those that may be refused.
-    error_exported = tuple(export(plain, file, strings) for file in exports)
+    error_exported = tuple(export(plain, file, strings, fmt) for file in exports)
     save_plain(target, plain, strings)
     return FuseReport(
         target=target,

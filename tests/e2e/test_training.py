@@ -91,6 +91,23 @@ def test_fuse_writes_onnx_too(trained: Path, tmp_path: Path) -> None:
     assert "exists" in CliRunner().invoke(app, [*arguments[:3], str(tmp_path / "b.safetensors"), *arguments[4:]]).stderr
 
 
+def test_fuse_exports_planes(trained: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx, plain = tmp_path / "net.onnx", tmp_path / "net.safetensors"
+    arguments = ["fuse", str(trained / "net.safetensors"), "-o", str(plain), "--planes", "yuv420p"]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "--export" in refused.stderr
+    result = CliRunner().invoke(app, [*arguments, "--export", str(onnx)])
+    assert result.exit_code == 0, result.output
+    assert "codes at most" in result.stderr
+    planes = {
+        name: np.full((1, 1, *size), 128, np.uint8) for name, size in (("y", (6, 8)), ("u", (3, 4)), ("v", (3, 4)))
+    }
+    found = onnxruntime.InferenceSession(onnx).run(["sr_y", "sr_u", "sr_v"], planes)
+    assert [plane.shape for plane in found] == [(1, 1, 12, 16), (1, 1, 6, 8), (1, 1, 6, 8)]
+
+
 def test_check_lists_bad_pictures(trained: Path, tmp_path: Path) -> None:
     Image.fromarray(textured(8, 8)).save(tmp_path / "tiny.png")
     recipe = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "run"), "--check"]
