@@ -53,12 +53,12 @@ def draw_degradation(random: Generator) -> Degradation:
         return options[int(random.integers(len(options)))]
 
     return Degradation(
-        blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.3 else 0.0,
-        kernel=one_of("bicubic", "bicubic", "bicubic", "bilinear", "box"),
-        noise=float(random.uniform(0.5, 5)) if random.random() < 0.3 else 0.0,
+        blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.1 else 0.0,
+        kernel=one_of(*["bicubic"] * 8, "bilinear", "box"),
+        noise=float(random.uniform(0.5, 4)) if random.random() < 0.1 else 0.0,
         grey_noise=bool(random.random() < 0.4),
-        jpeg=int(random.integers(60, 96)) if random.random() < 0.1 else 0,
-        codec=one_of("libx264", "libx264", "libx264", "libx265", "libx265", ""),
+        jpeg=int(random.integers(60, 96)) if random.random() < 0.05 else 0,
+        codec=one_of(*["libx264"] * 9, *["libx265"] * 5, ""),
         crf=int(random.integers(18, 36)),
         preset=one_of("veryfast", "medium"),
     )

@@ -1,0 +1,115 @@
+"""Networks on compressed clips: how near they come to the original, and how much they flicker.
+
+    python train/studies/video/study.py CLIPS... -n fast-x4 -n mine.safetensors [--crf 23 28] [--frames 48]
+
+Each clip's frames are shrunk by MATLAB's bicubic, compressed by libx264 (preset medium) at each CRF, decoded, and
+enlarged again: by bicubic, and by each network through the way that films go. Writes a table beside this file.
+
+Figures are means over clips. PSNR and SSIM are those of luma, against the frames before they were shrunk. Flicker is
+the mean absolute change of luma, in codes, from one frame to the next where the original did not change at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.planes import PlaneUpscaler, planes_from_rgb, rgb_from_planes
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.media.colour import PlaneFormat
+from repsr_cli.media.resize import downscale, imresize
+from repsr_cli.media.video import probe
+from repsr_cli.media.video_colour import plane_format
+from repsr_cli.media.video_decode import Decoder
+from repsr_cli.media.video_roundtrip import through_codec
+from repsr_cli.media.video_timeline import scan
+from repsr_cli.model import zoo
+from repsr_cli.training.metrics import psnr_rgb, ssim_y
+
+HERE = Path(__file__).parent
+FILM = PlaneFormat("bt709", False, 8, (2, 2), "left")
+
+Pixels = NDArray[np.uint8]
+
+
+def originals(clip: Path, scale: int) -> Iterator[Pixels]:
+    """RGB frames of a clip from its middle on, cropped so that they shrink to even sizes."""
+    source = probe(clip)
+    timeline = scan(source)
+    fmt = plane_format(source.planar, source.tags, clip)
+    start = timeline.pts[len(timeline.pts) // 3]
+    for frame in Decoder(source, timeline).frames(start, timeline.pts[-1] + 1):
+        rgb = to_pixels(rgb_from_planes(frame.planes, fmt), np.dtype(np.uint8), grey=False)
+        height, width = (side - side % (2 * scale) for side in rgb.shape[:2])
+        yield rgb[:height, :width].astype(np.uint8)
+
+
+def flicker(frames: list[NDArray[np.float64]], still: list[NDArray[np.bool_]]) -> float:
+    """Mean absolute change between neighbouring frames where ``still`` says that nothing changed; NaN if nowhere."""
+    changes = [np.abs(b - a)[mask] for (a, b), mask in zip(pairwise(frames), still, strict=True)]
+    found = np.concatenate(changes)
+    return float(found.mean()) if found.size else float("nan")
+
+
+def main() -> None:
+    """Judge the networks and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path, nargs="+")
+    parser.add_argument("-n", "--network", action="append", required=True)
+    parser.add_argument("--crf", type=int, nargs="+", default=[23, 28])
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--pictures", type=Path, help="a folder for the last frame of each, as PNG")
+    arguments = parser.parse_args()
+    networks = {name: zoo.load(name, None, "clean") for name in arguments.network}
+    scale = next(iter(networks.values())).spec.scale
+    ways = {Path(name).stem: PlaneUpscaler(Upscaler(net, device="cpu"), FILM, FILM) for name, net in networks.items()}
+    rows: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
+    for clip in arguments.clips:
+        hr = list(islice(originals(clip, scale), arguments.frames))
+        luma = [planes_from_rgb(to_tensor(frame), FILM)[0] for frame in hr]
+        still = [a == b for a, b in pairwise(luma)]
+        lr = [planes_from_rgb(to_tensor(downscale(frame, scale)), FILM) for frame in hr]
+        for crf in arguments.crf:
+            decoded = through_codec(lr, "yuv420p", "libx264", {"crf": str(crf), "preset": "medium"})
+            found = {"bicubic": [imresize(planes[0], hr[0].shape[:2]) for planes in decoded]}
+            pictures = {}
+            for name, way in ways.items():
+                planes = [way(frame) for frame in decoded]
+                found[name] = [each[0] for each in planes]
+                pictures[name] = planes[-1]
+            for name, frames in found.items():
+                grey = [(a[..., None], b[..., None]) for a, b in zip(frames, luma, strict=True)]
+                row = (
+                    statistics.mean(psnr_rgb(a, b, scale) for a, b in grey),
+                    statistics.mean(ssim_y(a, b, scale) for a, b in grey[::8]),
+                    flicker([frame.astype(np.float64) for frame in frames], still),
+                )
+                rows.setdefault((crf, name), []).append(row)
+                sys.stdout.write(f"{clip.name} crf {crf} {name}: {row[0]:.3f} dB {row[1]:.4f} {row[2]:.3f}\n")
+                sys.stdout.flush()
+            if arguments.pictures is not None:
+                for name, picture in {"lr": decoded[-1], **pictures}.items():
+                    rgb = to_pixels(rgb_from_planes(picture, FILM), np.dtype(np.uint8), grey=False)
+                    arguments.pictures.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(rgb.astype(np.uint8)).save(arguments.pictures / f"{clip.stem}-{crf}-{name}.png")
+    lines = ["| CRF | network | Y-PSNR, dB | Y-SSIM | flicker, codes |", "|---|---|---|---|---|"]
+    for (crf, name), values in sorted(rows.items()):
+        psnr, ssim, _ = (statistics.mean(column) for column in zip(*values, strict=True))
+        moved = [row[2] for row in values if not np.isnan(row[2])]
+        lines.append(f"| {crf} | {name} | {psnr:.3f} | {ssim:.4f} | {statistics.mean(moved):.3f} |")
+    text = "\n".join(lines) + "\n"
+    (HERE / f"x{scale}.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
