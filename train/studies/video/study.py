@@ -3,7 +3,7 @@
     python train/studies/video/study.py CLIPS... -n fast-x4 -n mine.safetensors [--crf 23 28] [--frames 48]
 
 Each clip's frames are shrunk by MATLAB's bicubic, compressed by libx264 (preset medium) at each CRF, decoded, and
-enlarged again: by bicubic, and by each network through the way that films go. Writes a table beside this file.
+enlarged again: by bicubic, and by each network through the way that films go. Prints a table.
 
 Figures are means over clips. PSNR and SSIM are those of luma, against the frames before they were shrunk. Flicker is
 the mean absolute change of luma, in codes, from one frame to the next where the original did not change at all.
@@ -35,7 +35,6 @@ from repsr_cli.media.video_timeline import scan
 from repsr_cli.model import zoo
 from repsr_cli.training.metrics import psnr_rgb, ssim_y
 
-HERE = Path(__file__).parent
 FILM = PlaneFormat("bt709", False, 8, (2, 2), "left")
 
 Pixels = NDArray[np.uint8]
@@ -61,7 +60,7 @@ def flicker(frames: list[NDArray[np.float64]], still: list[NDArray[np.bool_]]) -
 
 
 def main() -> None:
-    """Judge the networks and write the table."""
+    """Judge the networks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("-n", "--network", action="append", required=True)
@@ -106,9 +105,7 @@ def main() -> None:
         psnr, ssim, _ = (statistics.mean(column) for column in zip(*values, strict=True))
         moved = [row[2] for row in values if not np.isnan(row[2])]
         lines.append(f"| {crf} | {name} | {psnr:.3f} | {ssim:.4f} | {statistics.mean(moved):.3f} |")
-    text = "\n".join(lines) + "\n"
-    (HERE / f"x{scale}.md").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
