@@ -53,12 +53,12 @@ def draw_degradation(random: Generator) -> Degradation:
         return options[int(random.integers(len(options)))]
 
     return Degradation(
-        blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.1 else 0.0,
-        kernel=one_of(*["bicubic"] * 8, "bilinear", "box"),
-        noise=float(random.uniform(0.5, 4)) if random.random() < 0.1 else 0.0,
+        blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.3 else 0.0,
+        kernel=one_of("bicubic", "bicubic", "bicubic", "bilinear", "box"),
+        noise=float(random.uniform(0.5, 5)) if random.random() < 0.3 else 0.0,
         grey_noise=bool(random.random() < 0.4),
-        jpeg=int(random.integers(60, 96)) if random.random() < 0.05 else 0,
-        codec=one_of(*["libx264"] * 9, *["libx265"] * 5, ""),
+        jpeg=int(random.integers(60, 96)) if random.random() < 0.1 else 0,
+        codec=one_of("libx264", "libx264", "libx264", "libx265", "libx265", ""),
         crf=int(random.integers(18, 36)),
         preset=one_of("veryfast", "medium"),
     )
@@ -92,6 +92,23 @@ def degrade_still(hr: Pixels, scale: int, degradation: Degradation, random: Gene
     return lr
 
 
+def softened(picture: Pixels, random: Generator) -> Pixels:
+    """Part of a picture as large as all of it was, as soft as frames of films are, or the picture itself.
+
+    Args:
+        picture: (height, width, 3).
+        random: of whether, how much (1.2 to 2.2 times) and where.
+    """
+    if random.random() >= 0.6:
+        return picture
+    height, width = picture.shape[:2]
+    factor = float(random.uniform(1.2, 2.2))
+    part_height, part_width = int(height / factor), int(width / factor)
+    top, left = int(random.integers(height - part_height + 1)), int(random.integers(width - part_width + 1))
+    part = Image.fromarray(picture[top : top + part_height, left : left + part_width])
+    return np.asarray(part.resize((width, height), Image.Resampling.LANCZOS))
+
+
 def moving_windows(picture: Pixels, side: int, frames: int, random: Generator) -> list[Pixels]:
     """A window that pans over a picture at constant speed, as a short shot.
 
@@ -99,7 +116,7 @@ def moving_windows(picture: Pixels, side: int, frames: int, random: Generator) -
         picture: (height, width, 3), at least ``side`` on both axes.
         side: of the window, px.
         frames: length of the shot.
-        random: of start and speed, at most 6 px a frame on each axis.
+        random: of start and speed, on each axis at most 6 px a frame, mostly 1 or none, as in films.
 
     Returns:
         ``frames`` views of (side, side, 3).
@@ -107,7 +124,8 @@ def moving_windows(picture: Pixels, side: int, frames: int, random: Generator) -
     path = []
     for length in picture.shape[:2]:
         room = length - side
-        speed = int(random.integers(-6, 7))
+        most = 6 if random.random() < 0.3 else 1
+        speed = int(random.integers(-most, most + 1))
         speed = int(np.sign(speed)) * min(abs(speed), room // max(1, frames - 1))
         travel = speed * (frames - 1)
         start = int(random.integers(max(0, -travel), room - max(0, travel) + 1))

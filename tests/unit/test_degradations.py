@@ -7,7 +7,7 @@ import pytest
 from numpy.random import Generator, Philox
 
 from repsr_cli.media.resize import downscale
-from repsr_cli.training.degradations import Degradation, degrade_still, draw_degradation, moving_windows
+from repsr_cli.training.degradations import Degradation, degrade_still, draw_degradation, moving_windows, softened
 from tests.conftest import textured
 
 CLEAN = Degradation(0.0, "bicubic", 0.0, False, 0, "", 23, "medium")
@@ -62,3 +62,16 @@ def test_windows_pan_at_constant_speed_inside_the_picture(seed: int) -> None:
 def test_a_window_as_large_as_the_picture_stands_still() -> None:
     picture = textured(40, 40)
     assert all(np.array_equal(window, picture) for window in moving_windows(picture, 40, 5, _random()))
+
+
+def test_softened_pictures_keep_size_and_lose_detail() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    found = [softened(picture, _random(seed)) for seed in range(40)]
+    assert {each.shape for each in found} == {picture.shape}
+    soft = [each for each in found if not np.array_equal(each, picture)]
+    assert 10 < len(soft) < 38
+
+    def detail(pixels: np.ndarray) -> float:
+        return float(np.abs(np.diff(pixels.astype(float), axis=1)).mean())
+
+    assert all(detail(each) < 0.95 * detail(picture) for each in soft)
