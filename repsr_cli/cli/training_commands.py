@@ -168,9 +168,8 @@ def fuse(
             program = format_of(file).program
             checked = f"not checked, since {program} is not installed"
             if error is not None:
-                checked = (
-                    f"{program} differs from torch by {f'{error:.0f} codes' if planes else f'{error:.1e}'} at most"
-                )
+                most = f"{error:.0f} codes" if planes else f"{error:.1e}"
+                checked = f"{program} differs from torch by {most} at most"
             board.say(f"{file}: {checked}")
     if json:
         print_json({name: getattr(report, name) for name in type(report).__slots__})

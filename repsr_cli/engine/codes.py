@@ -67,7 +67,7 @@ def planes_from_codes(codes: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ..
 
 def rounded(plane: Tensor, fmt: PlaneFormat) -> NDArray[Any]:
     """Integers from (H, W) codes to which one half was added: the fraction dropped, clipped to ``[0, fmt.peak]``."""
-    return integers(plane.clamp(0, fmt.peak).contiguous(), fmt).numpy().view(np.uint8 if fmt.depth == 8 else np.uint16)
+    return integers(plane.clamp(0, fmt.peak).contiguous(), fmt).numpy().view(fmt.dtype)
 
 
 def integers(codes: Tensor, fmt: PlaneFormat) -> Tensor:
@@ -75,11 +75,10 @@ def integers(codes: Tensor, fmt: PlaneFormat) -> Tensor:
 
     Torch has no arithmetic for uint16; an int16 of the same bits is as good for moving samples about.
     """
-    kind = np.uint8 if fmt.depth == 8 else np.uint16
     if not codes.is_cpu and fmt.depth < 16:
         return codes.to(torch.uint8 if fmt.depth == 8 else torch.int16).cpu()
     # On the CPU torch converts to bytes one by one, numpy does not: measured three times as fast.
-    array = codes.cpu().numpy().astype(kind)
+    array = codes.cpu().numpy().astype(fmt.dtype)
     return torch.from_numpy(array if fmt.depth == 8 else array.view(np.int16))
 
 

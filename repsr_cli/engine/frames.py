@@ -98,9 +98,7 @@ class FoldedUpscaler:
 
     def _targets(self, height: int, width: int) -> Planes:
         scale, fmt = self._upscaler.scale, self._fmt_out
-        size = (height * scale, width * scale)
-        sizes = [size] + [fmt.chroma_size(*size)] * (len(self._folded.parts) - 1)
-        return tuple(np.empty(each, np.uint8 if fmt.depth == 8 else np.uint16) for each in sizes)
+        return tuple(np.empty(size, fmt.dtype) for size in fmt.plane_sizes(height * scale, width * scale))
 
     def _write(self, codes: Tensor, tile: Tile, targets: Planes) -> None:
         """Put a tile's core into the planes.

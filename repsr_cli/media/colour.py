@@ -60,6 +60,16 @@ class PlaneFormat:
         """Whether chroma sits on luma samples, (vertical, horizontal); meaningless on an axis not subsampled."""
         return self.siting == "topleft", self.siting in ("left", "topleft")
 
+    @property
+    def dtype(self) -> type[np.uint8 | np.uint16]:
+        """What arrays of codes are made of."""
+        return np.uint8 if self.depth == 8 else np.uint16
+
+    def plane_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Sizes of all planes, luma's being (height, width): one of grey, else three."""
+        chroma = self.chroma_size(height, width)
+        return ((height, width),) if self.matrix == "grey" else ((height, width), chroma, chroma)
+
     def chroma_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of a chroma plane beside a luma plane of (height, width): rounded up, as codecs do."""
         v, h = self.subsample

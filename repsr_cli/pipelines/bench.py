@@ -168,10 +168,7 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
     """
     planes = PlaneUpscaler(upscaler, FILM, FILM, reuse=False)
     rng = np.random.default_rng(0)
-    frame = [
-        rng.integers(16, 236, shape, dtype=np.uint8)
-        for shape in (size, FILM.chroma_size(*size), FILM.chroma_size(*size))
-    ]
+    frame = [rng.integers(16, 236, shape, dtype=np.uint8) for shape in FILM.plane_sizes(*size)]
     multiplications = sum(
         layer.weight.numel() for layer in fold(net, FILM, FILM).trunk.layers if isinstance(layer, nn.Conv2d)
     )

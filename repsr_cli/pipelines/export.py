@@ -167,19 +167,18 @@ def largest_difference(net: PlainSR, run: Run) -> float:
 def largest_plane_difference(net: PlainSR, fmt: PlaneFormat, run: Run) -> float:
     """The largest difference in codes between another program's planes and torch's, on seeded pictures.
 
-    Pictures of coarse noise, since fine noise of all codes makes some networks answer far outside the codes there are,
-    where clipping would hide what differs.
+    Noise of the middle codes: all of them would make some networks answer far outside the codes there are, where
+    clipping would hide what differs.
     """
     random = np.random.Generator(np.random.Philox(0))
-    kind = np.uint8 if fmt.depth == 8 else np.uint16
     upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp32", engine="torch"), fmt, fmt)
     worst = 0.0
     for height, width in PLANE_SIZES:
-        sizes = [(height, width)] + [fmt.chroma_size(height, width)] * (0 if fmt.matrix == "grey" else 2)
-        lr = [(random.uniform(0.3, 0.7, size) * fmt.peak).astype(kind) for size in sizes]
+        sizes = fmt.plane_sizes(height, width)
+        lr = [(random.uniform(0.3, 0.7, size) * fmt.peak).astype(fmt.dtype) for size in sizes]
         found = run([plane[None, None] for plane in lr])
         for ours, theirs in zip(upscaler(lr), found, strict=True):
-            if theirs.shape != (1, 1, *ours.shape) or theirs.dtype != kind:
+            if theirs.shape != (1, 1, *ours.shape) or theirs.dtype != fmt.dtype:
                 return float("inf")
             worst = max(worst, float(np.abs(ours.astype(int) - theirs[0, 0]).max()))
     return worst

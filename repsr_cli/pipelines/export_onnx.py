@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from repsr_cli.engine.folding import fold, folds
 from repsr_cli.errors import UsageError
@@ -120,8 +120,7 @@ class _Graph:
 
     def constant(self, name: str, numbers: Any, kind: Any = np.float32) -> str:
         """A named constant; the same name twice stands for the same numbers."""
-        array = np.ascontiguousarray(numbers, kind) if np.ndim(numbers) else np.array(numbers, kind)
-        self._constants[name] = self._onnx.numpy_helper.from_array(array, name)
+        self._constants[name] = self._onnx.numpy_helper.from_array(np.array(numbers, kind, order="C"), name)
         return name
 
     def add(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
@@ -137,7 +136,7 @@ class _Graph:
     def layers(self, body: Iterable[nn.Module], source: str) -> str:
         """The layers of a network in turn, weights under their names in the Compact layout."""
         for index, layer in enumerate(body):
-            found = {key: _numbers(value) for key, value in layer.state_dict().items()}
+            found = {key: value.cpu().numpy() for key, value in layer.state_dict().items()}
             weight, name = found["weight"], f"body.{index}.weight"
             if isinstance(layer, nn.Conv2d):
                 inputs = [source, self.constant(name, weight), self.constant(f"body.{index}.bias", found["bias"])]
@@ -154,12 +153,12 @@ class _Graph:
         # Of one plane only: (n, rows * columns, h, w) to (n, 1, h * rows, w * columns).
         shape = self.add("Shape", [source])
         n, _, h, w = (self._item(shape, index) for index in range(4))
-        sizes = {str(size): self.constant(f"size.{size}", [size], np.int64) for size in (1, rows, columns)}
-        apart = self.add("Concat", [n, sizes[str(rows)], sizes[str(columns)], h, w], axis=0)
+        size = {count: self.constant(f"size.{count}", [count], np.int64) for count in (1, rows, columns)}
+        apart = self.add("Concat", [n, size[rows], size[columns], h, w], axis=0)
         turned = self.add("Transpose", [self.add("Reshape", [source, apart])], perm=[0, 3, 1, 4, 2])
-        height = self.add("Mul", [h, sizes[str(rows)]])
-        width = self.add("Mul", [w, sizes[str(columns)]])
-        return self.add("Reshape", [turned, self.add("Concat", [n, sizes["1"], height, width], axis=0)])
+        height = self.add("Mul", [h, size[rows]])
+        width = self.add("Mul", [w, size[columns]])
+        return self.add("Reshape", [turned, self.add("Concat", [n, size[1], height, width], axis=0)])
 
     def _item(self, shape: str, index: int) -> str:
         return self.add("Gather", [shape, self.constant(f"index.{index}", [index], np.int64)], axis=0)
@@ -203,10 +202,6 @@ class _Graph:
         helper.set_model_props(model, metadata)
         self._onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString())
-
-
-def _numbers(parameter: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(parameter.detach().cpu().numpy(), np.float32)
 
 
 def _along(taps: Sequence[Sequence[float]], axis: int) -> NDArray[np.float32]:

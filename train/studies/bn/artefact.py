@@ -19,18 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.checkpoint import load_training
-from repsr_cli.model.repsr import RepSR, fuse
+from repsr_cli.model.checkpoint import load_plain
 from repsr_cli.pipelines.evaluate import upscale_pixels
 from repsr_cli.training.pairs import Pack
 
 BLOCK, SIDE, SMOOTH = 16, 128, 2.5  # px, px, codes of standard deviation
-
-
-def engine(run: Path) -> Upscaler:
-    """A run's best network, fused."""
-    net = load_training(run / "best.pt").average.eval()
-    return Upscaler(fuse(net) if isinstance(net, RepSR) else net, device="cpu", precision="fp32")
 
 
 def blocks(picture: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -48,7 +41,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     pack = Pack(arguments.pack)
-    engines = [engine(run) for run in arguments.runs]
+    engines = [Upscaler(load_plain(run / "best.pt"), device="cpu", precision="fp32") for run in arguments.runs]
     errors: list[list[NDArray[np.float64]]] = [[] for _ in engines]
     worst: tuple[float, list[NDArray[np.uint8]]] = (-np.inf, [])
     for picture in pack.split(24)[1]:

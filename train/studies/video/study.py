@@ -14,8 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,31 +24,27 @@ from PIL import Image
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.planes import PlaneUpscaler, planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.media.resize import downscale, imresize
 from repsr_cli.media.video import probe
-from repsr_cli.media.video_colour import plane_format
-from repsr_cli.media.video_decode import Decoder
 from repsr_cli.media.video_roundtrip import through_codec
 from repsr_cli.media.video_timeline import scan
 from repsr_cli.model import zoo
+from repsr_cli.pipelines.export import parse_planes
+from repsr_cli.pipelines.film import Sampling, frames_at
 from repsr_cli.training.metrics import psnr_rgb, ssim_y
 
-FILM = PlaneFormat("bt709", False, 8, (2, 2), "left")
+FILM = parse_planes("yuv420p")
 
 Pixels = NDArray[np.uint8]
 
 
-def originals(clip: Path, scale: int) -> Iterator[Pixels]:
-    """RGB frames of a clip from its middle on, cropped so that they shrink to even sizes."""
+def originals(clip: Path, scale: int, count: int) -> list[Pixels]:
+    """RGB frames of a clip from a third of it on, cropped so that they shrink to even sizes."""
     source = probe(clip)
     timeline = scan(source)
-    fmt = plane_format(source.planar, source.tags, clip)
-    start = timeline.pts[len(timeline.pts) // 3]
-    for frame in Decoder(source, timeline).frames(start, timeline.pts[-1] + 1):
-        rgb = to_pixels(rgb_from_planes(frame.planes, fmt), np.dtype(np.uint8), grey=False)
-        height, width = (side - side % (2 * scale) for side in rgb.shape[:2])
-        yield rgb[:height, :width].astype(np.uint8)
+    start = len(timeline.pts) // 3
+    wanted = tuple(timeline.pts[start : start + count])
+    return [rgb for _pts, rgb in frames_at(Sampling(source, timeline, wanted, (), ()), wanted, 2 * scale)]
 
 
 def flicker(frames: list[NDArray[np.float64]], still: list[NDArray[np.bool_]]) -> float:
@@ -73,7 +68,7 @@ def main() -> None:
     ways = {Path(name).stem: PlaneUpscaler(Upscaler(net, device="cpu"), FILM, FILM) for name, net in networks.items()}
     rows: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
     for clip in arguments.clips:
-        hr = list(islice(originals(clip, scale), arguments.frames))
+        hr = originals(clip, scale, arguments.frames)
         luma = [planes_from_rgb(to_tensor(frame), FILM)[0] for frame in hr]
         still = [a == b for a, b in pairwise(luma)]
         lr = [planes_from_rgb(to_tensor(downscale(frame, scale)), FILM) for frame in hr]
