@@ -168,7 +168,7 @@ class Board:
 
     def _bar(self, title: str) -> Callable[[Progress], None]:
         shown: TaskID | None = None
-        started = time.monotonic()
+        pace = Pace()
 
         def advance(progress: Progress) -> None:
             nonlocal shown
@@ -179,7 +179,7 @@ class Board:
                 first = shown is None
                 if shown is None:
                     shown = bars.add_task(shorten(title, 40), total=progress.total, count="")
-                count = describe(progress, time.monotonic() - started)
+                count = describe(progress, pace.seconds_each(progress))
                 bars.update(shown, completed=progress.done, total=progress.total, count=count, refresh=first)
                 if progress.done == progress.total:
                     bars.update(shown, visible=False)
@@ -187,35 +187,57 @@ class Board:
         return advance
 
     def _lines(self, title: str) -> Callable[[Progress], None]:
-        started = last = time.monotonic()
+        last = time.monotonic()
+        pace = Pace()
 
         def advance(progress: Progress) -> None:
             nonlocal last
             now = time.monotonic()
             with self._lock:
+                each = pace.seconds_each(progress)
                 if now - last < PLAIN_LINE_SECONDS:
                     return
                 last = now
-            left = remaining(progress, now - started)
-            self.say(f"{title}: {describe(progress, now - started)}" + (f", {left} left" if left else ""))
+            left = remaining(progress, each)
+            self.say(f"{title}: {describe(progress, each)}" + (f", {left} left" if left else ""))
 
         return advance
 
 
-def describe(progress: Progress, seconds: float) -> str:
+class Pace:
+    """How long one unit of work takes, from the first report on.
+
+    What comes before it counts for nothing: loading, compiling and warming up happen once, and what an earlier run has
+    finished was not done now.
+    """
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._first: int | None = None
+
+    def seconds_each(self, progress: Progress) -> float | None:
+        """The mean so far; None before there is a second report."""
+        now = time.monotonic()
+        if self._first is None:
+            self._began, self._first = now, progress.done
+        done = progress.done - self._first
+        return (now - self._began) / done if done > 0 else None
+
+
+def describe(progress: Progress, seconds_each: float | None) -> str:
     """How far and how fast, e.g. ``120 of 900 frames, 24.1 fps``; a clip's length may be unknown or an estimate."""
     of = f" of {progress.total}" if progress.total else ""
     text = f"{progress.done}{of} {progress.unit}{'' if progress.total == 1 else 's'}"
-    if progress.unit == "frame" and seconds > 0 and progress.done:
-        text += f", {progress.done / seconds:.3g} fps"
+    if progress.unit == "frame" and seconds_each:
+        text += f", {1 / seconds_each:.3g} fps"
     return text
 
 
-def remaining(progress: Progress, seconds: float) -> str:
+def remaining(progress: Progress, seconds_each: float | None) -> str:
     """The time left at the mean speed so far, or nothing if that cannot be known."""
-    if not progress.total or not progress.done or progress.done > progress.total:
+    if not progress.total or not seconds_each or progress.done > progress.total:
         return ""
-    return clock(seconds / progress.done * (progress.total - progress.done))
+    return clock(seconds_each * (progress.total - progress.done))
 
 
 def clock(seconds: float) -> str:

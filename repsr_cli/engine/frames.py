@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from repsr_cli.engine.card import CardFrames, CudaQueues, PlanesNetwork, Queues
 from repsr_cli.engine.codes import codes_from_planes, integers, rounded, shrink_chroma
 from repsr_cli.engine.folding import cross, fold
+from repsr_cli.engine.runner import NotFiniteError, is_out_of_memory
 from repsr_cli.engine.tiling import Box, Tile
 from repsr_cli.engine.trunk import place
 from repsr_cli.engine.upscaler import Upscaler
@@ -52,6 +54,8 @@ class FoldedUpscaler:
         margin = 2 if unfinished else 1 if any(part.crossing for part in self._folded.parts) else 0
         self._compiled = upscaler.compiled(self._folded, fmt_out)
         self._runner = upscaler.runner(self._folded.trunk, self._folded.parts[-1].stop, margin, self._compiled)
+        self._queues: Queues | None = CudaQueues(upscaler.device) if upscaler.device.type == "cuda" else None
+        self._card: tuple[tuple[int, int], torch.dtype, CardFrames] | None = None
         self._reuse = reuse
         self._last: _Frame | None = None
         self._exact: dict[tuple[int, int], bool] = {}
@@ -67,8 +71,66 @@ class FoldedUpscaler:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
         return max(0.0, 1 - self._computed / self._pixels) if self._pixels else 0.0
 
+    @property
+    def ahead(self) -> int:
+        """How many frames are worth beginning before the first of them is waited for."""
+        return self._card[2].ahead if self._card is not None else 1
+
     def begin(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
         """Begin to enlarge one frame; as ``PlaneUpscaler.begin``."""
+        height, width = planes[0].shape
+        card = self._card_for(height, width)
+        return self._tiled(planes) if card is None else self._whole(card, planes)
+
+    def _card_for(self, height: int, width: int) -> CardFrames | None:
+        """What computes whole frames of this size on the device; None where they are cut into tiles."""
+        if self._queues is None or len(self._runner.plan(height, width)) > 1:
+            self._card = None
+            return None
+        precision = self._runner.precision
+        if self._card is None or self._card[:2] != ((height, width), precision):
+            network = PlanesNetwork(self._folded, self._fmt_in, self._fmt_out, precision).to(self._upscaler.device)
+            try:
+                made = CardFrames(self._queues, network, (height, width), self._runner.budget)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                # The way by tiles halves them until they fit.
+                self._queues = self._card = None
+                return None
+            self._card = ((height, width), precision, made)
+        return self._card[2]
+
+    def _whole(self, card: CardFrames, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
+        """Begin a frame that the device computes whole."""
+        height, width = planes[0].shape
+        last, precision = self._comparable(planes), self._runner.precision
+        self._pixels += height * width
+        if last is not None and all(np.array_equal(now, then) for now, then in zip(planes, last.planes, strict=True)):
+            return last.finished
+        self._computed += height * width
+        kept = tuple(plane.copy() for plane in planes)
+        computed = card.begin(kept)
+
+        def finished() -> Planes:
+            try:
+                return computed()
+            except NotFiniteError:
+                return self._anew(kept)
+
+        if self._reuse:
+            self._last = _Frame(kept, finished, precision)
+        return finished
+
+    def _anew(self, planes: Planes) -> Planes:
+        """A frame that half precision cannot hold, by tiles, which go on to fp32 and stay there."""
+        pixels, computed, last = self._pixels, self._computed, self._last
+        self._last = None
+        result = self._tiled(planes)()
+        self._pixels, self._computed, self._last = pixels, computed, last
+        return result
+
+    def _tiled(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
         height, width = planes[0].shape
         last = self._comparable(planes)
         tiles = self._runner.plan(height, width) if last is None else self._changed(planes, last)

@@ -94,6 +94,11 @@ class PlaneUpscaler:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
         return self._folded.reused if self._folded is not None else 0.0
 
+    @property
+    def ahead(self) -> int:
+        """How many frames are worth beginning before the first of them is waited for; known from the first on."""
+        return self._folded.ahead if self._folded is not None else 1
+
     def __call__(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Enlarge one frame.
 

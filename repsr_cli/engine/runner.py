@@ -104,8 +104,8 @@ def pick_tile(name: str | int) -> str | int:
 _NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "cudnn_status_alloc_failed")
 
 
-class _NotFiniteError(ArithmeticError):
-    """Features that are not finite."""
+class NotFiniteError(ArithmeticError):
+    """Numbers that are not finite in the precision in force."""
 
 
 class TileRunner:
@@ -160,16 +160,21 @@ class TileRunner:
         tile = (side, side) if side is not None else self._tile_for(height, width)
         return plan_tiles(height, width, tile, self.overlap, max(self.margin, 1))
 
+    @property
+    def budget(self) -> int:
+        """How many pixels a context may have, by the memory there is for what they become."""
+        # Once: what torch keeps for itself after the first picture no longer counts as free.
+        if self._budget is None:
+            self._budget = self._measure()
+        return self._budget
+
     def _tile_for(self, height: int, width: int) -> tuple[int, int]:
         if isinstance(self._tile, int):
             tile = (self._tile, self._tile)
         elif self._tile == "off":
             tile = (height, width)
         else:
-            # Once: what torch keeps for itself after the first picture no longer counts as free.
-            if self._budget is None:
-                self._budget = self._measure()
-            tile = fit_tile(height, width, self.overlap, self._budget, self._at_once)
+            tile = fit_tile(height, width, self.overlap, self.budget, self._at_once)
         if self._largest is not None:
             tile = (min(tile[0], self._largest), min(tile[1], self._largest))
         return tile
@@ -241,7 +246,7 @@ class TileRunner:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(max(max(each.core.height, each.core.width) for each in plan), error)
-            except _NotFiniteError as error:
+            except NotFiniteError as error:
                 # All over again, not this tile only: every pixel of a picture is computed in one precision.
                 self._raise_precision(lr, error)
             tiles = running = None
@@ -262,7 +267,7 @@ class TileRunner:
             else:
                 features = self._forward(context)
                 if not is_finite(features):
-                    raise _NotFiniteError
+                    raise NotFiniteError
             write(features[:, rows, columns], tile)
 
     def _side_by_side(self, lr: Tensor, plan: list[Tile], write: Write) -> list[Future[None]]:
@@ -287,23 +292,16 @@ class TileRunner:
         self._placed = self._place()
 
     def _forward(self, lr: Tensor) -> Tensor:
-        with self._exact():
+        with exact(self.device, self.precision):
             placed = lr.to(self.device, self.precision, memory_format=torch.channels_last)
             features: Tensor = self._placed(placed)
             return features
-
-    def _exact(self) -> AbstractContextManager[None]:
-        # cuDNN rounds fp32 operands to ten bits by default; who asks for fp32 means fp32.
-        if self.device.type == "cuda" and self.precision is torch.float32:
-            return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
-        return nullcontext()
 
     def _place(self) -> nn.Module:
         placed = copy.deepcopy(self._master).eval().requires_grad_(False)
         return placed.to(device=self.device, dtype=self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _measure(self) -> int:
-        """How many pixels a context may have, by the memory there is for what they become."""
         if self.device.type == "cpu":
             return CPU_CONTEXT_PIXELS
         if self.device.type == "cuda":
@@ -325,6 +323,13 @@ class TileRunner:
             ) from error
         self._largest = max(side // 2, SMALLEST_TILE)
         self._say(f"out of memory on {self.device}; going on with tiles of {self._largest} pixels")
+
+
+def exact(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
+    """Makes fp32 mean fp32: by default cuDNN rounds its operands to ten bits."""
+    if device.type == "cuda" and precision is torch.float32:
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
+    return nullcontext()
 
 
 def _results(running: list[Future[None]]) -> Iterator[None]:

@@ -116,18 +116,20 @@ def run_stages(
     size_out: Callable[[Out], int],
     limit: int = QUEUE_BYTES,
     stopped: threading.Event | None = None,
+    ahead: Callable[[], int] = lambda: 1,
 ) -> dict[str, float]:
     """Run three stages until the first has no more to give.
 
     Args:
         give: makes items, in a thread.
         work: begins to turn one into another, and returns what waits for the end, in the calling thread. The next
-            one is begun before the end of the last is waited for, so that nothing rests between them.
+            ones are begun before the end of the last is waited for, so that nothing rests between them.
         take: consumes the results, in a thread.
         size_in: bytes of an item.
         size_out: bytes of a result.
         limit: bytes per queue.
         stopped: of a run beside this one, which ends with it if either fails.
+        ahead: how many items to begin before the first of them is waited for; asked after each.
 
     Returns:
         Seconds each stage was at work: ``decode``, ``network``, ``encode``; and ``wall``.
@@ -173,7 +175,7 @@ def run_stages(
         for thread in threads:
             _start(thread)
             running.append(thread)
-        for result in _one_ahead(given, work, watches["network"]):
+        for result in _begun_ahead(given, work, watches["network"], ahead):
             made.put(result, size_out(result))
         made.close()
         while threads[1].is_alive():
@@ -196,13 +198,15 @@ def run_stages(
     }
 
 
-def _one_ahead(items: Iterable[In], work: Callable[[In], Callable[[], Out]], watch: Stopwatch) -> Iterator[Out]:
-    """Results in order, the next one begun before the last is waited for."""
+def _begun_ahead(
+    items: Iterable[In], work: Callable[[In], Callable[[], Out]], watch: Stopwatch, ahead: Callable[[], int]
+) -> Iterator[Out]:
+    """Results in order, the next ones begun before the last is waited for."""
     begun: deque[Callable[[], Out]] = deque()
     for item in items:
         with watch.running():
             begun.append(work(item))
-        if len(begun) > 1:
+        while len(begun) > ahead():
             with watch.running():
                 result = begun.popleft()()
             yield result

@@ -156,6 +156,7 @@ class _Lane:
             lambda item: item[1].nbytes,
             lambda item: sum(plane.nbytes for plane in item.planes),
             stopped=stopped,
+            ahead=lambda: self.network.ahead,
         )
 
     def frames(self) -> Iterator[tuple[int, Frame]]:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from repsr_cli.cli import console as console_module
-from repsr_cli.cli.console import Board, clock, describe, friendly, print_line, remaining, shorten
+from repsr_cli.cli.console import Board, Pace, clock, describe, friendly, print_line, remaining, shorten
 from repsr_cli.cli.upscale_command import device_names, parse_pairs, parse_seconds, parse_size
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.pipelines.options import Progress
@@ -135,12 +135,24 @@ def test_device_by_number() -> None:
 
 
 def test_words_about_progress() -> None:
-    assert describe(Progress(120, 900, "frame"), 5) == "120 of 900 frames, 24 fps"
+    assert describe(Progress(120, 900, "frame"), 1 / 24) == "120 of 900 frames, 24 fps"
     assert describe(Progress(1, 1, "page"), 5) == "1 of 1 page"
     assert describe(Progress(7, None, "tile"), 5) == "7 tiles"
-    assert remaining(Progress(100, 400, "frame"), 10) == "30.0 s"
-    assert remaining(Progress(0, 400, "frame"), 10) == remaining(Progress(5, None, "frame"), 10) == ""
+    assert remaining(Progress(100, 400, "frame"), 0.1) == "30.0 s"
+    assert remaining(Progress(0, 400, "frame"), None) == remaining(Progress(5, None, "frame"), 10) == ""
     assert remaining(Progress(401, 400, "frame"), 10) == ""
+    assert remaining(Progress(1, 400, "frame"), None) == ""
+    assert describe(Progress(1, 400, "frame"), None) == "1 of 400 frames"
+
+
+def test_neither_warming_up_nor_what_was_done_before_counts_as_speed(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
+    pace = Pace()
+    now[0] = 160.0
+    assert pace.seconds_each(Progress(501, 900, "frame")) is None
+    now[0] = 162.0
+    assert pace.seconds_each(Progress(521, 900, "frame")) == pytest.approx(0.1)
     assert [clock(s) for s in (8.31, 250, 7500)] == ["8.3 s", "4 min 10 s", "2 h 05 min"]
     assert shorten("short.mp4", 40) == "short.mp4"
     assert shorten("0123456789", 5) == "01…89"
