@@ -284,22 +284,39 @@ def prepare(
     folder: Annotated[Path, typer.Argument(help="A folder of HR pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The packed file to write.")],
     scale: Annotated[int, typer.Option("-s", "--scale", min=2, max=8, help="Enlargement factor.")] = 4,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="NAME|FILE", help="Leave LR clean, and take luma from this larger network."),
+    ] = None,
+    holdout: Annotated[
+        int, typer.Option("--holdout", min=1, help="With --teacher: photographs kept as they are, to validate on.")
+    ] = 24,
     variants: Annotated[int, typer.Option("--variants", min=1, help="Degradations of each picture.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Of all degradations.")] = 0,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
-    """Make training pairs as video decoders deliver them: moving, blurred, noisy, and compressed by H.264 or H.265.
+    """Make training pairs ahead of training.
+
+    As video decoders deliver them: moving, blurred, noisy, and compressed by H.264 or H.265. Or, with --teacher, with
+    what a larger network makes of clean LR pictures as the target, from which smaller ones learn faster.
 
     Example: repsr prepare PICTURES -o video-x4.pack -s 4, then repsr train RECIPE -o RUN --set data.train=video-x4.pack
     """
     from repsr_cli.errors import UsageError
-    from repsr_cli.pipelines.prepare import prepare as run_preparing
 
     if output.exists() and not overwrite:
         raise UsageError(output, "exists", "Add -y to replace it.")
     with Board(quiet=quiet) as board:
-        run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading pictures"))
+        if teacher is None:
+            from repsr_cli.pipelines.prepare import prepare as run_preparing
+
+            run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading pictures"))
+        else:
+            from repsr_cli.pipelines.arrays import load
+            from repsr_cli.pipelines.distil import distil
+
+            distil(folder, output, load(teacher, scale), holdout, _counter(board, f"asking {teacher}"))
     print_line(str(output))
 
 

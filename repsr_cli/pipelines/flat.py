@@ -65,3 +65,14 @@ def _middles(upscaler: Upscaler, colours: Tensor) -> Tensor:
         return upscaler(colours.t()[..., None, None].repeat(1, 1, size, size))[..., middle, middle]
     finally:
         upscaler.progress = progress
+
+
+def ensemble(upscaler: Upscaler, lr: Tensor, views: int) -> Tensor:
+    """The mean of the network's results over the first ``views`` of the 8 flips and rotations, each turned back."""
+    mean = upscale_flat(upscaler, lr)
+    for view in range(1, views):
+        axes = [axis for axis, bit in ((2, 1), (3, 2)) if view & bit]
+        seen = lr.flip(axes)
+        sr = upscale_flat(upscaler, seen.transpose(2, 3).contiguous() if view & 4 else seen)
+        mean += (sr.transpose(2, 3) if view & 4 else sr).flip(axes)
+    return mean.div_(views) if views > 1 else mean

@@ -33,7 +33,7 @@ from repsr_cli.media.images import (
     write_image,
 )
 from repsr_cli.media.resize import imresize_rows, rows_needed
-from repsr_cli.pipelines.flat import upscale_flat
+from repsr_cli.pipelines.flat import ensemble
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions, settle_size
 from repsr_cli.pipelines.transparency import bleed, enlarge_alpha, spread
 
@@ -157,7 +157,7 @@ def enlarged(
                     pixels = bleed(pixels, alpha, reach)
                 lr = to_tensor(pixels[seen[0] - held[0] : seen[1] - held[0]])
                 lr = lr / peak if peak > 1 else lr
-                sr = _ensemble(upscaler, lr, 8 if tta else 1)
+                sr = ensemble(upscaler, lr, 8 if tta else 1)
                 sr = sr[:, :, enlarged_rows[0] - seen[0] * scale : enlarged_rows[1] - seen[0] * scale]
                 if size != whole:
                     sr = _resized(sr, enlarged_rows[0], whole[0], size, rows)
@@ -204,17 +204,6 @@ def _peak(page: Page) -> float:
     if page.dtype.kind != "f":
         return 1.0
     return max(1.0, *(float(strip.pixels.max()) for strip in page.strips()))
-
-
-def _ensemble(upscaler: Upscaler, lr: Tensor, views: int) -> Tensor:
-    """The mean of the network's results over the first ``views`` of the 8 flips and rotations, each turned back."""
-    mean = upscale_flat(upscaler, lr)
-    for view in range(1, views):
-        axes = [axis for axis, bit in ((2, 1), (3, 2)) if view & bit]
-        seen = lr.flip(axes)
-        sr = upscale_flat(upscaler, seen.transpose(2, 3).contiguous() if view & 4 else seen)
-        mean += (sr.transpose(2, 3) if view & 4 else sr).flip(axes)
-    return mean.div_(views) if views > 1 else mean
 
 
 def _resized(sr: Tensor, first: int, height: int, size: tuple[int, int], rows: tuple[int, int]) -> Tensor:

@@ -68,16 +68,23 @@ def find_pictures(folder: Path) -> list[Path]:
     return found
 
 
-def _photographs(folder: Path) -> dict[str, str]:
-    """Which photograph each tile was cut from, by ``index.csv`` (columns file, source_name) if the folder has one."""
+def photographs(folder: Path) -> dict[str, str]:
+    """Which photograph each picture of a folder was cut from, by its path in the folder.
+
+    ``index.csv`` (columns file, source_name) says so, if the folder has one; otherwise names do: 0001_s003.png
+    (BasicSR's sub-images) and 0001_3.png are tiles of photograph 0001.
+
+    Raises:
+        RecipeError: as ``find_pictures``.
+    """
+    named = {path.relative_to(folder).as_posix(): re.sub(r"_s?\d+$", "", path.stem) for path in find_pictures(folder)}
     index = folder / "index.csv"
-    if not index.is_file():
-        return {}
-    with index.open(newline="", encoding="utf-8") as lines:
-        rows = csv.DictReader(lines)
-        if not {"file", "source_name"} <= set(rows.fieldnames or ()):
-            return {}
-        return {row["file"]: f"{row.get('source', '')}/{row['source_name']}" for row in rows}
+    if index.is_file():
+        with index.open(newline="", encoding="utf-8") as lines:
+            rows = csv.DictReader(lines)
+            if {"file", "source_name"} <= set(rows.fieldnames or ()):
+                named |= {row["file"]: f"{row.get('source', '')}/{row['source_name']}" for row in rows}
+    return named
 
 
 def check_pictures(paths: Sequence[Path], scale: int, patch: int) -> list[str]:
@@ -175,7 +182,7 @@ def folder_pairs(
         RecipeError: nothing found, or a picture that cannot be used; ``check_pictures`` lists all of them.
     """
     paths = find_pictures(folder)
-    groups = _photographs(folder)
+    groups = photographs(folder)
     for done, path in enumerate(paths):
         progress(done, len(paths))
         try:
@@ -185,8 +192,7 @@ def folder_pairs(
         if min(hr.shape[:2]) < scale:
             raise RecipeError(path, f"is smaller than the scale ({scale})", "Take it out.")
         name = path.relative_to(folder).as_posix()
-        # Without an index, 0001_s003.png (BasicSR's sub-images) and 0001_3.png are tiles of photograph 0001.
-        yield Pair(name, groups.get(name) or re.sub(r"_s?\d+$", "", path.stem), hr)
+        yield Pair(name, groups[name], hr)
 
 
 def build_pack(
@@ -254,9 +260,13 @@ class Pack:
         by_group: dict[str, list[PackedPicture]] = {}
         for picture in self.pictures:
             by_group.setdefault(picture.group, []).append(picture)
-        drawn = sorted(by_group, key=lambda group: hashlib.sha256(group.encode()).digest())[:holdout]
-        validation = [by_group.pop(group)[0] for group in drawn]
+        validation = [by_group.pop(group)[0] for group in held_out_groups(by_group, holdout)]
         return [picture for group in by_group.values() for picture in group], validation
+
+
+def held_out_groups(groups: Iterable[str], holdout: int) -> list[str]:
+    """The photographs that are kept out of training, by the hash of their name alone."""
+    return sorted(set(groups), key=lambda group: hashlib.sha256(group.encode()).digest())[:holdout]
 
 
 class PairSource:
