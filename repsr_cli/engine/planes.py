@@ -21,6 +21,7 @@ from repsr_cli.engine.folding import folds
 from repsr_cli.engine.frames import FoldedUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat, codes_from_rgb, rgb_from_codes
+from repsr_cli.media.video_cuda import DevicePlanes
 
 
 def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
@@ -94,11 +95,11 @@ class PlaneUpscaler:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
         return self._folded.reused if self._folded is not None else 0.0
 
-    def __call__(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def __call__(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> tuple[NDArray[Any], ...]:
         """Enlarge one frame.
 
         Args:
-            planes: as ``fmt_in`` says; views with strides are fine.
+            planes: as ``fmt_in`` says; views with strides are fine. Those on a device are copied down.
 
         Returns:
             Contiguous planes as ``fmt_out`` says. Not to be written to: the next frame may share them.
@@ -108,12 +109,14 @@ class PlaneUpscaler:
         """
         return self.begin(planes)()
 
-    def begin(self, planes: Sequence[NDArray[Any]]) -> Callable[[], tuple[NDArray[Any], ...]]:
+    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], tuple[NDArray[Any], ...]]:
         """As a call, but returns before the end, so that the next frame can follow without a pause.
 
         Returns:
             What waits for the frame and gives it, and raises what a call raises. Frames are to be waited for in order.
         """
+        if isinstance(planes, DevicePlanes):
+            planes = planes.on_host()
         height, width = planes[0].shape
         natural = (height * self.upscaler.scale, width * self.upscaler.scale)
         if self._folded is not None and (self.size is None or tuple(self.size) == natural):

@@ -9,12 +9,11 @@ from datetime import timedelta
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.video_colour import plane_format
-from repsr_cli.media.video_decode import Decoder
 from repsr_cli.media.video_encode import SegmentEncoder
 from repsr_cli.media.video_frames import Frame, Planes
 from repsr_cli.media.video_stages import run_stages
 from repsr_cli.pipelines.options import UpscaleOptions
-from repsr_cli.pipelines.plan_video import VideoPlan
+from repsr_cli.pipelines.plan_video import VideoPlan, plan_decoder
 
 # Long enough for an encoder to fill its window, short enough to be waited for.
 _SECONDS = 3.0
@@ -40,7 +39,7 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> st
     natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
     network = PlaneUpscaler(upscaler, fmt_in, fmt_out, None if plan.size == natural else plan.size, options.reuse)
     encoder = SegmentEncoder(encoding)
-    decoder = Decoder(clip, plan.timeline, options.on_error, options.deinterlace)
+    decoder = plan_decoder(plan, options, (upscaler.device.index or 0) if upscaler.device.type == "cuda" else None)
     first = plan.segments[0].first
     # Kernels are chosen and memory is found when a network runs for the first time.
     network(next(decoder.frames(first, None)).planes)
