@@ -161,6 +161,10 @@ def upscale(
         Literal["stop", "keep"],
         typer.Option("--on-error", help="At a corrupt frame: stop, or repeat the last.", rich_help_panel=CLIPS),
     ] = "stop",
+    hwaccel: Annotated[
+        Literal["none", "cuda"],
+        typer.Option("--hwaccel", help="What decodes: none is software, cuda is NVDEC.", rich_help_panel=CLIPS),
+    ] = "none",
     deinterlace: Annotated[
         bool, typer.Option("--deinterlace", help="Deinterlace first (bwdif).", rich_help_panel=CLIPS)
     ] = False,
@@ -230,6 +234,7 @@ def upscale(
             start=parse_seconds("--start", start),
             end=parse_seconds("--end", end),
             on_error=on_error,
+            hwaccel=hwaccel,
             deinterlace=deinterlace,
             matrix=matrix,
             full_range=full_range,

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,11 +25,13 @@ from repsr_cli.engine.folding import Folded, cross
 from repsr_cli.engine.runner import NotFiniteError, exact, is_out_of_memory
 from repsr_cli.engine.trunk import place
 from repsr_cli.media.colour import PlaneFormat
+from repsr_cli.media.video_cuda import DevicePlanes
 
 Planes = tuple[NDArray[Any], ...]
 
 LARGEST_BATCH = 16
 WORTHWHILE = 0.95  # a batch of twice as many frames must take less than this share of the time of two of them
+PITCH = 256  # bytes that lines for an encoder on the card are a multiple of
 SLOTS = 2  # batches under way: one is computed, while another goes up and comes down
 
 
@@ -40,6 +43,7 @@ class PlanesNetwork(nn.Module):
         fmt_in: the meaning of the planes that come.
         fmt_out: the meaning of the planes that go.
         precision: number format of the convolutions; what lies around them is fp32.
+        card_format: ``nv12`` or ``p010le``: planes for an encoder on the device; None: for the host.
     """
 
     black: Tensor
@@ -50,10 +54,12 @@ class PlanesNetwork(nn.Module):
         fmt_in: PlaneFormat,
         fmt_out: PlaneFormat,
         precision: torch.dtype,
+        card_format: str | None = None,
     ) -> None:
         super().__init__()
         self.trunk = copy.deepcopy(folded.trunk).to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.folded, self.fmt_in, self.fmt_out, self.precision = folded, fmt_in, fmt_out, precision
+        self.card_format = card_format
         self.register_buffer("black", torch.tensor(folded.black).view(1, -1, 1, 1))
 
     def forward(self, *planes: Tensor) -> tuple[Tensor, ...]:
@@ -63,7 +69,8 @@ class PlanesNetwork(nn.Module):
             planes: Y, U, V, or R, G, B, or Y alone, each (N, h, w) uint8, or int16 at depths above 8.
 
         Returns:
-            As many planes, (N, H, W), likewise; then one boolean: whether all numbers were finite.
+            As many planes, (N, H, W), likewise, or one tensor as ``interleaved`` gives it for an encoder on the device;
+            then one boolean: whether all numbers were finite.
         """
         height, width = planes[0].shape[1:]
         codes = planes[0][:, None].float()
@@ -73,7 +80,8 @@ class PlanesNetwork(nn.Module):
         lr = ((codes - self.black) * self.folded.gain).to(self.precision, memory_format=torch.channels_last)
         features = self.trunk(lr)
         finite = features.sum(dtype=torch.float32).isfinite()
-        return *self._planes(features.float()), finite
+        found = self._planes(features.float())
+        return *(found if self.card_format is None else (interleaved(found, self.fmt_out.depth),)), finite
 
     def _planes(self, features: Tensor) -> tuple[Tensor, ...]:
         """Features (N, h, w, K) float32 as planes."""
@@ -94,6 +102,35 @@ class PlanesNetwork(nn.Module):
             assert plane.shape[1:] == size
             planes.append(plane.clamp(0, fmt.peak).to(dtype))
         return tuple(planes)
+
+
+def interleaved(planes: tuple[Tensor, ...], depth: int) -> Tensor:
+    """Planes of 4:2:0 as NV12 or P010 has them: lines of Y, then lines of U and V in turns.
+
+    Args:
+        planes: Y (N, H, W), U and V (N, H / 2, W / 2), uint8 or int16; H and W even.
+        depth: bits of a code; above 8 they are the upper ones of 16.
+
+    Returns:
+        (N, H * 3 / 2, pitch), same type, lines padded to a multiple of ``PITCH`` bytes.
+    """
+    luma, u, v = planes
+    n, height, width = luma.shape
+    unit = PITCH // luma.element_size()
+    lines = luma.new_zeros(n, height * 3 // 2, -(-width // unit) * unit)
+    lines[:, :height, :width] = luma
+    lines[:, height:, 0:width:2] = u
+    lines[:, height:, 1:width:2] = v
+    return lines if depth == 8 else lines << (16 - depth)
+
+
+def separated(planes: DevicePlanes) -> tuple[Tensor, Tensor, Tensor]:
+    """The planes of a frame on a device as views there: Y, U, V, uint8 or, unshifted, int16."""
+    luma, chroma = (torch.utils.dlpack.from_dlpack(plane) for plane in planes.planes)
+    if planes.pix_fmt != "nv12":
+        # Codes lie in the upper bits, of which int16 takes the first for a sign.
+        luma, chroma = (((plane.view(torch.int16).int() & 0xFFFF) >> planes.shift).short() for plane in (luma, chroma))
+    return luma, chroma[..., 0], chroma[..., 1]
 
 
 class Queues(Protocol):
@@ -150,12 +187,12 @@ class CudaQueues:
     ) -> Callable[[], None]:
         """As ``Queues.submit``."""
         for stream, before, step in (
-            (self._up, None, up),
+            # A decoder on the card writes in the stream that is everybody's.
+            (self._up, torch.cuda.default_stream(self._device), up),
             (self._work, self._up, compute),
             (self._down, self._work, down),
         ):
-            if before is not None:
-                stream.wait_stream(before)
+            stream.wait_stream(before)
             with torch.cuda.stream(stream):
                 step()
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -169,20 +206,35 @@ class _Slot:
     def __init__(self, queues: Queues, network: PlanesNetwork, shapes: Sequence[tuple[int, ...]], size: int) -> None:
         device = network.black.device
         dtype = torch.uint8 if network.fmt_in.depth == 8 else torch.int16
+        self.size = size
         self.queues = queues
         self.inputs = [torch.zeros(size, *shape, dtype=dtype, device=device) for shape in shapes]
         self.host = [queues.pinned(plane) for plane in self.inputs]
         self.compute, self.results = queues.capture(network, self.inputs)
+        self._stays = network.card_format is not None
         self.wait: Callable[[], None] = lambda: None
 
-    def submit(self) -> tuple[Tensor, ...]:
-        """Queue the batch that lies in ``host``; memory in which the results lie once ``wait`` has returned."""
+    def submit(self, sources: Sequence[Sequence[Tensor] | DevicePlanes]) -> tuple[Tensor, ...]:
+        """Queue a batch.
+
+        Args:
+            sources: the planes of each frame, parts of ``host`` or on the device.
+
+        Returns:
+            Memory in which the results lie once ``wait`` has returned.
+        """
         # Of its own for every batch: whoever gets the frames may keep them.
-        fetched = tuple(self.queues.pinned(result) for result in self.results)
+        *planes, finite = self.results
+        fetched = (
+            *(torch.empty_like(plane) if self._stays else self.queues.pinned(plane) for plane in planes),
+            self.queues.pinned(finite),
+        )
 
         def up() -> None:
-            for there, here in zip(self.inputs, self.host, strict=True):
-                there.copy_(here, non_blocking=True)
+            for frame, source in enumerate(sources):
+                parts = separated(source) if isinstance(source, DevicePlanes) else source
+                for there, here in zip(self.inputs, parts, strict=True):
+                    there[frame].copy_(here, non_blocking=True)
 
         def down() -> None:
             for here, there in zip(fetched, self.results, strict=True):
@@ -197,46 +249,47 @@ class _Batch:
 
     def __init__(self, slot: _Slot) -> None:
         self.slot = slot
-        self.frames = 0
+        self._sources: list[Sequence[Tensor] | DevicePlanes] = []
         self._fetched: tuple[Tensor, ...] | None = None
         self._wait: Callable[[], None] = lambda: None
 
-    def add(self, planes: Sequence[NDArray[Any]]) -> int:
+    def add(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> int:
         """Put a frame into the batch; its number there."""
-        for host, plane in zip(self.slot.host, planes, strict=True):
-            host[self.frames].numpy()[...] = plane.view(np.int16) if plane.dtype == np.uint16 else plane
-        self.frames += 1
-        return self.frames - 1
+        frame = len(self._sources)
+        if isinstance(planes, DevicePlanes):
+            self._sources.append(planes)
+        else:
+            lent = [host[frame] for host in self.slot.host]
+            for host, plane in zip(lent, planes, strict=True):
+                host.numpy()[...] = plane.view(np.int16) if plane.dtype == np.uint16 else plane
+            self._sources.append(lent)
+        return frame
 
     @property
     def full(self) -> bool:
         """Whether no frame fits any more."""
-        return self.frames == len(self.slot.host[0])
-
-    @property
-    def submitted(self) -> bool:
-        """Whether it is under way, or done."""
-        return self._fetched is not None
+        return len(self._sources) == self.slot.size
 
     def submit(self) -> None:
         """Send it off, once. What a batch that is not full computes besides is left where it is."""
         if self._fetched is None:
-            self._fetched = self.slot.submit()
+            self._fetched = self.slot.submit(self._sources)
             self._wait = self.slot.wait
 
-    def planes(self, frame: int, dtype: type[np.generic]) -> Planes:
-        """A frame's planes, waited for.
+    def results(self, frame: int) -> list[Tensor]:
+        """What the network gave for a frame, waited for.
 
         Raises:
             NotFiniteError: the batch's numbers are not finite.
         """
         self.submit()
         self._wait()
+        self._sources.clear()  # a decoder's memory on the card is free for other frames
         assert self._fetched is not None
         *planes, finite = self._fetched
         if not bool(finite):
             raise NotFiniteError
-        return tuple(plane[frame].numpy().view(dtype) for plane in planes)
+        return [plane[frame] for plane in planes]
 
 
 class CardFrames:
@@ -276,8 +329,16 @@ class CardFrames:
         """How many frames are to be begun before the first of them is waited for, so that the device never rests."""
         return SLOTS * self.batch
 
-    def begin(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
-        """Begin to enlarge one frame; what waits for it, and gives it or raises ``NotFiniteError``."""
+    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
+        """Begin to enlarge one frame.
+
+        Args:
+            planes: in memory, or on the device.
+
+        Returns:
+            What waits for it, and gives it, in memory or, with ``card_format``, on the device; or raises
+            ``NotFiniteError``.
+        """
         batch = self._filling
         if batch is None:
             slot = self._slots[0]
@@ -289,12 +350,22 @@ class CardFrames:
             batch.submit()
             self._filling = None
 
-        def finished() -> Planes:
-            if not batch.submitted and self._filling is batch:
+        def finished() -> Planes | DevicePlanes:
+            if self._filling is batch:
                 self._filling = None
-            return batch.planes(frame, self._network.fmt_out.dtype)
+            return self._handed_out(batch.results(frame))
 
         return finished
+
+    def _handed_out(self, results: Sequence[Tensor]) -> Planes | DevicePlanes:
+        network, fmt = self._network, self._network.fmt_out
+        if network.card_format is None:
+            return tuple(plane.numpy().view(fmt.dtype) for plane in results)
+        height, width = (side * network.folded.parts[0].rows for side in self._shapes[0])
+        lines = results[0] if fmt.depth == 8 else results[0].view(torch.uint16)
+        luma, chroma = lines[:height, :width], lines[height:, :width]
+        planes = (luma, chroma.view(height // 2, width // 2, 2))
+        return DevicePlanes(planes, network.card_format, height, width, 0 if fmt.depth == 8 else 16 - fmt.depth)
 
     def _made(self, queues: Queues, size: int) -> deque[_Slot]:
         return deque(_Slot(queues, self._network, self._shapes, size) for _ in range(SLOTS))
@@ -305,7 +376,7 @@ def _seconds(slot: _Slot) -> float:
     taken = []
     for _ in range(3):
         began = time.perf_counter()
-        slot.submit()
+        slot.submit([[host[frame] for host in slot.host] for frame in range(slot.size)])
         slot.wait()
         taken.append(time.perf_counter() - began)
     return min(taken)

@@ -19,6 +19,7 @@ from repsr_cli.engine.tiling import Box, Tile
 from repsr_cli.engine.trunk import place
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat
+from repsr_cli.media.video_cuda import DevicePlanes
 
 Planes = tuple[NDArray[Any], ...]
 
@@ -28,7 +29,7 @@ class _Frame:
     """A frame under way: what came, what goes and how to wait for it, and the precision in force."""
 
     planes: Planes
-    finished: Callable[[], Planes]
+    finished: Callable[[], Planes | DevicePlanes]
     precision: torch.dtype
 
 
@@ -40,9 +41,17 @@ class FoldedUpscaler:
         fmt_in: the meaning of the planes that come.
         fmt_out: the meaning of the planes that go.
         reuse: keep the output of what did not change since the frame before.
+        card_format: as ``PlaneUpscaler``.
     """
 
-    def __init__(self, upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, reuse: bool) -> None:
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        fmt_in: PlaneFormat,
+        fmt_out: PlaneFormat,
+        reuse: bool,
+        card_format: str | None = None,
+    ) -> None:
         self._upscaler = upscaler
         self._fmt_in = fmt_in
         self._fmt_out = fmt_out
@@ -56,6 +65,7 @@ class FoldedUpscaler:
         self._runner = upscaler.runner(self._folded.trunk, self._folded.parts[-1].stop, margin, self._compiled)
         self._queues: Queues | None = CudaQueues(upscaler.device) if upscaler.device.type == "cuda" else None
         self._card: tuple[tuple[int, int], torch.dtype, CardFrames] | None = None
+        self._card_format = card_format
         self._reuse = reuse
         self._last: _Frame | None = None
         self._exact: dict[tuple[int, int], bool] = {}
@@ -76,10 +86,11 @@ class FoldedUpscaler:
         """How many frames are worth beginning before the first of them is waited for."""
         return self._card[2].ahead if self._card is not None else 1
 
-    def begin(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
+    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
         """Begin to enlarge one frame; as ``PlaneUpscaler.begin``."""
-        height, width = planes[0].shape
-        card = self._card_for(height, width)
+        card = self._card_for(*size_of(planes))
+        if isinstance(planes, DevicePlanes):
+            return self._tiled(planes.on_host()) if card is None else self._staying(card, planes)
         return self._tiled(planes) if card is None else self._whole(card, planes)
 
     def _card_for(self, height: int, width: int) -> CardFrames | None:
@@ -89,7 +100,8 @@ class FoldedUpscaler:
             return None
         precision = self._runner.precision
         if self._card is None or self._card[:2] != ((height, width), precision):
-            network = PlanesNetwork(self._folded, self._fmt_in, self._fmt_out, precision).to(self._upscaler.device)
+            network = PlanesNetwork(self._folded, self._fmt_in, self._fmt_out, precision, self._card_format)
+            network.to(self._upscaler.device)
             try:
                 made = CardFrames(self._queues, network, (height, width), self._runner.budget)
             except RuntimeError as error:
@@ -101,7 +113,31 @@ class FoldedUpscaler:
             self._card = ((height, width), precision, made)
         return self._card[2]
 
-    def _whole(self, card: CardFrames, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
+    def _staying(self, card: CardFrames, planes: DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
+        """Begin a frame that the device computes whole, from planes that lie there. Whether it changed is not seen."""
+        self._pixels += planes.height * planes.width
+        self._computed += planes.height * planes.width
+        self._last = None
+        return self._or_anew(card.begin(planes), planes.on_host)
+
+    def _or_anew(
+        self, computed: Callable[[], Planes | DevicePlanes], planes: Callable[[], Planes]
+    ) -> Callable[[], Planes | DevicePlanes]:
+        """A frame from the device; if half precision cannot hold it, by tiles, which go on to fp32 and stay there."""
+
+        def finished() -> Planes | DevicePlanes:
+            try:
+                return computed()
+            except NotFiniteError:
+                pixels, done, last = self._pixels, self._computed, self._last
+                self._last = None
+                result = self._tiled(planes())()
+                self._pixels, self._computed, self._last = pixels, done, last
+                return result
+
+        return finished
+
+    def _whole(self, card: CardFrames, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes | DevicePlanes]:
         """Begin a frame that the device computes whole."""
         height, width = planes[0].shape
         last, precision = self._comparable(planes), self._runner.precision
@@ -110,27 +146,12 @@ class FoldedUpscaler:
             return last.finished
         self._computed += height * width
         kept = tuple(plane.copy() for plane in planes)
-        computed = card.begin(kept)
-
-        def finished() -> Planes:
-            try:
-                return computed()
-            except NotFiniteError:
-                return self._anew(kept)
-
+        finished = self._or_anew(card.begin(kept), lambda: kept)
         if self._reuse:
             self._last = _Frame(kept, finished, precision)
         return finished
 
-    def _anew(self, planes: Planes) -> Planes:
-        """A frame that half precision cannot hold, by tiles, which go on to fp32 and stay there."""
-        pixels, computed, last = self._pixels, self._computed, self._last
-        self._last = None
-        result = self._tiled(planes)()
-        self._pixels, self._computed, self._last = pixels, computed, last
-        return result
-
-    def _tiled(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes]:
+    def _tiled(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes | DevicePlanes]:
         height, width = planes[0].shape
         last = self._comparable(planes)
         tiles = self._runner.plan(height, width) if last is None else self._changed(planes, last)
@@ -144,7 +165,9 @@ class FoldedUpscaler:
         if last is None or sum(tile.core.area for tile in tiles) == height * width:
             targets = self._targets(height, width)
         else:
-            targets = tuple(plane.copy() for plane in last.finished())
+            before = last.finished()
+            assert not isinstance(before, DevicePlanes), "tiles follow whole frames in another precision"
+            targets = tuple(plane.copy() for plane in before)
 
         def write(features: Tensor, tile: Tile) -> None:
             if self._compiled is None:
@@ -263,6 +286,14 @@ class FoldedUpscaler:
     def _within(self, features: Tensor, tile: Tile, box: Box) -> Tensor:
         rows, columns = box.seen_from(tile.core.grown(self._runner.margin, tile.context)).slices()
         return features[:, rows, columns]
+
+
+def size_of(planes: Sequence[NDArray[Any]] | DevicePlanes) -> tuple[int, int]:
+    """(height, width) of the luma."""
+    if isinstance(planes, DevicePlanes):
+        return planes.height, planes.width
+    height, width = planes[0].shape
+    return height, width
 
 
 def _once(finish: Callable[[], None], result: Planes) -> Callable[[], Planes]:

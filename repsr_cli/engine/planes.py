@@ -18,9 +18,12 @@ from torch import Tensor
 
 from repsr_cli.engine.codes import Plane, codes_from_planes, planes_from_codes
 from repsr_cli.engine.folding import folds
-from repsr_cli.engine.frames import FoldedUpscaler
+from repsr_cli.engine.frames import FoldedUpscaler, size_of
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat, codes_from_rgb, rgb_from_codes
+from repsr_cli.media.video_cuda import DevicePlanes
+
+Planes = tuple[NDArray[Any], ...]
 
 
 def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
@@ -65,6 +68,8 @@ class PlaneUpscaler:
         fmt_out: the meaning of the planes that go.
         size: (height, width) of the luma to give; None: the network's scale times what came.
         reuse: keep the output of what did not change since the frame before.
+        card_format: ``nv12`` or ``p010le``, as an encoder on the same device takes planes that stay there; None: they
+            come down. Where the device does not compute whole frames they do so anyway.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class PlaneUpscaler:
         fmt_out: PlaneFormat,
         size: tuple[int, int] | None = None,
         reuse: bool = True,
+        card_format: str | None = None,
     ) -> None:
         for fmt in (fmt_in, fmt_out):
             if not set(fmt.subsample) <= {1, 2}:
@@ -82,7 +88,8 @@ class PlaneUpscaler:
         self.fmt_in = fmt_in
         self.fmt_out = fmt_out
         self.size = size
-        self._folded = FoldedUpscaler(upscaler, fmt_in, fmt_out, reuse) if folds(upscaler.net, fmt_out) else None
+        folded = folds(upscaler.net, fmt_out)
+        self._folded = FoldedUpscaler(upscaler, fmt_in, fmt_out, reuse, card_format) if folded else None
 
     @property
     def engine(self) -> str:
@@ -99,11 +106,12 @@ class PlaneUpscaler:
         """How many frames are worth beginning before the first of them is waited for; known from the first on."""
         return self._folded.ahead if self._folded is not None else 1
 
-    def __call__(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def __call__(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Planes:
         """Enlarge one frame.
 
         Args:
-            planes: as ``fmt_in`` says; views with strides are fine.
+            planes: as ``fmt_in`` says; views with strides are fine. Or on a device, where they stay if whole frames are
+                computed there (``repsr_cli.engine.card``).
 
         Returns:
             Contiguous planes as ``fmt_out`` says. Not to be written to: the next frame may share them.
@@ -111,19 +119,21 @@ class PlaneUpscaler:
         Raises:
             DeviceError: out of memory at the smallest tile, or results that are not finite.
         """
-        return self.begin(planes)()
+        found = self.begin(planes)()
+        return found.on_host() if isinstance(found, DevicePlanes) else found
 
-    def begin(self, planes: Sequence[NDArray[Any]]) -> Callable[[], tuple[NDArray[Any], ...]]:
+    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
         """As a call, but returns before the end, so that the next frame can follow without a pause.
 
         Returns:
-            What waits for the frame and gives it, and raises what a call raises. Frames are to be waited for in order.
+            What waits for the frame and gives it, on the device if ``card_format`` says so, and raises what a call
+            raises. Frames are to be waited for in order.
         """
-        height, width = planes[0].shape
+        height, width = size_of(planes)
         natural = (height * self.upscaler.scale, width * self.upscaler.scale)
         if self._folded is not None and (self.size is None or tuple(self.size) == natural):
             return self._folded.begin(planes)
-        result = self.explicit(planes)
+        result = self.explicit(planes.on_host() if isinstance(planes, DevicePlanes) else planes)
         return lambda: result
 
     def explicit(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:

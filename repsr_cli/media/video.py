@@ -16,8 +16,11 @@ from typing import Any
 
 import av
 import av.logging
+from av.codec import CodecContext
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -35,6 +38,26 @@ MAX_PIXELS = 1 << 27
 
 # Threads of a decoder hold a frame each; more than these gain nothing beside a network.
 DECODER_THREADS = 8
+
+# What a container tells a decoder; the rest stands in the packets.
+_SETTINGS = (
+    "codec_tag",
+    "extradata",
+    "bits_per_coded_sample",
+    "width",
+    "height",
+    "pix_fmt",
+    "profile",
+    "level",
+    "framerate",
+    "sample_aspect_ratio",
+    "color_range",
+    "color_primaries",
+    "color_trc",
+    "colorspace",
+    "field_order",
+    "reorder_depth",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +249,30 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
         stream.codec_context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
+
+
+def decoder_settings(context: VideoCodecContext) -> dict[str, Any]:
+    """What a container told a stream's decoder: what another one needs beside the packets."""
+    found = {name: getattr(context, name) for name in _SETTINGS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def new_decoder(codec: str, settings: dict[str, Any], hwaccel: HWAccel | None = None) -> VideoCodecContext:
+    """A decoder that belongs to no container.
+
+    Args:
+        codec: FFmpeg's name of it.
+        settings: from ``decoder_settings``.
+        hwaccel: the device to decode on.
+    """
+    context = CodecContext.create(codec, "r", hwaccel)
+    assert isinstance(context, VideoCodecContext)
+    for name, value in settings.items():
+        setattr(context, name, value)
+    context.thread_type = "AUTO"
+    context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return context
 
 
 def stream_info(stream: Any) -> StreamInfo:

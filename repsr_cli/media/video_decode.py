@@ -15,7 +15,9 @@ from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
 from repsr_cli.media.video import VideoSource, main_stream, open_video, translated
+from repsr_cli.media.video_cuda import ON_CARD, device_planes
 from repsr_cli.media.video_frames import Frame, PlaneReader
+from repsr_cli.media.video_nvdec import Nvdec
 from repsr_cli.media.video_timeline import Timeline
 
 # Codecs whose decoders give one frame for every packet that is shown. Others (MPEG-4 in AVI, with its empty packets)
@@ -35,6 +37,8 @@ class Decoder:
         timeline: its packets; None where it can be read only once (standard input).
         on_error: ``stop`` raises at the first frame that is damaged or missing; ``keep`` repeats the frame before it.
         deinterlace: pass frames through bwdif.
+        nvdec: decode on a card; None: in software.
+        keep_on_card: leave the planes there, where their format and size allow it.
         repeated: seconds of the frames that were repeated.
         notes: what else was done about irregularities, a sentence each.
     """
@@ -43,6 +47,8 @@ class Decoder:
     timeline: Timeline | None
     on_error: Literal["stop", "keep"] = "stop"
     deinterlace: bool = False
+    nvdec: Nvdec | None = None
+    keep_on_card: bool = False
     repeated: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -81,7 +87,7 @@ class Decoder:
             The frames; None if the way to ``first`` was not a clean one, so that decoding must begin earlier.
         """
         if self.deinterlace:
-            pictures = deinterlaced(pictures, self.source)
+            pictures = deinterlaced(pictures, self.source, self._pix_fmt)
         if first is not None and self.timeline is not None and not whole:
             found = approached(pictures, self.timeline, first)
             if found is None:
@@ -129,17 +135,37 @@ class Decoder:
 
     def _decoded(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         pictures = self._decoded_as_stored(container)
-        return deinterlaced(pictures, self.source) if self.deinterlace else pictures
+        return deinterlaced(pictures, self.source, self._pix_fmt) if self.deinterlace else pictures
 
     def _decoded_as_stored(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         stream = main_stream(container, self.source.path)
+        decoder = stream.codec_context if self.nvdec is None else self.nvdec.decoder(stream)
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 yield None
             try:
-                yield from packet.decode()
+                pictures = decoder.decode(packet)
             except DECODE_ERRORS:
                 yield None
+                continue
+            if self.nvdec is None or self._stay_on_card:
+                yield from pictures
+            else:
+                yield from (self.nvdec.downloaded(picture, self.source.planar) for picture in pictures)
+
+    @property
+    def _stay_on_card(self) -> bool:
+        """Whether frames are left on the card: bwdif runs on the host, and odd sizes halve to no whole number."""
+        if self.nvdec is None or not self.keep_on_card or self.deinterlace:
+            return False
+        return self.nvdec.pix_fmt in ON_CARD and self.source.height % 2 == self.source.width % 2 == 0
+
+    @property
+    def _pix_fmt(self) -> str:
+        """The pixel format of all pictures."""
+        if self.nvdec is None:
+            return self.source.pix_fmt
+        return self.nvdec.pix_fmt if self._stay_on_card else self.source.planar
 
     def _checked(self, pictures: Iterator[VideoFrame | None], first: int | None, end: int | None) -> Iterator[Frame]:
         """Give every picture its time and its planes, and see that none is missing."""
@@ -214,17 +240,22 @@ class Decoder:
 
     def _frame(self, picture: VideoFrame, pts: int, nominal: int, reader: PlaneReader) -> Frame:
         source = self.source
-        if (picture.height, picture.width, picture.format.name) != (source.height, source.width, source.pix_fmt):
+        # A frame on a card is of the format "cuda", whatever it holds.
+        pix_fmt = (picture.sw_format or picture.format).name
+        if (picture.height, picture.width, pix_fmt) != (source.height, source.width, self._pix_fmt):
             at = float(pts * source.time_base)
             happened = (
-                f"changes from {source.width}x{source.height} {source.pix_fmt} to "
-                f"{picture.width}x{picture.height} {picture.format.name} at {at:.3f} s"
+                f"changes from {source.width}x{source.height} {self._pix_fmt} to "
+                f"{picture.width}x{picture.height} {pix_fmt} at {at:.3f} s"
             )
             raise MediaError(source.path, happened, f"Upscale it in parts, with --end {at:.3f} and --start {at:.3f}.")
         duration = picture.duration
         if duration <= 0:
             following = self.timeline.after(pts) if self.timeline is not None else None
             duration = nominal if following is None else following - pts
+        if self._stay_on_card:
+            depth = VideoFormat(source.planar).components[0].bits
+            return Frame(device_planes(picture, depth), pts, duration, source.time_base, picture)
         planes, origin = reader.read(picture)
         return Frame(planes, pts, duration, source.time_base, origin)
 
@@ -276,13 +307,15 @@ def approached(
     return None
 
 
-def deinterlaced(pictures: Iterator[VideoFrame | None], source: VideoSource) -> Iterator[VideoFrame | None]:
+def deinterlaced(
+    pictures: Iterator[VideoFrame | None], source: VideoSource, pix_fmt: str
+) -> Iterator[VideoFrame | None]:
     """One progressive frame for every frame flagged as two fields (bwdif, by libavfilter); others pass.
 
     Source: bwdif is the weighted blend of Bob Weaver and the cubic interpolation of the BBC's PH-2071.
     """
     graph = Graph()
-    layout = VideoFormat(source.pix_fmt)
+    layout = VideoFormat(pix_fmt)
     buffer = graph.add_buffer(width=source.width, height=source.height, format=layout, time_base=source.time_base)
     bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
     sink = graph.add("buffersink")

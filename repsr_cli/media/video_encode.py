@@ -20,9 +20,10 @@ from av.video.format import VideoFormat
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.media.video_colour import ColourTags, HdrMetadata
-from repsr_cli.media.video_frames import Planes, carry, fill, packed_frame
+from repsr_cli.media.video_cuda import DevicePlanes, frame_of, need_device, refusal
+from repsr_cli.media.video_frames import Planes, carry, fill, on_host, packed_frame
 
 DEFAULT_CRF = 17.0
 
@@ -41,7 +42,15 @@ _CRF: dict[str, tuple[str, float, float, float]] = {
     "h264_qsv": ("global_quality", 1, 2, 51),
     "hevc_qsv": ("global_quality", 1, 4, 51),
 }
-_PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "6"}
+NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+_PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "6"} | dict.fromkeys(NVENC, "p4")
+# What an encoder wants where its formats are not planar, by the planar name of the same codes. PNG packs its planes.
+# NVENC interleaves chroma and reads 10 bits from the top of 16.
+_STORED = {"png": {"gbrp": "rgb24", "gbrp16le": "rgb48be", "gray16le": "gray16be"}} | {
+    codec: {"yuv420p10le": "p010le", "yuv444p10le": "yuv444p10msble"} for codec in NVENC
+}
+# The same for planes that are on the card already.
+_ON_CARD = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _LOSSLESS = frozenset({"ffv1", "png", "ffvhuff", "huffyuv", "utvideo", "rawvideo"})
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
 # Bits per pixel of output, of the order that encoders need for upscaled film at the default quality.
@@ -132,9 +141,16 @@ def encoder_options(
     options: dict[str, str] = {}
     if crf is not None and not 0 <= crf <= 51:
         raise UsageError(f"--crf {crf:g}", "off the scale", "Give 0 (best) to 51; 17 is the default.")
-    if codec in _CRF:
+    chosen = _rate_control(codec, extra)
+    if chosen is not None:
+        if crf is not None:
+            raise UsageError(f"--crf {crf:g}", f"stands beside -e {chosen}", "Give one of the two.")
+    elif codec in _CRF:
         name, slope, offset, most = _CRF[codec]
         mapped = min(most, max(0.0, (DEFAULT_CRF if crf is None else crf) * slope + offset))
+        if codec in NVENC:
+            # A target quality is part of its variable rate; the bit rate of 0 (``configure``) sets it no limit.
+            options["rc"] = "vbr"
         options[name] = f"{mapped:g}" if codec.startswith("libx26") else f"{round(mapped)}"
     elif crf is not None and codec in _LOSSLESS:
         raise UsageError(f"--crf {crf:g}", f"{codec} is lossless and has no quality to set", "Leave it out.")
@@ -160,6 +176,14 @@ def encoder_options(
     if parameters:
         options[_PARAMETERS[codec]] = ":".join(parameters)
     return tuple(options.items())
+
+
+def _rate_control(codec: str, extra: Mapping[str, str]) -> str | None:
+    """The option of the user's that makes NVENC aim at something else than a quality; None if there is none."""
+    if codec not in NVENC:
+        return None
+    names = (name for name, value in extra.items() if name in ("rc", "qp", "cq", "b") or value == "lossless")
+    return next((f"{name}={extra[name]}" for name in names), None)
 
 
 def _parameters(codec: str, hdr: HdrMetadata | None) -> list[str]:
@@ -230,6 +254,10 @@ def choose_pix_fmt(
     """
     if codec == "png":
         formats = ("gbrp", "gbrp16le", "gray", "gray16le")
+    if codec in NVENC:
+        taken = {each.name for each in find_encoder(codec).video_formats or ()}
+        known = ("yuv420p", "yuv420p10le", "yuv444p", "yuv444p10le", "gbrp")
+        formats = [name for name in known if _STORED[codec].get(name, name) in taken]
     formats = formats or [each.name for each in find_encoder(codec).video_formats or ()] or [wanted]
     planar = [name for name in formats if name.startswith(("yuv4", "gbrp", "gray")) and not name.endswith("be")]
     if not planar:
@@ -298,34 +326,66 @@ def configure(context: VideoCodecContext, encoding: Encoding, global_header: boo
 
 
 def _stored(encoding: Encoding) -> str:
-    """The format by the encoder's name for it: PNG packs its planes."""
-    packed = {"gbrp": "rgb24", "gbrp16le": "rgb48be", "gray16le": "gray16be"}
-    return packed.get(encoding.pix_fmt, encoding.pix_fmt) if encoding.codec == "png" else encoding.pix_fmt
+    """The format as the encoder has it."""
+    return _STORED.get(encoding.codec, {}).get(encoding.pix_fmt, encoding.pix_fmt)
+
+
+def card_format(encoding: Encoding) -> str | None:
+    """The format in which an encoder takes planes that are on its card: ``nv12`` or ``p010le``; None: it does not."""
+    even = encoding.height % 2 == encoding.width % 2 == 0
+    return _ON_CARD.get(encoding.pix_fmt) if encoding.codec in NVENC and even else None
 
 
 def open_encoder(encoding: Encoding) -> VideoCodecContext:
     """An encoder, ready.
 
     Raises:
-        UsageError: an option that it does not know, or a value that it does not take.
-        MediaError: it cannot encode such frames.
+        UsageError: an option that it does not know, a value that it does not take, or frames that it cannot encode.
+        DeviceError: it needs a card that is not there, or that has no such encoder.
     """
     # SVT-AV1 reads its verbosity from here alone.
     os.environ.setdefault("SVT_LOG", "1")
-    context = CodecContext.create(encoding.codec, "w")
-    assert isinstance(context, VideoCodecContext)
-    configure(context, encoding)
+    context = _new_encoder(encoding)
     try:
         context.open()
     except (av.FFmpegError, ValueError) as error:
         told = " ".join(f"{name}={value}" for name, value in encoding.options)
         happened = f"cannot encode {encoding.width}x{encoding.height} {encoding.pix_fmt} with {told or 'no options'}"
+        if encoding.codec in NVENC:
+            _need_nvenc(encoding.codec)
+            happened += f" ({refusal(_new_encoder(encoding).open)})"
         remedy = "Check --crf, --preset, --pix-fmt and -e, or choose another encoder with -c."
         raise UsageError(encoding.codec, happened, remedy) from error
     unknown = [name for name in context.options if name != "chroma_sample_location"]
     if unknown:
         raise UsageError(f"-e {unknown[0]}", f"{encoding.codec} has no such option", "Check its spelling.")
     return context
+
+
+def _new_encoder(encoding: Encoding) -> VideoCodecContext:
+    context = CodecContext.create(encoding.codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    configure(context, encoding)
+    return context
+
+
+def _need_nvenc(codec: str) -> None:
+    """See that it was not the card that refused.
+
+    Raises:
+        DeviceError: it is not there, or has no such encoder.
+    """
+    need_device(codec, 0, "choose another encoder with -c")
+    why = nvenc_refusal(codec)
+    if why is not None:
+        remedy = "Update the driver, or choose another encoder with -c."
+        raise DeviceError(codec, f"this card, or its driver, does not have it ({why})", remedy)
+
+
+def nvenc_refusal(codec: str) -> str | None:
+    """Why an encoder of NVENC does not even encode 256x256 by its defaults; None if it does."""
+    plain = Encoding(codec, "yuv420p", 256, 256, Fraction(1, 25), Fraction(25), None, ColourTags(1, 1, 1, 1, None))
+    return refusal(_new_encoder(plain).open)
 
 
 class SegmentEncoder:
@@ -338,15 +398,18 @@ class SegmentEncoder:
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
         self.frames = self.packets = 0
-        self._context = open_encoder(encoding)
+        self._context: VideoCodecContext | None = None
         self._durations: dict[int, int] = {}
         self._reformatter = VideoReformatter()
 
-    def encode(self, planes: Planes, pts: int, duration: int, origin: VideoFrame | None = None) -> list[EncodedPacket]:
+    def encode(
+        self, planes: Planes | DevicePlanes, pts: int, duration: int, origin: VideoFrame | None = None
+    ) -> list[EncodedPacket]:
         """Add a frame.
 
         Args:
-            planes: as the encoding's pixel format has them.
+            planes: as the encoding's pixel format has them. Those on a card stay there if they are of ``card_format``
+                and carry nothing along.
             pts: its time, later than any before.
             duration: how long it is shown.
             origin: a frame whose captions and timecode it shall carry.
@@ -355,11 +418,9 @@ class SegmentEncoder:
             The packets that are ready.
         """
         encoding = self.encoding
-        if _stored(encoding) != encoding.pix_fmt:
-            frame = packed_frame(planes, _stored(encoding))
-        else:
-            frame = carry(origin, self._reformatter, encoding.width, encoding.height, encoding.pix_fmt)
-            fill(frame, planes)
+        frame = self._frame(planes, origin)
+        if self._context is None:
+            self._context = self._opened(frame)
         frame.pts, frame.duration, frame.time_base = pts, duration, encoding.time_base
         frame.pict_type = PictureType.NONE
         tags = encoding.tags
@@ -375,16 +436,31 @@ class SegmentEncoder:
         Raises:
             MediaError: the encoder gave fewer packets, or more, than it got frames.
         """
-        packets = self._packets(self._encoded(None))
+        packets = self._packets(self._encoded(None)) if self._context is not None else []
         if self.packets != self.frames:
             happened = f"gave {self.packets} packets for {self.frames} frames"
             raise MediaError(self.encoding.codec, happened, "Choose another encoder with -c.")
         return packets
 
-    @property
-    def extradata(self) -> bytes:
-        """The stream's header."""
-        return self._context.extradata or b""
+    def _frame(self, planes: Planes | DevicePlanes, origin: VideoFrame | None) -> VideoFrame:
+        encoding = self.encoding
+        if isinstance(planes, DevicePlanes) and origin is None and planes.pix_fmt == card_format(encoding):
+            return frame_of(planes)
+        host = on_host(planes)
+        if encoding.codec == "png" and _stored(encoding) != encoding.pix_fmt:
+            return packed_frame(host, _stored(encoding))
+        # PyAV brings it into the encoder's own order of samples, and to its card.
+        frame = carry(origin, self._reformatter, encoding.width, encoding.height, encoding.pix_fmt)
+        fill(frame, host)
+        return frame
+
+    def _opened(self, frame: VideoFrame) -> VideoCodecContext:
+        """The encoder, for frames such as the first: one on a card brings the card along when it is encoded."""
+        if frame.sw_format is None:
+            return open_encoder(self.encoding)
+        context = _new_encoder(self.encoding)
+        context.pix_fmt = frame.format.name
+        return context
 
     def _delay_unknown(self) -> bool:
         """Whether decoding times are whatever the memory held.
@@ -395,6 +471,7 @@ class SegmentEncoder:
         return self.encoding.codec == "libx265" and self.frames <= 2
 
     def _encoded(self, frame: VideoFrame | None) -> list[Packet[Stream]]:
+        assert self._context is not None
         try:
             return self._context.encode(frame)
         except av.FFmpegError as error:

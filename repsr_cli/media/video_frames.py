@@ -14,6 +14,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError
+from repsr_cli.media.video_cuda import DevicePlanes
 
 Planes = tuple[NDArray[Any], ...]
 
@@ -26,7 +27,8 @@ class Frame:
     """One frame of a clip, in planes.
 
     Attributes:
-        planes: Y, U, V or R, G, B or Y alone; (height, width) each, uint8 at 8 bit, uint16 above. Read only.
+        planes: Y, U, V or R, G, B or Y alone; (height, width) each, uint8 at 8 bit, uint16 above. Read only. Where the
+            decoder was asked to leave frames on its card: planes there.
         pts: presentation time in units of ``time_base``.
         duration: in the same units; 0 if unknown.
         time_base: seconds per unit.
@@ -34,7 +36,7 @@ class Frame:
         repeats: whether this is the frame before once more, in place of one that could not be decoded.
     """
 
-    planes: Planes
+    planes: Planes | DevicePlanes
     pts: int
     duration: int
     time_base: Fraction
@@ -44,7 +46,17 @@ class Frame:
     @property
     def nbytes(self) -> int:
         """Bytes in the planes."""
-        return sum(plane.nbytes for plane in self.planes)
+        return nbytes(self.planes)
+
+
+def nbytes(planes: Planes | DevicePlanes) -> int:
+    """Bytes in planes, wherever they are."""
+    return planes.nbytes if isinstance(planes, DevicePlanes) else sum(plane.nbytes for plane in planes)
+
+
+def on_host(planes: Planes | DevicePlanes) -> Planes:
+    """Planes in memory, copied from a device if they are on one."""
+    return planes.on_host() if isinstance(planes, DevicePlanes) else planes
 
 
 def planar_name(pix_fmt: str) -> str:
@@ -94,7 +106,8 @@ class PlaneReader:
         name = frame.format.name.replace("yuvj", "yuv")
         # yuva420p and its like begin with the very planes that are wanted.
         if name != self.planar and name.replace("yuva", "yuv").replace("gbrap", "gbrp") != self.planar:
-            frame = self._reformatter.reformat(frame, format=self.planar)
+            # In one thread: see video_cuda.downloaded.
+            frame = self._reformatter.reformat(frame, format=self.planar, threads=1)
         return planes_of(frame, self.planar), frame
 
 

@@ -7,44 +7,28 @@ container.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from av.codec import CodecContext
 from av.packet import Packet
 from av.stream import Stream
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
-from repsr_cli.media import video
-from repsr_cli.media.video import DECODER_THREADS, VideoSource, main_stream, open_video, translated
+from repsr_cli.media.video import (
+    VideoSource,
+    decoder_settings,
+    main_stream,
+    new_decoder,
+    open_video,
+    translated,
+)
 from repsr_cli.media.video_decode import DECODE_ERRORS
 from repsr_cli.media.video_timeline import Segment, Timeline
 
-# What a container tells a decoder; the rest stands in the packets.
-_SETTINGS = (
-    "codec_tag",
-    "extradata",
-    "bits_per_coded_sample",
-    "width",
-    "height",
-    "pix_fmt",
-    "profile",
-    "level",
-    "framerate",
-    "sample_aspect_ratio",
-    "color_range",
-    "color_primaries",
-    "color_trc",
-    "colorspace",
-    "field_order",
-    "reorder_depth",
-)
 # What rides on packets, decoders need, and PyAV cannot put on a packet again.
 _NEEDED = ("new_extradata", "palette", "param_change")
 
@@ -116,7 +100,7 @@ def parcels(
     head: SourcePacket | None = None
     with translated(source.path), open_video(source.path) as container:
         stream = main_stream(container, source.path)
-        codec, settings = stream.codec_context.codec.name, _settings(stream.codec_context)
+        codec, settings = stream.codec_context.codec.name, decoder_settings(stream.codec_context)
         time_base = Fraction(stream.time_base or source.time_base)
 
         def wrapped() -> Parcel:
@@ -151,13 +135,7 @@ def parcels(
 
 def pictures(parcel: Parcel) -> Iterator[VideoFrame | None]:
     """Decode a parcel; None stands for an error of the decoder."""
-    context = CodecContext.create(parcel.codec, "r")
-    assert isinstance(context, VideoCodecContext)
-    for name, value in parcel.settings.items():
-        setattr(context, name, value)
-    context.thread_type = "AUTO"
-    context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
-    context.options = {"max_pixels": str(video.MAX_PIXELS)}
+    context = new_decoder(parcel.codec, parcel.settings)
     if parcel.head is not None:
         with translated("the first packet"):
             for packet in (_restored(parcel.head, parcel.time_base), None):
@@ -174,11 +152,6 @@ def pictures(parcel: Parcel) -> Iterator[VideoFrame | None]:
             yield None
             continue
         yield from (picture for picture in found if picture.pts not in unseen)
-
-
-def _settings(context: VideoCodecContext) -> dict[str, Any]:
-    found = {name: getattr(context, name) for name in _SETTINGS}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _packet(packet: Packet[Any], source: VideoSource) -> SourcePacket:

@@ -23,6 +23,7 @@ ENCODERS = {
     "prores_ks": "ProRes, for editing",
     "ffv1": "lossless",
 }
+NVENC = {"h264_nvenc": "H.264 by NVENC", "hevc_nvenc": "H.265 by NVENC", "av1_nvenc": "AV1 by NVENC"}
 EXTRAS = {
     "cv2": ("AVIF and JPEG 2000 beyond 8 bit, Radiance HDR", "pip install opencv-python-headless"),
     "imageio": ("compare --blink", "pip install imageio"),
@@ -61,6 +62,7 @@ def examine() -> Iterator[Finding]:
     )
     yield from _libraries()
     yield from _encoders()
+    yield from _nvidia()
     yield from _extras()
     yield from _networks()
     yield from _devices()
@@ -90,6 +92,34 @@ def _encoders() -> Iterator[Finding]:
             yield Finding(name, "ok", what)
         else:
             yield Finding(name, "absent", f"{what}: this build of PyAV has no such encoder", "pip install -U av")
+
+
+def _nvidia() -> Iterator[Finding]:
+    """What the first card decodes and encodes, by trying."""
+    try:
+        import av  # noqa: F401
+
+        from repsr_cli.media.video_cuda import missing_device
+        from repsr_cli.media.video_encode import nvenc_refusal
+        from repsr_cli.media.video_nvdec import nvdec_refusal
+    except ImportError:
+        return  # PyAV, reported among the libraries
+    why = missing_device(0)
+    if why is not None:
+        yield Finding("nvdec, nvenc", "absent", f"no card ({why})", "With an NVIDIA GPU: install its driver.")
+        return
+    why = nvdec_refusal(0)
+    if why is None:
+        yield Finding("nvdec", "ok", "--hwaccel cuda")
+    else:
+        yield Finding("nvdec", "absent", f"cuda:0 decodes nothing ({why})", "Leave --hwaccel out.")
+    for codec, what in NVENC.items():
+        why = nvenc_refusal(codec)
+        if why is None:
+            yield Finding(codec, "ok", what)
+        else:
+            remedy = "Choose another encoder, or update the driver."
+            yield Finding(codec, "absent", f"{what}: cuda:0 or its driver lacks it ({why})", remedy)
 
 
 def _extras() -> Iterator[Finding]:

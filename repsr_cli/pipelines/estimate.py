@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.video_colour import plane_format
-from repsr_cli.media.video_decode import Decoder
+from repsr_cli.media.video_cuda import DevicePlanes
 from repsr_cli.media.video_encode import SegmentEncoder
 from repsr_cli.media.video_frames import Frame, Planes
 from repsr_cli.media.video_stages import run_stages
+from repsr_cli.pipelines.device_ends import decoder_for, network_for
 from repsr_cli.pipelines.options import UpscaleOptions
 from repsr_cli.pipelines.plan_video import VideoPlan
 
@@ -35,12 +34,8 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> st
         MediaError: the first frames cannot be decoded or encoded.
         DeviceError: the network failed on its device.
     """
-    clip, encoding = plan.source, plan.encoding
-    fmt_in, fmt_out = plane_format(clip.planar, clip.tags), plane_format(encoding.pix_fmt, encoding.tags)
-    natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
-    network = PlaneUpscaler(upscaler, fmt_in, fmt_out, None if plan.size == natural else plan.size, options.reuse)
-    encoder = SegmentEncoder(encoding)
-    decoder = Decoder(clip, plan.timeline, options.on_error, options.deinterlace)
+    network, encoder = network_for(plan, upscaler, options), SegmentEncoder(plan.encoding)
+    decoder = decoder_for(plan, upscaler, options)
     first = plan.segments[0].first
     # Kernels are chosen and memory is found when a network runs for the first time.
     network(next(decoder.frames(first, None)).planes)
@@ -52,17 +47,17 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> st
             if time.perf_counter() - began > _SECONDS:
                 return
 
-    def work(frame: Frame) -> Callable[[], tuple[Frame, Planes]]:
+    def work(frame: Frame) -> Callable[[], tuple[Frame, Planes | DevicePlanes]]:
         planes = network.begin(frame.planes)
         return lambda: (frame, planes())
 
-    def take(frames: Iterator[tuple[Frame, Planes]]) -> None:
+    def take(frames: Iterator[tuple[Frame, Planes | DevicePlanes]]) -> None:
         for frame, planes in frames:
             encoder.encode(planes, frame.pts, frame.duration)
         encoder.finish()
 
     # Queues of one frame each, so that what is begun when the time is up is soon done.
-    wall = run_stages(give, work, take, lambda _: 1, lambda _: 1, limit=1)["wall"]
+    wall = run_stages(give, work, take, lambda _: 1, lambda _: 1, limit=1, ahead=lambda: network.ahead)["wall"]
     rate = encoder.frames / wall * (1 + len(options.more_devices))
     left = timedelta(seconds=round((plan.frames or 0) / rate))
     return f"time: about {left}, an estimate from {encoder.frames} frames at {rate:.3g} a second"

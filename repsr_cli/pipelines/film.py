@@ -15,6 +15,7 @@ from repsr_cli.errors import RecipeError
 from repsr_cli.media.video import VideoSource, probe
 from repsr_cli.media.video_colour import plane_format
 from repsr_cli.media.video_decode import Decoder
+from repsr_cli.media.video_frames import on_host
 from repsr_cli.media.video_timeline import Timeline, scan
 
 MARGIN = 2.0  # seconds between any training frame and any frame kept out
@@ -116,6 +117,6 @@ def frames_at(sampling: Sampling, wanted: tuple[int, ...], scale: int) -> Iterat
     for first, end in runs:
         for frame in decoder.frames(first, end):
             if frame.pts in chosen:
-                rgb = to_pixels(rgb_from_planes(frame.planes, fmt), np.dtype(np.uint8), grey=False)
+                rgb = to_pixels(rgb_from_planes(on_host(frame.planes), fmt), np.dtype(np.uint8), grey=False)
                 height, width = (side - side % scale for side in rgb.shape[:2])
                 yield frame.pts, rgb[:height, :width].astype(np.uint8, copy=False)

@@ -41,6 +41,7 @@ class UpscaleOptions:
         start: seconds into the source at which to start.
         end: seconds into the source at which to stop.
         on_error: what to do about a corrupt packet: ``stop`` or ``keep`` (repeat a frame and say which).
+        hwaccel: what decodes clips: ``none`` (software) or ``cuda`` (NVDEC, where the card can).
         deinterlace: deinterlace interlaced material with bwdif; without it, such material is refused.
         matrix: override an unspecified or wrong colour matrix tag.
         full_range: override the range tag.
@@ -76,6 +77,7 @@ class UpscaleOptions:
     start: float | None = None
     end: float | None = None
     on_error: Literal["stop", "keep"] = "stop"
+    hwaccel: Literal["none", "cuda"] = "none"
     deinterlace: bool = False
     matrix: str | None = None
     full_range: bool | None = None

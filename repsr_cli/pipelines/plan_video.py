@@ -25,6 +25,7 @@ from repsr_cli.media.video_encode import (
 from repsr_cli.media.video_fields import combed_share
 from repsr_cli.media.video_frames import planar_name
 from repsr_cli.media.video_mux import PICTURES, Y4M, StreamAction, Window, format_of, plan_streams
+from repsr_cli.media.video_nvdec import Nvdec, find_nvdec
 from repsr_cli.media.video_pictures import is_pattern
 from repsr_cli.media.video_timeline import Segment, Timeline, cut, scan
 from repsr_cli.media.video_y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady
@@ -44,6 +45,7 @@ class VideoPlan:
     Attributes:
         source: the clip.
         timeline: its packets; None on standard input, which can be read only once.
+        nvdec: how a card decodes it; None: it is decoded in software.
         target: the file to write.
         format: FFmpeg's name of its container.
         size: (height, width) of the output as stored.
@@ -58,6 +60,7 @@ class VideoPlan:
 
     source: VideoSource
     timeline: Timeline | None
+    nvdec: Nvdec | None
     target: Path
     format: str
     size: tuple[int, int]
@@ -106,6 +109,7 @@ def plan_video(
     Raises:
         MediaError: the clip cannot be read, is damaged or interlaced, or the container cannot hold the output.
         UsageError: an option that makes no sense for it.
+        DeviceError: a card is asked for that is not there.
     """
     if source == PIPE and pipe is None:
         raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
@@ -126,6 +130,8 @@ def plan_video(
             raise MediaError(source, f"damaged or cut off: {timeline.damage}", remedy)
         notes.append(f"damaged or cut off: {timeline.damage}")
     notes += _interlacing(clip, options)
+    nvdec, more = _decoding(clip, options)
+    notes += more
     window, segments = _stretch(clip, timeline, options)
     size = target_size(clip, scale, options)
     format = format_of(target)
@@ -150,8 +156,41 @@ def plan_video(
             losses.append(f"the times of its frames, which do not come at a constant rate: {format} cannot say when")
     needed = 2 * encoding.bytes_expected(frames) + copied
     return VideoPlan(
-        clip, timeline, target, format, size, encoding, window, segments, streams, tuple(losses), tuple(notes), needed
+        clip,
+        timeline,
+        nvdec,
+        target,
+        format,
+        size,
+        encoding,
+        window,
+        segments,
+        streams,
+        tuple(losses),
+        tuple(notes),
+        needed,
     )
+
+
+def _decoding(clip: VideoSource, options: UpscaleOptions) -> tuple[Nvdec | None, list[str]]:
+    """Where the clip is decoded.
+
+    Returns:
+        (how the card does it, if it does; a sentence about it).
+
+    Raises:
+        UsageError: on a cluster.
+        DeviceError: there is no card.
+    """
+    if options.hwaccel == "none":
+        return None, []
+    if options.ray is not None:
+        raise UsageError("--hwaccel cuda", "stands beside --ray, whose workers decode in software", "Leave one out.")
+    kind, _, index = options.device.partition(":")
+    found = find_nvdec(clip, int(index or 0) if kind == "cuda" else 0)
+    if isinstance(found, str):
+        return None, [f"decoded in software: {found}"]
+    return found, ["decoded by NVDEC, which notices frames that are missing, but not damage within one"]
 
 
 def _interlacing(clip: VideoSource, options: UpscaleOptions) -> list[str]:

@@ -20,10 +20,10 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.video import translated
-from repsr_cli.media.video_colour import plane_format
+from repsr_cli.media.video_cuda import DevicePlanes
 from repsr_cli.media.video_decode import Decoder
 from repsr_cli.media.video_encode import SegmentEncoder
-from repsr_cli.media.video_frames import CARRIED, Frame, Planes, side_data
+from repsr_cli.media.video_frames import CARRIED, Frame, Planes, nbytes, on_host, side_data
 from repsr_cli.media.video_lock import FolderLock
 from repsr_cli.media.video_mux import PICTURES, Y4M, join, write_pictures
 from repsr_cli.media.video_parcels import Parcel, pictures
@@ -32,6 +32,7 @@ from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, fr
 from repsr_cli.media.video_stages import run_stages
 from repsr_cli.media.video_timeline import Segment
 from repsr_cli.media.video_y4m import PIPE, header, open_pipe, write_frame
+from repsr_cli.pipelines.device_ends import decoder_for, network_for
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.plan_video import VideoPlan, plan_video
 
@@ -47,7 +48,7 @@ class _Upscaled:
     """A frame on its way to the encoder."""
 
     segment: int
-    planes: Planes
+    planes: Planes | DevicePlanes
     pts: int
     duration: int
     origin: VideoFrame | None
@@ -154,7 +155,7 @@ class _Lane:
             self.upscale,
             self.encode,
             lambda item: item[1].nbytes,
-            lambda item: sum(plane.nbytes for plane in item.planes),
+            lambda item: nbytes(item.planes),
             stopped=stopped,
             ahead=lambda: self.network.ahead,
         )
@@ -227,7 +228,7 @@ class _Lane:
                 work.raw.write(header(work.plan.encoding))
             for frame in frames:
                 if work.raw is not None:
-                    write_frame(work.raw, frame.planes)
+                    write_frame(work.raw, on_host(frame.planes))
                 work.counted(frame.segment, work.done.get(frame.segment, 0) + 1)
                 work.counted(frame.segment)
             if work.raw is not None:
@@ -382,12 +383,7 @@ def _shares(finished: Sequence[Finished], wall: float) -> dict[str, float]:
 def _lane(work: _Work, upscaler: Upscaler, options: UpscaleOptions, pipe: InputContainer | None) -> _Lane:
     """Everything that one device needs of its own."""
     plan = work.plan
-    clip, encoding = plan.source, plan.encoding
-    fmt_in = plane_format(clip.planar, clip.tags, clip.path)
-    fmt_out = plane_format(encoding.pix_fmt, encoding.tags, clip.path)
-    natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
-    network = PlaneUpscaler(upscaler, fmt_in, fmt_out, None if plan.size == natural else plan.size, options.reuse)
-    return _Lane(work, Decoder(clip, plan.timeline, options.on_error, options.deinterlace), network, pipe)
+    return _Lane(work, decoder_for(plan, upscaler, options), network_for(plan, upscaler, options), pipe)
 
 
 @contextmanager
@@ -471,6 +467,7 @@ def _job(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> dict[s
         "engine": upscaler.engine,
         "tile": str(options.tile),
         "deinterlace": options.deinterlace,
+        "decoder": "software" if plan.nvdec is None else "nvdec",
         "encoding": repr(plan.encoding),
         "planes": f"{plan.source.planar} {plan.source.tags}",
         "segments": [[segment.first, segment.end] for segment in plan.segments],
@@ -520,6 +517,7 @@ def _facts(
         "fps": round((work.count - resumed) / wall, 3),
         "source_size": [plan.source.height, plan.source.width],
         "size": list(plan.size),
+        "decoder": "software" if plan.nvdec is None else "nvdec",
         "codec": encoding.codec,
         "pix_fmt": encoding.pix_fmt,
         "segments": len(plan.segments),

@@ -15,6 +15,7 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat
+from repsr_cli.media.video_cuda import DevicePlanes, frame_of
 from repsr_cli.model.plain import PlainSR, Spec
 
 FORMATS = {
@@ -227,3 +228,42 @@ def test_numbers_that_are_not_finite_are_told_from_others():
     frames = CardFrames(LaggingQueues(), planes, (16, 16), 16 * 16)
     with pytest.raises(NotFiniteError):
         frames.begin(frame(LEFT, 16, 16))()
+
+
+def as_decoded(planes, fmt, padding=6):
+    """Planes as NVDEC leaves them on its card: U and V in turns, lines padded, codes in the upper bits."""
+    luma, u, v = (np.pad(plane, ((0, 0), (0, padding))) for plane in planes)
+    chroma = np.stack([u, v], -1)
+    shift = 0 if fmt.depth == 8 else 16 - fmt.depth
+    height, width = planes[0].shape
+    parts = [torch.from_numpy(luma << shift)[:, :width], torch.from_numpy(chroma << shift)[:, : width // 2]]
+    return DevicePlanes(tuple(parts), "nv12" if fmt.depth == 8 else "p010le", height, width, shift)
+
+
+@pytest.mark.parametrize("name", ["left", "10 bit", "centre"])
+@pytest.mark.parametrize("stays", [False, True])
+def test_planes_that_lie_on_the_card_need_no_way_through_the_host(name, stays, monkeypatch):
+    fmt, net = FORMATS[name], network()
+    pix_fmt = "nv12" if fmt.depth == 8 else "p010le"
+    ours = on_a_card(net, fmt, monkeypatch, card_format=pix_fmt if stays else None)
+    tiled = PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
+    clip = [frame(fmt, 24, 30, seed) for seed in range(7)]
+    # In turns from the decoder and from memory, as when damaged frames are repeated.
+    begun = [ours.begin(as_decoded(planes, fmt) if at % 3 else planes) for at, planes in enumerate(clip)]
+    for planes, finish in zip(clip, begun, strict=True):
+        found, expected = finish(), tiled(planes)
+        assert isinstance(found, DevicePlanes) == stays
+        if stays:
+            assert (found.height, found.width, found.pix_fmt) == (48, 60, pix_fmt)
+            assert frame_of(found).format.name == pix_fmt  # which also sees that UV lies behind Y
+            found = found.on_host()
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == b.dtype
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+
+
+def test_planes_on_the_card_come_down_where_frames_are_not_computed_whole():
+    ours = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT, card_format="nv12")
+    planes = frame(LEFT, 24, 30)
+    found = ours(as_decoded(planes, LEFT))
+    assert all(np.array_equal(a, b) for a, b in zip(found, ours(planes), strict=True))
