@@ -8,8 +8,6 @@ so are the numbers to within rounding.
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from dataclasses import replace
 from threading import Lock, get_ident
 from typing import Any
@@ -23,16 +21,6 @@ from repsr_cli.engine.codes import integers
 from repsr_cli.engine.folding import Folded, Part, cross
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.media.colour import PlaneFormat
-
-
-def installed() -> bool:
-    """Whether OpenVINO is there."""
-    return importlib.util.find_spec("openvino") is not None
-
-
-def openvino_name() -> str:
-    """Name and version."""
-    return f"OpenVINO {importlib.metadata.version('openvino')}"
 
 
 def compiles(folded: Folded) -> bool:
@@ -52,7 +40,6 @@ class CompiledTrunk:
     def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int) -> None:
         import openvino
 
-        self.name = openvino_name()
         self._folded = folded
         self._fmt = fmt
         self._crossing = any(part.crossing for part in folded.parts)

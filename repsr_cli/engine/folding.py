@@ -84,6 +84,11 @@ class Folded:
     gain: float
     parts: tuple[Part, ...]
 
+    @property
+    def macs_per_pixel(self) -> int:
+        """Multiply-accumulates per LR pixel in the convolutions."""
+        return sum(layer.weight.numel() for layer in self.trunk.layers if isinstance(layer, nn.Conv2d))
+
 
 def folds(net: PlainSR, fmt_out: PlaneFormat) -> bool:
     """Whether ``fold`` applies: RGB networks, and codes that half precision can hold."""

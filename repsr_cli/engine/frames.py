@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, cycle, islice
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ class FoldedUpscaler:
         fmt_out: the meaning of the planes that go.
         reuse: keep the output of what did not change since the frame before.
         card_format: as ``PlaneUpscaler``.
+
+    Attributes:
+        engine: what computes: ``torch``, or another's name and version.
     """
 
     def __init__(
@@ -61,8 +65,7 @@ class FoldedUpscaler:
         # begins on a core's first sample at odd scales too.
         unfinished = any(any(part.unfinished) for part in self._folded.parts)
         margin = 2 if unfinished else 1 if any(part.crossing for part in self._folded.parts) else 0
-        self._compiled = upscaler.compiled(self._folded, fmt_out)
-        self._runner = upscaler.runner(self._folded.trunk, self._folded.parts[-1].stop, margin, self._compiled)
+        self._runner, self.engine = upscaler.folded_runner(self._folded, fmt_out, margin)
         self._queues: Queues | None = CudaQueues(upscaler.device) if upscaler.device.type == "cuda" else None
         self._card: tuple[tuple[int, int], torch.dtype, CardFrames] | None = None
         self._card_format = card_format
@@ -70,11 +73,6 @@ class FoldedUpscaler:
         self._last: _Frame | None = None
         self._exact: dict[tuple[int, int], bool] = {}
         self._pixels = self._computed = 0
-
-    @property
-    def engine(self) -> str:
-        """What computes: ``torch``, or another's name and version."""
-        return "torch" if self._compiled is None else self._compiled.name
 
     @property
     def reused(self) -> float:
@@ -169,21 +167,48 @@ class FoldedUpscaler:
             assert not isinstance(before, DevicePlanes), "tiles follow whole frames in another precision"
             targets = tuple(plane.copy() for plane in before)
 
-        def write(features: Tensor, tile: Tile) -> None:
-            if self._compiled is None:
-                self._write(features[0].float(), tile, targets)
-            else:
-                self._put(features[0], tile, targets)
-
-        finish = self._runner.begin(lr, write, self._upscaler.progress, tiles)
+        finish = self._runner.begin(lr, self._writer(targets), self._upscaler.progress, tiles)
         finished = _once(finish, targets)
         if self._reuse:
             self._last = _Frame(tuple(plane.copy() for plane in planes), finished, self._runner.precision)
         return finished
 
+    def sample(self, lr: Tensor, pixels: int) -> tuple[Callable[[], None], float]:
+        """Some of the work on a frame, to be timed.
+
+        Args:
+            lr: (1, C, H, W) float32, in place of a frame; the values do not matter.
+            pixels: how many the tiles shall hold together, context included, at least.
+
+        Returns:
+            What computes some tiles, an even number, so that all threads are at work; and what share of a frame's work
+            this is, maybe above 1.
+        """
+        height, width = lr.shape[-2:]
+        plan = self._runner.plan(height, width)
+        area = sum(tile.context.area for tile in plan)
+        count = 2 * -(-pixels * len(plan) // (2 * area))
+        tiles = list(islice(cycle(plan), max(count, 2)))
+        write = self._writer(self._targets(height, width))
+        return lambda: self._runner(lr, write, tiles=tiles), sum(tile.context.area for tile in tiles) / area
+
     def _targets(self, height: int, width: int) -> Planes:
         scale, fmt = self._upscaler.scale, self._fmt_out
         return tuple(np.empty(size, fmt.dtype) for size in fmt.plane_sizes(height * scale, width * scale))
+
+    def _writer(self, targets: Planes) -> Callable[[Tensor, Tile], None]:
+        """What puts tiles into the planes of a frame."""
+
+        def write(found: Tensor, tile: Tile) -> None:
+            if found.is_floating_point():
+                self._write(found[0].float(), tile, targets)
+                return
+            # A compiled network gives nothing but samples, one plane's after the other's.
+            counts = [part.rows * part.columns for part in self._folded.parts]
+            samples = [slice(stop - count, stop) for count, stop in zip(counts, accumulate(counts), strict=True)]
+            self._put(found[0], samples, tile, targets)
+
+        return write
 
     def _write(self, codes: Tensor, tile: Tile, targets: Planes) -> None:
         """Put a tile's core into the planes.
@@ -205,22 +230,20 @@ class FoldedUpscaler:
                 target[to] = rounded(chroma[from_], fmt)
             elif part.crossing:
                 cross(codes, part, there.left == 0, there.right * self._upscaler.scale == targets[0].shape[1])
-        self._put(integers(codes.clamp_(0, fmt.peak), fmt), tile, targets)
+        samples = [part.own for part in self._folded.parts]
+        self._put(integers(codes.clamp_(0, fmt.peak), fmt), samples, tile, targets)
 
-    def _put(self, whole: Tensor, tile: Tile, targets: Planes) -> None:
+    def _put(self, whole: Tensor, samples: Sequence[slice], tile: Tile, targets: Planes) -> None:
         """Shuffle finished samples to their places.
 
         Args:
             whole: (h, w, K) integers, of the core and the margin around it.
+            samples: the channels of each plane's.
             tile: the tile.
             targets: the planes of the whole frame.
         """
         core = tile.core.seen_from(tile.core.grown(self._runner.margin, tile.context)).slices()
-        start = 0
-        for part, target in zip(self._folded.parts, targets, strict=True):
-            # A compiled network gives nothing but samples, one plane's after the other's.
-            own = part.own if self._compiled is None else slice(start, start + part.rows * part.columns)
-            start = own.stop
+        for part, own, target in zip(self._folded.parts, samples, targets, strict=True):
             if not any(part.unfinished):
                 plane = torch.from_numpy(target if self._fmt_out.depth == 8 else target.view(np.int16))
                 place(whole[core][..., own], plane[part.window(tile.core)], part.rows, part.columns)

@@ -12,7 +12,7 @@ from threading import Barrier
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.compiled import CompiledTrunk, installed
+from repsr_cli.engine.compiled import CompiledTrunk
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 
@@ -66,39 +66,22 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
-def pick_engine(name: str, device: torch.device, precision: torch.dtype) -> str:
-    """What runs the frames of clips: ``torch`` or ``openvino``.
+def pick_tile(name: str | int) -> str | int:
+    """The tile a user asked for.
 
     Args:
-        name: as asked for; ``auto`` takes OpenVINO where it is installed and applies.
-        device: where to run; OpenVINO is used on the CPU only.
-        precision: number format; OpenVINO is used in fp32 only.
-
-    Raises:
-        UsageError: no such engine, or one that cannot do what else was asked for.
-    """
-    if name not in ("auto", "torch", "openvino"):
-        raise UsageError(f"engine {name}", "no such engine", "Choose auto, torch or openvino.")
-    applies = device.type == "cpu" and precision is torch.float32
-    if name == "openvino":
-        if not installed():
-            raise UsageError("engine openvino", "OpenVINO is not installed", "pip install 'repsr[openvino]'")
-        if not applies:
-            raise UsageError("engine openvino", "is for fp32 on the CPU", "Add --device cpu --precision fp32.")
-    return "openvino" if name != "torch" and applies and installed() else "torch"
-
-
-def pick_tile(name: str | int) -> str | int:
-    """The tile a user asked for: ``auto``, ``off`` or a size in LR pixels.
+        name: ``auto``; ``auto:N``, the same within a budget of N LR pixels, context included; ``off``; or the side of a
+            core in LR pixels.
 
     Raises:
         UsageError: anything else.
     """
     if name in ("auto", "off"):
         return name
-    if str(name).isdecimal() and int(name) > 0:
-        return int(name)
-    raise UsageError(f"tile {name}", "not a tile size", "Give auto, off or a positive number of pixels.")
+    automatic, _, number = str(name).rpartition(":")
+    if automatic in ("", "auto") and number.isdecimal() and int(number) > 0:
+        return f"auto:{int(number)}" if automatic else int(number)
+    raise UsageError(f"tile {name}", "not a tile size", "Give auto, auto:PIXELS, off or a positive number of pixels.")
 
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "cudnn_status_alloc_failed")
@@ -120,7 +103,7 @@ class TileRunner:
         channels: the most channels between two layers; with the size of a number it predicts memory.
         device: where to run.
         precision: number format to run in.
-        tile: ``auto``, ``off`` or the side of a core.
+        tile: as ``pick_tile`` gives it.
         say: told of every change of plan.
         margin: pixels around its core that a writer wants of every tile; cores then begin at multiples of it.
         compiled: what computes in place of ``net``; see ``repsr_cli.engine.compiled``.
@@ -151,7 +134,7 @@ class TileRunner:
         self._compiled = compiled
         self._at_once = 2 if device.type == "cpu" and self._threads > 1 else 1
         self._pool: ThreadPoolExecutor | None = None
-        self._budget: int | None = None
+        self._budget = int(tile[len("auto:") :]) if isinstance(tile, str) and ":" in tile else None
         self._largest: int | None = None
         self._placed = self._place()
 

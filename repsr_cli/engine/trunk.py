@@ -41,12 +41,26 @@ class Trunk(nn.Module):
         Returns:
             (N, H, W, K), contiguous: the K samples that an LR pixel becomes lie side by side.
         """
-        features: Tensor = self.layers(lr).permute(0, 2, 3, 1).contiguous()
-        pixels = lr.permute(0, 2, 3, 1)
-        # Not a matrix product: for so few channels this is as fast, and it keeps to the thread that it is called in.
-        for channel, weights in enumerate(self.skip):
-            features.addcmul_(pixels[..., channel : channel + 1], weights)
-        return features
+        return add_skip(self.layers(lr), lr, self.skip)
+
+
+def add_skip(residual: Tensor, lr: Tensor, skip: Tensor) -> Tensor:
+    """Features from what the layers of a trunk give.
+
+    Args:
+        residual: (N, K, H, W), in any order in memory; may be changed.
+        lr: (N, C, H, W), what they were given.
+        skip: (C, K): what each input channel adds to each output channel.
+
+    Returns:
+        (N, H, W, K), contiguous.
+    """
+    features = residual.permute(0, 2, 3, 1).contiguous()
+    pixels = lr.permute(0, 2, 3, 1)
+    # Not a matrix product: for so few channels this is as fast, and it keeps to the thread that it is called in.
+    for channel, weights in enumerate(skip):
+        features.addcmul_(pixels[..., channel : channel + 1], weights)
+    return features
 
 
 class LumaTrunk(nn.Module):

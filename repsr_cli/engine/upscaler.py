@@ -8,14 +8,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.compiled import CompiledTrunk, compiles, openvino_name
+from repsr_cli.engine.compiled import CompiledTrunk, compiles
+from repsr_cli.engine.engines import engine_name, pick_engine
 from repsr_cli.engine.folding import Folded
+from repsr_cli.engine.foreign import ForeignTrunk
 from repsr_cli.engine.runner import (
     Say,
     TileRunner,
     name_of,
     pick_device,
-    pick_engine,
     pick_precision,
     pick_tile,
     thread_count,
@@ -35,10 +36,11 @@ class Upscaler:
         net: a plain network, RGB or luma; left untouched.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
-        tile: ``auto``, ``off`` or the side of a tile in LR pixels.
+        tile: ``auto``, ``auto:N`` (tiles of at most N LR pixels, their surroundings included), ``off`` or the side of a
+            tile in LR pixels.
         threads: CPU threads; None leaves torch's own choice.
         engine: what runs the frames of clips: ``auto`` (OpenVINO on the CPU where it is installed, else torch),
-            ``torch`` or ``openvino``.
+            ``torch``, ``openvino``, ``onnxruntime`` or ``ncnn``.
         say: one line for the user about what was decided or had to change.
         progress: called with (tiles done, tiles in all) of one picture.
 
@@ -67,24 +69,45 @@ class Upscaler:
             torch.set_num_threads(int(threads or 1))
         self._device = where
         self._precision = pick_precision(precision, where)
-        self._openvino = pick_engine(engine, where, self._precision) == "openvino"
+        self._engine = pick_engine(engine, where, self._precision)
         if net.spec.colors == 1:
             say("this network knows luma only: colour is enlarged by bicubic interpolation")
         self._runner = self.runner(LumaTrunk(net) if net.spec.colors == 1 else trunk_of(net), 3 * self.scale**2)
 
-    def compiled(self, folded: Folded, fmt: PlaneFormat) -> CompiledTrunk | None:
-        """A folded network as another engine runs it, if one was picked that can.
+    def variant(self, engine: str, tile: str | int) -> Upscaler:
+        """The same network where this one is, with another engine and other tiles.
+
+        Raises:
+            UsageError: as the constructor.
+        """
+        return type(self)(
+            self.net, str(self.device), self.precision, tile, say=self._say, engine=engine, progress=self.progress
+        )
+
+    def folded_runner(self, folded: Folded, fmt: PlaneFormat, margin: int) -> tuple[TileRunner, str]:
+        """A runner for a folded network, by the engine that was picked.
 
         Args:
             folded: the network.
             fmt: the planes it shall write.
+            margin: pixels around the core that are wanted of every tile.
+
+        Returns:
+            The runner, and what computes: ``torch``, or another's name and version. By OpenVINO, which does not take
+            every format, it gives finished samples (see ``CompiledTrunk``) in place of features.
         """
-        if not self._openvino:
-            return None
-        if not compiles(folded):
-            self._say(f"chroma of this siting at x{self.scale} is not for {openvino_name()}: torch computes the frames")
-            return None
-        return CompiledTrunk(folded, fmt, torch.get_num_threads())
+        threads, name = torch.get_num_threads(), engine_name(self._engine)
+        trunk: nn.Module = folded.trunk
+        compiled = None
+        if self._engine == "openvino" and compiles(folded):
+            compiled = CompiledTrunk(folded, fmt, threads)
+        elif self._engine == "openvino":
+            self._say(f"chroma of this siting at x{self.scale} is not for {name}: torch computes the frames")
+            name = "torch"
+        elif self._engine != "torch":
+            # The runner has two tiles under way.
+            trunk = ForeignTrunk(self._engine, folded.trunk, max(threads // 2, 1))
+        return self.runner(trunk, folded.parts[-1].stop, margin, compiled), name
 
     def runner(
         self, trunk: nn.Module, outputs: int, margin: int = 0, compiled: CompiledTrunk | None = None
@@ -131,14 +154,24 @@ class Upscaler:
 
     @property
     def engine(self) -> str:
-        """What runs the frames of clips: ``torch``, or another's name and version."""
-        return openvino_name() if self._openvino else "torch"
+        """What runs the frames of clips, by the words of ``--engine``."""
+        return self._engine
+
+    @property
+    def engine_name(self) -> str:
+        """The same as ``torch``, or another's name and version."""
+        return engine_name(self._engine)
+
+    @property
+    def tile(self) -> str:
+        """The tiles asked for, by the words of ``--tile``."""
+        return str(self._tile)
 
     def describe(self) -> str:
         """Network, device, precision and engine in one line."""
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
         tile = self._tile if isinstance(self._tile, str) else f"{self._tile} px"
-        clips = f", clips by {self.engine}" if self._openvino else ""
+        clips = f", clips by {self.engine_name}" if self._engine != "torch" else ""
         return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{clips}"
 
     def digest(self) -> str:

@@ -53,6 +53,7 @@ class Task:
         spec: of the network.
         weights: reference to the weights, fetched by who does not have them.
         threads: CPU threads of the network.
+        engine: name and version of what must compute clips.
     """
 
     version: str
@@ -62,6 +63,7 @@ class Task:
     spec: Spec
     weights: Any
     threads: int
+    engine: str
 
     def check(self) -> None:
         """See that this worker is of the same version.
@@ -74,7 +76,11 @@ class Task:
             raise UsageError("--ray", happened, "Install the same version everywhere.")
 
     def upscaler(self) -> Upscaler:
-        """The network, loaded once in the life of a worker."""
+        """The network, loaded once in the life of a worker.
+
+        Raises:
+            UsageError: the worker lacks the engine, or has another version of it.
+        """
         import ray
 
         options = self.options
@@ -85,7 +91,11 @@ class Task:
             _networks[key] = Upscaler(
                 net.eval(), options.device, options.precision, options.tile, self.threads, engine=options.engine
             )
-        return _networks[key]
+        upscaler = _networks[key]
+        if upscaler.engine_name != self.engine:
+            happened = f"a worker computes by {upscaler.engine_name}, not by {self.engine}"
+            raise UsageError("--ray", happened, "Install the same version everywhere, or add --engine torch.")
+        return upscaler
 
 
 def work(task: Task, parcel: Parcel) -> Finished | RepsrError | None:
@@ -125,7 +135,8 @@ class Cluster:
     Attributes:
         device: kind of device of its workers: ``cuda`` or ``cpu``.
         precision: of the network there.
-        engine: what runs it there.
+        engine: what runs it there, with its version.
+        tile: its tiles there.
         seconds: wall time of the work.
     """
 
@@ -133,6 +144,7 @@ class Cluster:
     device: str
     precision: str
     engine: str
+    tile: str
     seconds: float = 0.0
 
     @classmethod
@@ -156,13 +168,23 @@ class Cluster:
         import torch
 
         precision = name_of(pick_precision(options.precision, torch.device(device)))
-        engine = upscaler.engine if device == upscaler.device.type else "torch"
+        # What was picked for clips here; pictures are torch's, and other devices have their own tiles.
+        engine, name, tile = "torch", "torch", options.tile
+        if plan is not None and device == upscaler.device.type:
+            engine, name, tile = upscaler.engine, upscaler.engine_name, upscaler.tile
         there = replace(
-            options, device=device, more_devices=(), precision=precision, engine=engine, threads=threads, ray=None
+            options,
+            device=device,
+            more_devices=(),
+            precision=precision,
+            engine=engine,
+            tile=tile,
+            threads=threads,
+            ray=None,
         )
         weights = ray.put({name: value.cpu() for name, value in upscaler.net.state_dict().items()})
-        task = Task(repsr_cli.__version__, plan, there, upscaler.digest(), upscaler.spec, weights, threads)
-        return cls(task, device, precision, engine)
+        task = Task(repsr_cli.__version__, plan, there, upscaler.digest(), upscaler.spec, weights, threads, name)
+        return cls(task, device, precision, name, tile)
 
     def run(self, segments: Sequence[Segment]) -> Iterator[Finished]:
         """Upscale segments.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from repsr_cli.engine.ncnn_graph import NcnnGraph, load_ncnn
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
@@ -238,49 +238,23 @@ def ncnn_files(net: PlainSR, planes: PlaneFormat | None, _metadata: dict[str, st
 
     Raises:
         UsageError: planes are asked for; ncnn knows no integers.
-
-    Source: ncnn's wiki, "param and model file structure" and "operation param weight table".
     """
     if planes is not None:
         raise UsageError("planes", "ncnn computes on RGB only", "Choose .onnx or .xml, or leave --planes out.")
-    lines, weights, features = ["Input data 0 1 data", "Split split 1 2 data body skip"], b"", "body"
-    for index, layer in enumerate(net.body):
-        out, weight = f"features_{index}", _bytes(layer.weight)
-        if isinstance(layer, nn.Conv2d):
-            sizes = f"0={layer.out_channels} 1=3 4=1 5=1 6={layer.weight.numel()}"
-            lines.append(f"Convolution convolution_{index} 1 1 {features} {out} {sizes}")
-            # Four zeros say that float32 follows.
-            weights += bytes(4) + weight + _bytes(layer.bias)
-        else:
-            assert isinstance(layer.weight, torch.Tensor)
-            lines.append(f"PReLU prelu_{index} 1 1 {features} {out} 0={layer.weight.numel()}")
-            weights += weight
-        features = out
-    scale = net.spec.scale
-    lines += [
-        f"PixelShuffle shuffle 1 1 {features} residual 0={scale}",
-        f"Interp nearest 1 1 skip enlarged 0=1 1={scale} 2={scale}",
-        "BinaryOp sum 2 1 residual enlarged output 0=0",
-    ]
-    blobs = len(lines) + 1  # every layer has one output, but for Split, which has two
-    return f"7767517\n{len(lines)} {blobs}\n{chr(10).join(lines)}\n".encode(), weights
-
-
-def _bytes(weight: Any) -> bytes:
-    return np.ascontiguousarray(weight.detach().cpu().numpy(), "<f4").tobytes()
+    graph, scale = NcnnGraph(), net.spec.scale
+    graph.add("Input", "data", [], ["data"])
+    graph.add("Split", "split", ["data"], ["body", "skip"])
+    features = graph.layers(net.body, "body")
+    graph.add("PixelShuffle", "shuffle", [features], ["residual"], f"0={scale}")
+    graph.add("Interp", "nearest", ["skip"], ["enlarged"], f"0=1 1={scale} 2={scale}")
+    graph.add("BinaryOp", "sum", ["residual", "enlarged"], ["output"], "0=0")
+    return graph.files()
 
 
 def _ncnn_runner(files: tuple[bytes, ...]) -> Run:
     import ncnn
 
-    net = ncnn.Net()
-    for half in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-        setattr(net.opt, half, False)
-    with tempfile.TemporaryDirectory() as name:
-        for file, content in zip(("net.param", "net.bin"), files, strict=True):
-            (Path(name) / file).write_bytes(content)
-        net.load_param(str(Path(name) / "net.param"))
-        net.load_model(str(Path(name) / "net.bin"))
+    net = load_ncnn((files[0], files[1]))
 
     def run(inputs: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
         results = []

@@ -1,25 +1,22 @@
 """Networks as ONNX graphs, from RGB to RGB and from planes to planes. Floor 4.
 
-Written node by node: convolution, PReLU, pixel shuffle and a nearest-neighbour skip are all that a network has; planes
-need filters for chroma besides, which are convolutions over mirrored borders.
+Convolution, PReLU, pixel shuffle and a nearest-neighbour skip are all that a network has; planes need filters for
+chroma besides, which are convolutions over mirrored borders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from repsr_cli.engine.folding import fold, folds
+from repsr_cli.engine.onnx_graph import Graph
 from repsr_cli.errors import UsageError
 from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.model.plain import PlainSR
-
-# What every reader of the last years knows; nothing newer is needed.
-OPSET, IR_VERSION = 17, 8
 
 
 def onnx_network(net: PlainSR, metadata: dict[str, str]) -> bytes:
@@ -28,7 +25,7 @@ def onnx_network(net: PlainSR, metadata: dict[str, str]) -> bytes:
     Raises:
         UsageError: the package ``onnx`` is not installed.
     """
-    graph = _Graph()
+    graph = _PlaneGraph()
     scale, colors = net.spec.scale, net.spec.colors
     features = graph.layers(net.body, "lr")
     residual = graph.shuffle(features, scale)
@@ -63,7 +60,7 @@ def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> byt
             "planes", f"{net.spec.name} cannot read and write such planes by itself", "Leave --planes out."
         )
     folded = fold(net, fmt, fmt, crossing=False)
-    graph = _Graph()
+    graph = _PlaneGraph()
     kind = "UINT8" if fmt.depth == 8 else "UINT16"
     names = ["y"] if fmt.matrix == "grey" else ["y", "u", "v"]
     codes = []
@@ -102,48 +99,8 @@ def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> byt
     return graph.file(net.spec.name, ports(""), ports("sr_"), metadata)
 
 
-class _Graph:
-    """Nodes and constants as they are added; every node's output is named by itself unless told."""
-
-    def __init__(self) -> None:
-        try:
-            import onnx
-        except ImportError as error:
-            raise UsageError("ONNX", "the package onnx is not installed", "pip install 'repsr[onnx]'") from error
-        self._onnx = onnx
-        self._nodes: list[Any] = []
-        self._constants: dict[str, Any] = {}
-
-    def type(self, name: str) -> int:
-        """ONNX's number of a type."""
-        return int(getattr(self._onnx.TensorProto, name))
-
-    def constant(self, name: str, numbers: Any, kind: Any = np.float32) -> str:
-        """A named constant; the same name twice stands for the same numbers."""
-        self._constants[name] = self._onnx.numpy_helper.from_array(np.array(numbers, kind, order="C"), name)
-        return name
-
-    def add(self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """Add a node and name its output."""
-        output = output or f"{operator.lower()}.{len(self._nodes)}"
-        self._nodes.append(self._onnx.helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
-
-    def convolution(self, source: str, name: str, weight: NDArray[np.float32], **attributes: Any) -> str:
-        """A convolution without bias."""
-        return self.add("Conv", [source, self.constant(name, weight)], kernel_shape=weight.shape[2:], **attributes)
-
-    def layers(self, body: Iterable[nn.Module], source: str) -> str:
-        """The layers of a network in turn, weights under their names in the Compact layout."""
-        for index, layer in enumerate(body):
-            found = {key: value.cpu().numpy() for key, value in layer.state_dict().items()}
-            weight, name = found["weight"], f"body.{index}.weight"
-            if isinstance(layer, nn.Conv2d):
-                inputs = [source, self.constant(name, weight), self.constant(f"body.{index}.bias", found["bias"])]
-                source = self.add("Conv", inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-            else:
-                source = self.add("PRelu", [source, self.constant(name, weight.reshape(-1, 1, 1))])
-        return source
+class _PlaneGraph(Graph):
+    """A graph that shuffles pixels, and enlarges and shrinks chroma."""
 
     def shuffle(self, source: str, rows: int, columns: int | None = None) -> str:
         """A pixel shuffle, to ``rows`` by ``columns`` samples for each pixel; both equal if one is given."""
@@ -182,26 +139,6 @@ class _Graph:
         pads = np.zeros((2, 4), np.int64)
         pads[:, 2 + axis] = before, after
         return self.add("Pad", [plane, self.constant(f"pads.{axis}.{mode}", pads.ravel(), np.int64)], mode=mode)
-
-    def file(
-        self,
-        name: str,
-        inputs: Sequence[tuple[str, str, list[Any]]],
-        outputs: Sequence[tuple[str, str, list[Any]]],
-        metadata: dict[str, str],
-    ) -> bytes:
-        """The graph as a file; ports are (name, type, shape)."""
-        helper = self._onnx.helper
-        ports = [
-            [helper.make_tensor_value_info(port, self.type(kind), shape) for port, kind, shape in side]
-            for side in (inputs, outputs)
-        ]
-        graph = helper.make_graph(self._nodes, name, *ports, list(self._constants.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="repsr")
-        model.ir_version = IR_VERSION
-        helper.set_model_props(model, metadata)
-        self._onnx.checker.check_model(model, full_check=True)
-        return bytes(model.SerializeToString())
 
 
 def _along(taps: Sequence[Sequence[float]], axis: int) -> NDArray[np.float32]:

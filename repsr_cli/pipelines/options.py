@@ -23,8 +23,8 @@ class UpscaleOptions:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         more_devices: further devices of the same kind, which take segments of clips from the same queue.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
-        tile: ``auto``, ``off`` or a size in LR px.
-        engine: what computes the frames of clips: ``auto``, ``torch`` or ``openvino``.
+        tile: ``auto``, ``auto:N`` (within N LR px, context included), ``off`` or a size in LR px.
+        engine: what computes the frames of clips: ``auto``, ``torch``, ``openvino``, ``onnxruntime`` or ``ncnn``.
         threads: CPU threads for the network; None: as many as there are cores.
         overwrite: replace an existing target.
         strip_metadata: leave out EXIF, XMP, ICC and text (pictures).

@@ -307,7 +307,12 @@ def upscale_video(
         from repsr_cli.pipelines.cluster import Cluster
 
         cluster = Cluster.join(options.ray, plan, upscaler, options)
-        job |= {"device": cluster.device, "precision": cluster.precision, "engine": cluster.engine}
+        job |= {
+            "device": cluster.device,
+            "precision": cluster.precision,
+            "engine": cluster.engine,
+            "tile": cluster.tile,
+        }
     with ExitStack() as stack:
         if options.benchmark:
             pass
@@ -464,8 +469,8 @@ def _job(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> dict[s
         "network": upscaler.digest(),
         "device": upscaler.device.type,
         "precision": upscaler.precision,
-        "engine": upscaler.engine,
-        "tile": str(options.tile),
+        "engine": upscaler.engine_name,
+        "tile": upscaler.tile,
         "deinterlace": options.deinterlace,
         "decoder": "software" if plan.nvdec is None else "nvdec",
         "encoding": repr(plan.encoding),

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from repsr_cli.engine.engines import ENGINES, Engine
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.media.video_timeline import Segment, Timeline, cut
@@ -149,6 +150,33 @@ def test_workers_of_another_version_are_refused(
     monkeypatch.setattr(cluster, "work", elsewhere)
     with pytest.raises(UsageError, match=r"a worker has repsr 0\.0\.1"):
         run(source, tmp_path / "far.mkv", network, ray="auto")
+
+
+def test_the_choice_of_the_driver_goes_to_the_workers(
+    ray: StandIn, network: PlainSR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(10), gop=5, audio=0)
+    monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("torch",), "ncnn"))
+    upscaler, tasks = Upscaler(network, "cpu", threads=1, engine="ncnn", tile="auto:5000"), list[Any]()
+    real, name = cluster.Cluster.run, upscaler.engine_name
+
+    def run_here(far: Any, segments: Any) -> Any:
+        tasks.append(far)
+        return real(far, segments)
+
+    def work(task: Any, _parcel: Any) -> Any:
+        monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("numpy",), "ncnn"))  # as elsewhere, in another version
+        try:
+            return task.upscaler()
+        except UsageError as error:
+            return error
+
+    monkeypatch.setattr(cluster.Cluster, "run", run_here)
+    monkeypatch.setattr(cluster, "work", work)
+    with pytest.raises(UsageError, match=r"a worker computes by ncnn .*, not by ncnn "):
+        upscale_video(source, tmp_path / "far.mkv", upscaler, UpscaleOptions(ray="auto"), Reporter())
+    assert (tasks[0].task.options.engine, tasks[0].task.options.tile) == ("ncnn", "auto:5000")
+    assert (tasks[0].engine, tasks[0].tile) == (name, "auto:5000")
 
 
 def test_what_a_cluster_cannot_do_is_said(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
