@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from repsr_cli.engine.codes import enlarge_chroma, shrink_chroma
+from repsr_cli.engine.engines import optimized
 from repsr_cli.engine.folding import Folded, cross
 from repsr_cli.engine.runner import NotFiniteError, exact, is_out_of_memory
 from repsr_cli.engine.trunk import place
@@ -44,6 +45,7 @@ class PlanesNetwork(nn.Module):
         fmt_out: the meaning of the planes that go.
         precision: number format of the convolutions; what lies around them is fp32.
         card_format: ``nv12`` or ``p010le``: planes for an encoder on the device; None: for the host.
+        engine: what makes a faster trunk, if it is one that does.
     """
 
     black: Tensor
@@ -55,9 +57,11 @@ class PlanesNetwork(nn.Module):
         fmt_out: PlaneFormat,
         precision: torch.dtype,
         card_format: str | None = None,
+        engine: str = "torch",
     ) -> None:
         super().__init__()
-        self.trunk = copy.deepcopy(folded.trunk).to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trunk = copy.deepcopy(folded.trunk).to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trunk = optimized(trunk, engine, precision)
         self.folded, self.fmt_in, self.fmt_out, self.precision = folded, fmt_in, fmt_out, precision
         self.card_format = card_format
         self.register_buffer("black", torch.tensor(folded.black).view(1, -1, 1, 1))

@@ -37,7 +37,7 @@ class ForeignTrunk(nn.Module):
     def __init__(self, engine: str, trunk: Trunk, threads: int) -> None:
         super().__init__()
         # A function, not an object: copies of this module share what it holds.
-        self._layers = _LAYERS[engine](trunk.layers, threads)
+        self._layers = LAYERS[engine](trunk.layers, threads)
         self.register_buffer("skip", trunk.skip)
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -98,4 +98,4 @@ def by_ncnn(layers: nn.Sequential, threads: int) -> Layers:
     return run
 
 
-_LAYERS = {"onnxruntime": by_onnxruntime, "ncnn": by_ncnn}
+LAYERS = {"onnxruntime": by_onnxruntime, "ncnn": by_ncnn}

@@ -98,7 +98,9 @@ class FoldedUpscaler:
             return None
         precision = self._runner.precision
         if self._card is None or self._card[:2] != ((height, width), precision):
-            network = PlanesNetwork(self._folded, self._fmt_in, self._fmt_out, precision, self._card_format)
+            network = PlanesNetwork(
+                self._folded, self._fmt_in, self._fmt_out, precision, self._card_format, self._upscaler.engine
+            )
             network.to(self._upscaler.device)
             try:
                 made = CardFrames(self._queues, network, (height, width), self._runner.budget)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from repsr_cli.engine.compiled import CompiledTrunk
+from repsr_cli.engine.engines import PRECISIONS, optimized
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 
 SMALLEST_TILE = 32
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # Measured with 16, 32 and 64 channels (docs/speed.md): contexts of this size run at the speed of the machine's matrix
 # products, larger ones fall out of the cache that cores share, smaller ones pay for overlap.
@@ -107,6 +107,7 @@ class TileRunner:
         say: told of every change of plan.
         margin: pixels around its core that a writer wants of every tile; cores then begin at multiples of it.
         compiled: what computes in place of ``net``; see ``repsr_cli.engine.compiled``.
+        engine: what makes a faster one of ``net``, if it is one that does.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class TileRunner:
         say: Say,
         margin: int = 0,
         compiled: CompiledTrunk | None = None,
+        engine: str = "torch",
     ) -> None:
         self.overlap = reach + margin
         self.margin = margin
@@ -132,6 +134,7 @@ class TileRunner:
         self._master = net
         self._threads = torch.get_num_threads()
         self._compiled = compiled
+        self._engine = engine
         self._at_once = 2 if device.type == "cpu" and self._threads > 1 else 1
         self._pool: ThreadPoolExecutor | None = None
         self._budget = int(tile[len("auto:") :]) if isinstance(tile, str) and ":" in tile else None
@@ -282,7 +285,8 @@ class TileRunner:
 
     def _place(self) -> nn.Module:
         placed = copy.deepcopy(self._master).eval().requires_grad_(False)
-        return placed.to(device=self.device, dtype=self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        placed.to(device=self.device, dtype=self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return optimized(placed, self._engine, self.precision)
 
     def _measure(self) -> int:
         if self.device.type == "cpu":

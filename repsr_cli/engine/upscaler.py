@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from repsr_cli.engine.compiled import CompiledTrunk, compiles
 from repsr_cli.engine.engines import engine_name, pick_engine
 from repsr_cli.engine.folding import Folded
-from repsr_cli.engine.foreign import ForeignTrunk
+from repsr_cli.engine.foreign import LAYERS, ForeignTrunk
 from repsr_cli.engine.runner import (
     Say,
     TileRunner,
@@ -40,7 +40,7 @@ class Upscaler:
             tile in LR pixels.
         threads: CPU threads; None leaves torch's own choice.
         engine: what runs the frames of clips: ``auto`` (OpenVINO on the CPU where it is installed, else torch),
-            ``torch``, ``openvino``, ``onnxruntime`` or ``ncnn``.
+            ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, ``compile`` or ``tensorrt``.
         say: one line for the user about what was decided or had to change.
         progress: called with (tiles done, tiles in all) of one picture.
 
@@ -104,13 +104,18 @@ class Upscaler:
         elif self._engine == "openvino":
             self._say(f"chroma of this siting at x{self.scale} is not for {name}: torch computes the frames")
             name = "torch"
-        elif self._engine != "torch":
+        elif self._engine in LAYERS:
             # The runner has two tiles under way.
             trunk = ForeignTrunk(self._engine, folded.trunk, max(threads // 2, 1))
-        return self.runner(trunk, folded.parts[-1].stop, margin, compiled), name
+        return self.runner(trunk, folded.parts[-1].stop, margin, compiled, self._engine), name
 
     def runner(
-        self, trunk: nn.Module, outputs: int, margin: int = 0, compiled: CompiledTrunk | None = None
+        self,
+        trunk: nn.Module,
+        outputs: int,
+        margin: int = 0,
+        compiled: CompiledTrunk | None = None,
+        engine: str = "torch",
     ) -> TileRunner:
         """A runner for a variant of this network, on the same device, in the precision and tiles asked for.
 
@@ -119,6 +124,7 @@ class Upscaler:
             outputs: features it gives for each LR pixel.
             margin: pixels around the core that are wanted of every tile.
             compiled: what computes in place of the trunk.
+            engine: as ``TileRunner``.
         """
         return TileRunner(
             trunk,
@@ -130,6 +136,7 @@ class Upscaler:
             say=self._say,
             margin=margin,
             compiled=compiled,
+            engine=engine,
         )
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from repsr_cli.engine.engines import ENGINES
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from tests.unit.test_card import FORMATS, LEFT, frame, network
@@ -63,3 +64,15 @@ def test_half_precision_that_overflows_goes_on_in_fp32():
         for a, b in zip(card(planes), cpu(planes), strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
     assert any("overflowed" in line for line in said)
+
+
+@pytest.mark.parametrize("engine", ["compile", "tensorrt"])
+def test_a_compilers_network_gives_what_the_cpu_gives(engine):
+    if not ENGINES[engine].installed:
+        pytest.skip(f"needs {ENGINES[engine].title}")
+    net = network(4)
+    card = PlaneUpscaler(Upscaler(net, device="cuda", precision="fp16", engine=engine), LEFT, LEFT)
+    cpu = PlaneUpscaler(Upscaler(net, device="cpu", engine="torch"), LEFT, LEFT)
+    planes = frame(LEFT, 64, 96)
+    for a, b in zip(card(planes), cpu(planes), strict=True):
+        assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
