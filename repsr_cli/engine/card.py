@@ -173,7 +173,7 @@ class CudaQueues:
         self, network: PlanesNetwork, planes: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         """As ``Queues.capture``, by a CUDA graph."""
-        with torch.inference_mode(), exact(self._device, network.precision):
+        with torch.cuda.device(self._device), torch.inference_mode(), exact(self._device, network.precision):
             self._work.wait_stream(torch.cuda.current_stream(self._device))
             # Libraries choose kernels and claim workspaces in the first calls, which a capture does not allow.
             with torch.cuda.stream(self._work):
