@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.runner import Say
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.video_colour import plane_format
 from repsr_cli.media.video_decode import Decoder
 from repsr_cli.media.video_encode import SegmentEncoder
 from repsr_cli.media.video_frames import Frame, Planes
 from repsr_cli.media.video_stages import run_stages
+from repsr_cli.pipelines.calibrate import calibrated
 from repsr_cli.pipelines.options import UpscaleOptions
 from repsr_cli.pipelines.plan_video import VideoPlan
 
@@ -20,7 +22,7 @@ from repsr_cli.pipelines.plan_video import VideoPlan
 _SECONDS = 3.0
 
 
-def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> str:
+def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: Say) -> str:
     """A sentence on the time that a clip will take.
 
     The first frames are decoded, enlarged and encoded for three seconds, at least one of them; the packets are thrown
@@ -30,11 +32,13 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> st
         plan: of the clip, which is a file.
         upscaler: the network on its device.
         options: the request.
+        say: told what computes, where that was measured.
 
     Raises:
         MediaError: the first frames cannot be decoded or encoded.
         DeviceError: the network failed on its device.
     """
+    upscaler = calibrated(upscaler, plan, options, say)
     clip, encoding = plan.source, plan.encoding
     fmt_in, fmt_out = plane_format(clip.planar, clip.tags), plane_format(encoding.pix_fmt, encoding.tags)
     natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
