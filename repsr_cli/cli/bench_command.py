@@ -37,15 +37,18 @@ def bench_upscale(
     scale: Annotated[float | None, typer.Option("-s", "--scale", help="Factor; default: 4.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32, fp16 or bf16.")] = "auto",
-    tile: Annotated[str, typer.Option("-t", "--tile", help="auto, off or a size.")] = "auto",
+    tile: Annotated[str, typer.Option("-t", "--tile", help="auto, auto:PIXELS, off or a size.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.", min=1)] = None,
-    engine: Annotated[str, typer.Option("--engine", help="auto, torch or openvino.")] = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="As repsr upscale has it.")] = "auto",
     codec: Annotated[str | None, typer.Option("-c", "--codec", help="Encoder, e.g. libx265.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Of the encoder, e.g. veryfast.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="How often; the best counts.", min=1)] = 5,
     rival: Annotated[
         str | None, typer.Option("--rival", help="A command to race, with {source} and {target} in it.")
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Also every engine and size of tiles that auto may take for long clips.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write bars as an SVG picture here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
@@ -69,7 +72,7 @@ def bench_upscale(
         preset=preset,
     )
     with Board(quiet) as board:
-        options = BenchOptions(upscale=upscale, source=clip, rival=rival, rounds=rounds)
+        options = BenchOptions(upscale=upscale, source=clip, rival=rival, rounds=rounds, calibrate=calibrate)
         measured = measure(options, board.reporter("bench" if clip is None else clip.name))
     if json:
         print_json(measured.record())

@@ -105,7 +105,9 @@ def upscale(
     ] = "auto",
     tile: Annotated[
         str,
-        typer.Option("-t", "--tile", help="auto, off or a size; never changes the result.", rich_help_panel=NETWORK),
+        typer.Option(
+            "-t", "--tile", help="auto, auto:PIXELS, off or a size; never changes the result.", rich_help_panel=NETWORK
+        ),
     ] = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", help="CPU threads.", min=1, rich_help_panel=NETWORK)
@@ -115,7 +117,12 @@ def upscale(
         typer.Option("--ray", metavar="auto|ADDRESS", help="By the workers of a Ray cluster.", rich_help_panel=NETWORK),
     ] = None,
     engine: Annotated[
-        str, typer.Option("--engine", help="What computes clips: auto, torch or openvino.", rich_help_panel=NETWORK)
+        str,
+        typer.Option(
+            "--engine",
+            help="For clips: torch, openvino, onnxruntime, ncnn, compile, tensorrt; auto measures for long ones.",
+            rich_help_panel=NETWORK,
+        ),
     ] = "auto",
     tta: Annotated[
         bool,

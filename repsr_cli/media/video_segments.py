@@ -54,6 +54,18 @@ def job_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.repsr")
 
 
+def begun(target: Path) -> dict[str, Any] | None:
+    """What an interrupted job depends on, as ``Store.begin`` was given it; None where there is none to go on from."""
+    folder = job_folder(target)
+    try:
+        if not any(folder.glob("*.segment")):
+            return None
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # said when the folder is opened
+        return None
+    return job if isinstance(job, dict) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """The finished segments of one job; as long as it is open, no other process can have it.

@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from repsr_cli.engine.folding import fold
+from repsr_cli.engine.folding import fold, folds
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.zoo import load_weight, resolve
+from repsr_cli.pipelines.calibrate import measure, processor
 from repsr_cli.pipelines.options import Reporter, UpscaleOptions
 
 # What nearly every film is stored as.
@@ -46,6 +46,7 @@ class BenchOptions:
         rival: a command to race end to end, with ``{source}`` and ``{target}`` in it; None: no race.
         size: (height, width) in LR px of the frame for the model-only figure.
         rounds: how often each is measured; the best counts, since whatever else the machine does only slows.
+        calibrate: also time every engine and budget for tiles that a calibration chooses from.
     """
 
     upscale: UpscaleOptions = field(default_factory=UpscaleOptions)
@@ -53,6 +54,7 @@ class BenchOptions:
     rival: str | None = None
     size: tuple[int, int] = (270, 480)
     rounds: int = 5
+    calibrate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        name: ``model``, ``pipeline``, ``end to end`` or ``rival``.
+        name: ``model``, an engine and its tiles, ``pipeline``, ``end to end`` or ``rival``.
         frames: how many were enlarged in ``seconds``.
         seconds: the best wall time.
         facts: what else is known: GFLOP/s and its share of the peak, each stage's share of the time, cores at work.
@@ -119,13 +121,14 @@ class Bench:
     def plot(self) -> str:
         """Bars of frames per second as an SVG picture."""
         fastest = max(row.fps for row in self.rows)
+        left = 20 + 7 * max(13, *(len(row.name) for row in self.rows))
         bars = []
         for index, row in enumerate(self.rows):
-            top, width = 40 + 34 * index, 420 * row.fps / fastest
+            top, width = 40 + 34 * index, (540 - left) * row.fps / fastest
             bars.append(
-                f'<text x="110" y="{top + 16}" text-anchor="end">{row.name}</text>'
-                f'<rect x="120" y="{top}" width="{width:.1f}" height="24" fill="#4477aa"/>'
-                f'<text x="{126 + width:.1f}" y="{top + 16}">{row.fps:.2f} fps</text>'
+                f'<text x="{left - 10}" y="{top + 16}" text-anchor="end">{row.name}</text>'
+                f'<rect x="{left}" y="{top}" width="{width:.1f}" height="24" fill="#4477aa"/>'
+                f'<text x="{left + 6 + width:.1f}" y="{top + 16}">{row.fps:.2f} fps</text>'
             )
         height = 50 + 34 * len(self.rows)
         return (
@@ -141,7 +144,7 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
     Raises:
         CheckpointError: no such network.
         DeviceError: no such device.
-        UsageError: a rival without a clip, or without the words it needs.
+        UsageError: a rival without a clip, or without the words it needs; nothing to calibrate.
         MediaError: the clip cannot be read, or the rival failed.
     """
     if options.rival is not None:
@@ -154,6 +157,8 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
     upscaler = Upscaler(net, asked.device, asked.precision, asked.tile, asked.threads, reporter.say, asked.engine)
     peak, model = measure_model(net, upscaler, options.size, options.rounds)
     rows = [model]
+    if options.calibrate:
+        rows += _calibration(upscaler, options.size, reporter)
     if options.source is not None:
         rows += _measure_clip(options, upscaler, reporter)
     return Bench(describe_machine(upscaler), upscaler.describe(), peak, tuple(rows))
@@ -169,10 +174,7 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
     planes = PlaneUpscaler(upscaler, FILM, FILM, reuse=False)
     rng = np.random.default_rng(0)
     frame = [rng.integers(16, 236, shape, dtype=np.uint8) for shape in FILM.plane_sizes(*size)]
-    multiplications = sum(
-        layer.weight.numel() for layer in fold(net, FILM, FILM).trunk.layers if isinstance(layer, nn.Conv2d)
-    )
-    flops = 2 * multiplications * size[0] * size[1]
+    flops = 2 * fold(net, FILM, FILM).macs_per_pixel * size[0] * size[1]
     seconds, products = [], []
     # In turns, so that both see the same machine.
     for _ in range(rounds):
@@ -189,11 +191,19 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
     return peak, Row("model", 1, min(seconds), facts)
 
 
+def _calibration(upscaler: Upscaler, size: tuple[int, int], reporter: Reporter) -> list[Row]:
+    """All that a calibration chooses from, the fastest first."""
+    if upscaler.device.type != "cpu" or upscaler.precision != "fp32" or not folds(upscaler.net, FILM):
+        raise UsageError("--calibrate", "is for networks of colour in fp32 on the CPU", "Leave it out.")
+    trials = measure(upscaler, FILM, FILM, size, reporter.say)
+    return [Row(f"{trial.choice.engine} {trial.choice.tile}", 1, trial.seconds) for trial in trials]
+
+
 def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
     """What the figures depend on."""
     machine = {
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -322,16 +332,6 @@ def _best(work: Callable[[], object], times: int) -> float:
         work()
         seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _short(value: object) -> str:

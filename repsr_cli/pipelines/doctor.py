@@ -28,6 +28,8 @@ EXTRAS = {
     "cv2": ("AVIF and JPEG 2000 beyond 8 bit, Radiance HDR", "pip install opencv-python-headless"),
     "imageio": ("compare --blink", "pip install imageio"),
     "openvino": ("clips on the CPU, faster", "pip install 'repsr[openvino]'"),
+    "onnxruntime": ("clips on the CPU, and checking exported files", "pip install 'repsr[onnx]'"),
+    "ncnn": ("clips on the CPU, and checking exported files", "pip install 'repsr[ncnn]'"),
     "pillow_heif": ("HEIC pictures", "pip install 'repsr[heif]'"),
     "pillow_jxl": ("JPEG XL pictures", "pip install 'repsr[jxl]'"),
 }
@@ -64,6 +66,7 @@ def examine() -> Iterator[Finding]:
     yield from _encoders()
     yield from _nvidia()
     yield from _extras()
+    yield from _choices()
     yield from _networks()
     yield from _devices()
 
@@ -130,6 +133,21 @@ def _extras() -> Iterator[Finding]:
             yield Finding(module, "absent", what, remedy)
         else:
             yield Finding(module, "ok", what)
+
+
+def _choices() -> Iterator[Finding]:
+    try:
+        from repsr_cli.pipelines.calibrate import Memory
+    except ImportError:
+        return  # torch or PyAV, reported among the libraries
+    memory, said = Memory.here(), list[str]()
+    choices = memory.recall(said.append)
+    if said:
+        yield Finding("calibration", "absent", said[0], f"Remove {memory.file}, or let the next long clip replace it.")
+        return
+    yield Finding("calibration", "ok", f"{memory.file}: {len(choices)} measured")
+    for kind, choice in choices.items():
+        yield Finding("calibration", "ok", f"{choice.engine}, tile {choice.tile}, for {kind}")
 
 
 def _networks() -> Iterator[Finding]:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+from repsr_cli.engine.runner import Say
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.video_cuda import DevicePlanes
 from repsr_cli.media.video_encode import SegmentEncoder
 from repsr_cli.media.video_frames import Frame, Planes
 from repsr_cli.media.video_stages import run_stages
+from repsr_cli.pipelines.calibrate import calibrated
 from repsr_cli.pipelines.device_ends import decoder_for, network_for
 from repsr_cli.pipelines.options import UpscaleOptions
 from repsr_cli.pipelines.plan_video import VideoPlan
@@ -19,7 +21,7 @@ from repsr_cli.pipelines.plan_video import VideoPlan
 _SECONDS = 3.0
 
 
-def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> str:
+def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: Say) -> str:
     """A sentence on the time that a clip will take.
 
     The first frames are decoded, enlarged and encoded for three seconds, at least one of them; the packets are thrown
@@ -29,11 +31,13 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> st
         plan: of the clip, which is a file.
         upscaler: the network on its device.
         options: the request.
+        say: told what computes, where that was measured.
 
     Raises:
         MediaError: the first frames cannot be decoded or encoded.
         DeviceError: the network failed on its device.
     """
+    upscaler = calibrated(upscaler, plan, options, say)
     network, encoder = network_for(plan, upscaler, options), SegmentEncoder(plan.encoding)
     decoder = decoder_for(plan, upscaler, options)
     first = plan.segments[0].first

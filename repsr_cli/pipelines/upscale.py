@@ -156,7 +156,7 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
 
         plan = plan_video(job.source, job.target, weight.scale, options)
         lines += str(plan).splitlines()
-        lines.append(estimate(plan, Networks(options).upscaler_for(job, Reporter()), options))
+        lines.append(estimate(plan, Networks(options).upscaler_for(job, Reporter()), options, lines.append))
     return [*lines, f"to be written: {job.target}"]
 
 

@@ -32,6 +32,7 @@ from repsr_cli.media.video_segments import SegmentWriter, Store, fingerprint, fr
 from repsr_cli.media.video_stages import run_stages
 from repsr_cli.media.video_timeline import Segment
 from repsr_cli.media.video_y4m import PIPE, header, open_pipe, write_frame
+from repsr_cli.pipelines.calibrate import calibrated
 from repsr_cli.pipelines.device_ends import decoder_for, network_for
 from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.pipelines.plan_video import VideoPlan, plan_video
@@ -300,6 +301,9 @@ def upscale_video(
     said = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
     for note in said:
         reporter.say(f"{source.name}: {note}")
+    first, upscaler = upscaler, calibrated(upscaler, plan, options, reporter.say)
+    if upscaler is not first:
+        others = [each.variant(upscaler.engine, upscaler.tile) for each in others]
     work = _Work(plan, reporter)
     job = _job(plan, upscaler, options)
     cluster = None
@@ -528,6 +532,8 @@ def _facts(
         "segments": len(plan.segments),
         "streams": [str(stream) for stream in plan.streams],
         "network": lanes[0].network.upscaler.describe(),
+        "engine": lanes[0].network.engine,
+        "tile": lanes[0].network.upscaler.tile,
         "devices": [str(lane.network.upscaler.device) for lane in lanes],
         "reused": round(sum(lane.network.reused for lane in lanes) / len(lanes), 4),
         "occupancy": {name: round(stages[name] / wall, 3) for name in ("decode", "network", "encode")},

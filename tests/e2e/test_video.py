@@ -406,7 +406,7 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)
     source = make_clip(tmp_path / "in.mp4", range(240), audio=0)
     plan = plan_video(source, tmp_path / "out.mp4", 2, UpscaleOptions(preset="ultrafast"))
-    said = estimating.estimate(plan, identity(2), UpscaleOptions())
+    said = estimating.estimate(plan, identity(2), UpscaleOptions(), pytest.fail)
     found = re.fullmatch(r"time: about 0:(\d\d):(\d\d), an estimate from (\d+) frames at ([\d.]+) a second", said)
     assert found is not None, said
     assert 1 <= int(found[3]) <= 8

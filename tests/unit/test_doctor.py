@@ -9,6 +9,7 @@ import pytest
 
 from repsr_cli.model import zoo
 from repsr_cli.pipelines import doctor
+from repsr_cli.pipelines.calibrate import Choice, Memory
 from repsr_cli.pipelines.doctor import Finding, examine, self_test
 
 
@@ -55,3 +56,15 @@ def test_a_device_that_is_absent_or_computes_wrong_numbers(monkeypatch: pytest.M
     finding = self_test("cpu", "fp32")
     assert (finding.state, finding.exit_code) == ("broken", 5)
     assert "wrong numbers" in finding.text
+
+
+def test_what_was_measured_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    memory = Memory.here()
+    memory.keep("M4C16 x4 somewhere", Choice("ncnn", "auto:20000"), pytest.fail)
+    texts = [finding.text for finding in examine() if finding.subject == "calibration"]
+    assert texts == [f"{memory.file}: 1 measured", "ncnn, tile auto:20000, for M4C16 x4 somewhere"]
+    memory.file.write_text("{")
+    (finding,) = [finding for finding in examine() if finding.subject == "calibration"]
+    assert (finding.state, finding.exit_code) == ("absent", 0)
+    assert "damaged" in finding.text
