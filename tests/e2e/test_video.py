@@ -26,6 +26,7 @@ from repsr_cli.media.video import probe
 from repsr_cli.media.video_encode import EncodedPacket
 from repsr_cli.media.video_timeline import cut
 from repsr_cli.model.plain import identity_network
+from repsr_cli.pipelines import device_ends
 from repsr_cli.pipelines import estimate as estimating
 from repsr_cli.pipelines import plan_video as planning
 from repsr_cli.pipelines import upscale_video as upscaling
@@ -402,7 +403,7 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
             time.sleep(0.1)
             return super().begin(planes)
 
-    monkeypatch.setattr(estimating, "PlaneUpscaler", Slow)
+    monkeypatch.setattr(device_ends, "PlaneUpscaler", Slow)
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)
     source = make_clip(tmp_path / "in.mp4", range(240), audio=0)
     plan = plan_video(source, tmp_path / "out.mp4", 2, UpscaleOptions(preset="ultrafast"))
