@@ -11,7 +11,8 @@ import torch
 from repsr_cli.engine.engines import ENGINES
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from tests.unit.test_card import FORMATS, LEFT, frame, network
+from tests.unit.test_card import LEFT, frame, network
+from tests.unit.test_compiled import FORMATS
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,19 +14,10 @@ from repsr_cli.engine.folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.media.video_cuda import DevicePlanes, frame_of
 from repsr_cli.model.plain import PlainSR, Spec
+from tests.unit.test_compiled import FORMATS
 
-FORMATS = {
-    "left": PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left"),
-    "10 bit": PlaneFormat("bt709", full_range=False, depth=10, subsample=(2, 2), siting="left"),
-    "centre": PlaneFormat("bt601", full_range=True, depth=8, subsample=(2, 2), siting="center"),
-    "topleft": PlaneFormat("bt2020", full_range=False, depth=10, subsample=(2, 2), siting="topleft"),
-    "4:2:2": PlaneFormat("bt709", full_range=False, depth=8, subsample=(1, 2), siting="left"),
-    "rgb": PlaneFormat("rgb", full_range=True, depth=8),
-    "grey": PlaneFormat("grey", full_range=True, depth=8),
-}
 LEFT = FORMATS["left"]
 
 
@@ -240,7 +231,7 @@ def as_decoded(planes, fmt, padding=6):
     return DevicePlanes(tuple(parts), "nv12" if fmt.depth == 8 else "p010le", height, width, shift)
 
 
-@pytest.mark.parametrize("name", ["left", "10 bit", "centre"])
+@pytest.mark.parametrize("name", ["left", "left, 10 bit", "centre"])
 @pytest.mark.parametrize("stays", [False, True])
 def test_planes_that_lie_on_the_card_need_no_way_through_the_host(name, stays, monkeypatch):
     fmt, net = FORMATS[name], network()
