@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from repsr_cli.cli.console import Board, friendly, print_json, print_line
+from repsr_cli.cli.upscale_command import parse_box
 from repsr_cli.errors import MediaError
 from repsr_cli.pipelines.options import UpscaleOptions
 
@@ -43,6 +44,9 @@ def bench_upscale(
     codec: Annotated[str | None, typer.Option("-c", "--codec", help="Encoder, e.g. libx265.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Of the encoder, e.g. veryfast.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="How often; the best counts.", min=1)] = 5,
+    size: Annotated[
+        str, typer.Option("--size", metavar="WxH", help="Of the frame that the network alone is measured with.")
+    ] = "480x270",
     rival: Annotated[
         str | None, typer.Option("--rival", help="A command to race, with {source} and {target} in it.")
     ] = None,
@@ -71,8 +75,11 @@ def bench_upscale(
         codec=codec,
         preset=preset,
     )
+    frame = parse_box("--size", size)
     with Board(quiet) as board:
-        options = BenchOptions(upscale=upscale, source=clip, rival=rival, rounds=rounds, calibrate=calibrate)
+        options = BenchOptions(
+            upscale=upscale, source=clip, rival=rival, size=frame, rounds=rounds, calibrate=calibrate
+        )
         measured = measure(options, board.reporter("bench" if clip is None else clip.name))
     if json:
         print_json(measured.record())
