@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from typing import Annotated
 
 import typer
@@ -12,6 +14,9 @@ from repsr_cli.cli.bench_command import bench
 from repsr_cli.cli.compare_command import compare
 from repsr_cli.cli.info_commands import doctor, models
 from repsr_cli.cli.upscale_command import upscale
+
+# Python looks for garbage before it ends, through all that was imported: a third of a second where torch was.
+atexit.register(gc.freeze)
 
 app = typer.Typer(
     name="repsr",
