@@ -95,7 +95,6 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say
     open_to_choice = (options.engine, options.tile) == ("auto", "auto")
     if not open_to_choice or upscaler.device.type != "cpu" or upscaler.precision != "fp32":
         return upscaler
-    name = plan.source.path.name
     chosen = _begun(plan) if options.resume and not options.benchmark else None
     if chosen is not None:
         return upscaler.variant(chosen.engine, chosen.tile)
@@ -110,7 +109,7 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say
     chosen = memory.recall(say).get(key)
     if chosen is not None:
         variant = upscaler.variant(chosen.engine, chosen.tile)
-        say(f"{name}: by {variant.engine_name}, tile {variant.tile}, the fastest here as measured before")
+        say(f"by {variant.engine_name}, tile {variant.tile}, the fastest here as measured before")
         return variant
     macs = fold(upscaler.net, fmt_in, fmt_out).macs_per_pixel * size[0] * size[1] * (plan.frames or 0)
     if macs < WORTH * _RATE * torch.get_num_threads():
@@ -120,7 +119,7 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say
     best = trials[0].choice
     variant = upscaler.variant(best.engine, best.tile)
     say(
-        f"{name}: by {variant.engine_name}, tile {variant.tile}, the fastest of {len(trials)} ways tried in "
+        f"by {variant.engine_name}, tile {variant.tile}, the fastest of {len(trials)} ways tried in "
         f"{time.perf_counter() - began:.1f} s ({1000 * trials[0].seconds:.3g} ms a frame)"
     )
     memory.keep(key, best, say)

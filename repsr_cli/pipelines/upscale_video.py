@@ -301,7 +301,7 @@ def upscale_video(
     said = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
     for note in said:
         reporter.say(f"{source.name}: {note}")
-    first, upscaler = upscaler, calibrated(upscaler, plan, options, reporter.say)
+    first, upscaler = upscaler, calibrated(upscaler, plan, options, lambda line: reporter.say(f"{source.name}: {line}"))
     if upscaler is not first:
         others = [each.variant(upscaler.engine, upscaler.tile) for each in others]
     work = _Work(plan, reporter)
