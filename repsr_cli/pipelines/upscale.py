@@ -63,14 +63,19 @@ def run_jobs(
     networks = Networks(options)
     if jobs:
         networks.check()
-    done = 0
+    done, made = 0, set[Path]()
     try:
         for way, group in groupby(jobs, key=networks.way_for):
-            for result in _run_group(list(group), way, options, networks, reporter_for):
+            for result in _run_group(list(group), way, options, networks, reporter_for, made):
                 yield result
                 done += 1
     except KeyboardInterrupt as error:
         raise _interrupted(jobs[done], done, len(jobs), options) from error
+    finally:
+        # Not before: what is empty after one job failed may be where another is about to write.
+        for folder in sorted(made, key=lambda path: len(path.parts), reverse=True):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _run_group(
@@ -79,10 +84,11 @@ def _run_group(
     options: UpscaleOptions,
     networks: Networks,
     reporter_for: Callable[[Job], Reporter],
+    made: set[Path],
 ) -> Iterator[Outcome | Failure]:
     def work(job: Job) -> Outcome | Failure:
         try:
-            return run_job(job, options, networks, reporter_for(job))
+            return run_job(job, options, networks, reporter_for(job), made)
         except Interrupted:
             raise
         except RepsrError as error:
@@ -111,30 +117,25 @@ def _run_group(
         torch.set_num_threads(threads)
 
 
-def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter) -> Outcome:
-    """Upscale one picture or clip.
+def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter, made: set[Path]) -> Outcome:
+    """Upscale one picture or clip; folders made for it are added to ``made``.
 
     Raises:
-        RepsrError: the job failed; neither the target nor a folder made for it is left behind.
+        RepsrError: the job failed; the target is not left behind.
     """
-    made = [] if options.benchmark else _make_folders(job.target.parent)
-    try:
-        if job.kind == "picture" and options.ray is not None:
-            return networks.cluster_for(job, reporter).upscale_image(job.source, job.target, reporter, networks.stop())
-        upscaler = networks.upscaler_for(job, reporter)
-        if job.kind == "picture":
-            from repsr_cli.pipelines.upscale_image import upscale_image
+    if not options.benchmark:
+        made.update(_make_folders(job.target.parent))
+    if job.kind == "picture" and options.ray is not None:
+        return networks.cluster_for(job, reporter).upscale_image(job.source, job.target, reporter, networks.stop())
+    upscaler = networks.upscaler_for(job, reporter)
+    if job.kind == "picture":
+        from repsr_cli.pipelines.upscale_image import upscale_image
 
-            return upscale_image(job.source, job.target, upscaler, options, reporter)
-        from repsr_cli.pipelines.upscale_video import upscale_video
+        return upscale_image(job.source, job.target, upscaler, options, reporter)
+    from repsr_cli.pipelines.upscale_video import upscale_video
 
-        others = networks.others_for(upscaler)
-        return upscale_video(job.source, job.target, upscaler, options, reporter, others)
-    except BaseException:
-        for folder in made:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        raise
+    others = networks.others_for(upscaler)
+    return upscale_video(job.source, job.target, upscaler, options, reporter, others)
 
 
 def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
@@ -161,7 +162,7 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and what leads to it; returns the folders made, deepest first.
+    """Make a folder and what leads to it; returns the folders that were not there.
 
     Raises:
         MediaError: it cannot be made.

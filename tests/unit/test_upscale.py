@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from threading import Barrier, Event, get_ident
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from repsr_cli.model import zoo
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import Spec, identity_network
 from repsr_cli.pipelines import upscale
+from repsr_cli.pipelines import upscale_image as upscaling_picture
 from repsr_cli.pipelines.jobs import Failure, Job, Naming, plan_jobs
 from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
 from repsr_cli.pipelines.upscale import choose_weight, faster, run_jobs, settle_scale
@@ -114,12 +117,17 @@ def test_pictures_in_flight_use_the_cores_there_are(
     monkeypatch.setattr("repsr_cli.engine.runner.CPU_CONTEXT_PIXELS", 48 if way == "apart" else 47)
     made, used, before = [], set(), torch.get_num_threads()
     real_init, real_call = Upscaler.__init__, Upscaler.__call__
+    # Whoever is quick waits for the other, or one thread might do all the work.
+    both, met = Barrier(2, timeout=30), set[int]()
 
     def init(self: Upscaler, *args: Any, **kwargs: Any) -> None:
         real_init(self, *args, **kwargs)
         made.append(self)
 
     def call(self: Upscaler, lr: torch.Tensor) -> torch.Tensor:
+        if way == "apart" and get_ident() not in met:
+            met.add(get_ident())
+            both.wait()
         used.add(torch.get_num_threads())
         return real_call(self, lr)
 
@@ -149,6 +157,28 @@ def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.Weigh
     assert isinstance(second, Failure)
     assert isinstance(second.error, MediaError)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["1_x2.png"]
+
+
+def test_a_failure_takes_no_folder_from_under_its_neighbour(
+    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = UpscaleOptions(scale=2, threads=1)
+    good, bad = picture(tmp_path / "good.png"), picture(tmp_path / "bad.png")
+    failed, real = Event(), upscaling_picture.upscale_image
+
+    def slowly(source: Path, *rest: Any) -> Outcome:
+        if source == bad:
+            failed.set()
+            raise MediaError(bad, "is bad")
+        assert failed.wait(30)
+        time.sleep(0.2)  # for what follows a failure
+        return real(source, *rest)
+
+    monkeypatch.setattr(upscaling_picture, "upscale_image", slowly)
+    planned = plan_jobs([str(good), str(bad)], options, Naming(output=f"{tmp_path / 'new'}/")).jobs
+    first, second = run_jobs(planned, options, lambda _job: Reporter())
+    assert isinstance(first, Outcome)
+    assert isinstance(second, Failure)
 
 
 def test_what_would_fail_every_job_is_said_once(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
