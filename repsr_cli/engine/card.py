@@ -20,15 +20,13 @@ import torch.utils.dlpack
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from repsr_cli.engine.codes import enlarge_chroma, shrink_chroma
+from repsr_cli.engine.codes import Planes, enlarge_chroma, shrink_chroma
 from repsr_cli.engine.engines import optimized
 from repsr_cli.engine.folding import Folded, cross
 from repsr_cli.engine.runner import NotFiniteError, exact, is_out_of_memory
 from repsr_cli.engine.trunk import place
 from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.media.video_cuda import DevicePlanes
-
-Planes = tuple[NDArray[Any], ...]
 
 LARGEST_BATCH = 16
 WORTHWHILE = 0.95  # a batch of twice as many frames must take less than this share of the time of two of them

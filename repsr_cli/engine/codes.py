@@ -22,6 +22,7 @@ from torch import Tensor
 from repsr_cli.media.colour import PlaneFormat
 
 Plane = Tensor | NDArray[Any]
+Planes = tuple[NDArray[Any], ...]
 
 
 def codes_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:

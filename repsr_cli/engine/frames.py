@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.engine.card import CardFrames, CudaQueues, PlanesNetwork, Queues
-from repsr_cli.engine.codes import codes_from_planes, integers, rounded, shrink_chroma
+from repsr_cli.engine.codes import Planes, codes_from_planes, integers, rounded, shrink_chroma
 from repsr_cli.engine.folding import cross, fold
 from repsr_cli.engine.runner import NotFiniteError, is_out_of_memory
 from repsr_cli.engine.tiling import Box, Tile
@@ -21,8 +21,6 @@ from repsr_cli.engine.trunk import place
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.media.video_cuda import DevicePlanes
-
-Planes = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repsr_cli.engine.codes import Plane, codes_from_planes, planes_from_codes
+from repsr_cli.engine.codes import Plane, Planes, codes_from_planes, planes_from_codes
 from repsr_cli.engine.folding import folds
 from repsr_cli.engine.frames import FoldedUpscaler, size_of
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.media.colour import PlaneFormat, codes_from_rgb, rgb_from_codes
-from repsr_cli.media.video_cuda import DevicePlanes
-
-Planes = tuple[NDArray[Any], ...]
+from repsr_cli.media.video_cuda import DevicePlanes, on_host
 
 
 def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
@@ -119,8 +117,7 @@ class PlaneUpscaler:
         Raises:
             DeviceError: out of memory at the smallest tile, or results that are not finite.
         """
-        found = self.begin(planes)()
-        return found.on_host() if isinstance(found, DevicePlanes) else found
+        return on_host(self.begin(planes)())
 
     def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
         """As a call, but returns before the end, so that the next frame can follow without a pause.
@@ -133,7 +130,7 @@ class PlaneUpscaler:
         natural = (height * self.upscaler.scale, width * self.upscaler.scale)
         if self._folded is not None and (self.size is None or tuple(self.size) == natural):
             return self._folded.begin(planes)
-        result = self.explicit(planes.on_host() if isinstance(planes, DevicePlanes) else planes)
+        result = self.explicit(on_host(planes))
         return lambda: result
 
     def explicit(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:

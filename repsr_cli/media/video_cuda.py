@@ -7,7 +7,7 @@ it. No library of CUDA is used here. Memory changes hands by DLPack, which numpy
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,11 @@ class DevicePlanes:
         from repsr_cli.media.video_frames import planes_of
 
         return planes_of(downloaded(_imported(self), self.planar), self.planar)
+
+
+def on_host(planes: Sequence[NDArray[Any]] | DevicePlanes) -> tuple[NDArray[Any], ...]:
+    """Planes in memory, copied from a device if they are on one."""
+    return planes.on_host() if isinstance(planes, DevicePlanes) else tuple(planes)
 
 
 class _Exported:

@@ -22,8 +22,8 @@ from av.video.reformatter import VideoReformatter
 
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.media.video_colour import ColourTags, HdrMetadata
-from repsr_cli.media.video_cuda import DevicePlanes, frame_of, need_device, refusal
-from repsr_cli.media.video_frames import Planes, carry, fill, on_host, packed_frame
+from repsr_cli.media.video_cuda import DevicePlanes, frame_of, need_device, on_host, refusal
+from repsr_cli.media.video_frames import Planes, carry, fill, packed_frame
 
 DEFAULT_CRF = 17.0
 

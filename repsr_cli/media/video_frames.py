@@ -54,11 +54,6 @@ def nbytes(planes: Planes | DevicePlanes) -> int:
     return planes.nbytes if isinstance(planes, DevicePlanes) else sum(plane.nbytes for plane in planes)
 
 
-def on_host(planes: Planes | DevicePlanes) -> Planes:
-    """Planes in memory, copied from a device if they are on one."""
-    return planes.on_host() if isinstance(planes, DevicePlanes) else planes
-
-
 def planar_name(pix_fmt: str) -> str:
     """The planar pixel format that holds another's values without loss: ``nv12`` -> ``yuv420p``, ``rgb24`` -> ``gbrp``.
 

@@ -108,6 +108,31 @@ class Stopwatch:
             yield item
 
 
+def begun_ahead(
+    items: Iterable[In], work: Callable[[In], Callable[[], Out]], watch: Stopwatch, ahead: Callable[[], int]
+) -> Iterator[Out]:
+    """Results in order, the next ones begun before the last is waited for.
+
+    Args:
+        items: what to work on.
+        work: as in ``run_stages``.
+        watch: times the work.
+        ahead: as in ``run_stages``.
+    """
+    begun: deque[Callable[[], Out]] = deque()
+    for item in items:
+        with watch.running():
+            begun.append(work(item))
+        while len(begun) > ahead():
+            with watch.running():
+                result = begun.popleft()()
+            yield result
+    for finish in begun:
+        with watch.running():
+            result = finish()
+        yield result
+
+
 def run_stages(
     give: Callable[[], Iterator[In]],
     work: Callable[[In], Callable[[], Out]],
@@ -175,7 +200,7 @@ def run_stages(
         for thread in threads:
             _start(thread)
             running.append(thread)
-        for result in _begun_ahead(given, work, watches["network"], ahead):
+        for result in begun_ahead(given, work, watches["network"], ahead):
             made.put(result, size_out(result))
         made.close()
         while threads[1].is_alive():
@@ -196,24 +221,6 @@ def run_stages(
         "encode": taking[0],
         "wall": time.perf_counter() - began,
     }
-
-
-def _begun_ahead(
-    items: Iterable[In], work: Callable[[In], Callable[[], Out]], watch: Stopwatch, ahead: Callable[[], int]
-) -> Iterator[Out]:
-    """Results in order, the next ones begun before the last is waited for."""
-    begun: deque[Callable[[], Out]] = deque()
-    for item in items:
-        with watch.running():
-            begun.append(work(item))
-        while len(begun) > ahead():
-            with watch.running():
-                result = begun.popleft()()
-            yield result
-    for finish in begun:
-        with watch.running():
-            result = finish()
-        yield result
 
 
 def _start(thread: threading.Thread) -> None:

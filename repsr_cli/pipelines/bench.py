@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from repsr_cli.engine.engines import PRECISIONS
 from repsr_cli.engine.folding import fold, folds
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.colour import PlaneFormat
+from repsr_cli.media.video_stages import Stopwatch, begun_ahead
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.zoo import load_weight, resolve
 from repsr_cli.pipelines.calibrate import measure, processor
@@ -198,13 +200,8 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
 
 def _run_through(planes: PlaneUpscaler, frame: list[NDArray[np.uint8]], count: int) -> None:
     """Enlarge a frame so many times, as many at once as are worth it."""
-    begun: deque[Callable[[], object]] = deque()
-    for _ in range(count):
-        begun.append(planes.begin(frame))
-        while len(begun) > planes.ahead:
-            begun.popleft()()
-    for finish in begun:
-        finish()
+    for _ in begun_ahead(repeat(frame, count), planes.begin, Stopwatch(), lambda: planes.ahead):
+        pass
 
 
 def _calibration(upscaler: Upscaler, size: tuple[int, int], reporter: Reporter) -> list[Row]:
@@ -325,7 +322,7 @@ def _side(upscaler: Upscaler) -> int:
 
 
 def _matmul_seconds(upscaler: Upscaler) -> float:
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[upscaler.precision]
+    dtype = PRECISIONS[upscaler.precision]
     side = _side(upscaler)
     a, b = (torch.ones(side, side, device=upscaler.device, dtype=dtype) for _ in range(2))
 

@@ -14,8 +14,8 @@ from repsr_cli.engine.planes import rgb_from_planes
 from repsr_cli.errors import RecipeError
 from repsr_cli.media.video import VideoSource, probe
 from repsr_cli.media.video_colour import plane_format
+from repsr_cli.media.video_cuda import on_host
 from repsr_cli.media.video_decode import Decoder
-from repsr_cli.media.video_frames import on_host
 from repsr_cli.media.video_timeline import Timeline, scan
 
 MARGIN = 2.0  # seconds between any training frame and any frame kept out

@@ -24,7 +24,8 @@ class UpscaleOptions:
         more_devices: further devices of the same kind, which take segments of clips from the same queue.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``auto:N`` (within N LR px, context included), ``off`` or a size in LR px.
-        engine: what computes the frames of clips: ``auto``, ``torch``, ``openvino``, ``onnxruntime`` or ``ncnn``.
+        engine: what computes the frames of clips: ``auto``, ``torch`` or another word of
+            ``repsr_cli.engine.engines.ENGINES``.
         threads: CPU threads for the network; None: as many as there are cores.
         overwrite: replace an existing target.
         strip_metadata: leave out EXIF, XMP, ICC and text (pictures).

@@ -20,10 +20,10 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.media.video import translated
-from repsr_cli.media.video_cuda import DevicePlanes
+from repsr_cli.media.video_cuda import DevicePlanes, on_host
 from repsr_cli.media.video_decode import Decoder
 from repsr_cli.media.video_encode import SegmentEncoder
-from repsr_cli.media.video_frames import CARRIED, Frame, Planes, nbytes, on_host, side_data
+from repsr_cli.media.video_frames import CARRIED, Frame, Planes, nbytes, side_data
 from repsr_cli.media.video_lock import FolderLock
 from repsr_cli.media.video_mux import PICTURES, Y4M, join, write_pictures
 from repsr_cli.media.video_parcels import Parcel, pictures
