@@ -316,7 +316,7 @@ def prepare(
             from repsr_cli.pipelines.arrays import load
             from repsr_cli.pipelines.distil import distil
 
-            distil(folder, output, load(teacher, scale), holdout, _counter(board, f"asking {teacher}"))
+            distil(folder, output, scale, load(teacher, scale), holdout, _counter(board, f"asking {teacher}"))
     print_line(str(output))
 
 

@@ -1,8 +1,8 @@
 """A folder of pictures -> a packed file whose targets a larger network made, for training smaller ones. Floor 4.
 
 Most of what a picture holds cannot be told from its LR version: a small network that is asked for it learns from noise.
-What a larger network makes of the same LR version is what can be told, and a smaller one gets there in a tenth of the
-steps (train/studies/gains.md). Its luma is taken, in the mean over eight views of the picture; colour stays the
+What a larger network makes of the same LR version is what can be told, and a smaller one gets there in half the steps
+(train/studies/gains.md). Its luma is taken, in the mean over eight views of the picture; colour stays the
 picture's own, which measured better.
 """
 
@@ -66,6 +66,7 @@ def taught_pairs(folder: Path, teacher: Upscaler, holdout: int, progress: Callab
 def distil(
     folder: Path,
     target: Path,
+    scale: int,
     teacher: Upscaler,
     holdout: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
@@ -75,14 +76,17 @@ def distil(
     Args:
         folder: as in ``taught_pairs``.
         target: the file.
+        scale: enlargement factor.
         teacher: as in ``taught_pairs``.
         holdout: as in ``taught_pairs``; 1 or more.
         progress: as in ``taught_pairs``.
 
     Raises:
         RecipeError: a picture cannot be used.
-        UsageError: a teacher that knows luma only.
+        UsageError: a teacher of another factor, or one that knows luma only.
     """
+    if teacher.scale != scale:
+        raise UsageError(teacher.spec.name, f"enlarges by {teacher.scale}, not {scale}", f"Add -s {teacher.scale}.")
     if teacher.spec.colors != 3:
         raise UsageError(teacher.spec.name, "knows luma only", "Choose an RGB network as the teacher.")
     write_pack(target, teacher.scale, taught_pairs(folder, teacher, holdout, progress))

@@ -171,6 +171,17 @@ def run(source: Path, target: Path, upscaler: Upscaler, reporter: Reporter, **mo
     return upscale_video(source, target, upscaler, UpscaleOptions(preset="ultrafast", **more), reporter)
 
 
+def interrupted(source: Path, target: Path, upscaler: Upscaler) -> None:
+    """A run that is stopped with half of its segments done."""
+
+    def stop(progress: Progress) -> None:
+        if progress.done > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, upscaler, Reporter(progress=stop))
+
+
 def test_a_long_clip_is_measured_once(
     upscaler: Upscaler, memory: Memory, measured: list[Choice], tmp_path: Path
 ) -> None:
@@ -210,14 +221,8 @@ def test_a_job_that_goes_on_keeps_its_choice(
 ) -> None:
     monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
     source = make_clip(tmp_path / "in.mp4", range(20), audio=0)
-
-    def stop(progress: Progress) -> None:
-        if progress.done > 10:
-            raise KeyboardInterrupt
-
     target = tmp_path / "out.mp4"
-    with pytest.raises(KeyboardInterrupt):
-        run(source, target, upscaler, Reporter(progress=stop))
+    interrupted(source, target, upscaler)
     memory.file.unlink()  # measured anew it would be another
     outcome = run(source, target, upscaler, Reporter())
     assert outcome.facts["resumed_frames"] > 0
@@ -232,13 +237,7 @@ def test_a_job_begun_by_an_engine_that_is_gone_is_refused(
 ) -> None:
     monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
     source = make_clip(tmp_path / "in.mp4", range(20), audio=0)
-
-    def stop(progress: Progress) -> None:
-        if progress.done > 10:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(source, tmp_path / "out.mp4", upscaler, Reporter(progress=stop))
+    interrupted(source, tmp_path / "out.mp4", upscaler)
     record = tmp_path / ".out.mp4.repsr" / "job.json"
     record.write_text(record.read_text().replace('"engine": "torch"', '"engine": "ncnn 0.1"'))
     with pytest.raises(UsageError, match=r"begun with another engine \(was \"ncnn 0.1\".*--no-resume"):

@@ -45,7 +45,7 @@ def test_pairs_for_training_are_the_teachers_and_those_for_validation_are_not(tm
         for tile in range(2):
             Image.fromarray(textured(48, 64, 2 * photograph + tile)).save(folder / f"p{photograph}_{tile}.png")
     teacher = interpolating()
-    distil(folder, tmp_path / "taught.pack", teacher, holdout=2)
+    distil(folder, tmp_path / "taught.pack", 2, teacher, holdout=2)
     build_pack(folder, tmp_path / "plain.pack", 2)
     pack, plain = Pack(tmp_path / "taught.pack"), Pack(tmp_path / "plain.pack")
     training, held_out = pack.split(99)
@@ -68,4 +68,10 @@ def test_pairs_for_training_are_the_teachers_and_those_for_validation_are_not(tm
 
 def test_a_teacher_of_luma_only_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="luma only"):
-        distil(tmp_path, tmp_path / "x.pack", Upscaler(PlainSR(Spec(2, 8, 1, colors=1)), device="cpu"), 1)
+        distil(tmp_path, tmp_path / "x.pack", 2, Upscaler(PlainSR(Spec(2, 8, 1, colors=1)), device="cpu"), 1)
+
+
+def test_a_teacher_of_another_factor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="enlarges by 2, not 3"):
+        distil(tmp_path, tmp_path / "x.pack", 3, interpolating(), 1)
+    assert not (tmp_path / "x.pack").exists()

@@ -15,7 +15,13 @@ from repsr_cli.engine.folding import fold
 from repsr_cli.engine.foreign import ForeignTrunk
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from tests.unit.test_compiled import FORMATS, network, random_planes
+from tests.unit.test_compiled import (
+    FORMATS,
+    assert_reuse_changes_no_byte,
+    assert_same_planes,
+    network,
+    random_planes,
+)
 
 FOREIGN = [
     pytest.param(word, marks=pytest.mark.skipif(not ENGINES[word].installed, reason=f"needs {word}"))
@@ -31,13 +37,7 @@ def test_it_gives_what_torch_gives(engine: str, scale: int, name: str) -> None:
     ours = PlaneUpscaler(Upscaler(net, device="cpu", tile=32, engine=engine), fmt, fmt)
     reference = PlaneUpscaler(Upscaler(net, device="cpu", engine="torch"), fmt, fmt)
     assert ours.engine.startswith(ENGINES[engine].title)
-    for height, width in ((1, 1), (3, 2), (2, 3), (40, 70)):
-        planes = random_planes(fmt, height, width)
-        for found, expected in zip(ours(planes), reference.explicit(planes), strict=True):
-            assert found.dtype == expected.dtype
-            difference = np.abs(found.astype(int) - expected.astype(int))
-            assert difference.max() <= 1
-            assert difference.sum() <= 3
+    assert_same_planes(ours, reference, fmt)
 
 
 @pytest.mark.parametrize("engine", FOREIGN)
@@ -56,12 +56,7 @@ def test_reuse_changes_no_byte(engine: str) -> None:
     fmt, net = FORMATS["left"], network(2)
     reusing = PlaneUpscaler(Upscaler(net, device="cpu", engine=engine), fmt, fmt)
     plain = PlaneUpscaler(Upscaler(net, device="cpu", engine=engine), fmt, fmt, reuse=False)
-    planes = random_planes(fmt, 200, 260)
-    for step in range(4):
-        for found, expected in zip(reusing(planes), plain(planes), strict=True):
-            assert np.array_equal(found, expected)
-        planes = [plane.copy() for plane in planes]
-        planes[step % 3][10:16, 20 * step : 20 * step + 6] ^= 1
+    assert_reuse_changes_no_byte(reusing, plain, fmt)
 
 
 @pytest.mark.parametrize("engine", FOREIGN)
