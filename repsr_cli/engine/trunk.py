@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.plain import LUMA, PlainSR
 
 # Copying s samples side by side as one wide number; the kind of number does not matter, only its size in bytes.
 _WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
@@ -79,8 +79,7 @@ class LumaTrunk(nn.Module):
     def __init__(self, net: PlainSR) -> None:
         super().__init__()
         self.trunk = trunk_of(net)
-        # ITU-R BT.601-7 2.5.1: the luma that one-channel networks are trained on.
-        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1))
+        self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
         self.register_buffer("bicubic", bicubic_phases(net.spec.scale))
 
     def forward(self, lr: Tensor) -> Tensor:

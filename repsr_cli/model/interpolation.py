@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.plain import LUMA, PlainSR
 from repsr_cli.model.repsr import ExpandSqueeze, RepSR
 
 
@@ -45,31 +45,67 @@ def start_as_interpolation(net: PlainSR | RepSR) -> None:
         head, *body, tail = net.convolutions
         activations = net.activations
         for layer in body:
-            _pass(layer, colors)
+            _pass(layer, slice(0, colors), slice(0, colors))
     else:
         head, tail = net.head, net.tail
         activations = [layer for layer in net.activations if isinstance(layer, nn.PReLU)]
         for path in net.modules():
             if isinstance(path, ExpandSqueeze):
-                _silence(path.squeeze, colors)  # the block's identity path does the rest
-    _pass(head, colors)
+                _silence(path.squeeze, slice(0, colors))  # the block's identity path does the rest
+    _pass(head, slice(0, colors), slice(0, colors))
     for activation in activations:
         activation.weight[:colors] = 1
-    _silence(tail, None)
+    _silence(tail, slice(None))
     kernels = interpolation_kernels(scale)
     kernels[:, 1, 1] -= 1  # the skip's share
     for color in range(colors):
         tail.weight[color * scale * scale : (color + 1) * scale * scale, color] = kernels.to(tail.weight)
 
 
-def _silence(layer: nn.Conv2d, channels: int | None) -> None:
-    """Let the first output channels (None: all) of a layer be zero."""
+@torch.no_grad()
+def colour_by_interpolation(net: PlainSR, first: int) -> None:
+    """Leave luma as a network makes it, and let new channels carry the picture, of which the tail interpolates colour.
+
+    For a network grown from one that knows luma alone, whose colour is the skip's: it starts from smooth edges of
+    colour in place of serrated ones.
+
+    Args:
+        net: of three colours; changed in place.
+        first: the first of the three channels that carry the picture; nothing else may listen to them yet.
+
+    Raises:
+        ValueError: too few channels, or colours other than RGB.
+    """
+    colors, scale = net.spec.colors, net.spec.scale
+    if colors != len(LUMA) or net.spec.channels < first + colors:
+        raise ValueError(f"{net.spec.name} has no room for three colours from channel {first} on")
+    head, *body, tail = net.convolutions
+    assert tail.bias is not None
+    carriers = slice(first, first + colors)
+    _pass(head, carriers, slice(0, colors))
+    for layer in body:
+        _pass(layer, carriers, carriers)
+    for activation in net.activations:
+        activation.weight[carriers] = 1
+    by_color, bias = tail.weight.view(colors, scale * scale, -1, 3, 3), tail.bias.view(colors, -1)
+    luma = torch.tensor(LUMA).to(tail.weight)
+    by_color.copy_(torch.einsum("k,kpcyx->pcyx", luma, by_color).expand_as(by_color))
+    bias.copy_((luma @ bias).expand_as(bias))
+    kernels = interpolation_kernels(scale).to(tail.weight)
+    kernels[:, 1, 1] -= 1  # the skip's share
+    chroma = torch.eye(colors).to(luma) - luma  # a colour less the luma of all three
+    by_color[:, :, carriers] = torch.einsum("ok,pyx->opkyx", chroma, kernels)
+
+
+def _silence(layer: nn.Conv2d, channels: slice) -> None:
+    """Let output channels of a layer be zero."""
     assert layer.bias is not None
-    layer.weight[:channels] = 0
-    layer.bias[:channels] = 0
+    layer.weight[channels] = 0
+    layer.bias[channels] = 0
 
 
-def _pass(layer: nn.Conv2d, channels: int) -> None:
-    """Let the first output channels of a 3x3 convolution be its first input channels."""
+def _pass(layer: nn.Conv2d, channels: slice, sources: slice) -> None:
+    """Let output channels of a 3x3 convolution be input channels."""
     _silence(layer, channels)
-    layer.weight[range(channels), range(channels), 1, 1] = 1
+    outputs, inputs = (range(part.start, part.stop) for part in (channels, sources))
+    layer.weight[outputs, inputs, 1, 1] = 1

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-7 2.5.1: of R, G and B, as the benchmarks have it
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:

@@ -19,8 +19,8 @@ from repsr_cli.engine.pixels import to_tensor
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.media.resize import downscale
+from repsr_cli.model.plain import LUMA
 from repsr_cli.pipelines.flat import ensemble
-from repsr_cli.training.losses import LUMA
 from repsr_cli.training.pairs import Pair, folder_pairs, held_out_groups, photographs, write_pack
 
 Pixels = NDArray[np.uint8]
@@ -33,7 +33,7 @@ def taught(hr: Pixels, sr: NDArray[np.float32]) -> Pixels:
         hr: (height, width, 3), whose colour differences are kept.
         sr: (height, width, 3) in codes of 8 bit, whose luma is taken.
     """
-    difference = (sr - hr.astype(np.float32)) @ np.array(LUMA[0], np.float32)
+    difference = (sr - hr.astype(np.float32)) @ np.array(LUMA, np.float32)
     result: Pixels = np.clip(np.rint(hr + difference[..., None]), 0, 255).astype(np.uint8)
     return result
 

@@ -31,7 +31,7 @@ from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, RecipeEr
 from repsr_cli.media.resize import imresize
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training, save_training
 from repsr_cli.model.grow import grow
-from repsr_cli.model.interpolation import start_as_interpolation
+from repsr_cli.model.interpolation import colour_by_interpolation, start_as_interpolation
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.pipelines.evaluate import pairs_of, upscale_pixels
@@ -171,17 +171,20 @@ def validate(net: RepSR | PlainSR, pictures: Sequence[tuple[Pixels, Pixels]], de
     return Judgement(float(mean[0]), float(mean[1]), tuple(shown))
 
 
-def _warm_start(net: RepSR | PlainSR, path: Path) -> None:
+def _warm_start(net: RepSR | PlainSR, path: Path, interpolate: bool) -> None:
     """Copy every tensor of the same name and shape from another run's average, or from a fused network.
 
-    A plain network that is larger than the fused one starts as that one, grown.
+    A plain network that is larger than the fused one starts as that one, grown; with ``interpolate``, and three
+    channels more, its colour starts as an interpolation.
     """
     source: nn.Module
     try:
         if isinstance(net, PlainSR):
-            source = load_plain(path)
+            source = small = load_plain(path)
             with contextlib.suppress(ValueError):  # of another factor or smaller: what agrees is copied
-                source = grow(source, net.spec)
+                source = grow(small, net.spec)
+                if interpolate and net.spec.channels >= small.spec.channels + net.spec.colors:
+                    colour_by_interpolation(source, small.spec.channels)
         else:
             source = load_training(path).average
     except CheckpointError as error:
@@ -350,7 +353,8 @@ class _Trainer:
         self.net = build_network(recipe)
         self.average = build_network(recipe)
         if recipe.run.start_from:
-            _warm_start(self.net, Path(recipe.run.start_from).expanduser())
+            start = Path(recipe.run.start_from).expanduser()
+            _warm_start(self.net, start, recipe.network.init == "interpolation")
         copy_into(self.average, self.net)
         self.net.to(self.device)
         self.average.to(self.device)

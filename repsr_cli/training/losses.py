@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# ITU-R BT.601-7 2.5.1: luma, and the two colour differences, from RGB.
-LUMA = ((0.299, 0.587, 0.114),)
+from repsr_cli.model.plain import LUMA
+
+# ITU-R BT.601-7 2.5.1: the two colour differences, from RGB.
 CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
@@ -38,7 +39,7 @@ def reconstruction_loss(sr: Tensor, hr: Tensor, name: str, luma: float, chroma: 
     """
     difference = sr - hr
     loss = _distance(difference, name)
-    for weight, rows in ((luma, LUMA), (chroma, CHROMA)):
+    for weight, rows in ((luma, (LUMA,)), (chroma, CHROMA)):
         if weight:
             matrix = torch.tensor(rows, dtype=difference.dtype, device=difference.device)
             loss = loss + weight * _distance(torch.einsum("nchw,dc->ndhw", difference, matrix), name)

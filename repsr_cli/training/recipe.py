@@ -171,14 +171,15 @@ class Run:
         seed: of initial weights, crop choice and augmentation.
         threads: CPU threads of the network.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes CUDA where present.
-        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` on GPU.
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; ``bf16`` is faster on CPUs with AMX too.
         channels_last: memory layout of activations; faster in branches, on CPU too.
         compile: torch.compile the training step's network.
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two log lines.
         tensorboard: write the log for TensorBoard too, into the run directory; needs the extra of that name.
         start_from: a checkpoint or fused network whose weights the run starts with, where shapes agree (a
-            ``plain`` network also from a smaller one of its factor, grown); empty: none.
+            ``plain`` network also from a smaller one of its factor, grown, with its colour interpolated where
+            ``network.init`` says so and three channels are new); empty: none.
     """
 
     seed: int = 0

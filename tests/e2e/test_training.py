@@ -79,6 +79,31 @@ def test_the_trained_network_upscales_a_picture(trained: Path, tmp_path: Path) -
     assert np.asarray(Image.open(tmp_path / "in_x2.png")).shape == (40, 60, 3)
 
 
+def test_a_larger_network_goes_on_from_a_smaller_one_in_half_precision(trained: Path, tmp_path: Path) -> None:
+    small = [json.loads(line) for line in (trained / "runs" / "a" / "log.jsonl").read_text().splitlines()]
+    values = {
+        "data.train": trained / "pictures",
+        "network.block": "plain",
+        "network.blocks": 3,
+        "network.channels": 16,
+        "run.precision": "bf16",
+        "run.start_from": trained / "net.safetensors",
+        "schedule.steps": 100,
+        "schedule.learning_rate": "1e-3",
+        "validation.every": 2,
+    }
+    overrides = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(
+        app, ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "grown"), "--json", *overrides]
+    )
+    assert result.exit_code == 0, result.output
+    start = max(report["psnr_y"] for report in small if report["psnr_y"] is not None)
+    grown = [json.loads(line)["psnr_y"] for line in result.stdout.splitlines()]
+    grown = [psnr for psnr in grown if psnr is not None]
+    assert grown[0] == pytest.approx(start, abs=0.1)
+    assert grown[-1] > start
+
+
 def test_fuse_writes_onnx_too(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     onnx, plain = tmp_path / "net.onnx", tmp_path / "net.safetensors"

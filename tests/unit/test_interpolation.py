@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from repsr_cli.model.interpolation import interpolation_kernels, start_as_interpolation
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.grow import grow
+from repsr_cli.model.interpolation import colour_by_interpolation, interpolation_kernels, start_as_interpolation
+from repsr_cli.model.plain import LUMA, PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 
 
@@ -69,3 +70,23 @@ def test_every_convolution_learns(kind: str) -> None:
 def test_too_few_channels() -> None:
     with pytest.raises(ValueError, match="too few channels"):
         start_as_interpolation(PlainSR(Spec(2, 2, 1)))
+
+
+def test_colour_by_interpolation_keeps_luma_and_smooths_colour() -> None:
+    small = PlainSR(Spec(2, 5, 2)).double()
+    large = grow(small.float(), Spec(2, 9, 4)).double()
+    colour_by_interpolation(large, 5)
+    luma = torch.tensor(LUMA).double()
+    lr = torch.rand(1, 3, 12, 11, dtype=torch.float64)
+    with torch.no_grad():
+        sr, before, smooth = large(lr), small.double()(lr), form("plain", Spec(2, 6, 1))(lr)
+    inside = (..., slice(2, -2), slice(2, -2))  # a picture's border is padded with zeros once or five times
+    ours, theirs, colour = (torch.einsum("c,nchw->nhw", luma, picture)[:, None] for picture in (sr, before, smooth))
+    assert (ours - theirs)[inside].abs().max() < 1e-6
+    assert ((sr - ours) - (smooth - colour))[inside].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(("spec", "first"), [(Spec(2, 7, 2), 5), (Spec(2, 8, 2, colors=1), 5)])
+def test_colour_needs_three_channels_of_its_own(spec: Spec, first: int) -> None:
+    with pytest.raises(ValueError, match="no room for three colours"):
+        colour_by_interpolation(PlainSR(spec), first)
