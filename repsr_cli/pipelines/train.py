@@ -30,6 +30,7 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, RecipeError, TrainingDiverged
 from repsr_cli.media.resize import imresize
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training, save_training
+from repsr_cli.model.factor import change_factor
 from repsr_cli.model.grow import grow
 from repsr_cli.model.interpolation import colour_by_interpolation, start_as_interpolation
 from repsr_cli.model.plain import PlainSR, Spec
@@ -174,14 +175,14 @@ def validate(net: RepSR | PlainSR, pictures: Sequence[tuple[Pixels, Pixels]], de
 def _warm_start(net: RepSR | PlainSR, path: Path, interpolate: bool) -> None:
     """Copy every tensor of the same name and shape from another run's average, or from a fused network.
 
-    A plain network that is larger than the fused one starts as that one, grown; with ``interpolate``, and three
-    channels more, its colour starts as an interpolation.
+    A plain network of another factor starts with the fused one's tail, resized; one that is larger starts as that one,
+    grown; with ``interpolate``, and three channels more, its colour starts as an interpolation.
     """
     source: nn.Module
     try:
         if isinstance(net, PlainSR):
-            source = small = load_plain(path)
-            with contextlib.suppress(ValueError):  # of another factor or smaller: what agrees is copied
+            source = small = change_factor(load_plain(path), net.spec.scale)
+            with contextlib.suppress(ValueError):  # smaller in some way: what agrees is copied
                 source = grow(small, net.spec)
                 if interpolate and net.spec.channels >= small.spec.channels + net.spec.colors:
                     colour_by_interpolation(source, small.spec.channels)

@@ -178,8 +178,8 @@ class Run:
         log_every: steps between two log lines.
         tensorboard: write the log for TensorBoard too, into the run directory; needs the extra of that name.
         start_from: a checkpoint or fused network whose weights the run starts with, where shapes agree (a
-            ``plain`` network also from a smaller one of its factor, grown, with its colour interpolated where
-            ``network.init`` says so and three channels are new); empty: none.
+            ``plain`` network also from one of another factor, its tail resized, and from a smaller one, grown, with
+            its colour interpolated where ``network.init`` says so and three channels are new); empty: none.
     """
 
     seed: int = 0

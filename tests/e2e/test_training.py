@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_training
+from repsr_cli.model.factor import change_factor
 from tests.conftest import ROOT, textured
 
 RECIPE = """
@@ -102,6 +103,23 @@ def test_a_larger_network_goes_on_from_a_smaller_one_in_half_precision(trained: 
     grown = [psnr for psnr in grown if psnr is not None]
     assert grown[0] == pytest.approx(start, abs=0.1)
     assert grown[-1] > start
+
+
+def test_another_factor_starts_from_a_trained_one(trained: Path, tmp_path: Path) -> None:
+    values = {
+        "data.train": trained / "pictures",
+        "network.block": "plain",
+        "network.scale": 3,
+        "run.start_from": trained / "net.safetensors",
+        "schedule.steps": 1,
+        "schedule.learning_rate": "1e-9",
+    }
+    overrides = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(app, ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "x3"), *overrides])
+    assert result.exit_code == 0, result.output
+    expected = change_factor(load_plain(trained / "net.safetensors"), 3).state_dict()
+    for key, value in load_training(tmp_path / "x3" / "last.pt").net.state_dict().items():
+        assert torch.allclose(value, expected[key], atol=1e-6)
 
 
 def test_fuse_writes_onnx_too(trained: Path, tmp_path: Path) -> None:
