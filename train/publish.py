@@ -1,6 +1,6 @@
 """Fuse a run's best network into weights/, judge it, and write its card and its line of the index.
 
-    python train/publish.py runs/m4c16-x4 --benchmark BENCHMARK --data "1,258 tiles ..." [--rival NAME=FILE]
+    python train/publish.py runs/m4c16-x4 --benchmark BENCHMARK [--rival NAME=FILE]
 
 BENCHMARK is a folder with one folder of HR pictures per set (Set5, Set14, B100). Those pictures are for judging only.
 """
@@ -120,7 +120,9 @@ as RGB. Command: `repsr eval Set5 Set14 B100 -s {spec.scale} -n {name}`.
 
 - **Made by** `repsr train` (step {report.step:,} of {recipe["schedule"]["steps"]:,}, seed {recipe["run"]["seed"]},
   about {hours_of(arguments.run / "log.jsonl"):.1f} hours of {recipe["run"]["threads"]} core of a shared
-  {platform.machine()} server CPU) on {date.today().isoformat()}, then `repsr fuse`: trained and fused network differ by
+  {platform.machine()} server CPU, in {recipe["run"]["precision"]}) on {
+        date.today().isoformat()
+    }, then `repsr fuse`: trained and fused network differ by
   {report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32. {arguments.note}
 - **Data**: the pictures of train/data/README.md, whose licences stand there. No benchmark picture was trained or tuned
   on; {recipe["data"]["holdout"]} photographs were held out for validation.

@@ -45,7 +45,9 @@ class BatchNorm(nn.BatchNorm2d):
         """Normalise (N, C, H, W) by the batch's statistics in training mode, else by the population's."""
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(features)
-        moments = torch.cat([features.mean((0, 2, 3)), features.square().mean((0, 2, 3))])
+        # Half precision would not hold a square and the square of a mean apart.
+        whole = features.to(torch.promote_types(features.dtype, torch.float32))
+        moments = torch.cat([whole.mean((0, 2, 3)), whole.square().mean((0, 2, 3))])
         reduced: Tensor = _GlobalMean.apply(moments)  # type: ignore[no-untyped-call]
         mean, square = reduced.chunk(2)
         variance = square - mean.square()
@@ -55,12 +57,12 @@ class BatchNorm(nn.BatchNorm2d):
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
             rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
-            pixels = features.numel() / features.shape[1] * dist.get_world_size()
+            pixels = whole.numel() / whole.shape[1] * dist.get_world_size()
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
             self.running_var.lerp_((variance * (pixels / (pixels - 1))).to(self.running_var.dtype), rate)
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return torch.addcmul(shift[:, None, None], features, scale[:, None, None])
+        return torch.addcmul(shift[:, None, None], whole, scale[:, None, None]).to(features.dtype)
 
 
 class ExpandSqueeze(nn.Module):
@@ -124,9 +126,8 @@ class RepBlock(nn.Module):
     def kernel(self) -> tuple[Tensor, Tensor]:
         """The equal 3x3 convolution under population statistics: weight (C, C, 3, 3) and bias (C,), differentiable."""
         first, second = (path.kernel() for path in self.paths if isinstance(path, ExpandSqueeze))
-        identity = torch.zeros_like(first[0])
-        identity[:, :, 1, 1].fill_diagonal_(1)
-        return first[0] + second[0] + identity, first[1] + second[1]
+        centre = torch.eye(len(first[0]), dtype=first[0].dtype, device=first[0].device)
+        return first[0] + second[0] + F.pad(centre[..., None, None], (1, 1, 1, 1)), first[1] + second[1]
 
 
 class RepSR(nn.Module):
@@ -177,7 +178,13 @@ class RepSR(nn.Module):
         features = self.activations[0](self.head(lr))
         for block, activation in zip(self.blocks, self.activations[1:], strict=True):
             assert isinstance(block, RepBlock)
-            features = activation(F.conv2d(features, *block.kernel(), padding=1) if merged else block(features))
+            if merged:
+                with torch.autocast(lr.device.type, enabled=False):  # a kernel is rounded once, when it is whole
+                    kernel, bias = block.kernel()
+                features = F.conv2d(features, kernel, bias, padding=1)
+            else:
+                features = block(features)
+            features = activation(features)
         return enlarge(self.tail(features), lr, self.spec.scale)
 
     def forward(self, lr: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from repsr_cli.model.plain import Spec
-from repsr_cli.model.repsr import RepSR
+from repsr_cli.model.repsr import BatchNorm, RepSR, fuse
 from tests.conftest import randomise_statistics
 
 
@@ -55,3 +58,45 @@ def test_merged_and_branched_gradients_agree() -> None:
     assert len(gradients[0]) == len(list(net.parameters()))
     for branched, merged in zip(*gradients, strict=True):
         assert torch.allclose(branched, merged, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-9), (torch.float32, 1e-3), (torch.bfloat16, 0.02)])
+def test_statistics_of_all_processes_in_every_precision(dtype, near, monkeypatch) -> None:
+    features = (30 + torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()).to(dtype)
+    alone, together = torch.nn.BatchNorm2d(3), BatchNorm(3)
+    if dtype == torch.float64:
+        alone, together = alone.double(), together.double()
+    expected = alone(torch.cat([features, features]))[:4]
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda total: total.mul_(2))  # the other process has the same pictures
+    found = together(features)
+    assert found.dtype == dtype
+    assert (found - expected).abs().max() < near
+    assert torch.allclose(together.running_mean, alone.running_mean, rtol=1e-3)
+    assert torch.allclose(together.running_var, alone.running_var, rtol=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_both_forms_compile() -> None:
+    net = RepSR(Spec(2, 6, 2))
+    lr = torch.rand(2, 3, 12, 12)
+    net.train()(lr)
+    net.freeze_bn()
+    for form in (net.forward, net.forward_merged):
+        expected = form(lr)
+        assert torch.allclose(torch.compile(form)(lr), expected, atol=1e-5)
+
+
+def test_a_kernel_is_merged_in_full_precision_under_autocast() -> None:
+    net = RepSR(Spec(2, 6, 1))
+    net.freeze_bn()
+    lr = torch.rand(1, 3, 12, 12)
+    plain = fuse(net)
+    body = plain.convolutions[1]
+    with torch.no_grad():
+        kernel, bias = net.blocks[0].kernel()
+        body.weight.copy_(kernel)
+        body.bias.copy_(bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net.forward_merged(lr), plain(lr))
