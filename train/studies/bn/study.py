@@ -1,8 +1,10 @@
 """Does batch norm that switches to population statistics train better networks? Four arms, two optimisers, some seeds.
 
-    python train/studies/bn/study.py PICTURES -o runs/bn [--blocks 4 --channels 16] [--steps 1500] [--seeds 3]
+    python train/studies/bn/study.py PICTURES -o runs/bn [--network m4c16] [--steps 1500] [--seeds 3]
+    python train/studies/bn/study.py PICTURES -o runs/bn --switch 0.05 0.1 0.2 0.4 0.8 --optimisers SOAP
 
-Runs what is missing (interrupt it and give the same command again), then writes a table and a plot beside this file.
+The second asks when to switch. Runs what is missing (interrupt it and give the same command again), then writes a
+table and a plot beside this file.
 Every run has the same crops in the same order for its seed, and one thread. A step's cost in seconds is the best that
 was measured of its kind of step, since other programs only slow it.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -24,8 +27,9 @@ ARMS = {
     "BN": {"network.block": "repsr", "schedule.bn_freeze": "1.0"},
     "BN, switched": {"network.block": "repsr", "schedule.bn_freeze": "0.2"},
 }
-OPTIMISERS = {"Adam": ("adam", 1e-3), "SOAP": ("soap", 1e-2)}  # name in recipes, learning rate
-COLOURS = ("#777777", "#1f77b4", "#d62728", "#2ca02c")
+# Adam as the paper has it; SOAP as the recipe has it.
+OPTIMISERS = {"Adam": {"optimizer.name": "adam", "schedule.learning_rate": "1e-3"}, "SOAP": {}}
+COLOURS = ("#777777", "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e")
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,22 @@ class Run:
     points: tuple[tuple[int, float, float], ...]
 
 
-def train(folder: Path, arguments: argparse.Namespace, optimiser: str, arm: str, seed: int) -> None:
+def train(folder: Path, arguments: argparse.Namespace, choices: dict[str, str], seed: int) -> None:
     """Train one network, unless that was done before."""
-    name, rate = OPTIMISERS[optimiser]
     settings = {
         "data.train": str(arguments.pictures),
-        "network.blocks": arguments.blocks,
-        "network.channels": arguments.channels,
         # As the paper has it; the start that interpolates would help all arms alike.
         "network.init": "random",
         "batch.late": 0,
         "schedule.steps": arguments.steps,
-        "schedule.learning_rate": rate,
-        "optimizer.name": name,
         "validation.every": arguments.steps // 6,
         "run.seed": seed,
         "run.threads": 1,
-        **ARMS[arm],
+        "run.precision": arguments.precision,
+        "run.compile": str(arguments.compile).lower(),
+        **choices,
     }
-    recipe = HERE.parents[1] / "recipes" / "m4c16-x4.toml"
+    recipe = HERE.parents[1] / "recipes" / f"{arguments.network}-x4.toml"
     command = [sys.executable, "-m", "repsr_cli", "train", str(recipe), "-o", str(folder), "--resume", "--quiet"]
     subprocess.run(
         command + [word for key, value in settings.items() for word in ("--set", f"{key}={value}")], check=True
@@ -131,7 +132,7 @@ def plot(runs: dict[str, dict[str, list[Run]]]) -> str:
                 f'<text x="{left - 4}" y="{top + 8}" text-anchor="end">{high:.2f}</text>'
                 f'<text x="{left - 4}" y="{bottom}" text-anchor="end">{low:.2f}</text>'
             )
-            for colour, found in zip(COLOURS, arms.values(), strict=True):
+            for colour, found in zip(COLOURS, arms.values(), strict=False):
                 columns = list(zip(*(run.points for run in found), strict=True))
                 if not columns:
                     continue
@@ -142,7 +143,7 @@ def plot(runs: dict[str, dict[str, list[Run]]]) -> str:
                 line = [place(x, statistics.mean(y)) for x, y in zip(xs, ys, strict=True)]
                 parts.append(f'<polygon points="{" ".join(band)}" fill="{colour}" opacity="0.2"/>')
                 parts.append(f'<polyline points="{" ".join(line)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-    for number, (arm, colour) in enumerate(zip(ARMS, COLOURS, strict=True)):
+    for number, (arm, colour) in enumerate(zip(next(iter(runs.values())), COLOURS, strict=False)):
         x, y = pad + 120 * number, len(runs) * height + 12
         parts.append(
             f'<rect x="{x}" y="{y - 9}" width="12" height="10" fill="{colour}"/><text x="{x + 16}" y="{y}">{arm}</text>'
@@ -155,25 +156,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--blocks", type=int, default=4)
-    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--network", default="m4c16", help="a recipe's name without its factor")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--optimisers", nargs="+", choices=OPTIMISERS, default=list(OPTIMISERS))
+    parser.add_argument("--switch", type=float, nargs="+", help="shares of the steps after which BN switches")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
-    network = f"m{arguments.blocks}c{arguments.channels}"
-    runs: dict[str, dict[str, list[Run]]] = {name: {arm: [] for arm in ARMS} for name in OPTIMISERS}
+    network, arms = arguments.network, ARMS
+    if arguments.switch:
+        arms = {f"BN until {share:.0%}": ARMS["BN"] | {"schedule.bn_freeze": str(share)} for share in arguments.switch}
+    runs: dict[str, dict[str, list[Run]]] = {name: {arm: [] for arm in arms} for name in arguments.optimisers}
     for seed in range(arguments.seeds):
-        for optimiser in OPTIMISERS:
-            for arm in ARMS:
-                folder = arguments.output / f"{network}-{optimiser}-{arm}-{seed}".lower().replace(", ", "-")
+        for optimiser in arguments.optimisers:
+            for arm, choices in arms.items():
+                words = re.findall(r"\w+", f"{network} {optimiser} {arm} {seed}".lower())
+                folder = arguments.output / "-".join(words)
                 if not arguments.report and read(folder, arguments.steps) is None:
-                    train(folder, arguments, optimiser, arm, seed)
+                    train(folder, arguments, OPTIMISERS[optimiser] | choices, seed)
                 found = read(folder, arguments.steps)
                 if found is not None:
                     runs[optimiser][arm].append(found)
-    (HERE / f"{network}.md").write_text(table(runs))
-    (HERE / f"{network}.svg").write_text(plot(runs))
+    stem = f"{network}-switch" if arguments.switch else network
+    (HERE / f"{stem}.md").write_text(table(runs))
+    (HERE / f"{stem}.svg").write_text(plot(runs))
     sys.stdout.write(table(runs))
 
 
