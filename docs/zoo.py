@@ -20,7 +20,8 @@ HEAD = """# The networks
 
 Made from `weights/` by `python docs/zoo.py`. PSNR is of luma, in dB, against the bicubic downscaling that everybody
 uses; `repsr eval` gives these figures again, with bicubic's beside them. `repsr models` measures the speed on your
-machine. How each was trained stands on its card, beside it in `weights/`.
+machine. How each was trained stands on its card, beside it in `weights/`. Networks for video stand here with figures on
+clean pictures, which they are not made for; those on compressed clips are in `train/studies/video`.
 
 """
 
