@@ -56,10 +56,9 @@ def start_as_interpolation(net: PlainSR | RepSR) -> None:
     for activation in activations:
         activation.weight[:colors] = 1
     _silence(tail, slice(None))
-    kernels = interpolation_kernels(scale)
-    kernels[:, 1, 1] -= 1  # the skip's share
+    kernels = _beyond_the_skip(tail, scale)
     for color in range(colors):
-        tail.weight[color * scale * scale : (color + 1) * scale * scale, color] = kernels.to(tail.weight)
+        tail.weight[color * scale * scale : (color + 1) * scale * scale, color] = kernels
 
 
 @torch.no_grad()
@@ -91,10 +90,15 @@ def colour_by_interpolation(net: PlainSR, first: int) -> None:
     luma = torch.tensor(LUMA).to(tail.weight)
     by_color.copy_(torch.einsum("k,kpcyx->pcyx", luma, by_color).expand_as(by_color))
     bias.copy_((luma @ bias).expand_as(bias))
-    kernels = interpolation_kernels(scale).to(tail.weight)
-    kernels[:, 1, 1] -= 1  # the skip's share
     chroma = torch.eye(colors).to(luma) - luma  # a colour less the luma of all three
-    by_color[:, :, carriers] = torch.einsum("ok,pyx->opkyx", chroma, kernels)
+    by_color[:, :, carriers] = torch.einsum("ok,pyx->opkyx", chroma, _beyond_the_skip(tail, scale))
+
+
+def _beyond_the_skip(tail: nn.Conv2d, scale: int) -> Tensor:
+    """What a tail adds to the nearest-neighbour skip for the sum to interpolate: (scale**2, 3, 3), of its type."""
+    kernels = interpolation_kernels(scale)
+    kernels[:, 1, 1] -= 1
+    return kernels.to(tail.weight)
 
 
 def _silence(layer: nn.Conv2d, channels: slice) -> None:
