@@ -40,7 +40,7 @@ from repsr_cli.training.averaging import average_into, copy_into, measure_statis
 from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.metrics import psnr_rgb, psnr_y
 from repsr_cli.training.optimizers import build_optimizer
-from repsr_cli.training.pairs import Pack, PairSource, build_pack, pack_digest
+from repsr_cli.training.pairs import Pack, PackedPicture, PairSource, build_pack, pack_digest
 from repsr_cli.training.processes import process_group
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, learning_rate, loss_name
@@ -266,6 +266,12 @@ def toml_of(recipe: Recipe) -> str:
     )
 
 
+def pair_source(recipe: Recipe, pack: Pack, pictures: Sequence[PackedPicture], patch: int) -> PairSource:
+    """The crops that a recipe asks for, of these pictures, ``patch`` LR px wide at most; errors as ``PairSource``."""
+    data = recipe.data
+    return PairSource(pack, pictures, patch, recipe.run.seed, data.channel_shuffle, data.saturation)
+
+
 def draw_batch(recipe: Recipe, run: Path, target: Path, on_packing: Callable[[int, int], None]) -> None:
     """Draw the first batch of a run as PNG, each LR crop beside its HR crop.
 
@@ -275,7 +281,7 @@ def draw_batch(recipe: Recipe, run: Path, target: Path, on_packing: Callable[[in
     pack = open_pack(recipe, run.parent / "packs", on_packing)
     training, _held_out = pack.split(recipe.data.holdout)
     size, patch = batch_shape(0, recipe)
-    source = PairSource(pack, training, patch, recipe.run.seed, recipe.data.channel_shuffle)
+    source = pair_source(recipe, pack, training, patch)
     try:
         write_sheet(target, [batch_sheet(*source.batch(0, size, patch))])
     except (OSError, ValueError) as error:
@@ -348,7 +354,7 @@ class _Trainer:
             pairs = pairs_of(Path(recipe.data.validation).expanduser(), recipe.network.scale)
             self.pictures = [(lr, hr) for _name, lr, hr in pairs]
         largest = max(recipe.batch.patch, recipe.batch.late_patch if recipe.batch.late else 0)
-        self.source = PairSource(pack, training, largest, recipe.run.seed, recipe.data.channel_shuffle)
+        self.source = pair_source(recipe, pack, training, largest)
 
         torch.manual_seed(recipe.run.seed)
         self.net = build_network(recipe)

@@ -27,6 +27,7 @@ from torch import Tensor
 from repsr_cli.errors import MediaError, RecipeError
 from repsr_cli.media.images import is_image, read_image
 from repsr_cli.media.resize import downscale
+from repsr_cli.model.plain import LUMA
 
 MAGIC = b"REPSRPK1"
 
@@ -278,16 +279,23 @@ class PairSource:
         patch: the largest side of a crop in LR px that will be asked for; smaller pictures are left out.
         seed: of the choice of crops.
         channel_shuffle: whether colour channels are permuted.
+        saturation: the most that colour differences are multiplied by, in every second crop; 1 leaves them alone.
 
     Raises:
         RecipeError: no picture is large enough.
     """
 
     def __init__(
-        self, pack: Pack, pictures: Sequence[PackedPicture], patch: int, seed: int, channel_shuffle: bool = False
+        self,
+        pack: Pack,
+        pictures: Sequence[PackedPicture],
+        patch: int,
+        seed: int,
+        channel_shuffle: bool = False,
+        saturation: float = 1.0,
     ) -> None:
         side = patch * pack.scale
-        self.pack, self.seed, self.channel_shuffle = pack, seed, channel_shuffle
+        self.pack, self.seed, self.channel_shuffle, self.saturation = pack, seed, channel_shuffle, saturation
         self.pictures = [p for p in pictures if min(p.height, p.width) >= side]
         if not self.pictures:
             raise RecipeError("data.train", f"no picture holds a crop of {side} px", "Lower batch.patch.")
@@ -298,7 +306,8 @@ class PairSource:
         """The pairs of a step.
 
         Returns:
-            lr (size, 3, patch, patch) and hr (size, 3, patch * scale, patch * scale), float32 in [0, 1].
+            lr (size, 3, patch, patch) and hr (size, 3, patch * scale, patch * scale), float32 in [0, 1], beyond it
+            where saturation takes them there.
         """
         scale = self.pack.scale
         random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
@@ -318,11 +327,23 @@ class PairSource:
                 crop = whole[y * factor :, x * factor :][:side, :side]
                 crop = np.rot90(crop[:, ::-1] if mirror else crop, turns)
                 crops[slot] = crop[..., channels]
-        return _as_tensor(lr), _as_tensor(hr)
+        if self.saturation == 1:
+            return _as_tensor(lr), _as_tensor(hr)
+        # Luma and colour differences are linear, so they go through a downscaler as they are.
+        gains = np.where(random.random(size) < 0.5, random.uniform(1, self.saturation, size), 1)
+        return saturated(_as_tensor(lr), gains), saturated(_as_tensor(hr), gains)
 
     def batches(self, first: int, count: int, size: int, patch: int) -> Iterator[Tensor]:
         """LR crops of ``count`` steps from ``first`` on: for measuring BN statistics."""
         return (self.batch(step, size, patch)[0] for step in range(first, first + count))
+
+
+def saturated(pictures: Tensor, gains: NDArray[np.float64]) -> Tensor:
+    """Pictures whose colour differences are multiplied, luma kept: (N, 3, H, W), by as many gains; not clamped."""
+    luma = torch.tensor(LUMA)
+    gain = torch.from_numpy(gains).float()[:, None, None]
+    mix = gain * torch.eye(3) + (1 - gain) * luma.expand(3, 3)
+    return torch.einsum("noc,nchw->nohw", mix, pictures)
 
 
 def _as_tensor(pixels: Pixels) -> Tensor:

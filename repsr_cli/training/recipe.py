@@ -57,12 +57,14 @@ class Data:
         holdout: pictures kept out for validation, each from another photograph, whose other pictures are left out too.
         validation: folder of HR pictures to validate on instead of ``holdout``; empty: none.
         channel_shuffle: whether colour channels of a training crop are shuffled.
+        saturation: colour differences of every second training crop are multiplied by 1 to this.
     """
 
     train: str
     holdout: int = 24
     validation: str = ""
     channel_shuffle: bool = False
+    saturation: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,5 +350,7 @@ def _check(recipe: Recipe, subject: str) -> None:
             raise RecipeError(subject, f"{name} must not be negative")
     if recipe.network.init == "interpolation" and recipe.network.channels < 3:
         raise RecipeError(subject, "network.channels must be 3 or more to start as an interpolation")
+    if recipe.data.saturation < 1:
+        raise RecipeError(subject, f"data.saturation must be 1 or more, not {recipe.data.saturation}")
     if recipe.data.holdout == 0 and not recipe.data.validation:
         raise RecipeError(subject, "nothing to validate on", "Set data.holdout above 0 or data.validation to a folder.")

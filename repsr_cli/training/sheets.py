@@ -75,8 +75,8 @@ def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
     """Pairs of a batch side by side: LR enlarged by nearest neighbour, then HR.
 
     Args:
-        lr: (N, 3, h, w) in [0, 1].
-        hr: (N, 3, h * scale, w * scale) in [0, 1].
+        lr: (N, 3, h, w) in [0, 1], clamped.
+        hr: (N, 3, h * scale, w * scale) in [0, 1], clamped.
         columns: pairs in a row.
 
     Returns:
@@ -84,7 +84,7 @@ def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
     """
     scale = hr.shape[-1] // lr.shape[-1]
     large = lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    cells = ((pair * 255).round().byte().permute(0, 2, 3, 1).numpy() for pair in (large, hr))
+    cells = ((pair.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for pair in (large, hr))
     pairs = [np.concatenate(both, axis=1) for both in zip(*cells, strict=True)]
     gap = 4
     height, width = pairs[0].shape[:2]

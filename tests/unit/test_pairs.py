@@ -6,10 +6,12 @@ from threading import Barrier
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from repsr_cli.errors import RecipeError
 from repsr_cli.media.resize import downscale
+from repsr_cli.model.plain import LUMA
 from repsr_cli.training.pairs import (
     Pack,
     Pair,
@@ -164,3 +166,22 @@ def test_digest_follows_the_folder(folder: Path) -> None:
     assert before != pack_digest(folder, 3)
     Image.fromarray(textured(30, 30)).save(folder / "new.png")
     assert before != pack_digest(folder, 2)
+
+
+def test_saturation_multiplies_colour_differences_of_some_crops_and_keeps_luma(pack: Pack) -> None:
+    luma = torch.tensor(LUMA)
+    coloured = [picture for picture in pack.pictures if picture.name != "grey.png"]
+    plain = PairSource(pack, coloured, 8, 3).batch(5, 64, 8)
+    vivid = PairSource(pack, coloured, 8, 3, saturation=3).batch(5, 64, 8)
+    gains = []
+    for before, after in zip(plain, vivid, strict=True):
+        grey, grey_after = (torch.einsum("c,nchw->nhw", luma, side)[:, None] for side in (before, after))
+        assert torch.allclose(grey, grey_after, atol=1e-5)
+        colour, colour_after = before - grey, after - grey
+        gain = (colour * colour_after).sum((1, 2, 3)) / colour.square().sum((1, 2, 3))
+        assert torch.allclose(colour_after, colour * gain[:, None, None, None], atol=1e-4)
+        gains.append(gain)
+    assert torch.allclose(gains[0], gains[1], atol=1e-3)  # LR as HR
+    assert 16 < int((gains[0] > 1.001).sum()) < 48
+    assert float(gains[0].min()) > 1 - 1e-4
+    assert 2 < float(gains[0].max()) < 3

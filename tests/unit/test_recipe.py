@@ -50,6 +50,7 @@ def test_overrides_take_toml_values_and_bare_words(tmp_path: Path) -> None:
         (MINIMAL + "[batch]\nsize = 1.5\n", r"batch\.size must be int, not 1\.5"),
         (MINIMAL + "[batch]\nsize = true\n", r"batch\.size must be int, not True"),
         (MINIMAL + "[batch]\nsize = 0\n", r"batch\.size must be above 0"),
+        (MINIMAL.replace("[schedule]", "saturation = 0.5\n[schedule]"), r"data\.saturation must be 1 or more"),
         (MINIMAL + "bn_freeze = 1.5\n", r"schedule\.bn_freeze must be between 0 and 1"),
         ('[network]\nscale = 4\n[data]\ntrain = "x"\n', r"'schedule' is missing in the recipe"),
         ("network = 4\n", r"'network' must be a section"),
