@@ -23,6 +23,7 @@ from repsr_cli.pipelines.fuse import fuse_file
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"M4C16": "fast", "M10C32": "balanced", "M16C64": "best"}
 SETS = ("Set5", "Set14", "B100")
+PLACES = ("train", "validation")  # keys of a recipe that name places on a disk
 
 
 def hours_of(log: Path) -> float:
@@ -102,9 +103,10 @@ def main() -> None:
         for network, scores in table.items()
     )
     settings = "\n".join(
-        f"    [{section}]\n" + "\n".join(f"    {key} = {json.dumps(value)}" for key, value in values.items())
+        f"    [{section}]\n"
+        + "\n".join(f"    {key} = {json.dumps(value)}" for key, value in values.items() if key not in PLACES)
         for section, values in recipe.items()
-        if section not in ("data", "run")
+        if section != "run"
     )
     card = f"""# {stem}
 

@@ -45,6 +45,7 @@ def train(folder: Path, arguments: argparse.Namespace, choices: dict[str, str], 
         "data.train": str(arguments.pictures),
         # As the paper has it; the start that interpolates would help all arms alike.
         "network.init": "random",
+        "data.saturation": 1,
         "batch.late": 0,
         "schedule.steps": arguments.steps,
         "validation.every": arguments.steps // 6,
