@@ -219,9 +219,12 @@ def evaluate(
                     writer.writerow([row.network, row.folder, row.picture, s.psnr_y, s.psnr_rgb, s.ssim_y])
         except OSError as error:
             raise UsageError(csv, f"cannot be written ({error.strerror})", "Choose another path.") from error
+    judged = ["bicubic", *names]
+    # A network may be a file with a long path.
+    width, set_width = (max(map(len, column)) + 2 for column in (judged, [folder.name for folder in folders]))
     if not json:
-        print_line(f"{'network':<28}{'set':<16}{'pictures':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
-    for network in ["bicubic", *names]:
+        print_line(f"{'network':<{width}}{'set':<{set_width}}{'pictures':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
+    for network in judged:
         for folder in folders:
             scores = [row.score for row in rows if (row.network, row.folder) == (network, folder.name)]
             mean = mean_score(scores)
@@ -230,7 +233,7 @@ def evaluate(
                 print_json({"network": network, "scale": scale, "set": folder.name, "pictures": len(scores), **figures})
             else:
                 print_line(
-                    f"{network:<28}{folder.name:<16}{len(scores):>8}"
+                    f"{network:<{width}}{folder.name:<{set_width}}{len(scores):>8}"
                     f"{mean.psnr_y:>9.3f}{mean.psnr_rgb:>10.3f}{mean.ssim_y:>8.4f}"
                 )
 
