@@ -221,7 +221,9 @@ def evaluate(
             raise UsageError(csv, f"cannot be written ({error.strerror})", "Choose another path.") from error
     judged = ["bicubic", *names]
     # A network may be a file with a long path.
-    width, set_width = (max(map(len, column)) + 2 for column in (judged, [folder.name for folder in folders]))
+    width, set_width = (
+        max(map(len, column)) + 2 for column in (["network", *judged], ["set", *(folder.name for folder in folders)])
+    )
     if not json:
         print_line(f"{'network':<{width}}{'set':<{set_width}}{'pictures':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
     for network in judged:
