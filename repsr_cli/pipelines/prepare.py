@@ -1,7 +1,7 @@
 """A folder of pictures -> a packed file of degraded, compressed pairs, for training ``video`` networks. Floor 4.
 
 Done ahead, since it needs an encoder, which ``repsr train`` must not, and since single frames show no artefacts between
-frames: each picture becomes a short shot, is degraded, encoded, decoded, and some of its frames are kept.
+frames: each picture becomes a short shot, is degraded, encoded, decoded, and one of its frames is kept.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from repsr_cli.media.video_roundtrip import through_codec
 from repsr_cli.training.degradations import Degradation, degrade_still, draw_degradation, moving_windows, softened
 from repsr_cli.training.pairs import Pair, folder_pairs, write_pack
 
-# Frames of a shot, and how many of them are kept: the first is a keyframe, the rest are predicted. Encoders spend more
-# on what later frames refer to, so that frames of short shots are worse than those of clips at the same CRF.
-FRAMES, KEPT = 25, 2
+FRAMES = 9  # of a shot: the first is a keyframe, the rest are predicted
 MAX_SIDE = 384  # HR px of the window; leaves room to move on a tile of 512
 # LR px. x265 was measured to code frames of a single 64 px block differently from run to run.
 MIN_LR_SIDE, LR_UNIT = 80, 16
@@ -53,8 +51,8 @@ def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> 
     ]
 
 
-def degraded_shot(pair: Pair, scale: int, variant: int, seed: int, index: int) -> list[Pair]:
-    """One picture as ``KEPT`` compressed LR frames beside their HR windows, by (seed, index, variant) alone."""
+def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -> Pair:
+    """One picture as one compressed LR frame beside its HR window, by (seed, index, variant) alone."""
     random = Generator(Philox(key=[seed, index * 1000 + variant]))
     degradation = draw_degradation(random)
     unit = LR_UNIT * scale
@@ -63,22 +61,19 @@ def degraded_shot(pair: Pair, scale: int, variant: int, seed: int, index: int) -
     shot = [degrade_still(np.ascontiguousarray(window), scale, degradation, random) for window in windows]
     matrix = "bt709" if random.random() < 0.5 else "bt601"
     fmt = PlaneFormat("bt709" if matrix == "bt709" else "bt601", False, 8, (2, 2), "left")
-    kept = random.choice(np.arange(1, FRAMES), KEPT, replace=False)
-    decoded = compress(shot, degradation, fmt)
-    return [
-        Pair(f"{pair.name}#{variant}.{frame}", pair.group, np.ascontiguousarray(windows[frame]), decoded[frame])
-        for frame in map(int, kept)
-    ]
+    kept = int(random.integers(1, FRAMES))
+    lr = compress(shot, degradation, fmt)[kept]
+    return Pair(f"{pair.name}#{variant}", pair.group, np.ascontiguousarray(windows[kept]), lr)
 
 
 def degraded_pairs(
     folder: Path, scale: int, variants: int, seed: int, progress: Callable[[int, int], None]
 ) -> Iterator[Pair]:
-    """Every picture of a folder, in ``variants`` shots; errors as ``folder_pairs``."""
+    """Every picture of a folder, ``variants`` times; errors as ``folder_pairs``."""
     for index, pair in enumerate(folder_pairs(folder, scale, progress)):
         if min(pair.hr.shape[:2]) >= MIN_LR_SIDE * scale:
             for variant in range(variants):
-                yield from degraded_shot(pair, scale, variant, seed, index)
+                yield degraded_pair(pair, scale, variant, seed, index)
 
 
 def prepare(
@@ -95,7 +90,7 @@ def prepare(
         folder: HR pictures; smaller ones than 80 * scale px are left out.
         target: the packed file, for ``data.train`` of a recipe.
         scale: enlargement factor.
-        variants: shots of each picture, degraded in different ways; two frames of each are kept.
+        variants: degradations of each picture.
         seed: of all of them.
         progress: called with (pictures done, pictures in all).
 
