@@ -75,8 +75,8 @@ def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
     """Pairs of a batch side by side: LR enlarged by nearest neighbour, then HR.
 
     Args:
-        lr: (N, 3, h, w) in [0, 1], clamped.
-        hr: (N, 3, h * scale, w * scale) in [0, 1], clamped.
+        lr: (N, 3, h, w); 0 is black, 1 white, values beyond are shown as those.
+        hr: (N, 3, h * scale, w * scale), likewise.
         columns: pairs in a row.
 
     Returns:
