@@ -359,10 +359,6 @@ class _Trainer:
         torch.manual_seed(recipe.run.seed)
         self.net = build_network(recipe)
         self.average = build_network(recipe)
-        if recipe.run.start_from:
-            start = Path(recipe.run.start_from).expanduser()
-            _warm_start(self.net, start, recipe.network.init == "interpolation")
-        copy_into(self.average, self.net)
         self.net.to(self.device)
         self.average.to(self.device)
         self.optimizer = build_optimizer(self.net.parameters(), recipe)
@@ -387,6 +383,12 @@ class _Trainer:
         if self.recipe.run.compile:
             forms = torch.compile(forms)  # type: ignore[assignment]
         self.forms = forms
+
+    def _begin(self) -> None:
+        if self.recipe.run.start_from:
+            start = Path(self.recipe.run.start_from).expanduser()
+            _warm_start(self.net, start, self.recipe.network.init == "interpolation")
+        copy_into(self.average, self.net)
 
     # Checkpoints -----------------------------------------------------------------------------------------------
 
@@ -485,6 +487,7 @@ class _Trainer:
         if resume and last.exists():
             self._restore(last)
         else:
+            self._begin()
             self._save(last)
         if self.rank == 0:
             (self.run / "recipe.toml").write_text(toml_of(self.recipe), encoding="utf-8")

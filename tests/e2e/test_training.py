@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,19 +106,25 @@ def test_a_larger_network_goes_on_from_a_smaller_one_in_half_precision(trained: 
     assert grown[-1] > start
 
 
-def test_another_factor_starts_from_a_trained_one(trained: Path, tmp_path: Path) -> None:
+def test_another_factor_starts_from_a_trained_one_and_resumes_without_it(trained: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    shutil.copy(trained / "net.safetensors", start)
     values = {
         "data.train": trained / "pictures",
         "network.block": "plain",
         "network.scale": 3,
-        "run.start_from": trained / "net.safetensors",
+        "run.start_from": start,
         "schedule.steps": 1,
         "schedule.learning_rate": "1e-9",
     }
     overrides = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-    result = CliRunner().invoke(app, ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "x3"), *overrides])
+    command = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "x3"), *overrides]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    expected = change_factor(load_plain(trained / "net.safetensors"), 3).state_dict()
+    expected = change_factor(load_plain(start), 3).state_dict()
+    start.unlink()
+    result = CliRunner().invoke(app, [*command, "--resume"])
+    assert result.exit_code == 0, result.output
     for key, value in load_training(tmp_path / "x3" / "last.pt").net.state_dict().items():
         assert torch.allclose(value, expected[key], atol=1e-6)
 
