@@ -18,7 +18,9 @@ from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.pipelines.export import export, format_of, parse_planes
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+# Merging is exact, and float64 shows it. float32 shows whether rounding stays out of sight, here a fortieth of a code:
+# on noise, which no network has learned, the branches of a sound M10C32 were measured to round off by 4e-5.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 PROBE_SIZES = ((24, 33), (1, 1), (3, 40))  # LR px; small ones are all border
 
 
