@@ -17,7 +17,14 @@ from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
 from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.media.video_roundtrip import through_codec
-from repsr_cli.training.degradations import Degradation, degrade_still, draw_degradation, moving_windows, softened
+from repsr_cli.training.degradations import (
+    Degradation,
+    degrade_still,
+    draw_degradation,
+    letterboxed,
+    moving_windows,
+    softened,
+)
 from repsr_cli.training.pairs import Pair, folder_pairs, write_pack
 
 FRAMES = 9  # of a shot: the first is a keyframe, the rest are predicted
@@ -57,7 +64,7 @@ def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -
     degradation = draw_degradation(random)
     unit = LR_UNIT * scale
     side = min(MAX_SIDE, *pair.hr.shape[:2]) // unit * unit
-    windows = moving_windows(softened(pair.hr, random), side, FRAMES, random)
+    windows = letterboxed(moving_windows(softened(pair.hr, random), side, FRAMES, random), random)
     shot = [degrade_still(np.ascontiguousarray(window), scale, degradation, random) for window in windows]
     matrix = "bt709" if random.random() < 0.5 else "bt601"
     fmt = PlaneFormat("bt709" if matrix == "bt709" else "bt601", False, 8, (2, 2), "left")

@@ -54,9 +54,9 @@ def draw_degradation(random: Generator) -> Degradation:
         return options[int(random.integers(len(options)))]
 
     return Degradation(
-        blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.3 else 0.0,
-        kernel=one_of("bicubic", "bicubic", "bicubic", "bilinear", "box"),
-        noise=float(random.uniform(0.5, 5)) if random.random() < 0.3 else 0.0,
+        blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.1 else 0.0,
+        kernel=one_of(*["bicubic"] * 8, "bilinear", "box"),
+        noise=float(random.uniform(0.5, 5)) if random.random() < 0.15 else 0.0,
         grey_noise=bool(random.random() < 0.4),
         jpeg=int(random.integers(60, 96)) if random.random() < 0.1 else 0,
         codec=one_of("libx264", "libx264", "libx264", "libx265", "libx265", ""),
@@ -135,3 +135,25 @@ def moving_windows(picture: Pixels, side: int, frames: int, random: Generator) -
         start = int(random.integers(max(0, -travel), room - max(0, travel) + 1))
         path.append([start + speed * t for t in range(frames)])
     return [picture[y : y + side, x : x + side] for y, x in zip(*path, strict=True)]
+
+
+def letterboxed(shot: list[Pixels], random: Generator) -> list[Pixels]:
+    """One shot in five with black bars, above and below or at the sides, as films carry them; the others unchanged.
+
+    A network for soft films that never met their one hard edge smears it.
+
+    Args:
+        shot: frames of one size (height, width, 3).
+        random: of whether, where, and how wide (4 px to a fifth of the frame, on each side).
+
+    Returns:
+        as many frames of the same size.
+    """
+    if random.random() >= 0.2:
+        return shot
+    axis = 0 if random.random() < 0.75 else 1
+    length = shot[0].shape[axis]
+    bar = int(random.integers(4, max(5, length // 5)))
+    place = np.arange(length).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    inside = (place >= bar) & (place < length - bar)
+    return [frame * inside for frame in shot]

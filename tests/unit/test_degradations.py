@@ -7,7 +7,14 @@ import pytest
 from numpy.random import Generator, Philox
 
 from repsr_cli.media.resize import downscale
-from repsr_cli.training.degradations import Degradation, degrade_still, draw_degradation, moving_windows, softened
+from repsr_cli.training.degradations import (
+    Degradation,
+    degrade_still,
+    draw_degradation,
+    letterboxed,
+    moving_windows,
+    softened,
+)
 from tests.conftest import textured
 
 CLEAN = Degradation(0.0, "bicubic", 0.0, False, 0, "", 23, "medium")
@@ -75,3 +82,25 @@ def test_softened_pictures_keep_size_and_lose_detail() -> None:
         return float(np.abs(np.diff(pixels.astype(float), axis=1)).mean())
 
     assert all(detail(each) < 0.95 * detail(picture) for each in soft)
+
+
+def test_some_shots_have_the_same_black_bars_in_every_frame() -> None:
+    shot = [np.full((60, 90, 3), value, np.uint8) for value in (90, 200)]
+    found = [letterboxed(shot, _random(seed)) for seed in range(60)]
+    barred = [frames for frames in found if frames is not shot]
+    assert 4 < len(barred) < 24
+    across = set()
+    for frames in barred:
+        black = [frame == 0 for frame in frames]
+        assert np.array_equal(*black)
+        assert all(
+            np.array_equal(frame[~bar], whole[~bar]) for frame, bar, whole in zip(frames, black, shot, strict=True)
+        )
+        # Whole lines of one direction, as many on either side.
+        bar = black[0][..., 0]
+        lines = bar.all(axis=1) if bar[0].all() else bar.all(axis=0)
+        assert bar.mean() == lines.mean()
+        assert np.array_equal(lines, lines[::-1])
+        assert 4 <= lines.sum() // 2 <= len(lines) // 5
+        across.add(len(lines))
+    assert across == {60, 90}
