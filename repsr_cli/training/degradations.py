@@ -19,6 +19,8 @@ from PIL import Image, ImageFilter
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
+Kernel = Literal["bicubic", "bilinear", "box"]
+DOWNSCALERS: tuple[Kernel, ...] = ("bicubic",) * 8 + ("bilinear", "box")  # one is drawn
 KERNELS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "box": Image.Resampling.BOX}
 
 
@@ -38,7 +40,7 @@ class Degradation:
     """
 
     blur: float
-    kernel: Literal["bicubic", "bilinear", "box"]
+    kernel: Kernel
     noise: float
     grey_noise: bool
     jpeg: int
@@ -55,7 +57,7 @@ def draw_degradation(random: Generator) -> Degradation:
 
     return Degradation(
         blur=float(random.uniform(0.2, 1.2)) if random.random() < 0.1 else 0.0,
-        kernel=one_of(*["bicubic"] * 8, "bilinear", "box"),
+        kernel=one_of(*DOWNSCALERS),
         noise=float(random.uniform(0.5, 5)) if random.random() < 0.15 else 0.0,
         grey_noise=bool(random.random() < 0.4),
         jpeg=int(random.integers(60, 96)) if random.random() < 0.1 else 0,
