@@ -1,4 +1,4 @@
-"""What happens to pictures before a network sees them: motion, black bars, blur, other downscalers, noise, JPEG. Floor 3.
+"""What happens to pictures before a network sees them: motion, bars, blur, other downscalers, noise, JPEG. Floor 3.
 
 Mild by design: the aim is what cameras and encoders of ordinary clips do, not ruins. Everything is drawn from a given
 generator, so a degraded picture is a function of its seed.
