@@ -6,7 +6,7 @@
 The second asks when to switch. Runs what is missing (interrupt it and give the same command again), then writes a
 table and a plot beside this file.
 Every run has the same crops in the same order for its seed, and one thread. A step's cost in seconds is the best that
-was measured of its kind of step, since other programs only slow it.
+was measured of its kind of step, and an arm's that of its fastest seed, since other programs only slow them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def table(runs: dict[str, dict[str, list[Run]]]) -> str:
             if values:
                 lines.append(
                     f"| {optimiser} | {arm} | {len(values)} | {statistics.mean(values):.3f} | "
-                    f"{min(values):.3f} to {max(values):.3f} | {statistics.mean(p[1] for p in last):.0f} |"
+                    f"{min(values):.3f} to {max(values):.3f} | {min(p[1] for p in last):.0f} |"
                 )
     return "\n".join(lines) + "\n"
 
@@ -137,7 +137,7 @@ def plot(runs: dict[str, dict[str, list[Run]]]) -> str:
                 columns = list(zip(*(run.points for run in found), strict=True))
                 if not columns:
                     continue
-                xs = [statistics.mean(point[column] for point in at) for at in columns]
+                xs = [min(point[column] for point in at) for at in columns]
                 ys = [[point[2] for point in at] for at in columns]
                 band = [place(x, max(y)) for x, y in zip(xs, ys, strict=True)]
                 band += [place(x, min(y)) for x, y in zip(reversed(xs), reversed(ys), strict=True)]
