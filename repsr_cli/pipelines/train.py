@@ -257,6 +257,27 @@ def _summary_writer() -> Any:
     return SummaryWriter
 
 
+def _what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe that decide what is learnt, by ``section.key``: a run goes on with no others.
+
+    Not among them: where pictures lie, on what it is judged, on what and how it runs, and ``start_from``, which a run
+    needs only to begin.
+    """
+    elsewhere = {
+        "data": ("train", "validation"),
+        "validation": ("every",),
+        "run": recipe["run"].keys(),
+    }
+    decides = {
+        f"{section}.{key}": value
+        for section, values in recipe.items()
+        for key, value in values.items()
+        if key not in elsewhere.get(section, ())
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(decides | {"run.seed": recipe["run"]["seed"]}))
+    return plain
+
+
 def toml_of(recipe: Recipe) -> str:
     """A recipe as TOML text that loads to an equal recipe."""
     # JSON's strings, numbers, booleans and lists of them are TOML too.
@@ -404,10 +425,12 @@ class _Trainer:
 
     def _restore(self, path: Path) -> None:
         checkpoint = load_training(path)
-        theirs, ours = checkpoint.recipe, json.loads(json.dumps(self.recipe.as_dict()))
-        for section in ("network", "optimizer", "schedule", "batch", "loss"):
-            if json.loads(json.dumps(theirs[section])) != ours[section]:
-                raise RecipeError(path, f"was made by another recipe: [{section}] differs", "Choose another -o.")
+        theirs, ours = (_what_decides(recipe) for recipe in (checkpoint.recipe, self.recipe.as_dict()))
+        for name, value in ours.items():
+            if theirs.get(name) != value:
+                raise RecipeError(
+                    path, f"was made by another recipe: {name} was {theirs.get(name)}", "Choose another -o."
+                )
         for own, saved in ((self.net, checkpoint.net), (self.average, checkpoint.average)):
             copy_into(own, saved)
         self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,8 +145,32 @@ def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path)
 def test_an_existing_run_is_not_overwritten(pictures: Path, whole: Path) -> None:
     with pytest.raises(RecipeError, match="holds a run already"):
         train(_recipe(pictures), whole)
-    with pytest.raises(RecipeError, match=r"\[schedule\] differs"):
-        train(_recipe(pictures, schedule={"learning_rate": 5e-3}), whole, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "was"),
+    [
+        ("schedule", "learning_rate", 5e-3, "0.001"),
+        ("data", "saturation", 2.0, "1.0"),
+        ("data", "holdout", 2, "1"),
+        ("ema", "decay", 0.9, "0.999"),
+        ("run", "seed", 7, "0"),
+    ],
+)
+def test_a_run_does_not_go_on_by_another_recipe(
+    pictures: Path, whole: Path, section: str, key: str, value: float, was: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"{section}.{key} was {was}"):
+        train(_recipe(pictures, **{section: {key: value}}), whole, resume=True)
+
+
+def test_a_run_goes_on_where_its_pictures_moved(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    asked = iter([False] * 12 + [True])
+    with pytest.raises(Interrupted):
+        train(_recipe(pictures), tmp_path / "run", should_stop=lambda: next(asked))
+    moved = shutil.copytree(pictures, tmp_path / "moved")
+    train(_recipe(moved, run={"log_every": 3}), tmp_path / "run", resume=True)
+    _assert_equal(tmp_path / "run", whole)
 
 
 def test_divergence_goes_back_once_then_stops(pictures: Path, tmp_path: Path) -> None:
