@@ -298,7 +298,7 @@ def prepare(
     ] = 24,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"],
-        typer.Option("--precision", help="Of the teacher; bf16 is faster on CPUs with AMX."),
+        typer.Option("--precision", help="Of the teacher; bf16 is faster on CPUs with AMX or AVX-512 BF16."),
     ] = "auto",
     variants: Annotated[int, typer.Option("--variants", min=1, help="Degradations of each picture.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Of all degradations.")] = 0,

@@ -173,7 +173,8 @@ class Run:
         seed: of initial weights, crop choice and augmentation.
         threads: CPU threads of the network.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes CUDA where present.
-        precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; ``bf16`` is faster on CPUs with AMX too.
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; ``bf16`` is faster on CPUs with AMX or AVX-512
+            BF16 too.
         channels_last: memory layout of activations; faster in branches, on CPU too.
         compile: torch.compile the training step's network.
         checkpoint_every: steps between two checkpoints.
