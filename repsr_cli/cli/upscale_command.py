@@ -82,7 +82,7 @@ def upscale(
             "--network",
             "--model",
             metavar="NAME|PATH",
-            help="fast, balanced, best, or a file; see repsr models.",
+            help="fast, balanced, or a file; see repsr models.",
             rich_help_panel=NETWORK,
         ),
     ] = None,

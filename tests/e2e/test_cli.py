@@ -237,6 +237,7 @@ BAD = {
     "existing": (["a.png", "-o", "old.png"], 2, "old.png: exists. Add -y to replace it"),
     "itself": (["a.png", "-o", "a.png", "-y"], 2, "a.png: is the input itself"),
     "network": (["a.png", "-n", "fastt"], 4, "fastt: no such network. Did you mean 'fast'?"),
+    "size": (["a.png", "-n", "best"], 4, "best: no network of this size ships. The largest that does is 'balanced'."),
     "no network file": (["a.png", "-n", "none.safetensors"], 4, "none.safetensors: no such file"),
     "not a network": (["a.png", "-n", "text.mp4"], 4, "text.mp4: "),
     "device": (["a.png", "--device", "cuda:77"], 5, "cuda:77: "),
