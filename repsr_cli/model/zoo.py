@@ -112,14 +112,11 @@ def resolve(network: str | None, scale: float | None, family: Family) -> Weight:
     asked = network or "the default network"
     if not fitting:
         names, shipped = [w.name for w in weights], [size for size in SIZES if any(w.size == size for w in weights)]
-        if asked in SIZES:
-            what, hint = (
-                "no network of this size ships",
-                f"The largest that does is '{shipped[-1]}'. " if shipped else "",
-            )
-        else:
-            near = difflib.get_close_matches(asked, [*shipped, *names], n=1)
-            what, hint = "no such network", f"Did you mean '{near[0]}'? " if near else ""
+        what, hint = "no such network", ""
+        if asked in SIZES and shipped:
+            what, hint = "no network of this size ships", f"The largest that does is '{shipped[-1]}'. "
+        elif near := difflib.get_close_matches(asked, [*shipped, *names], n=1):
+            hint = f"Did you mean '{near[0]}'? "
         raise CheckpointError(asked, what, f"{hint}Available: {', '.join(names)}; or give a file.")
     wanted = DEFAULT_SCALE if scale is None else scale
     large_enough = [w for w in fitting if w.scale >= wanted]

@@ -263,19 +263,11 @@ def _what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
     Not among them: where pictures lie, on what it is judged, on what and how it runs, and ``start_from``, which a run
     needs only to begin.
     """
-    elsewhere = {
-        "data": ("train", "validation"),
-        "validation": ("every",),
-        "run": recipe["run"].keys(),
-    }
-    decides = {
-        f"{section}.{key}": value
-        for section, values in recipe.items()
-        for key, value in values.items()
-        if key not in elsewhere.get(section, ())
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(decides | {"run.seed": recipe["run"]["seed"]}))
-    return plain
+    flat = {f"{section}.{key}": value for section, values in recipe.items() for key, value in values.items()}
+    may_change = {"data.train", "data.validation", "validation.every"} | {key for key in flat if key.startswith("run.")}
+    decides = {key: value for key, value in flat.items() if key not in may_change - {"run.seed"}}
+    same_types: dict[str, Any] = json.loads(json.dumps(decides))  # a tuple and a list of the same values are the same
+    return same_types
 
 
 def toml_of(recipe: Recipe) -> str:
