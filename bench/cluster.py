@@ -27,14 +27,14 @@ from av.video.frame import PictureType
 from ray.cluster_utils import Cluster
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.video_parcels import Parcel, parcels
-from repsr_cli.media.video_segments import Store
-from repsr_cli.media.video_timeline import cut
 from repsr_cli.model.zoo import load_weight, resolve
-from repsr_cli.pipelines import plan_video as planning
-from repsr_cli.pipelines.cluster import _groups
-from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_video import upscale_video
+from repsr_cli.upscale import plan_video as planning
+from repsr_cli.upscale.executors.ray import _groups
+from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
+from repsr_cli.upscale.video import upscale_video
+from repsr_cli.video.packet_chunks import Parcel, parcels
+from repsr_cli.video.segments import Store
+from repsr_cli.video.timeline import cut
 
 CLIP = Path(__file__).resolve().parents[1] / "examples" / "bbb_480x270.mp4"
 OPTIONS = UpscaleOptions(scale=2.0, network="fast", threads=1, preset="veryfast", engine="torch", reuse=False)

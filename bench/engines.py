@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from repsr_cli.engine.engines import ENGINES, installed_engines
-from repsr_cli.engine.folding import fold
-from repsr_cli.engine.foreign import by_ncnn, by_onnxruntime
-from repsr_cli.engine.onnx_graph import Graph, onnx_layers
+from repsr_cli.diagnostics.bench import FILM
+from repsr_cli.engine.backends.onnx_graph import Graph, onnx_layers
+from repsr_cli.engine.backends.onnxruntime import by_ncnn, by_onnxruntime
+from repsr_cli.engine.backends.registry import ENGINES, installed_engines
+from repsr_cli.engine.body import Trunk
+from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
-from repsr_cli.engine.trunk import Trunk
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.zoo import load
-from repsr_cli.pipelines.bench import FILM
 
 SIZES = ((270, 480), (135, 240), (64, 64))
 Runner = Callable[[], object]

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repsr_cli.engine.pixels import to_tensor
-from repsr_cli.media.images import page_of, read_image, write_image
-from repsr_cli.pipelines.arrays import load
-from repsr_cli.pipelines.jobs import Naming, plan_jobs
-from repsr_cli.pipelines.options import Outcome, Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale import run_jobs
+from repsr_cli.image.files import page_of, read_image, write_image
+from repsr_cli.upscale.api import load
+from repsr_cli.upscale.batch import run_jobs
+from repsr_cli.upscale.jobs import Naming, plan_jobs
+from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
 
 COUNT = 100
 

@@ -17,11 +17,11 @@ from PIL import ExifTags, Image
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
-from repsr_cli.media.images import Page, open_image
+from repsr_cli.image.files import Page, open_image
 from repsr_cli.model.plain import identity_network
-from repsr_cli.pipelines.jobs import Naming, plan_jobs
-from repsr_cli.pipelines.options import Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_image import upscale_image
+from repsr_cli.upscale.image import upscale_image
+from repsr_cli.upscale.jobs import Naming, plan_jobs
+from repsr_cli.upscale.request import Reporter, UpscaleOptions
 
 HEAD = """# Real pictures
 

@@ -16,12 +16,12 @@ import av
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError
-from repsr_cli.media.video import is_video, probe
-from repsr_cli.media.video_decode import Decoder
-from repsr_cli.media.video_timeline import scan
 from repsr_cli.model.plain import identity_network
-from repsr_cli.pipelines.options import Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_video import upscale_video
+from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.video import upscale_video
+from repsr_cli.video.decode import Decoder
+from repsr_cli.video.probe import is_video, probe
+from repsr_cli.video.timeline import scan
 
 FAST = {".webm": {"codec": "libvpx-vp9", "preset": "8"}}
 

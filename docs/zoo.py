@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 import repsr_cli
-from repsr_cli.media.resize import imresize
+from repsr_cli.compare.videos import frame_at
+from repsr_cli.image.resize import imresize
 from repsr_cli.model.zoo import Weight, available, load_weight
-from repsr_cli.pipelines.compare_clips import frame_at
 
 DOCS = Path(__file__).parent
 CLIP = DOCS.parent / "examples" / "bbb_480x270.mp4"

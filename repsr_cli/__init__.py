@@ -14,17 +14,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from repsr_cli.version import __version__
+
 __all__ = ["__version__", "load", "upscale_frames", "upscale_image"]
 
 if TYPE_CHECKING:
-    from repsr_cli.pipelines.arrays import load, upscale_frames, upscale_image
+    from repsr_cli.upscale.api import load, upscale_frames, upscale_image
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from repsr_cli.pipelines import arrays
+    from repsr_cli.upscale import api as arrays
 
     return getattr(arrays, name)
 

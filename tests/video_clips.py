@@ -14,7 +14,7 @@ from av.audio.frame import AudioFrame
 from av.codec.context import Flags
 from av.video.format import VideoFormat
 
-from repsr_cli.media.video_frames import Planes, new_frame
+from repsr_cli.video.frames import Planes, new_frame
 
 
 def picture(index: int, height: int, width: int, pix_fmt: str, full: bool = False) -> Planes:
@@ -184,8 +184,8 @@ def video_packets(path: Path) -> list[tuple[int, int, int, str]]:
 
 def decoded(path: Path) -> list[Planes]:
     """The planes of every frame."""
-    from repsr_cli.media.video import probe
-    from repsr_cli.media.video_decode import Decoder
+    from repsr_cli.video.decode import Decoder
+    from repsr_cli.video.probe import probe
 
     source = probe(path)
     return [tuple(plane.copy() for plane in frame.planes) for frame in Decoder(source, None).frames()]

@@ -16,9 +16,9 @@ from datetime import date
 from pathlib import Path
 
 from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.export.fuse import fuse_file
 from repsr_cli.model.checkpoint import load_plain, load_training
-from repsr_cli.pipelines.evaluate import Score, evaluate, mean_score
-from repsr_cli.pipelines.fuse import fuse_file
+from repsr_cli.training.evaluate import Score, evaluate, mean_score
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"M4C16": "fast", "M10C32": "balanced", "M16C64": "best"}

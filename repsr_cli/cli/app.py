@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from repsr_cli import __version__
 from repsr_cli.cli import training_commands
 from repsr_cli.cli.bench_command import bench
 from repsr_cli.cli.compare_command import compare
 from repsr_cli.cli.info_commands import doctor, models
 from repsr_cli.cli.upscale_command import upscale
+from repsr_cli.version import __version__
 
 # Python looks for garbage before it ends, through all that was imported: a third of a second where torch was.
 atexit.register(gc.freeze)

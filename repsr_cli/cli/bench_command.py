@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from repsr_cli.cli.console import Board, friendly, print_json, print_line
 from repsr_cli.cli.upscale_command import parse_box
 from repsr_cli.errors import MediaError
-from repsr_cli.pipelines.options import UpscaleOptions
+from repsr_cli.upscale.request import UpscaleOptions
 
 
 class _ClipUnlessNamed(TyperGroup):
@@ -61,8 +61,8 @@ def bench_upscale(
 
     Example: repsr bench examples/bbb_480x270.mp4 -n fast
     """
-    from repsr_cli.pipelines.bench import BenchOptions
-    from repsr_cli.pipelines.bench import bench as measure
+    from repsr_cli.diagnostics.bench import BenchOptions
+    from repsr_cli.diagnostics.bench import bench as measure
 
     upscale = UpscaleOptions(
         scale=scale,
@@ -109,7 +109,7 @@ def bench_train(
 
     Example: repsr bench train train/recipes/m4c16-x4.toml --set batch.size=32 --set batch.patch=48
     """
-    from repsr_cli.pipelines.bench_train import bench_train as measure
+    from repsr_cli.diagnostics.bench_train import bench_train as measure
     from repsr_cli.training.recipe import load_recipe
 
     with Board(quiet) as board:

@@ -12,7 +12,7 @@ from repsr_cli.cli.upscale_command import parse_seconds
 from repsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from repsr_cli.pipelines.compare import Form
+    from repsr_cli.compare.images import Form
 
 
 @friendly
@@ -43,8 +43,8 @@ def compare(
 
     Example: repsr compare photo.jpg photo_x4.jpg --html
     """
-    from repsr_cli.pipelines.compare import compare as make
-    from repsr_cli.pipelines.compare import parse_crop
+    from repsr_cli.compare.images import compare as make
+    from repsr_cli.compare.images import parse_crop
 
     forms: dict[Form, bool] = {"page": html, "split": split, "blink": blink}
     asked = [form for form, wanted in forms.items() if wanted]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import typer
 
 from repsr_cli.errors import Interrupted, RepsrError
-from repsr_cli.pipelines.options import Progress, Reporter
+from repsr_cli.upscale.request import Progress, Reporter
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType

@@ -25,7 +25,7 @@ def models(
     Example: repsr models
     """
     from repsr_cli.model.zoo import available, load_weight
-    from repsr_cli.pipelines.arrays import measure_speed
+    from repsr_cli.upscale.api import measure_speed
 
     rows = []
     for weight in available():
@@ -61,7 +61,7 @@ def doctor(
 
     Example: repsr doctor
     """
-    from repsr_cli.pipelines.doctor import examine
+    from repsr_cli.diagnostics.doctor import examine
 
     code = 0
     for finding in examine():

@@ -17,7 +17,7 @@ from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 if TYPE_CHECKING:
     from types import FrameType
 
-    from repsr_cli.pipelines.train import StepReport
+    from repsr_cli.training.loop import StepReport
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def train(
     loaded = load_recipe(recipe, settings)
     with Board(quiet=quiet) as board:
         if check:
-            from repsr_cli.training.pairs import check_pictures, find_pictures
+            from repsr_cli.training.dataset import check_pictures, find_pictures
 
             pictures = find_pictures(Path(loaded.data.train).expanduser())
             problems = check_pictures(pictures, loaded.network.scale, loaded.batch.patch)
@@ -101,12 +101,12 @@ def train(
                 raise RecipeError(loaded.data.train, count, "They are listed above.")
             board.say(f"{len(pictures)} pictures, all usable")
             return
-        from repsr_cli.pipelines.train import train as run_training
+        from repsr_cli.training.loop import train as run_training
 
         packing = _counter(board, "packing pictures")
 
         if show_batch is not None:
-            from repsr_cli.pipelines.train import draw_batch
+            from repsr_cli.training.loop import draw_batch
 
             draw_batch(loaded, output, show_batch, packing)
             print_line(str(show_batch))
@@ -155,8 +155,8 @@ def fuse(
 
     Example: repsr fuse runs/mine/best.pt -o mine.safetensors
     """
-    from repsr_cli.pipelines.export import format_of
-    from repsr_cli.pipelines.fuse import fuse_file
+    from repsr_cli.export.formats import format_of
+    from repsr_cli.export.fuse import fuse_file
 
     report = fuse_file(checkpoint, output, overwrite, exports=export or (), planes=planes)
     with Board(quiet=quiet) as board:
@@ -201,8 +201,8 @@ def evaluate(
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.errors import UsageError
     from repsr_cli.model.zoo import available, load
-    from repsr_cli.pipelines.evaluate import PictureScore, mean_score
-    from repsr_cli.pipelines.evaluate import evaluate as judge
+    from repsr_cli.training.evaluate import PictureScore, mean_score
+    from repsr_cli.training.evaluate import evaluate as judge
 
     names = networks or [weight.name for weight in available() if weight.scale == scale]
     engines = [
@@ -258,8 +258,8 @@ def learn(
     Example: repsr learn episode1.mkv -s 4 -o mine.safetensors, then repsr upscale episode2.mkv -n mine.safetensors
     """
     from repsr_cli.model.zoo import resolve
-    from repsr_cli.pipelines.learn import learn as run_learning
-    from repsr_cli.pipelines.options import Progress
+    from repsr_cli.training.finetune import learn as run_learning
+    from repsr_cli.upscale.request import Progress
 
     with Board(quiet=quiet) as board:
         shown = board.reporter(source.name)
@@ -318,12 +318,12 @@ def prepare(
         raise UsageError(output, "exists", "Add -y to replace it.")
     with Board(quiet=quiet) as board:
         if teacher is None:
-            from repsr_cli.pipelines.prepare import prepare as run_preparing
+            from repsr_cli.training.prepare import prepare as run_preparing
 
             run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading pictures"))
         else:
-            from repsr_cli.pipelines.arrays import load
-            from repsr_cli.pipelines.distil import distil
+            from repsr_cli.training.distill import distil
+            from repsr_cli.upscale.api import load
 
             network = load(teacher, scale, precision=precision)
             distil(folder, output, scale, network, holdout, _counter(board, f"asking {teacher}"))

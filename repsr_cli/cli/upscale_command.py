@@ -12,8 +12,8 @@ import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.errors import RepsrError, UsageError
-from repsr_cli.pipelines.jobs import PIPE, Failure, Job, Naming, plan_jobs
-from repsr_cli.pipelines.options import Outcome, UpscaleOptions
+from repsr_cli.upscale.jobs import PIPE, Failure, Job, Naming, plan_jobs
+from repsr_cli.upscale.request import Outcome, UpscaleOptions
 
 FILES, SIZE, NETWORK, CLIPS, PICTURES, TALK = "Files", "Size", "Network and device", "Clips", "Pictures", "Output"
 
@@ -208,7 +208,7 @@ def upscale(
 
     Example: repsr upscale clip.mp4 photo.png -s 4 -o upscaled/
     """
-    from repsr_cli.pipelines.upscale import describe_job, run_jobs, settle_scale
+    from repsr_cli.upscale.batch import describe_job, run_jobs, settle_scale
 
     width, height = parse_size(size, width, height)
     first_device, *more_devices = device_names(device, gpu)

@@ -1,6 +1,6 @@
 """Planes of codes to RGB and back, and networks that take and give planes. Floor 3.
 
-The numbers are those of ``repsr_cli.media.colour``: affine maps that can be undone, and chroma filters of which the
+The numbers are those of ``repsr_cli.yuv.formats``: affine maps that can be undone, and chroma filters of which the
 shrinking one undoes the enlarging one exactly. Nothing is clipped before the last rounding, so that planes which no RGB
 picture could give (every film has some) come back as they were.
 """
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repsr_cli.engine.codes import Plane, Planes, codes_from_planes, planes_from_codes
-from repsr_cli.engine.folding import folds
-from repsr_cli.engine.frames import FoldedUpscaler, size_of
+from repsr_cli.engine.colour_folding import folds
+from repsr_cli.engine.frame_upscaler import FoldedUpscaler, size_of
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.colour import PlaneFormat, codes_from_rgb, rgb_from_codes
-from repsr_cli.media.video_cuda import DevicePlanes, on_host
+from repsr_cli.video.cuda_planes import DevicePlanes, on_host
+from repsr_cli.yuv.chroma import Plane, Planes, codes_from_planes, planes_from_codes
+from repsr_cli.yuv.formats import PlaneFormat, codes_from_rgb, rgb_from_codes
 
 
 def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
@@ -57,8 +57,8 @@ def planes_from_rgb(rgb: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
 class PlaneUpscaler:
     """Enlarges planes: what a video decoder gives in, what an encoder takes out.
 
-    Colour is folded into the network where that is possible (``repsr_cli.engine.folding``); otherwise planes become RGB
-    and RGB becomes planes, with equal results.
+    Colour is folded into the network where that is possible (``repsr_cli.engine.colour_folding``); otherwise planes
+    become RGB and RGB becomes planes, with equal results.
 
     Args:
         upscaler: the network on its device.
@@ -109,7 +109,7 @@ class PlaneUpscaler:
 
         Args:
             planes: as ``fmt_in`` says; views with strides are fine. Or on a device, where they stay if whole frames are
-                computed there (``repsr_cli.engine.card``).
+                computed there (``repsr_cli.engine.cuda_batches``).
 
         Returns:
             Contiguous planes as ``fmt_out`` says. Not to be written to: the next frame may share them.

@@ -12,8 +12,8 @@ from threading import Barrier
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.compiled import CompiledTrunk
-from repsr_cli.engine.engines import PRECISIONS, optimized
+from repsr_cli.engine.backends.openvino import CompiledTrunk
+from repsr_cli.engine.backends.registry import PRECISIONS, optimized
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 
@@ -106,7 +106,7 @@ class TileRunner:
         tile: as ``pick_tile`` gives it.
         say: told of every change of plan.
         margin: pixels around its core that a writer wants of every tile; cores then begin at multiples of it.
-        compiled: what computes in place of ``net``; see ``repsr_cli.engine.compiled``.
+        compiled: what computes in place of ``net``; see ``repsr_cli.engine.backends.openvino``.
         engine: what makes a faster one of ``net``, if it is one that does.
     """
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.compiled import CompiledTrunk, compiles
-from repsr_cli.engine.engines import engine_name, pick_engine
-from repsr_cli.engine.folding import Folded
-from repsr_cli.engine.foreign import LAYERS, ForeignTrunk
+from repsr_cli.engine.backends.onnxruntime import LAYERS, ForeignTrunk
+from repsr_cli.engine.backends.openvino import CompiledTrunk, compiles
+from repsr_cli.engine.backends.registry import engine_name, pick_engine
+from repsr_cli.engine.body import LumaTrunk, place, trunk_of
+from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.runner import (
     Say,
     TileRunner,
@@ -22,9 +23,8 @@ from repsr_cli.engine.runner import (
     thread_count,
 )
 from repsr_cli.engine.tiling import Tile
-from repsr_cli.engine.trunk import LumaTrunk, place, trunk_of
-from repsr_cli.media.colour import PlaneFormat
 from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.yuv.formats import PlaneFormat
 
 __all__ = ["Upscaler", "pick_device"]
 

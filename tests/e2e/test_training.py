@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_training
-from repsr_cli.model.factor import change_factor
+from repsr_cli.model.net2net_scale import change_factor
 from tests.conftest import ROOT, textured
 
 RECIPE = """
@@ -210,7 +210,7 @@ def test_tensorboard_is_an_extra(trained: Path, tmp_path: Path, monkeypatch: pyt
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr("repsr_cli.pipelines.train._summary_writer", lambda: Writer)
+    monkeypatch.setattr("repsr_cli.training.loop._summary_writer", lambda: Writer)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert [step for name, step in written if name == "loss"] == [1, 2, 3]
     assert ("psnr_y", 3) in written

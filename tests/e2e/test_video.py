@@ -22,16 +22,16 @@ from PIL import Image
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
-from repsr_cli.media.video import probe
-from repsr_cli.media.video_encode import EncodedPacket
-from repsr_cli.media.video_timeline import cut
 from repsr_cli.model.plain import identity_network
-from repsr_cli.pipelines import device_ends
-from repsr_cli.pipelines import estimate as estimating
-from repsr_cli.pipelines import plan_video as planning
-from repsr_cli.pipelines import upscale_video as upscaling
-from repsr_cli.pipelines.options import Outcome, Progress, Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_video import plan_video, upscale_video
+from repsr_cli.upscale import estimate as estimating
+from repsr_cli.upscale import frame_path as device_ends
+from repsr_cli.upscale import plan_video as planning
+from repsr_cli.upscale import video as upscaling
+from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
+from repsr_cli.upscale.video import plan_video, upscale_video
+from repsr_cli.video.encode import EncodedPacket
+from repsr_cli.video.probe import probe
+from repsr_cli.video.timeline import cut
 from tests.video_clips import damage, decoded, frame_times, make_clip, other_packets, picture, video_packets
 
 VFR = (0, 3, 4, 9, 10, 11, 20, 22, 23, 24, 31, 40, 41, 42, 50, 51, 60, 61, 62, 75)
@@ -361,8 +361,8 @@ def test_pipes(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from repsr_cli.engine.upscaler import Upscaler\n"
         "from repsr_cli.model.plain import identity_network\n"
-        "from repsr_cli.pipelines.options import Reporter, UpscaleOptions\n"
-        "from repsr_cli.pipelines.upscale_video import upscale_video\n"
+        "from repsr_cli.upscale.request import Reporter, UpscaleOptions\n"
+        "from repsr_cli.upscale.video import upscale_video\n"
         "upscale_video(Path('-'), Path('-'), Upscaler(identity_network(2), 'cpu', threads=1), UpscaleOptions(),"
         " Reporter())\n"
     )
@@ -489,7 +489,7 @@ def test_targets_are_not_overwritten_and_must_be_containers(tmp_path: Path) -> N
 
 
 def test_no_room_is_said_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from repsr_cli.pipelines import upscale_video as module
+    from repsr_cli.upscale import video as module
 
     source = make_clip(tmp_path / "in.mp4", range(3))
     monkeypatch.setattr(module, "free_space", lambda _folder: 10)
@@ -500,7 +500,7 @@ def test_no_room_is_said_before_the_first_frame(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_while_working_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from repsr_cli.media import video_segments
+    from repsr_cli.video import segments as video_segments
 
     source = make_clip(tmp_path / "in.mp4", range(3))
     monkeypatch.setattr(
@@ -552,11 +552,11 @@ KILLED = """
 import functools, sys, time
 from pathlib import Path
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.video_timeline import cut
+from repsr_cli.video.timeline import cut
 from repsr_cli.model.plain import identity_network
-from repsr_cli.pipelines import plan_video as planning
-from repsr_cli.pipelines.options import Progress, Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_video import upscale_video
+from repsr_cli.upscale import plan_video as planning
+from repsr_cli.upscale.request import Progress, Reporter, UpscaleOptions
+from repsr_cli.upscale.video import upscale_video
 planning.cut = functools.partial(cut, frames=4)
 def progress(step: Progress) -> None:
     print(step.done, flush=True)
@@ -684,8 +684,8 @@ import resource, sys
 from pathlib import Path
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import identity_network
-from repsr_cli.pipelines.options import Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_video import upscale_video
+from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.video import upscale_video
 upscale_video(Path(sys.argv[1]), Path(sys.argv[2]), Upscaler(identity_network(1), "cpu", threads=1),
               UpscaleOptions(preset="ultrafast"), Reporter())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

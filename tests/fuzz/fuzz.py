@@ -54,8 +54,8 @@ def open_network(path: Path, chance: random.Random) -> None:
 
 def upscale_picture(path: Path, chance: random.Random) -> None:
     """Enlarge a picture into one of the formats."""
-    from repsr_cli.pipelines.options import Reporter, UpscaleOptions
-    from repsr_cli.pipelines.upscale_image import upscale_image
+    from repsr_cli.upscale.image import upscale_image
+    from repsr_cli.upscale.request import Reporter, UpscaleOptions
 
     target = path.with_name("out" + chance.choice((".png", ".tif", ".jpg", ".webp", ".gif")))
     options = UpscaleOptions(scale=2.0, allow_loss=chance.random() < 0.9, max_pixels=PIXELS)
@@ -64,9 +64,9 @@ def upscale_picture(path: Path, chance: random.Random) -> None:
 
 def upscale_clip(path: Path, chance: random.Random) -> None:
     """Enlarge a clip into one of the containers."""
-    from repsr_cli.media import video
-    from repsr_cli.pipelines.options import Reporter, UpscaleOptions
-    from repsr_cli.pipelines.upscale_video import upscale_video
+    from repsr_cli.upscale.request import Reporter, UpscaleOptions
+    from repsr_cli.upscale.video import upscale_video
+    from repsr_cli.video import probe as video
 
     video.MAX_PIXELS = PIXELS
     target = path.with_name("out" + chance.choice((".mkv", ".mkv", ".mp4", ".mov")))

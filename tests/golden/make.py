@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.images import Metadata, Page, page_of, write_image
+from repsr_cli.image.files import Metadata, Page, page_of, write_image
 from repsr_cli.model.checkpoint import load_plain, save_plain
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.pipelines.options import Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_image import upscale_image
+from repsr_cli.upscale.image import upscale_image
+from repsr_cli.upscale.request import Reporter, UpscaleOptions
 from tests.conftest import textured
 
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repsr_cli.media.images import open_image
+from repsr_cli.image.files import open_image
 from tests.golden.make import CASES, HERE, write_results, write_sources
 
 

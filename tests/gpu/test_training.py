@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from repsr_cli.pipelines.train import StepReport, train
-from repsr_cli.training.pairs import Pair, write_pack
+from repsr_cli.training.dataset import Pair, write_pack
+from repsr_cli.training.loop import StepReport, train
 from repsr_cli.training.recipe import Batch, Data, Network, Recipe, Run, Schedule, Validation
 from tests.conftest import textured
 

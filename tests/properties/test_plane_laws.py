@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repsr_cli.engine.codes import enlarge_chroma, shrink_chroma
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.colour import LUMA_WEIGHTS, PlaneFormat
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.yuv.chroma import enlarge_chroma, shrink_chroma
+from repsr_cli.yuv.formats import LUMA_WEIGHTS, PlaneFormat
 
 sitings = st.sampled_from(["left", "center", "topleft"])
 subsamples = st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2)])

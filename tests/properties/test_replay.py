@@ -18,7 +18,7 @@ from PIL import Image
 
 from repsr_cli.errors import Interrupted, RecipeError, TrainingDiverged
 from repsr_cli.model.checkpoint import load_training
-from repsr_cli.pipelines.train import StepReport, train
+from repsr_cli.training.loop import StepReport, train
 from repsr_cli.training.recipe import Recipe, recipe_from_dict
 from tests.conftest import ROOT, textured
 
@@ -106,7 +106,7 @@ def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path)
     script = (
         "import sys, json, pathlib\n"
         "from repsr_cli.training.recipe import recipe_from_dict\n"
-        "from repsr_cli.pipelines.train import train\n"
+        "from repsr_cli.training.loop import train\n"
         "recipe = recipe_from_dict(json.loads(sys.argv[1]), 'test')\n"
         "train(recipe, pathlib.Path(sys.argv[2]), resume=True, on_report=lambda r: print(r.step, flush=True))\n"
     )

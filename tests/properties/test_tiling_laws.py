@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repsr_cli.engine.body import trunk_of
 from repsr_cli.engine.runner import TileRunner
 from repsr_cli.engine.tiling import fit_tile, plan_tiles
-from repsr_cli.engine.trunk import trunk_of
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
 

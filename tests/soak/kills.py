@@ -21,8 +21,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from repsr_cli.cli import app
-from repsr_cli.pipelines import upscale as _loaded  # noqa: F401
-from repsr_cli.pipelines import upscale_video as _loaded_too  # noqa: F401
+from repsr_cli.upscale import batch as _loaded  # noqa: F401
+from repsr_cli.upscale import video as _loaded_too  # noqa: F401
 from tests.video_clips import make_clip, video_packets
 
 OPTIONS = ["-n", "fast", "-s", "2", "--threads", "1", "--preset", "veryfast"]

@@ -22,8 +22,8 @@ import av
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.model.plain import identity_network
-from repsr_cli.pipelines.options import Reporter, UpscaleOptions
-from repsr_cli.pipelines.upscale_video import upscale_video
+from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.video import upscale_video
 from tests.video_clips import make_clip
 
 FRAMES = 24

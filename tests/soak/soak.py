@@ -34,9 +34,9 @@ import numpy as np
 from PIL import Image
 
 from repsr_cli.cli import app
-from repsr_cli.pipelines import upscale as _loaded  # noqa: F401
-from repsr_cli.pipelines import upscale_image as _loaded_too  # noqa: F401
-from repsr_cli.pipelines import upscale_video as _loaded_three  # noqa: F401
+from repsr_cli.upscale import batch as _loaded  # noqa: F401
+from repsr_cli.upscale import image as _loaded_too  # noqa: F401
+from repsr_cli.upscale import video as _loaded_three  # noqa: F401
 from tests.video_clips import make_clip, other_packets, video_packets
 
 # Documented codes, as a shell sees them; a process may also die of the signal it was sent.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from repsr_cli.media import video
-from repsr_cli.pipelines import upscale_image
+from repsr_cli.upscale import image as upscale_image
+from repsr_cli.video import probe as video
 
 pytest.importorskip("resource", reason="limits of memory as POSIX has them")
 from tests.fuzz import fuzz

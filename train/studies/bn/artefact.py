@@ -20,8 +20,8 @@ from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.checkpoint import load_plain
-from repsr_cli.pipelines.evaluate import upscale_pixels
-from repsr_cli.training.pairs import Pack
+from repsr_cli.training.dataset import Pack
+from repsr_cli.training.evaluate import upscale_pixels
 
 BLOCK, SIDE, SMOOTH = 16, 128, 2.5  # px, px, codes of standard deviation
 

@@ -24,14 +24,14 @@ from PIL import Image
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.planes import PlaneUpscaler, planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.media.resize import downscale, imresize
-from repsr_cli.media.video import probe
-from repsr_cli.media.video_roundtrip import through_codec
-from repsr_cli.media.video_timeline import scan
+from repsr_cli.export.formats import parse_planes
+from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.model import zoo
-from repsr_cli.pipelines.export import parse_planes
-from repsr_cli.pipelines.film import Sampling, frames_at
+from repsr_cli.training.frame_sampling import Sampling, frames_at
 from repsr_cli.training.metrics import psnr_rgb, ssim_y
+from repsr_cli.video.probe import probe
+from repsr_cli.video.roundtrip import through_codec
+from repsr_cli.video.timeline import scan
 
 FILM = parse_planes("yuv420p")
 

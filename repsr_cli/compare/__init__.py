@@ -1,0 +1,1 @@
+"""Show two results side by side."""

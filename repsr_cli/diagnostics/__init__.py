@@ -1,0 +1,1 @@
+"""Report what this machine can do, and how fast."""

@@ -1,0 +1,111 @@
+"""How many training steps a second: the branched phase, the merged phase and the deployed network. Floor 4."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from repsr_cli.training.dataset import Pair, write_pack
+from repsr_cli.training.loop import StepReport, train
+from repsr_cli.training.recipe import Recipe
+
+PHASES: tuple[tuple[str, Literal["repsr", "plain"], float], ...] = (
+    ("branched", "repsr", 1.0),
+    ("merged", "repsr", 0.0),
+    ("plain", "plain", 0.0),
+)  # name, block, share of the steps with the batch's statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase's speed.
+
+    Attributes:
+        name: ``branched`` (BN with the batch's statistics), ``merged`` (population statistics, one convolution a block,
+            the gradient going through the merge) or ``plain`` (the deployed network trained as it is).
+        steps_per_second: the best of all windows.
+        data_share: share of that window's time spent waiting for crops.
+    """
+
+    name: str
+    steps_per_second: float
+    data_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainBench:
+    """The phases, measured in one process one after the other."""
+
+    phases: tuple[Phase, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            phase.name: {"steps_per_second": phase.steps_per_second, "data_share": phase.data_share}
+            for phase in self.phases
+        }
+
+    def lines(self) -> list[str]:
+        """The table for people; ratios are to the branched phase."""
+        slowest = self.phases[0].steps_per_second
+        return [
+            f"{phase.name:<8}  {phase.steps_per_second:8.2f} steps/s  {1000 / phase.steps_per_second:8.1f} ms/step  "
+            f"{phase.steps_per_second / slowest:5.2f}x  {phase.data_share:.1%} of the time spent waiting for data"
+            for phase in self.phases
+        ]
+
+
+def bench_train(
+    recipe: Recipe, window: int = 5, rounds: int = 3, on_note: Callable[[str], None] = lambda _note: None
+) -> TrainBench:
+    """Time ``repsr train``'s own loop with the recipe's network, batch, optimiser and device.
+
+    Args:
+        recipe: what to time; where its training data does not exist, noise is trained on.
+        window: steps per measurement.
+        rounds: measurements per phase; the best counts, since whatever else the machine does only slows. The first
+            window of a phase warms up and is left out.
+        on_note: told what is measured.
+
+    Raises:
+        RecipeError, DeviceError: as ``train``.
+    """
+    steps = window * (rounds + 1)
+    with tempfile.TemporaryDirectory(prefix="repsr-bench-") as folder:
+        if not Path(recipe.data.train).expanduser().exists():
+            recipe = replace(recipe, data=replace(recipe.data, train=str(_noise(recipe, Path(folder))), holdout=1))
+        recipe = replace(
+            recipe,
+            batch=replace(recipe.batch, late=0.0),
+            validation=replace(recipe.validation, every=10 * steps, statistics_batches=1),
+            run=replace(recipe.run, log_every=window, checkpoint_every=10 * steps, start_from=""),
+        )
+        phases = []
+        for name, block, freeze in PHASES:
+            on_note(f"{name}: {steps} steps of {recipe.batch.size} crops of {recipe.batch.patch} px")
+            measured = replace(
+                recipe,
+                network=replace(recipe.network, block=block),
+                schedule=replace(recipe.schedule, steps=steps, bn_freeze=freeze),
+            )
+            reports: list[StepReport] = []
+            train(measured, Path(folder) / name, on_report=reports.append)
+            windows = [report for report in reports if report.step > window]
+            best = max(windows, key=lambda report: report.steps_per_second)
+            phases.append(Phase(name, round(best.steps_per_second, 3), round(best.data_share, 4)))
+    return TrainBench(tuple(phases))
+
+
+def _noise(recipe: Recipe, folder: Path) -> Path:
+    """A packed file of a few pictures of noise, each large enough for a crop."""
+    side = 2 * recipe.batch.patch * recipe.network.scale
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(4)]
+    target = folder / "noise.pack"
+    write_pack(target, recipe.network.scale, (Pair(str(n), str(n), hr) for n, hr in enumerate(pictures)))
+    return target

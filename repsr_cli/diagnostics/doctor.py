@@ -1,0 +1,220 @@
+"""What this machine can do: libraries, devices, codecs, networks. Floor 4; every import is a finding."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from repsr_cli.errors import CheckpointError, RepsrError
+from repsr_cli.version import __version__
+
+State = Literal["ok", "absent", "broken"]
+
+ENCODERS = {
+    "libx264": "H.264, the default",
+    "libx265": "H.265",
+    "libsvtav1": "AV1",
+    "libvpx-vp9": "VP9, for WebM",
+    "prores_ks": "ProRes, for editing",
+    "ffv1": "lossless",
+}
+NVENC = {"h264_nvenc": "H.264 by NVENC", "hevc_nvenc": "H.265 by NVENC", "av1_nvenc": "AV1 by NVENC"}
+EXTRAS = {
+    "cv2": ("AVIF and JPEG 2000 beyond 8 bit, Radiance HDR", "pip install opencv-python-headless"),
+    "imageio": ("compare --blink", "pip install imageio"),
+    "openvino": ("clips on the CPU, faster", "pip install 'repsr[openvino]'"),
+    "onnxruntime": ("clips on the CPU, and checking exported files", "pip install 'repsr[onnx]'"),
+    "ncnn": ("clips on the CPU, and checking exported files", "pip install 'repsr[ncnn]'"),
+    "pillow_heif": ("HEIC pictures", "pip install 'repsr[heif]'"),
+    "pillow_jxl": ("JPEG XL pictures", "pip install 'repsr[jxl]'"),
+}
+# A 32 px probe through a network in half precision strays from fp32 by a few thousandths; broken drivers by tenths.
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        subject: what was looked at.
+        state: ``ok``, ``absent`` (repsr works without) or ``broken`` (something will fail).
+        text: what was found.
+        remedy: what to do about it; empty for ``ok``.
+        exit_code: what a broken finding makes the command exit with.
+    """
+
+    subject: str
+    state: State
+    text: str
+    remedy: str = ""
+    exit_code: int = 0
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one finding after the other, quick ones first."""
+    cores = os.cpu_count()
+    yield Finding(
+        "repsr", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
+    )
+    yield from _libraries()
+    yield from _encoders()
+    yield from _nvidia()
+    yield from _extras()
+    yield from _choices()
+    yield from _networks()
+    yield from _devices()
+
+
+def _libraries() -> Iterator[Finding]:
+    for module, package, need, remedy in (
+        ("torch", "torch", "running networks", "pip install torch"),
+        ("PIL", "pillow", "pictures", "pip install pillow"),
+        ("av", "av", "clips", "pip install av"),
+    ):
+        try:
+            version = getattr(importlib.import_module(module), "__version__", "")
+        except ImportError as error:
+            yield Finding(package, "broken", f"needed for {need}, cannot be imported ({error})", remedy, exit_code=3)
+        else:
+            yield Finding(package, "ok", str(version))
+
+
+def _encoders() -> Iterator[Finding]:
+    try:
+        from av.codec import codecs_available
+    except ImportError:
+        return  # reported among the libraries
+    for name, what in ENCODERS.items():
+        if name in codecs_available:
+            yield Finding(name, "ok", what)
+        else:
+            yield Finding(name, "absent", f"{what}: this build of PyAV has no such encoder", "pip install -U av")
+
+
+def _nvidia() -> Iterator[Finding]:
+    """What the first card decodes and encodes, by trying."""
+    try:
+        import av  # noqa: F401
+
+        from repsr_cli.video.cuda_planes import missing_device
+        from repsr_cli.video.encode import nvenc_refusal
+        from repsr_cli.video.nvdec import nvdec_refusal
+    except ImportError:
+        return  # PyAV, reported among the libraries
+    why = missing_device(0)
+    if why is not None:
+        yield Finding("nvdec, nvenc", "absent", f"no card ({why})", "With an NVIDIA GPU: install its driver.")
+        return
+    why = nvdec_refusal(0)
+    if why is None:
+        yield Finding("nvdec", "ok", "--hwaccel cuda")
+    else:
+        yield Finding("nvdec", "absent", f"cuda:0 decodes nothing ({why})", "Leave --hwaccel out.")
+    for codec, what in NVENC.items():
+        why = nvenc_refusal(codec)
+        if why is None:
+            yield Finding(codec, "ok", what)
+        else:
+            remedy = "Choose another encoder, or update the driver."
+            yield Finding(codec, "absent", f"{what}: cuda:0 or its driver lacks it ({why})", remedy)
+
+
+def _extras() -> Iterator[Finding]:
+    for module, (what, remedy) in EXTRAS.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            yield Finding(module, "absent", what, remedy)
+        else:
+            yield Finding(module, "ok", what)
+
+
+def _choices() -> Iterator[Finding]:
+    try:
+        from repsr_cli.upscale.calibrate import Memory
+    except ImportError:
+        return  # torch or PyAV, reported among the libraries
+    memory, said = Memory.here(), list[str]()
+    choices = memory.recall(said.append)
+    if said:
+        yield Finding("calibration", "absent", said[0], f"Remove {memory.file}, or let the next long clip replace it.")
+        return
+    yield Finding("calibration", "ok", f"{memory.file}: {len(choices)} measured")
+    for kind, choice in choices.items():
+        yield Finding("calibration", "ok", f"{choice.engine}, tile {choice.tile}, for {kind}")
+
+
+def _networks() -> Iterator[Finding]:
+    try:
+        from repsr_cli.model.zoo import available, load_weight
+    except ImportError:
+        return  # torch, reported among the libraries
+    try:
+        weights = available()
+    except CheckpointError as error:
+        yield Finding("networks", "broken", error.happened, error.remedy, exit_code=error.exit_code)
+        return
+    for weight in weights:
+        try:
+            load_weight(weight)
+        except CheckpointError as error:
+            yield Finding(weight.name, "broken", error.happened, error.remedy, exit_code=error.exit_code)
+        else:
+            yield Finding(weight.name, "ok", f"{weight.network}, sha256 {weight.sha256[:12]}")
+
+
+def _devices() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError:
+        return  # reported among the libraries
+    names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    for name in names:
+        for precision in ("fp32",) if name == "cpu" else ("fp32", "fp16"):
+            yield self_test(name, precision)
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        built = "this torch is built for CUDA, but finds no device" if torch.version.cuda else "no GPU build"
+        yield Finding("gpu", "absent", built, "With an NVIDIA GPU: install its driver and a CUDA build of torch.")
+
+
+def self_test(device: str, precision: str) -> Finding:
+    """Enlarge a 32x32 picture on a device and hold it against plain torch in fp32 on the CPU.
+
+    Args:
+        device: ``cpu``, ``cuda:0``, ``mps``, ...
+        precision: ``fp32`` or ``fp16``.
+    """
+    import torch
+
+    from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.model.plain import PlainSR, Spec
+
+    generator = torch.Generator().manual_seed(5)
+    net = PlainSR(Spec(scale=2, channels=16, blocks=4)).eval()
+    with torch.inference_mode():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        lr = torch.rand(1, 3, 32, 32, generator=generator)
+        expected = net(lr)
+    subject = f"{device} {precision}"
+    try:
+        error = float((Upscaler(net, device=device, precision=precision, tile=16)(lr) - expected).abs().max())
+    except RepsrError as failure:
+        return Finding(subject, "broken", failure.happened, failure.remedy, exit_code=failure.exit_code)
+    name = (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    )
+    if not error <= TOLERANCE[precision]:
+        remedy = "Use --precision fp32, or another device." if precision == "fp16" else "Use --device cpu."
+        return Finding(
+            subject, "broken", f"{name}: wrong numbers, off by {error:.2g} in a 32x32 test", remedy, exit_code=5
+        )
+    return Finding(subject, "ok", f"{name}: a 32x32 test is off by {error:.1e} at most")

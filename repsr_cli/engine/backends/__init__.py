@@ -1,0 +1,1 @@
+"""The programs that can run a network beside torch."""

@@ -1,0 +1,164 @@
+"""A folded network as OpenVINO runs it, down to finished samples. Floor 3.
+
+Torch runs a network layer by layer and leaves what comes after it, adding the skip, filtering chroma, clipping,
+converting to integers, to passes over memory of their own. A compiler of graphs does most of that while a
+convolution's results are still in registers (docs/speed.md has the figures). The arithmetic is the same, in fp32, and
+so are the numbers to within rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Lock, get_ident
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from repsr_cli.engine.colour_folding import Folded, Part, cross
+from repsr_cli.engine.tiling import Tile
+from repsr_cli.yuv.chroma import integers
+from repsr_cli.yuv.formats import PlaneFormat
+
+
+def compiles(folded: Folded) -> bool:
+    """Whether a compiled network can finish every plane by itself."""
+    return not any(any(part.unfinished) for part in folded.parts)
+
+
+class CompiledTrunk:
+    """A folded network up to the pixel shuffle, from codes to rounded codes, on the CPU in fp32.
+
+    Args:
+        folded: the network; every part finished or crossing.
+        fmt: the planes it shall write.
+        threads: how many processor threads it may use.
+    """
+
+    def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int) -> None:
+        import openvino
+
+        self._folded = folded
+        self._fmt = fmt
+        self._crossing = any(part.crossing for part in folded.parts)
+        self._core = openvino.Core()
+        # As many streams as the runner has tiles under way: one does not wait for the other between layers.
+        self._settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": min(threads, 2),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        # Compiling for one size takes hundredths of a second, and a plan has few sizes. A request is one thread's.
+        self._compiled: dict[tuple[int, int], Any] = {}
+        self._requests: dict[tuple[int, tuple[int, int]], Any] = {}
+        self._compiling = Lock()
+
+    def __call__(self, lr: Tensor, tile: Tile, width: int) -> Tensor:
+        """Compute what the pixels of a tile's context become.
+
+        Args:
+            lr: (1, C, h, w) float32, as the folded network takes it.
+            tile: where that lies.
+            width: columns of the whole picture.
+
+        Returns:
+            (1, h, w, K) uint8, or int16 at depths above 8: the samples of luma, then of each chroma plane.
+        """
+        size = (lr.shape[-2], lr.shape[-1])
+        key = (get_ident(), size)
+        with self._compiling:
+            if size not in self._compiled:
+                self._compiled[size] = self._core.compile_model(self._model(*size), "CPU", self._settings)
+            if key not in self._requests:
+                self._requests[key] = self._compiled[size].create_infer_request()
+        # The results lie in the request's memory until it is used again: long enough to be written to their place.
+        found = self._requests[key].infer([np.ascontiguousarray(lr.numpy())], share_inputs=True, share_outputs=True)
+        if not self._crossing:
+            return self._tensor(found[0])
+        luma, chroma = self._tensor(found[0]), self._tensor(found[1])
+        # The filter mirrors at the picture's borders; a convolution does not.
+        at_left, at_right = tile.context.left == 0, tile.context.right == width
+        if at_left:
+            chroma[:, :, 0] = self._border(found[2], True, at_right and size[1] == 1)[:, 0]
+        if at_right and size[1] > 1:
+            chroma[:, :, -1] = self._border(found[3], False, True)[:, -1]
+        return torch.cat([luma, chroma], -1)
+
+    def _tensor(self, found: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(found if self._fmt.depth == 8 else found.view(np.int16))
+
+    def _border(self, sums: NDArray[np.float32], at_left: bool, at_right: bool) -> Tensor:
+        """Finished chroma of two columns, (h, 2, K), from what the network gives of them, (1, K, h, 2)."""
+        codes = torch.from_numpy(sums[0]).permute(1, 2, 0).contiguous()
+        parts = [replace(part, start=part.start - self._folded.parts[0].stop) for part in self._folded.parts[1:]]
+        for part in parts:
+            cross(codes, part, at_left, at_right)
+        finished = torch.cat([codes[..., part.own] for part in parts], -1)
+        return integers(finished.clamp_(0, self._fmt.peak), self._fmt)
+
+    def _model(self, height: int, width: int) -> Any:
+        """The graph for contexts of one size."""
+        import openvino
+        from openvino import opset13 as ops
+
+        *layers, tail = self._folded.trunk.layers
+        assert isinstance(tail, nn.Conv2d)
+        weight, bias = tail.weight, tail.bias
+        assert bias is not None, "a folded network's convolutions have a bias"
+        skip = self._folded.trunk.skip.T[:, :, None, None]
+        lr = ops.parameter([1, skip.shape[1], height, width], np.float32)
+        features = lr
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                features = _convolution(features, layer.weight, layer.bias)
+            else:
+                features = ops.prelu(features, ops.constant(_numbers(layer.weight)))
+
+        def samples(channels: slice) -> Any:
+            added = _convolution(lr, skip[channels])
+            return ops.add(_convolution(features, weight[channels], bias[channels]), added)
+
+        def finished(codes: Any) -> Any:
+            nhwc = ops.transpose(ops.clamp(codes, 0.0, float(self._fmt.peak)), ops.constant(np.array([0, 2, 3, 1])))
+            # Codes come with one half added: the fraction is dropped here.
+            return ops.convert(nhwc, "u8" if self._fmt.depth == 8 else "u16")
+
+        if not self._crossing:
+            return openvino.Model([finished(samples(slice(None)))], [lr])
+        first = self._folded.parts[0].stop
+        chroma = samples(slice(first, None))
+        columns = [ops.slice(chroma, [start], [stop], [1], [3]) for start, stop in ((0, 2), (-2, 2**31 - 1))]
+        gathered = _convolution(chroma, _crossing(self._folded.parts))
+        return openvino.Model([finished(samples(slice(first))), finished(gathered), *columns], [lr])
+
+
+def _crossing(parts: tuple[Part, ...]) -> Tensor:
+    """What ``cross`` does away from borders, of all parts after the first, as a convolution: (samples, K, 1, 3)."""
+    chroma = parts[1:]
+    weight = torch.zeros(sum(part.rows * part.columns for part in chroma), parts[-1].stop - parts[0].stop, 1, 3)
+    row = 0
+    for part in chroma:
+        start = part.start - parts[0].stop
+        count = part.rows * part.columns
+        for sample in range(count):
+            weight[row + sample, start + sample, 0, 1] = 1
+        for line in range(part.rows):
+            weight[row + line * part.columns, start + count + line, 0, 0] = 1
+            weight[row + (line + 1) * part.columns - 1, start + count + part.rows + line, 0, 2] = 1
+        row += count
+    return weight
+
+
+def _convolution(source: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """A convolution that keeps the size."""
+    from openvino import opset13 as ops
+
+    padding = [side // 2 for side in weight.shape[2:]]
+    found = ops.convolution(source, ops.constant(_numbers(weight)), [1, 1], padding, padding, [1, 1])
+    return found if bias is None else ops.add(found, ops.constant(_numbers(bias).reshape(1, -1, 1, 1)))
+
+
+def _numbers(parameter: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(parameter.detach().cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,218 @@
+"""Colour folded into a network: it reads and writes a decoder's planes, and no RGB picture exists anywhere. Floor 3.
+
+The first and the last convolution are linear, and so are the maps between codes and RGB and the averages that shrink
+chroma. Their products are convolutions of the same kind:
+
+* **Head.** With codes counted from black, the map to RGB is a matrix without an offset, so that the zeros padded around
+  the picture stand for black in both spaces and the fold is exact at borders too.
+* **Tail.** Each kind of plane takes its own combination of the RGB outputs. On an axis where chroma is centred between
+  luma samples and the scale is even, the pairs that are averaged lie inside one LR pixel: the average folds too, and
+  the network writes half as many chroma samples. Where chroma is co-sited across, as in most films, the filter reaches
+  into both neighbours: the network then writes what an LR pixel gives to its own samples and what to its neighbours',
+  and ``cross`` adds them up. On other axes it writes chroma at luma size and the ordinary filter follows.
+* **Skip.** The nearest-neighbour skip becomes a matrix from codes to codes.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from repsr_cli.engine.body import Trunk
+from repsr_cli.engine.tiling import Box
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.yuv.formats import PlaneFormat, codes_from_rgb, rgb_from_codes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one plane lies among the features that an LR pixel becomes.
+
+    Attributes:
+        start: first channel.
+        rows: samples per LR pixel, down.
+        columns: samples per LR pixel, across.
+        unfinished: whether the chroma filter must still shrink it, (vertically, horizontally).
+        crossing: whether further channels follow, ``rows`` that the LR pixel at the right gets and ``rows`` for the one
+            at the left.
+    """
+
+    start: int
+    rows: int
+    columns: int
+    unfinished: tuple[bool, bool] = (False, False)
+    crossing: bool = False
+
+    def window(self, box: Box) -> tuple[slice, slice]:
+        """Where a box of LR pixels lies in the finished plane, (rows, columns)."""
+        down, across = (2 if axis else 1 for axis in self.unfinished)
+        return (
+            slice(-(-box.top * self.rows // down), -(-box.bottom * self.rows // down)),
+            slice(-(-box.left * self.columns // across), -(-box.right * self.columns // across)),
+        )
+
+    @property
+    def own(self) -> slice:
+        """The channels of its samples."""
+        return slice(self.start, self.start + self.rows * self.columns)
+
+    @property
+    def stop(self) -> int:
+        """One past the last channel."""
+        return self.start + self.rows * (self.columns + 2 * self.crossing)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A network from planes to planes.
+
+    Attributes:
+        trunk: from (N, planes in, H, W) to (N, H, W, K). In: ``(codes - black) * gain`` with chroma at luma size. Out:
+            codes plus one half, so that rounding half up is dropping the fraction.
+        black: the code that each plane in has where RGB is (0, 0, 0).
+        gain: what keeps the numbers near one, where half precision is at its best.
+        parts: one for each plane out.
+    """
+
+    trunk: Trunk
+    black: tuple[float, ...]
+    gain: float
+    parts: tuple[Part, ...]
+
+    @property
+    def macs_per_pixel(self) -> int:
+        """Multiply-accumulates per LR pixel in the convolutions."""
+        return sum(layer.weight.numel() for layer in self.trunk.layers if isinstance(layer, nn.Conv2d))
+
+
+def folds(net: PlainSR, fmt_out: PlaneFormat) -> bool:
+    """Whether ``fold`` applies: RGB networks, and codes that half precision can hold."""
+    return net.spec.colors == 3 and fmt_out.depth < 16
+
+
+def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool = True) -> Folded:
+    """Fold the meaning of planes into a network.
+
+    Args:
+        net: an RGB network; left untouched.
+        fmt_in: the planes it shall read.
+        fmt_out: the planes it shall write.
+        crossing: whether parts may be that; without it such chroma is written at luma size, for a filter to shrink.
+    """
+    gain = 1 / fmt_in.peak
+    to_rgb, offset = rgb_from_codes(fmt_in)
+    if fmt_in.matrix == "grey":
+        to_rgb, black = to_rgb[:, :1], -offset[:1] / to_rgb[0, 0]
+    else:
+        black = -np.linalg.solve(to_rgb, offset)
+    to_rgb = to_rgb / gain
+
+    to_codes, zero = codes_from_rgb(fmt_out)
+    parts = _parts(net.spec.scale, fmt_out, crossing)
+    tail = net.convolutions[-1]
+    weight, bias = _numbers(tail.weight), _numbers(tail.bias)
+    scale = net.spec.scale
+    weight = weight.reshape(3, scale, scale, -1)
+    bias = bias.reshape(3, scale, scale)
+    weights, biases, skips = [], [], []
+    for part, row, start in zip(parts, to_codes, zero, strict=False):
+        # (samples of the part, samples of an LR pixel), by rows and by columns.
+        down, across = _averages(scale, part.rows), _averages(scale, part.columns)
+        if part.crossing:
+            across = _ACROSS[scale]
+        # The own samples row by row, then what neighbours get, neighbour by neighbour.
+        mix = np.einsum("yi,xj->yxij", down, across)
+        mix = np.concatenate(
+            [
+                mix[:, : part.columns].reshape(-1, scale, scale),
+                *(mix[:, column] for column in range(part.columns, len(across))),
+            ]
+        )
+        weights.append(np.einsum("kij,c,cijd->kd", mix, row, weight))
+        biases.append(np.einsum("kij,c,cij->k", mix, row, bias) + mix.sum((1, 2)) * (start + 0.5))
+        skips.append(np.outer(row @ to_rgb, mix.sum((1, 2))))
+
+    layers = copy.deepcopy(net.body).requires_grad_(False)
+    head = net.convolutions[0]
+    # A network of one convolution would have its only one folded at both ends; PlainSR has two at least.
+    layers[0] = _convolution(np.einsum("ocyx,ck->okyx", _numbers(head.weight), to_rgb), _numbers(head.bias))
+    layers[-1] = _convolution(
+        np.concatenate(weights).reshape(-1, *tail.weight.shape[1:]),
+        np.concatenate(biases),
+    )
+    skip = torch.from_numpy(np.concatenate(skips, axis=1)).float()
+    return Folded(Trunk(layers, skip), tuple(float(code) for code in black), gain, parts)
+
+
+def cross(codes: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
+    """Add to an LR pixel's samples what its neighbours give them.
+
+    Args:
+        codes: (h, w, K), the features of a window; the part's own channels are changed.
+        part: one that is ``crossing``.
+        at_left: whether the window begins at the picture's left border, where the filter mirrors.
+        at_right: the same for the right border.
+    """
+    own = codes[..., part.own].view(*codes.shape[:2], part.rows, part.columns)
+    middle = part.own.stop + part.rows
+    to_right, to_left = codes[..., part.own.stop : middle], codes[..., middle : part.stop]
+    first, last = own[..., 0], own[..., -1]
+    if part.columns == 1:
+        mirrored = to_left[:, -1:]
+    else:
+        # Minus an eighth of the sample before the last, from the four sums of four samples that the network writes.
+        mirrored = (to_right[:, -1:] + own[:, -1:, :, 0] + 7 * to_left[:, -1:] - own[:, -1:, :, 1]) / 8
+    first[:, 1:] += to_right[:, :-1]
+    last[:, :-1] += to_left[:, 1:]
+    if at_right:
+        last[:, -1:] += mirrored
+    if at_left:
+        first[:, :1] = 2 * first[:, :1] + 6 * to_left[:, :1]
+
+
+# (-1, 2, 6, 2, -1) / 8 about every other of the samples of an LR pixel: what they give to its own, what to the first
+# one at the right, what to the last one at the left.
+_ACROSS = {
+    2: np.array([[6, 2], [-1, 2], [-1, 0]]) / 8,
+    4: np.array([[6, 2, -1, 0], [-1, 2, 6, 2], [0, 0, -1, 2], [-1, 0, 0, 0]]) / 8,
+}
+
+
+def _parts(scale: int, fmt: PlaneFormat, may_cross: bool) -> tuple[Part, ...]:
+    luma = Part(0, scale, scale)
+    if fmt.matrix == "grey":
+        return (luma,)
+    samples, unfinished, crossing = [scale, scale], [False, False], False
+    for axis in (0, 1):
+        if fmt.matrix != "rgb" and fmt.subsample[axis] == 2:
+            if scale % 2 == 0 and not fmt.cosited[axis]:
+                samples[axis] = scale // 2
+            elif axis == 1 and may_cross and scale in _ACROSS and not unfinished[0]:
+                samples[axis], crossing = scale // 2, True
+            else:
+                unfinished[axis] = True
+    u = Part(luma.stop, samples[0], samples[1], (unfinished[0], unfinished[1]), crossing)
+    return luma, u, replace(u, start=u.stop)
+
+
+def _averages(scale: int, samples: int) -> NDArray[np.float64]:
+    """(samples, scale): means of neighbours that leave so many samples, all of them or half."""
+    return np.kron(np.eye(samples), np.full((1, scale // samples), samples / scale))
+
+
+def _numbers(parameter: torch.Tensor | None) -> NDArray[np.float64]:
+    assert parameter is not None, "PlainSR's convolutions have a bias"
+    return np.asarray(parameter.detach().cpu().double().numpy())
+
+
+def _convolution(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> nn.Conv2d:
+    out, into = weight.shape[:2]
+    layer = nn.Conv2d(into, out, 3, padding=1).requires_grad_(False)
+    layer.weight.copy_(torch.from_numpy(weight))
+    layer.bias.copy_(torch.from_numpy(bias))  # type: ignore[union-attr]
+    return layer

@@ -1,0 +1,1 @@
+"""Fuse a model and write it for other programs."""

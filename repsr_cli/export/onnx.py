@@ -1,0 +1,147 @@
+"""Networks as ONNX graphs, from RGB to RGB and from planes to planes. Floor 4.
+
+Convolution, PReLU, pixel shuffle and a nearest-neighbour skip are all that a network has; planes need filters for
+chroma besides, which are convolutions over mirrored borders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repsr_cli.engine.backends.onnx_graph import Graph
+from repsr_cli.engine.colour_folding import fold, folds
+from repsr_cli.errors import UsageError
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.yuv.formats import PlaneFormat
+
+
+def onnx_network(net: PlainSR, metadata: dict[str, str]) -> bytes:
+    """A network as an ONNX file: ``lr`` (N, C, H, W) float32 to ``sr``, of any N, H and W.
+
+    Raises:
+        UsageError: the package ``onnx`` is not installed.
+    """
+    graph = _PlaneGraph()
+    scale, colors = net.spec.scale, net.spec.colors
+    features = graph.layers(net.body, "lr")
+    residual = graph.shuffle(features, scale)
+    skip = graph.add(
+        "Resize",
+        ["lr", "", graph.constant("scales", [1, 1, scale, scale])],
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    graph.add("Add", [residual, skip], "sr")
+    inputs = [("lr", "FLOAT", ["n", colors, "height", "width"])]
+    return graph.file(net.spec.name, inputs, [("sr", "FLOAT", ["n", colors, "sr_height", "sr_width"])], metadata)
+
+
+def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> bytes:
+    """A network with colour folded into it as an ONNX file, from a decoder's planes to an encoder's.
+
+    In and out: ``y``, ``u``, ``v`` and ``sr_y``, ``sr_u``, ``sr_v``, (N, 1, H, W) uint8, or uint16 at depths above 8,
+    of any N and any size that the chroma subsampling divides. Of grey ``y`` and ``sr_y`` alone.
+
+    Args:
+        net: an RGB network.
+        fmt: the meaning of the planes, both ways.
+        metadata: strings for the file.
+
+    Raises:
+        UsageError: a network that cannot be folded, or the package ``onnx`` is not installed.
+    """
+    if fmt.matrix == "rgb" or not folds(net, fmt):
+        raise UsageError(
+            "planes", f"{net.spec.name} cannot read and write such planes by itself", "Leave --planes out."
+        )
+    folded = fold(net, fmt, fmt, crossing=False)
+    graph = _PlaneGraph()
+    kind = "UINT8" if fmt.depth == 8 else "UINT16"
+    names = ["y"] if fmt.matrix == "grey" else ["y", "u", "v"]
+    codes = []
+    for name in names:
+        plane = graph.add("Cast", [name], to=graph.type("FLOAT"))
+        for axis in (0, 1):
+            if name != "y" and fmt.subsample[axis] == 2:
+                plane = graph.enlarged(plane, axis, fmt.cosited[axis])
+        codes.append(plane)
+    stacked = codes[0] if len(codes) == 1 else graph.add("Concat", codes, axis=1)
+    black = graph.constant("black", np.reshape(folded.black, (1, -1, 1, 1)))
+    lr = graph.add("Mul", [graph.add("Sub", [stacked, black]), graph.constant("gain", folded.gain)])
+    features = graph.layers(folded.trunk.layers, lr)
+    skip = graph.convolution(lr, "skip", folded.trunk.skip.T[:, :, None, None].numpy())
+    features = graph.add("Add", [features, skip])
+    for name, part in zip(names, folded.parts, strict=True):
+        bounds = [
+            graph.constant(f"{name}.{end}", [at], np.int64)
+            for end, at in (("start", part.start), ("stop", part.stop), ("axis", 1))
+        ]
+        plane = graph.add("Slice", [features, *bounds])
+        plane = graph.shuffle(plane, part.rows, part.columns)
+        for axis in (0, 1):
+            if part.unfinished[axis]:
+                plane = graph.shrunk(plane, axis, fmt.cosited[axis])
+        # One half was added to codes: the fraction is dropped here.
+        limits = [graph.constant(f"{name}.lowest", 0.0), graph.constant(f"{name}.highest", float(fmt.peak))]
+        graph.add("Cast", [graph.add("Clip", [plane, *limits])], f"sr_{name}", to=graph.type(kind))
+
+    def ports(prefix: str) -> list[tuple[str, str, list[Any]]]:
+        """Names, types and sizes of the planes that come or go."""
+        sizes = {"y": [f"{prefix}height", f"{prefix}width"]}
+        chroma = [f"{prefix}chroma_height", f"{prefix}chroma_width"]
+        return [(f"{prefix}{name}", kind, ["n", 1, *sizes.get(name, chroma)]) for name in names]
+
+    return graph.file(net.spec.name, ports(""), ports("sr_"), metadata)
+
+
+class _PlaneGraph(Graph):
+    """A graph that shuffles pixels, and enlarges and shrinks chroma."""
+
+    def shuffle(self, source: str, rows: int, columns: int | None = None) -> str:
+        """A pixel shuffle, to ``rows`` by ``columns`` samples for each pixel; both equal if one is given."""
+        if columns is None or rows == columns:
+            # CRD is the order of pixel shuffle.
+            return self.add("DepthToSpace", [source], blocksize=rows, mode="CRD")
+        # Of one plane only: (n, rows * columns, h, w) to (n, 1, h * rows, w * columns).
+        shape = self.add("Shape", [source])
+        n, _, h, w = (self._item(shape, index) for index in range(4))
+        size = {count: self.constant(f"size.{count}", [count], np.int64) for count in (1, rows, columns)}
+        apart = self.add("Concat", [n, size[rows], size[columns], h, w], axis=0)
+        turned = self.add("Transpose", [self.add("Reshape", [source, apart])], perm=[0, 3, 1, 4, 2])
+        height = self.add("Mul", [h, size[rows]])
+        width = self.add("Mul", [w, size[columns]])
+        return self.add("Reshape", [turned, self.add("Concat", [n, size[1], height, width], axis=0)])
+
+    def _item(self, shape: str, index: int) -> str:
+        return self.add("Gather", [shape, self.constant(f"index.{index}", [index], np.int64)], axis=0)
+
+    def enlarged(self, plane: str, axis: int, cosited: bool) -> str:
+        """Chroma at twice the size along an axis, as ``repsr_cli.yuv.chroma`` does it."""
+        taps = [[0.0, 1.0, 0.0], [0.0, 0.5, 0.5]] if cosited else [[0.125, 1.0, -0.125], [-0.125, 1.0, 0.125]]
+        weight = _along(taps, axis)
+        both = self.convolution(self._padded(plane, axis, 1, 1, "edge"), f"enlarge.{axis}", weight)
+        return self.shuffle(both, 2, 1) if axis == 0 else self.shuffle(both, 1, 2)
+
+    def shrunk(self, plane: str, axis: int, cosited: bool) -> str:
+        """Chroma at half the size along an axis, as ``repsr_cli.yuv.chroma`` does it."""
+        taps = [[-0.125, 0.25, 0.75, 0.25, -0.125]] if cosited else [[0.5, 0.5]]
+        if cosited:
+            plane = self._padded(plane, axis, 2, 1, "reflect")
+        strides = [2, 1] if axis == 0 else [1, 2]
+        return self.convolution(plane, f"shrink.{axis}", _along(taps, axis), strides=strides)
+
+    def _padded(self, plane: str, axis: int, before: int, after: int, mode: str) -> str:
+        pads = np.zeros((2, 4), np.int64)
+        pads[:, 2 + axis] = before, after
+        return self.add("Pad", [plane, self.constant(f"pads.{axis}.{mode}", pads.ravel(), np.int64)], mode=mode)
+
+
+def _along(taps: Sequence[Sequence[float]], axis: int) -> NDArray[np.float32]:
+    """K kernels as the weight of a convolution along an axis: (K, 1, taps, 1) or (K, 1, 1, taps)."""
+    weight = np.array(taps, np.float32)
+    return weight[:, None, :, None] if axis == 0 else weight[:, None, None, :]

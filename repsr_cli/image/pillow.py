@@ -1,0 +1,397 @@
+"""Every format that Pillow decodes and encodes whole, one page in memory at a time. Floor 2, numpy and Pillow.
+
+PNG and TIFF have their own files, for their depth and size; GIF is written by its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from repsr_cli.errors import MediaError
+from repsr_cli.image.opencv import decode
+from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
+
+# What Pillow raises over damaged files, found by feeding it many.
+_DECODING = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_ANIMATED = ("GIF", "WEBP", "AVIF")
+_opening = threading.Lock()
+
+
+def open_pillow(path: Path, kind: str) -> Stored:
+    """Read everything of a picture but its pixels.
+
+    Args:
+        path: the file.
+        kind: Pillow's name of its format; no other decoder is tried.
+
+    Raises:
+        MediaError: it cannot be decoded; later, from pages: one of them cannot.
+    """
+    with _translated(path, kind), _open(path, kind) as image:
+        width, height = image.size
+        # A PSD's other "frames" are its layers, a multi-picture JPEG's are previews, depth or gain maps.
+        count = getattr(image, "n_frames", 1) if kind in _ANIMATED else 1
+        animated = count > 1
+        loop = _loop(image, kind) if animated else None
+        metadata = _metadata(image, None)
+
+    def pages() -> Iterator[Page]:
+        with _translated(path, kind):
+            image = _open(path, kind)
+        with image:
+            for index in range(count):
+                yield _read(image, path, kind, index, animated)
+
+    return Stored(height, width, pages, metadata, count, loop)
+
+
+def read_pillow_page(path: Path, kind: str, index: int) -> Page:
+    """One page alone, of a file that holds several.
+
+    Raises:
+        MediaError: it cannot be decoded.
+    """
+    with _translated(path, kind):
+        image = _open(path, kind)
+    with image:
+        return _read(image, path, kind, index, animated=False)
+
+
+class _Numberless:
+    """A file without a number.
+
+    To one with a number Pillow's C code writes by itself, and takes a write that a full disk cut short for a whole one.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.write, self.flush = file.read, file.write, file.flush
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+
+def write_pillow(
+    file: BinaryIO, kind: str, pages: Iterable[Page], *, count: int, loop: int | None, lossless: bool
+) -> None:
+    """Write with one of Pillow's encoders.
+
+    Args:
+        file: opened for writing and reading.
+        kind: Pillow's name of the format.
+        pages: ``count`` pages of 8 bit; more than one for WebP and AVIF only.
+        count: how many.
+        loop: how often an animation plays, 0: for ever; None: a still.
+        lossless: let WebP and JPEG 2000 lose nothing.
+
+    Raises:
+        OSError: the encoder refuses, the disk is full, or the like.
+    """
+    supply = iter(pages)
+    first = next(supply)
+    image = _image(first)
+    metadata = first.metadata
+    options: dict[str, Any] = {"icc_profile": metadata.icc or b""}
+    described = kind in ("JPEG", "WEBP", "AVIF", "HEIF", "JXL")
+    if metadata.exif is not None and described:
+        options["exif"] = b"Exif\0\0" + metadata.exif
+    if metadata.xmp is not None and described:
+        options["xmp"] = metadata.xmp
+    if metadata.dpi is not None and kind in ("JPEG", "BMP"):
+        options["dpi"] = metadata.dpi
+    comment = dict(metadata.text).get("Comment")
+    if comment is not None and kind in ("JPEG", "JPEG2000"):
+        options["comment"] = comment.encode()[:65533]
+    match kind:
+        case "JPEG":
+            options |= {"quality": 95, "subsampling": 0, "optimize": image.size[0] * image.size[1] < 1 << 24}
+        case "WEBP":
+            # Without loss, more effort than this makes files 3 % smaller in 2.5 times the time.
+            options |= {"lossless": lossless, "quality": 25 if lossless else 92, "method": 1 if lossless else 4}
+            options["exact"] = True
+        case "AVIF":
+            options |= {"quality": 90, "subsampling": "4:4:4", "speed": 8}
+        case "HEIF":
+            options |= {"quality": 90, "chroma": 444}
+        case "JXL":
+            options |= {"lossless": lossless, "quality": 100 if lossless else 95}
+        case "JPEG2000":
+            options |= {"irreversible": not lossless, "mct": int(image.mode in ("RGB", "RGBA"))}
+            if not lossless:
+                options |= {"quality_mode": "dB", "quality_layers": [48]}
+        case "ICO":
+            options = {"sizes": [image.size]}
+    if loop is not None and count > 1:
+        durations: list[int] = []
+        image = _Frames(image, first, supply, count, durations)
+        options |= {"save_all": True, "duration": durations, "loop": loop, "background": (0, 0, 0, 0)}
+    numberless: Any = _Numberless(file)
+    image.save(numberless, kind, **options)
+
+
+# Reading
+
+
+@contextmanager
+def _translated(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except MemoryError as error:
+        raise MediaError(path, f"the {kind} does not fit into memory", "Convert it to PNG or TIFF first.") from error
+    except UnidentifiedImageError as error:
+        raise MediaError(path, f"the {kind}'s header is damaged or unheard of", "Repair or re-export it.") from error
+    except _DECODING as error:
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise MediaError(path, f"the {kind} cannot be decoded: {reason}", "Repair or re-export it.") from error
+
+
+def _open(path: Path, kind: str) -> Image.Image:
+    """Open without Pillow's limit on the number of pixels: our own caller holds one, and says how to raise it."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=(kind,))
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _read(image: Image.Image, path: Path, kind: str, index: int, animated: bool) -> Page:
+    """Decode the page of this index."""
+    with _translated(path, kind):
+        if index:
+            image.seek(index)
+        image.load()
+    try:
+        return _page(image, path, kind, animated)
+    except (ValueError, OSError, ImageCms.PyCMSError) as error:
+        raise MediaError(path, f"the {kind} cannot be converted: {error}", "Re-export it.") from error
+
+
+def _loop(image: Image.Image, kind: str) -> int:
+    """How often an animation plays, 0: for ever. A GIF counts repeats, and without the count plays once."""
+    loop = image.info.get("loop")
+    if kind == "GIF":
+        return 1 if loop is None else loop + 1 if loop else 0
+    return int(loop or 0)
+
+
+def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
+    """The page that ``image`` stands at."""
+    icc = image.info.get("icc_profile") or None
+    notes: tuple[str, ...] = ()
+    if kind == "GIF" and animated:
+        # Frames come as indices, RGB or RGBA, as Pillow composes them: one shape for all of them.
+        image = image.convert("RGBA")
+    elif image.mode in ("CMYK", "LAB"):
+        image, notes = _to_srgb(image, icc)
+        icc = None
+    if kind == "MPO" or "mpoffset" in image.info:
+        notes += ("Only the main picture is kept: previews, depth or gain maps beside it are not.",)
+    bits = 0 if image.mode.startswith("I") else bits_beyond(path, kind)
+    strip, reason = _deep(path, kind, bits) if bits and not animated else (None, "animated")
+    if bits and strip is None:
+        notes += (f"Its {bits} bits per channel are decoded as 8: {reason}.",)
+    pixels, alpha = samples_of(image) if strip is None else strip
+    if icc is not None and icc[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
+        if pixels.shape[2] == 1 and icc[16:20] == b"RGB ":
+            pixels = np.repeat(pixels, 3, axis=2)
+        else:
+            icc, notes = None, (*notes, "Its ICC profile is for other channels than it has, and is left out.")
+    duration = Fraction(image.info.get("duration", 0)).limit_denominator(1000) / 1000 if animated else None
+    return page_of(pixels, alpha, _metadata(image, icc), duration, notes)
+
+
+def samples_of(image: Image.Image) -> Strip:
+    """A Pillow image as pixels (H, W, 1 or 3) and transparency; palettes, keys and rarer modes resolved.
+
+    Raises:
+        ValueError: its samples are 32-bit integers that do not fit 16 bit.
+    """
+    mode = image.mode
+    if mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        return Strip(np.asarray(image).astype(np.uint16)[..., None])
+    if mode == "I":
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ValueError("32-bit integer samples are not supported")
+        return Strip(wide.astype(np.uint16)[..., None])
+    if mode == "F":
+        return Strip(np.asarray(image, np.float32)[..., None])
+    transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or image.has_transparency_data
+    grey = mode in ("1", "L", "LA", "La") or (mode == "P" and _grey_palette(image))
+    flat = np.asarray(image.convert(("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")))
+    if not transparent:
+        return Strip(flat[..., None] if grey else flat)
+    return Strip(np.ascontiguousarray(flat[..., :-1]), np.ascontiguousarray(flat[..., -1]))
+
+
+def _grey_palette(image: Image.Image) -> bool:
+    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
+
+
+def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
+    """CMYK and Lab as sRGB: through the profile where there is one, else by the plain formula."""
+    srgb = ImageCms.createProfile("sRGB")
+    if image.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return _with_info(converted, image), ("Lab was converted to sRGB.",)
+    if icc is not None and icc[16:20] == b"CMYK":
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+            flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+            converted = ImageCms.profileToProfile(image, profile, srgb, intent, "RGB", flags=flags)
+            return _with_info(converted, image), ("CMYK was converted to sRGB through the picture's ICC profile.",)
+        except ImageCms.PyCMSError:
+            note = "CMYK was converted to RGB by the plain formula: the picture's ICC profile is damaged."
+            return image.convert("RGB"), (note,)
+    return image.convert("RGB"), ("CMYK was converted to RGB by the plain formula: the picture has no ICC profile.",)
+
+
+def _with_info(converted: Image.Image | None, source: Image.Image) -> Image.Image:
+    if converted is None:
+        raise ValueError("the colour conversion gave no picture")
+    converted.info = dict(source.info)
+    return converted
+
+
+def bits_beyond(path: Path, kind: str) -> int:
+    """Bits per channel of a file whose format can hold more than the 8 that Pillow gives; 0 if it gives all.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if kind not in ("AVIF", "HEIF", "JPEG2000"):
+        return 0
+    with path.open("rb") as file:
+        head = file.read(1 << 14)
+    box = re.search(rb"pixi\0\0\0\0(.)(.)" if kind != "JPEG2000" else rb"ihdr.{10}(.)", head, re.DOTALL)
+    if box is None:
+        return 0
+    bits = box[2][0] if kind != "JPEG2000" else (box[1][0] & 0x7F) + 1
+    return int(bits) if 8 < bits <= 16 else 0
+
+
+def _deep(path: Path, kind: str, bits: int) -> tuple[Strip | None, str]:
+    """The pixels of a still of 9 to 16 bit at 16 bit, the largest code the largest; or None and why not."""
+    try:
+        codes = _heif_codes(path, bits) if kind == "HEIF" else decode(path)
+    except MediaError as error:
+        return None, error.happened
+    if codes is None or codes.dtype != np.uint16 or codes.shape[2] not in (1, 3, 4):
+        return None, f"OpenCV, which could do more, does not know this kind of {kind}"
+    peak = 2**bits - 1
+    wide = ((codes.astype(np.uint32) * 65535 + peak // 2) // peak).astype(np.uint16)
+    if wide.shape[2] < 4:
+        return Strip(wide), ""
+    return Strip(np.ascontiguousarray(wide[..., :3]), np.ascontiguousarray(wide[..., 3])), ""
+
+
+def _heif_codes(path: Path, bits: int) -> NDArray[Any]:
+    heif: Any = importlib.import_module("pillow_heif")
+    codes = np.asarray(heif.open_heif(path, convert_hdr_to_8bit=False))  # moved up to the top of 16 bit
+    return (codes if codes.ndim == 3 else codes[..., None]) >> (16 - bits)
+
+
+def _metadata(image: Image.Image, icc: bytes | None) -> Metadata:
+    info = image.info
+    exif = info.get("exif")
+    xmp = info.get("xmp")
+    dpi = info.get("dpi")
+    comment = info.get("comment")
+    return Metadata(
+        icc=icc,
+        exif=bytes(exif).removeprefix(b"Exif\0\0") or None if exif else None,
+        xmp=(xmp.encode() if isinstance(xmp, str) else bytes(xmp)) or None if xmp else None,
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi and dpi[0] > 0 and dpi[1] > 0 else None,
+        text=(("Comment", comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)),)
+        if comment
+        else (),
+    )
+
+
+# Writing
+
+
+def _image(page: Page) -> Image.Image:
+    """A page of 8 bit as a Pillow image."""
+    return image_of(page.read())
+
+
+def image_of(strip: Strip) -> Image.Image:
+    """Pixels and transparency of 8 bit as a Pillow image: L, LA, RGB or RGBA."""
+    pixels, alpha = strip
+    if alpha is None:
+        return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    return Image.fromarray(np.concatenate([pixels, alpha[..., None]], axis=2))
+
+
+def milliseconds(duration: Fraction | None, elapsed: Fraction) -> int:
+    """A frame's duration such that rounding errors never add up: the rounded end less the rounded start."""
+    end = elapsed + (duration or 0)
+    return round(end * 1000) - round(elapsed * 1000)
+
+
+class _Frames(Image.Image):
+    """An animation that Pillow's encoders walk through, made frame by frame as they ask for it."""
+
+    def __init__(self, image: Image.Image, first: Page, rest: Iterator[Page], count: int, durations: list[int]) -> None:
+        super().__init__()
+        self.n_frames = count
+        self.is_animated = True
+        self._rest = rest
+        self._at = 0
+        self._elapsed = Fraction(0)
+        self._durations = durations
+        self._show(image, first)
+
+    def _show(self, image: Image.Image, page: Page) -> None:
+        image = image if image.mode in ("RGB", "RGBA") else image.convert("RGBA" if page.alpha else "RGB")
+        self.im = image.im
+        self._mode = image.mode
+        self._size = image.size
+        self._durations.append(milliseconds(page.duration, self._elapsed))
+        self._elapsed += page.duration or 0
+
+    def seek(self, frame: int) -> None:
+        """Go to the next frame; going back, which encoders do when they have finished, changes nothing."""
+        if frame >= self.n_frames:
+            raise EOFError
+        if frame == self._at + 1:
+            page = next(self._rest)
+            self._at = frame
+            self._show(_image(page), page)
+
+    def tell(self) -> int:
+        """The frame that is shown."""
+        return self._at

@@ -1,1 +1,0 @@
-"""Floor 2: files to planes and pixels, and back. Knows no network."""

@@ -1,1 +1,0 @@
-"""Floor 4: one file per act, where files, networks and devices meet."""

@@ -1,0 +1,122 @@
+"""Frames of a film to learn from, and frames kept out, far enough from each other. Floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repsr_cli.engine.pixels import to_pixels
+from repsr_cli.engine.planes import rgb_from_planes
+from repsr_cli.errors import RecipeError
+from repsr_cli.video.colour_tags import plane_format
+from repsr_cli.video.cuda_planes import on_host
+from repsr_cli.video.decode import Decoder
+from repsr_cli.video.probe import VideoSource, probe
+from repsr_cli.video.timeline import Timeline, scan
+
+MARGIN = 2.0  # seconds between any training frame and any frame kept out
+TRAINING_FRAMES, HELD_OUT_FRAMES = 64, 24
+SEQUENTIAL = 6000  # frames up to which decoding straight through beats seeking
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames of a film are used.
+
+    Attributes:
+        source: the film.
+        timeline: its packets.
+        training: timestamps to learn from, ascending.
+        held_out: timestamps to judge on, ascending.
+        stretches: (start, end) in seconds of what is kept out.
+    """
+
+    source: VideoSource
+    timeline: Timeline
+    training: tuple[int, ...]
+    held_out: tuple[int, ...]
+    stretches: tuple[tuple[float, float], ...]
+
+
+def held_out_stretches(start: float, end: float) -> tuple[tuple[float, float], ...]:
+    """Whole stretches to keep out: the last fifth of a short clip; of a film up to twelve of four seconds each.
+
+    Args:
+        start: seconds at which the first frame is shown.
+        end: seconds at which the last frame ends.
+    """
+    length = end - start
+    count = min(12, max(1, int(length // 20)))
+    width = min(4.0, 0.2 * length / count)
+    part = length / count
+    return tuple((start + part * (i + 1) - width, start + part * (i + 1)) for i in range(count))
+
+
+def _evenly(items: list[int], count: int) -> list[int]:
+    if len(items) <= count:
+        return items
+    return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def sample_film(path: Path) -> Sampling:
+    """Choose the frames.
+
+    Training frames are keyframes first, since encoders put one at every cut, so that every scene is met; then frames in
+    between, evenly.
+
+    Raises:
+        MediaError: the film cannot be read.
+        RecipeError: it is too short to keep a stretch out.
+    """
+    source = probe(path)
+    timeline = scan(source)
+    tick = float(source.time_base)
+    start, end = timeline.pts[0] * tick, timeline.pts[-1] * tick
+    stretches = held_out_stretches(start, end)
+    held_out = [p for p in timeline.pts if any(a <= p * tick <= b for a, b in stretches)]
+    allowed = [p for p in timeline.pts if all(p * tick < a - MARGIN or p * tick > b + MARGIN for a, b in stretches)]
+    if len(allowed) < 8 or len(held_out) < 4:
+        raise RecipeError(
+            path, f"is too short to learn from ({end - start:.1f} s)", "Give at least 5 seconds; minutes are better."
+        )
+    keys = [p for p in timeline.keys if p in set(allowed)]
+    chosen = set(_evenly(keys, TRAINING_FRAMES))
+    if len(timeline.pts) <= SEQUENTIAL or len(chosen) < TRAINING_FRAMES // 4:
+        chosen |= set(_evenly(allowed, TRAINING_FRAMES - len(chosen)))
+    return Sampling(source, timeline, tuple(sorted(chosen)), tuple(_evenly(held_out, HELD_OUT_FRAMES)), stretches)
+
+
+def frames_at(sampling: Sampling, wanted: tuple[int, ...], scale: int) -> Iterator[tuple[int, Pixels]]:
+    """Decode chosen frames.
+
+    Args:
+        sampling: of the film.
+        wanted: timestamps, ascending.
+        scale: pictures are cropped to a multiple of it.
+
+    Yields:
+        (timestamp, RGB (height, width, 3)), HDR as coded.
+
+    Raises:
+        MediaError: a frame cannot be decoded.
+    """
+    source = sampling.source
+    fmt = plane_format(source.planar, source.tags, source.path)
+    decoder = Decoder(source, sampling.timeline)
+    if len(sampling.timeline.pts) <= SEQUENTIAL:
+        runs = [(wanted[0], wanted[-1] + 1)]
+    else:
+        runs = [(pts, pts + 1) for pts in wanted]
+    chosen = set(wanted)
+    for first, end in runs:
+        for frame in decoder.frames(first, end):
+            if frame.pts in chosen:
+                rgb = to_pixels(rgb_from_planes(on_host(frame.planes), fmt), np.dtype(np.uint8), grey=False)
+                height, width = (side - side % scale for side in rgb.shape[:2])
+                yield frame.pts, rgb[:height, :width].astype(np.uint8, copy=False)

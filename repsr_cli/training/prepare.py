@@ -1,0 +1,107 @@
+"""A folder of pictures -> a packed file of degraded, compressed pairs, for training ``video`` networks. Floor 4.
+
+Done ahead, since it needs an encoder, which ``repsr train`` must not, and since single frames show no artefacts between
+frames: each picture becomes a short shot, is degraded, encoded, decoded, and one of its frames is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator, Philox
+from numpy.typing import NDArray
+
+from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
+from repsr_cli.training.dataset import Pair, folder_pairs, write_pack
+from repsr_cli.training.degradations import (
+    Degradation,
+    degrade_still,
+    draw_degradation,
+    letterboxed,
+    moving_windows,
+    softened,
+)
+from repsr_cli.video.roundtrip import through_codec
+from repsr_cli.yuv.formats import PlaneFormat
+
+FRAMES = 9  # of a shot: the first is a keyframe, the rest are predicted
+MAX_SIDE = 384  # HR px of the window; leaves room to move on a tile of 512
+# LR px. x265 was measured to code frames of a single 64 px block differently from run to run.
+MIN_LR_SIDE, LR_UNIT = 80, 16
+
+Pixels = NDArray[np.uint8]
+
+
+def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> list[Pixels]:
+    """RGB frames through the encoder of a degradation, by way of 4:2:0 planes; unchanged without one.
+
+    Args:
+        shot: frames (height, width, 3), sizes even.
+        degradation: names encoder, quality and preset.
+        fmt: meaning of the planes.
+    """
+    if not degradation.codec:
+        return shot
+    options = {"crf": str(degradation.crf), "preset": degradation.preset}
+    if degradation.codec == "libx265":
+        options["x265-params"] = "log-level=none:pools=none:frame-threads=1"
+    else:
+        # x264's macroblock tree was measured to code the same frames differently in one run out of five; this cures it.
+        options["x264-params"] = "cpu-independent=1"
+    planes = [planes_from_rgb(to_tensor(frame), fmt) for frame in shot]
+    decoded = through_codec(planes, "yuv420p", degradation.codec, options)
+    return [
+        to_pixels(rgb_from_planes(frame, fmt), np.dtype(np.uint8), grey=False).astype(np.uint8) for frame in decoded
+    ]
+
+
+def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -> Pair:
+    """One picture as one compressed LR frame beside its HR window, by (seed, index, variant) alone."""
+    random = Generator(Philox(key=[seed, index * 1000 + variant]))
+    degradation = draw_degradation(random)
+    unit = LR_UNIT * scale
+    side = min(MAX_SIDE, *pair.hr.shape[:2]) // unit * unit
+    windows = letterboxed(moving_windows(softened(pair.hr, random), side, FRAMES, random), random)
+    shot = [degrade_still(np.ascontiguousarray(window), scale, degradation, random) for window in windows]
+    matrix = "bt709" if random.random() < 0.5 else "bt601"
+    fmt = PlaneFormat("bt709" if matrix == "bt709" else "bt601", False, 8, (2, 2), "left")
+    kept = int(random.integers(1, FRAMES))
+    lr = compress(shot, degradation, fmt)[kept]
+    return Pair(f"{pair.name}#{variant}", pair.group, np.ascontiguousarray(windows[kept]), lr)
+
+
+def degraded_pairs(
+    folder: Path, scale: int, variants: int, seed: int, progress: Callable[[int, int], None]
+) -> Iterator[Pair]:
+    """Every picture of a folder, ``variants`` times; errors as ``folder_pairs``."""
+    for index, pair in enumerate(folder_pairs(folder, scale, progress)):
+        if min(pair.hr.shape[:2]) >= MIN_LR_SIDE * scale:
+            for variant in range(variants):
+                yield degraded_pair(pair, scale, variant, seed, index)
+
+
+def prepare(
+    folder: Path,
+    target: Path,
+    scale: int,
+    variants: int = 2,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Write a packed file of degraded pairs.
+
+    Args:
+        folder: HR pictures; smaller ones than 80 * scale px are left out.
+        target: the packed file, for ``data.train`` of a recipe.
+        scale: enlargement factor.
+        variants: degradations of each picture.
+        seed: of all of them.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        RecipeError: a picture cannot be used.
+    """
+    write_pack(target, scale, degraded_pairs(folder, scale, variants, seed, progress))

@@ -1,0 +1,1 @@
+"""Plan and run one upscaling job, or many."""

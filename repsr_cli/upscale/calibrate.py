@@ -1,0 +1,300 @@
+"""Which engine and which size of tiles are the fastest for a clip on this machine: timed once, and remembered. Floor 4.
+
+On one processor ncnn wins on small tiles, on another OpenVINO on whole frames, and with another network torch does: no
+rule tells beforehand (docs/speed.md). So where a clip is long enough that it pays, engines and budgets of pixels for
+tiles are tried on noise for a second or two. What computes changes a sample by one code at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import log2
+from pathlib import Path
+
+import torch
+
+from repsr_cli.engine.backends.registry import ENGINES, engine_name, installed_engines
+from repsr_cli.engine.colour_folding import fold, folds
+from repsr_cli.engine.frame_upscaler import FoldedUpscaler
+from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, Say
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import RepsrError
+from repsr_cli.upscale.plan_video import VideoPlan
+from repsr_cli.upscale.request import UpscaleOptions
+from repsr_cli.video.colour_tags import plane_format
+from repsr_cli.video.segments import begun
+from repsr_cli.yuv.formats import PlaneFormat
+
+# LR pixels of a tile with its context. What a core's cache holds is in here somewhere; the first is tried first.
+BUDGETS = (40_000, CPU_CONTEXT_PIXELS, 20_000, 160_000)
+# Seconds for all trials together, and of work from which on they pay.
+LIMIT = 2.0
+WORTH = 30.0
+# Multiply-accumulates a second and thread, of a processor with AVX2: for the guess whether they pay, and how much to
+# run in one trial, some hundredths of a second.
+_RATE = 25e9
+_SAMPLE = 1e9
+# What is slower than the fastest by more than this at its first trial gets no second one.
+_HOPELESS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What computes clips of a kind.
+
+    Attributes:
+        engine: by the words of ``--engine``.
+        tile: by the words of ``--tile``.
+    """
+
+    engine: str
+    tile: str
+
+
+@dataclass(slots=True)
+class Trial:
+    """A choice and how fast it is.
+
+    Attributes:
+        choice: what was tried.
+        seconds: for a frame of noise, at its best.
+    """
+
+    choice: Choice
+    seconds: float
+    _run: Callable[[], None] = field(repr=False)
+    _share: float = field(repr=False)
+
+    def again(self) -> None:
+        """Time it once more."""
+        began = time.perf_counter()
+        self._run()
+        self.seconds = min(self.seconds, (time.perf_counter() - began) / self._share)
+
+
+def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say: Say) -> Upscaler:
+    """The network with the engine and the tiles for a clip.
+
+    Where the user left both open, on the CPU in fp32: those of an interrupted job that goes on; those that were the
+    fastest for such clips before; those that are now, if the clip is long enough. Otherwise it stays as it is.
+
+    Args:
+        upscaler: the network.
+        plan: of the clip.
+        options: the request.
+        say: told what was chosen, and what went wrong with remembering it.
+    """
+    open_to_choice = (options.engine, options.tile) == ("auto", "auto")
+    if not open_to_choice or upscaler.device.type != "cpu" or upscaler.precision != "fp32":
+        return upscaler
+    chosen = _begun(plan) if options.resume and not options.benchmark else None
+    if chosen is not None:
+        return upscaler.variant(chosen.engine, chosen.tile)
+    fmt_in = plane_format(plan.source.planar, plan.source.tags, plan.source.path)
+    fmt_out = plane_format(plan.encoding.pix_fmt, plan.encoding.tags, plan.source.path)
+    size = (plan.source.height, plan.source.width)
+    # A resize goes by way of RGB pictures, which are torch's.
+    if not folds(upscaler.net, fmt_out) or plan.size != (size[0] * upscaler.scale, size[1] * upscaler.scale):
+        return upscaler
+    memory = Memory.here()
+    key = kind_of(upscaler, fmt_in, fmt_out, size)
+    chosen = memory.recall(say).get(key)
+    if chosen is not None:
+        variant = upscaler.variant(chosen.engine, chosen.tile)
+        say(f"by {variant.engine_name}, tile {variant.tile}, the fastest here as measured before")
+        return variant
+    macs = fold(upscaler.net, fmt_in, fmt_out).macs_per_pixel * size[0] * size[1] * (plan.frames or 0)
+    if macs < WORTH * _RATE * torch.get_num_threads():
+        return upscaler
+    began = time.perf_counter()
+    trials = measure(upscaler, fmt_in, fmt_out, size, say, LIMIT)
+    best = trials[0].choice
+    variant = upscaler.variant(best.engine, best.tile)
+    say(
+        f"by {variant.engine_name}, tile {variant.tile}, the fastest of {len(trials)} ways tried in "
+        f"{time.perf_counter() - began:.1f} s ({1000 * trials[0].seconds:.3g} ms a frame)"
+    )
+    memory.keep(key, best, say)
+    return variant
+
+
+def measure(
+    upscaler: Upscaler,
+    fmt_in: PlaneFormat,
+    fmt_out: PlaneFormat,
+    size: tuple[int, int],
+    say: Say,
+    limit: float | None = None,
+) -> list[Trial]:
+    """Time every engine that is installed, with several budgets for tiles.
+
+    Args:
+        upscaler: an RGB network on the CPU in fp32.
+        fmt_in: the planes to read.
+        fmt_out: the planes to write.
+        size: (height, width) of a frame, LR px.
+        say: told of an engine that fails, and is left out.
+        limit: seconds after which no further trial is begun; every engine's first choice of tiles comes before the
+            others, the faster engines' others before the slower ones'. None: everything is tried, three times.
+
+    Returns:
+        What was tried, the fastest first; one at least.
+    """
+    began = time.perf_counter()
+    pixels = int(_SAMPLE / fold(upscaler.net, fmt_in, fmt_out).macs_per_pixel)
+    lr = torch.rand(1, 1 if fmt_in.matrix == "grey" else 3, *size, generator=torch.Generator().manual_seed(0))
+    trials: list[Trial] = []
+
+    def time_left() -> bool:
+        return not trials or limit is None or time.perf_counter() - began < limit
+
+    def promising(trial: Trial) -> bool:
+        return limit is None or trial.seconds < _HOPELESS * min(each.seconds for each in trials)
+
+    def attempt(engine: str, budget: int) -> None:
+        choice = Choice(engine, f"auto:{budget}")
+        try:
+            frames = FoldedUpscaler(upscaler.variant(engine, choice.tile), fmt_in, fmt_out, reuse=False)
+            if frames.engine != engine_name(engine):  # OpenVINO leaves this format to torch, which is tried anyway
+                return
+            run, share = frames.sample(lr, pixels)
+            run()  # kernels are chosen and memory is found
+            trial = Trial(choice, float("inf"), run, share)
+            trial.again()
+        except (ImportError, OSError, RuntimeError, RepsrError) as error:
+            say(f"{engine_name(engine)} fails here and is left out: {error}")
+            return
+        trials.append(trial)
+
+    # What is taken without a calibration comes first: should time be short, it is what there is to beat.
+    engines = sorted(installed_engines(), key=lambda word: word != upscaler.engine)
+    for engine in engines:
+        if time_left():
+            attempt(engine, BUDGETS[0])
+    for first in sorted(filter(promising, trials), key=lambda trial: trial.seconds):
+        for budget in BUDGETS[1:]:
+            if time_left() and promising(first):
+                attempt(first.choice.engine, budget)
+    for _ in range(2):
+        for trial in filter(promising, list(trials)):
+            if time_left():
+                trial.again()
+    if not trials:
+        raise RuntimeError("torch itself failed")
+    return sorted(trials, key=lambda trial: trial.seconds)
+
+
+def kind_of(upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size: tuple[int, int]) -> str:
+    """Everything that the fastest choice depends on, in words: machine, versions, network, planes, size of frames.
+
+    Args:
+        upscaler: the network.
+        fmt_in: the planes it reads.
+        fmt_out: the planes it writes.
+        size: (height, width) of a frame, LR px; those of about as many pixels, to the nearest power of two, count as
+            one.
+    """
+    versions = [f"torch {torch.__version__}", *(engine_name(word) for word in installed_engines()[1:])]
+    machine = f"{processor()}, {torch.get_num_threads()} threads"
+    planes = " to ".join(dict.fromkeys(_words(fmt) for fmt in (fmt_in, fmt_out)))
+    pixels = 2 ** round(log2(size[0] * size[1]))
+    return f"{upscaler.spec.name} x{upscaler.scale}, {planes}, {pixels} pixels; {machine}; {', '.join(versions)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The choices made on this machine, in a JSON file: kinds of clips (``kind_of``) to engines and tiles.
+
+    Attributes:
+        file: where; it need not exist.
+    """
+
+    file: Path
+
+    @classmethod
+    def here(cls) -> Memory:
+        """In the user's folder for caches: ``XDG_CACHE_HOME``, else what the system has for it."""
+        usual = {"win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local"), "darwin": "~/Library/Caches"}
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, "~/.cache"))
+        return cls(Path(os.path.expanduser(caches)) / "repsr" / "engines.json")  # noqa: PTH111 - never raises
+
+    def recall(self, say: Say) -> dict[str, Choice]:
+        """All choices; none of a file that is damaged, which is said, or that is not there."""
+        try:
+            found = json.loads(self.file.read_text(encoding="utf-8"))
+            return {key: _choice(entry) for key, entry in found.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is damaged"
+            say(f"{self.file}: cannot be read ({reason}); engines are measured anew")
+            return {}
+
+    def keep(self, key: str, choice: Choice, say: Say) -> None:
+        """Add a choice; the file is replaced as a whole. Where that is impossible, it is said."""
+        choices = self.recall(lambda _line: None) | {key: choice}
+        content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}
+        partial = None
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            # A name of its own: another process may do the same at this moment.
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self.file.parent, suffix=".partial", delete=False, encoding="utf-8"
+            ) as file:
+                partial = Path(file.name)
+                json.dump(content, file, indent=1)
+            partial.replace(self.file)
+        except OSError as error:
+            say(f"{self.file}: cannot be written ({error.strerror}); the next clip is measured anew")
+            if partial is not None:
+                partial.unlink(missing_ok=True)
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _begun(plan: VideoPlan) -> Choice | None:
+    """The choice of an interrupted job, so that packets are of one kind; None where there is none, or none for here.
+
+    In the latter case the job is refused when its folder is opened, with the reason.
+    """
+    job = begun(plan.target) or {}
+    words = {engine_name(word): word for word in installed_engines()}
+    tile = str(job.get("tile"))
+    if job.get("engine") not in words or tile.partition(":")[0] != "auto":
+        return None
+    return Choice(words[job["engine"]], tile)
+
+
+def _choice(entry: dict[str, str]) -> Choice:
+    """A choice as the file has it.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    choice = Choice(entry["engine"], entry["tile"])
+    if choice.engine not in ("torch", *ENGINES) or not re.fullmatch(r"auto:[1-9]\d*", choice.tile):
+        raise ValueError(entry)
+    return choice
+
+
+def _words(fmt: PlaneFormat) -> str:
+    subsampling = {(2, 2): "4:2:0", (1, 2): "4:2:2", (2, 1): "4:4:0"}.get(fmt.subsample, "4:4:4")
+    layout = fmt.matrix if fmt.matrix in ("rgb", "grey") else f"{fmt.matrix} {subsampling} {fmt.siting}"
+    return f"{layout} {fmt.depth} bit {'full' if fmt.full_range else 'limited'}"

@@ -1,0 +1,67 @@
+"""How long a clip will take, from its first frames taken through every stage. Floor 4."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from repsr_cli.engine.runner import Say
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.upscale.calibrate import calibrated
+from repsr_cli.upscale.frame_path import decoder_for, network_for
+from repsr_cli.upscale.plan_video import VideoPlan
+from repsr_cli.upscale.request import UpscaleOptions
+from repsr_cli.video.cuda_planes import DevicePlanes
+from repsr_cli.video.encode import SegmentEncoder
+from repsr_cli.video.frames import Frame, Planes
+from repsr_cli.video.stages import run_stages
+
+# Long enough for an encoder to fill its window, short enough to be waited for.
+_SECONDS = 3.0
+
+
+def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: Say) -> str:
+    """A sentence on the time that a clip will take.
+
+    The first frames are decoded, enlarged and encoded for three seconds, at least one of them; the packets are thrown
+    away. What comes later in the clip may be harder or easier.
+
+    Args:
+        plan: of the clip, which is a file.
+        upscaler: the network on its device.
+        options: the request.
+        say: told what computes, where that was measured.
+
+    Raises:
+        MediaError: the first frames cannot be decoded or encoded.
+        DeviceError: the network failed on its device.
+    """
+    upscaler = calibrated(upscaler, plan, options, say)
+    network, encoder = network_for(plan, upscaler, options), SegmentEncoder(plan.encoding)
+    decoder = decoder_for(plan, upscaler, options)
+    first = plan.segments[0].first
+    # Kernels are chosen and memory is found when a network runs for the first time.
+    network(next(decoder.frames(first, None)).planes)
+
+    def give() -> Iterator[Frame]:
+        began = time.perf_counter()
+        for frame in decoder.frames(first, plan.segments[-1].end):
+            yield frame
+            if time.perf_counter() - began > _SECONDS:
+                return
+
+    def work(frame: Frame) -> Callable[[], tuple[Frame, Planes | DevicePlanes]]:
+        planes = network.begin(frame.planes)
+        return lambda: (frame, planes())
+
+    def take(frames: Iterator[tuple[Frame, Planes | DevicePlanes]]) -> None:
+        for frame, planes in frames:
+            encoder.encode(planes, frame.pts, frame.duration)
+        encoder.finish()
+
+    # Queues of one frame each, so that what is begun when the time is up is soon done.
+    wall = run_stages(give, work, take, lambda _: 1, lambda _: 1, limit=1, ahead=lambda: network.ahead)["wall"]
+    rate = encoder.frames / wall * (1 + len(options.more_devices))
+    left = timedelta(seconds=round((plan.frames or 0) / rate))
+    return f"time: about {left}, an estimate from {encoder.frames} frames at {rate:.3g} a second"

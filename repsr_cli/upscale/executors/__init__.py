@@ -1,0 +1,1 @@
+"""Where segments and images are computed."""

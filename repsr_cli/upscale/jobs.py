@@ -1,0 +1,434 @@
+"""What was typed -> a list of jobs, every one checked before anything is loaded or written. Floor 4.
+
+Pictures and clips meet here. Their libraries are imported when the first file of a kind is seen, so that clips work
+where OpenCV cannot be imported and pictures where PyAV is missing.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+import mimetypes
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from repsr_cli.errors import MediaError, RepsrError, UsageError
+from repsr_cli.upscale.request import UpscaleOptions
+from repsr_cli.video.image_sequence import is_pattern, numbered
+
+Kind = Literal["picture", "clip"]
+
+# Formats that a target keeps from its source, by extension. Any other becomes what loses nothing: PNG, Matroska.
+KEPT_PICTURES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
+CLIPS = frozenset({".mkv", ".mp4", ".m4v", ".mov", ".webm"})
+
+# As input, raw frames (y4m) from standard input; as ``-o``, the same to standard output.
+PIPE = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Where targets go and what they are called.
+
+    Attributes:
+        output: ``-o`` as typed: a file, a folder (surely one if it ends in a slash), None for "beside the input".
+        suffix: what is appended to the input's name; None for ``_x4`` and the like.
+        format: extension of the target without its dot; None for the source's own.
+        recursive: go into the subfolders of folders, and mirror them under ``output``.
+        skip_existing: leave out inputs whose target is there already.
+    """
+
+    output: str | None = None
+    suffix: str | None = None
+    format: str | None = None
+    recursive: bool = False
+    skip_existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One input to upscale.
+
+    Attributes:
+        kind: ``picture`` or ``clip``, by content.
+        source: the input.
+        target: the file to write; it does not exist, or the user allowed replacing it.
+    """
+
+    kind: Kind
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that was not upscaled, and why."""
+
+    source: str
+    error: RepsrError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        jobs: in the order of the inputs, folders in natural order (2 before 10); all targets differ.
+        failures: inputs that cannot be done.
+        skipped: targets that exist and were asked to be skipped.
+    """
+
+    jobs: tuple[Job, ...]
+    failures: tuple[Failure, ...]
+    skipped: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file to upscale: ``folder`` is the input folder it was found in, None if it was named itself."""
+
+    path: Path
+    folder: Path | None
+
+
+def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) -> Plan:
+    """Find the files, tell pictures from clips by content, name the targets, and check all that can be checked.
+
+    Args:
+        inputs: files, folders, glob patterns, and ``@list.txt`` with one path per line, as typed.
+        options: the request.
+        naming: where targets go.
+
+    Raises:
+        UsageError: the request as a whole makes no sense: no inputs, a wrong scale, one file as target of several.
+        MediaError: there is nothing to upscale in the inputs.
+    """
+    check_options(options)
+    check_naming(options, naming)
+    found: list[_Found] = []
+    failures: list[Failure] = []
+    for text in inputs:
+        try:
+            found += find_files(text, naming)
+        except RepsrError as error:
+            failures.append(Failure(text, error))
+        except OSError as error:
+            failures.append(Failure(text, MediaError(text, f"cannot be looked at ({error.strerror})")))
+    found = _without_results(_without_repeats(found), options, naming)
+    into = _is_folder(naming.output, several=len(found) > 1 or any(one.folder for one in found))
+    named = {one.path.resolve() for one in found if one.folder is None and one.path != PIPE}
+    jobs: list[Job] = []
+    skipped: list[Path] = []
+    taken: dict[Path, Path] = {}
+    for one in found:
+        try:
+            kind = kind_of(one.path)
+            if kind is None and one.folder is not None:
+                continue
+            if kind is None:
+                raise neither(one.path)
+            target = _target(one, kind, into, options, naming)
+            if target.exists() and naming.skip_existing:
+                skipped.append(target)
+                continue
+            _check_target(one.path, target, kind, overwrite=options.overwrite or options.benchmark)
+            if target.resolve() in named:
+                raise UsageError(target, "is an input and would be overwritten", "Choose another name with -o.")
+            if target.resolve() in taken:
+                happened = f"would be written by {taken[target.resolve()]} as well"
+                raise UsageError(target, happened, "Upscale the two one by one, or give -f or -o.")
+        except RepsrError as error:
+            failures.append(Failure(str(one.path), error))
+            continue
+        except OSError as error:  # e.g. a name that is too long for the file system with its suffix
+            failures.append(Failure(str(one.path), MediaError(one.path, f"cannot be upscaled ({error.strerror})")))
+            continue
+        taken[target.resolve()] = one.path
+        jobs.append(Job(kind, one.path, target))
+    if naming.format is not None and jobs and not any(_dotted(naming.format) == job.target.suffix for job in jobs):
+        raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
+    if not (jobs or failures or skipped):
+        remedy = "Name pictures, clips or folders." if naming.recursive else "Add -r to look into subfolders."
+        raise MediaError(", ".join(inputs) or "upscale", "no pictures or clips there", remedy)
+    return Plan(tuple(jobs), tuple(failures), tuple(skipped))
+
+
+def check_options(options: UpscaleOptions) -> None:
+    """Refuse sizes that make no sense.
+
+    Raises:
+        UsageError: a scale below 1 or not a number, a size below 1 px, or a size asked for in two ways.
+    """
+    scale = options.scale
+    if scale is not None and not (math.isfinite(scale) and scale >= 1):
+        raise UsageError(f"--scale {scale:g}", "not a factor of 1 or more", "Try -s 2, -s 4 or -s 1.5.")
+    sizes = {"--width": options.width, "--height": options.height, "--short-side": options.short_side}
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise UsageError(f"{name} {size}", "not a size in pixels", f"Try {name} 1920.")
+    if options.fit is not None and min(options.fit) < 1:
+        raise UsageError(f"--fit {options.fit[1]}x{options.fit[0]}", "not a size in pixels", "Try --fit 1920x1080.")
+    if options.max_pixels is not None and options.max_pixels < 1:
+        raise UsageError(f"--max-pixels {options.max_pixels}", "not a number of pixels", "Leave it out.")
+    asked = [name for name, value in ({"--scale": scale, "--fit": options.fit} | sizes).items() if value is not None]
+    if len(asked) > 1 and asked != ["--width", "--height"]:
+        raise UsageError(" and ".join(asked), "ask for a size in two ways", "Give one of them.")
+
+
+def check_naming(options: UpscaleOptions, naming: Naming) -> None:
+    """Refuse names that make no sense.
+
+    Raises:
+        UsageError: an unknown format, a suffix that leads elsewhere, ``-y`` beside ``--skip-existing``.
+    """
+    if options.overwrite and naming.skip_existing:
+        raise UsageError("--skip-existing", "asks for the opposite of -y", "Give one of the two.")
+    if naming.suffix is not None and any(mark in naming.suffix for mark in "/\\\0"):
+        raise UsageError(f"--suffix {naming.suffix}", "holds a path separator", "Use -o for another folder.")
+    known = picture_suffixes() | CLIPS
+    if naming.format is not None and _dotted(naming.format) not in known:
+        names = ", ".join(sorted(suffix[1:] for suffix in known))
+        raise UsageError(f"--format {naming.format}", "not a format that can be written", f"Choose from: {names}.")
+
+
+def find_files(text: str, naming: Naming) -> list[_Found]:
+    """The files that one word of the command line stands for.
+
+    A path that exists is taken as it is, whatever characters it has; only then is it a list (``@``) or a pattern.
+
+    Raises:
+        MediaError: nothing is there.
+    """
+    if text.startswith("@") and not Path(text).exists():
+        return [found for line in _lines(Path(text[1:])) for found in _find(line, naming)]
+    return _find(text, naming)
+
+
+def _find(text: str, naming: Naming) -> list[_Found]:
+    path = Path(text)
+    if path == PIPE:
+        return [_Found(path, None)]
+    if path.is_dir():
+        return [_Found(file, path) for file in _walk(path, naming)]
+    if path.exists():
+        return [_Found(path, None)]
+    if is_pattern(path):
+        numbered(path)
+        return [_Found(path, None)]
+    # Path.glob takes no absolute pattern.
+    matches = glob.glob(text, recursive=True) if glob.has_magic(text) else []  # noqa: PTH207
+    if not matches:
+        raise MediaError(text, "no such file", "Check the path, and quote names with spaces.")
+    return [found for match in sorted(matches, key=natural_order) for found in _find(match, naming)]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MediaError(f"@{path}", f"not a readable list of paths ({error})") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _walk(folder: Path, naming: Naming) -> Iterator[Path]:
+    """Visible files of a folder, in natural order; what lies under the output folder is no input."""
+    output = Path(naming.output).resolve() if naming.output is not None else None
+    for parent, folders, names in os.walk(folder):
+        here = Path(parent)
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".") and (here / name).resolve() != output),
+            key=natural_order,
+        )
+        for name in sorted(names, key=natural_order):
+            if not name.startswith("."):
+                yield here / name
+        if not naming.recursive:
+            return
+
+
+def natural_order(text: str) -> list[tuple[int, int, str]]:
+    """A sorting key by which ``2.png`` comes before ``10.png``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part]
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Whether a file is a picture or a clip, by its content; None if neither.
+
+    Raises:
+        MediaError: the file cannot be opened.
+    """
+    from repsr_cli.image.files import is_image
+
+    if path == PIPE or is_pattern(path):
+        return "clip"
+    if not path.is_file():
+        raise MediaError(path, "not a file")
+    if is_image(path):
+        return "picture"
+    try:
+        from repsr_cli.video.probe import is_video
+    except ImportError as error:
+        if not (mimetypes.guess_type(path)[0] or "").startswith("video/"):
+            return None
+        raise MediaError(path, "not a picture, and clips need PyAV", "Install it: pip install av") from error
+    return "clip" if is_video(path) else None
+
+
+def neither(path: Path) -> MediaError:
+    """The error that says why a file is no input: it holds sound only, is cut off, or is something else."""
+    reason = MediaError(path, "a file of another kind")
+    try:
+        from repsr_cli.video.probe import probe
+
+        probe(path)
+    except MediaError as error:
+        reason = error
+    except ImportError:
+        pass
+    return MediaError(path, f"neither a picture nor a clip: {reason.happened}", reason.remedy)
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Extensions of all formats that pictures can be written in."""
+    from repsr_cli.image.files import FORMATS
+
+    return frozenset(suffix for known in FORMATS for suffix in known.suffixes)
+
+
+def source_size(kind: Kind, path: Path, max_pixels: int | None = None) -> tuple[int, int]:
+    """(height, width) of a picture or clip as it is shown, from its header.
+
+    Args:
+        kind: which it is.
+        path: the file.
+        max_pixels: refuse a picture that would hold more at a time; None: ``media.images.MAX_PIXELS``.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    if path == PIPE:
+        raise UsageError(path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
+    if kind == "picture":
+        from repsr_cli.image.files import MAX_PIXELS, open_image
+
+        picture = open_image(path, max_pixels or MAX_PIXELS)
+        return picture.height, picture.width
+    from repsr_cli.video.probe import probe
+
+    return probe(path).display_size
+
+
+def _without_repeats(found: Sequence[_Found]) -> list[_Found]:
+    """Every file once, where it was first named."""
+    return list({one.path.resolve(): one for one in reversed(found)}.values())[::-1]
+
+
+def _without_results(found: Sequence[_Found], options: UpscaleOptions, naming: Naming) -> list[_Found]:
+    """Without files in folders that look like this very request's results: ``a_x4.png`` where there is ``a.png``.
+
+    Otherwise running a folder twice would upscale what was upscaled.
+    """
+    suffix = default_suffix(options) if naming.suffix is None else naming.suffix
+    stems = {(one.path.parent, one.path.stem) for one in found}
+    output = None if naming.output is None else Path(naming.output).resolve()
+
+    def is_result(one: _Found) -> bool:
+        if one.folder is None or output not in (None, one.folder.resolve()):
+            return False
+        stem = one.path.stem
+        return bool(suffix) and stem.endswith(suffix) and (one.path.parent, stem.removesuffix(suffix)) in stems
+
+    return [one for one in found if not is_result(one)]
+
+
+def _is_folder(output: str | None, several: bool) -> bool:
+    """Whether ``-o`` names a folder: it is one already, ends in a slash, has no extension, or holds several targets.
+
+    Raises:
+        UsageError: ``-o`` is a file, but there are several inputs.
+    """
+    if output is None:
+        return False
+    if several and (Path(output) == PIPE or Path(output).is_file()):
+        raise UsageError(output, "is one place, but there are several inputs", "Give a folder with -o.")
+    if Path(output) == PIPE:
+        return False
+    return several or output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
+
+
+def default_suffix(options: UpscaleOptions) -> str:
+    """What a target's name gets: ``_x4``, ``_1920w``, ``_1080h``, ``_1080s``, ``_1920x1080`` or ``_fit1920x1080``."""
+    if options.fit:
+        return f"_fit{options.fit[1]}x{options.fit[0]}"
+    if options.short_side:
+        return f"_{options.short_side}s"
+    if options.width and options.height:
+        return f"_{options.width}x{options.height}"
+    if options.width:
+        return f"_{options.width}w"
+    if options.height:
+        return f"_{options.height}h"
+    return f"_x{options.scale:g}"
+
+
+def _dotted(format: str) -> str:
+    return "." + format.lower().removeprefix(".")
+
+
+def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming: Naming) -> Path:
+    if naming.output is not None and not into:
+        return Path(naming.output)
+    if one.path == PIPE:
+        raise UsageError(PIPE, "frames from a pipe have no name", "Give a file with -o, or -o - for a pipe.")
+    if is_pattern(one.path):
+        raise UsageError(one.path, "pictures have many names", "Give the clip one with -o.")
+    suffix = default_suffix(options) if naming.suffix is None else naming.suffix
+    name = f"{one.path.stem}{suffix}{_extension(one.path, kind, naming.format)}"
+    if naming.output is None:
+        return one.path.with_name(name)
+    return Path(naming.output) / (one.path.parent.relative_to(one.folder) if one.folder else "") / name
+
+
+def _extension(path: Path, kind: Kind, format: str | None) -> str:
+    if format is not None and _dotted(format) in (picture_suffixes() if kind == "picture" else CLIPS):
+        return _dotted(format)
+    if kind == "picture":
+        from repsr_cli.image.files import roomier_suffix
+
+        if roomier := roomier_suffix(path):
+            return roomier
+    kept, lossless = (KEPT_PICTURES, ".png") if kind == "picture" else (CLIPS, ".mkv")
+    return path.suffix if path.suffix.lower() in kept else lossless
+
+
+def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) -> None:
+    """Refuse a target that would destroy something or that cannot be written.
+
+    Raises:
+        UsageError: it is the source, exists, or its extension is of no format that holds the kind.
+        MediaError: its folder cannot be written to.
+    """
+    same = target.resolve() == source.resolve() or (target.exists() and source.exists() and target.samefile(source))
+    if same and source != PIPE:
+        raise UsageError(target, "is the input itself", "Choose another name with -o or --suffix.")
+    if target.is_dir():
+        raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")
+    if target.exists() and not overwrite:
+        raise UsageError(target, "exists", "Add -y to replace it, or --skip-existing to leave it.")
+    if kind == "picture":
+        from repsr_cli.image.files import format_for
+
+        format_for(target)
+    else:
+        from repsr_cli.video.mux import format_of
+
+        format_of(target)
+    if target == PIPE:
+        return
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(target, f"{folder} cannot be written to", "Choose another folder with -o.")

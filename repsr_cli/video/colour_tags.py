@@ -1,0 +1,217 @@
+"""What a clip's numbers say about colour: tags as codecs write them, what stands in for missing ones, HDR. Floor 2.
+
+The integers are those of ITU-T H.273 (and FFmpeg): matrix 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020, 2 means
+"unspecified"; range 1 is limited, 2 is full, 0 unspecified.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from av.video.format import VideoFormat
+
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.yuv.formats import Matrix, PlaneFormat, Siting
+
+UNSPECIFIED = 2
+PQ, HLG = 16, 18
+
+_MATRICES: dict[int, Matrix] = {
+    1: "bt709",
+    4: "fcc",
+    5: "bt601",
+    6: "bt601",
+    7: "smpte240m",
+    9: "bt2020",
+    # Constant luminance differs from 9 in how luma was made, not in how the codes are scaled: the map and its inverse
+    # cancel, and the network sees nearly the right colours.
+    10: "bt2020",
+}
+_TAGS_BY_NAME = {"bt709": 1, "fcc": 4, "bt601": 6, "smpte240m": 7, "bt2020": 9}
+NAMES: dict[int, str] = {
+    0: "rgb",
+    1: "bt709",
+    4: "fcc",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    9: "bt2020nc",
+    10: "bt2020c",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ColourTags:
+    """The colour tags of a stream, by the numbers of ITU-T H.273.
+
+    Attributes:
+        matrix: YCbCr matrix (``colorspace`` in FFmpeg's words).
+        range: 1 limited, 2 full, 0 unspecified.
+        primaries: colour primaries.
+        transfer: transfer characteristics.
+        siting: where chroma samples sit; None if the stream does not say.
+    """
+
+    matrix: int = UNSPECIFIED
+    range: int = 0
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    siting: Siting | None = None
+
+    @property
+    def hdr(self) -> bool:
+        """Whether the transfer is one of BT.2100: perceptual quantiser or hybrid log-gamma."""
+        return self.transfer in (PQ, HLG)
+
+
+def resolve_tags(
+    tags: ColourTags, pix_fmt: str, height: int, width: int, rate: Fraction | None
+) -> tuple[ColourTags, tuple[str, ...]]:
+    """Fill in what a stream leaves unsaid.
+
+    The rule, by the size of the source: 720 lines or 1280 columns and more is BT.709; smaller is BT.601, by its
+    625-line variant at 25 or 50 frames a second and its 525-line variant at any other rate. A tag that is there pulls
+    the missing ones with it. Range is limited unless the pixel format says otherwise; chroma is co-sited to the left,
+    as in MPEG-2 and its successors, or centred where the pixel format is that of JPEG.
+
+    Args:
+        tags: as found.
+        pix_fmt: FFmpeg's name of the pixel format.
+        height: lines of the source.
+        width: columns of the source.
+        rate: frames a second.
+
+    Returns:
+        (tags without gaps, one sentence for every assumption made).
+    """
+    said: list[str] = []
+    layout = VideoFormat(pix_fmt)
+    if layout.is_rgb or layout.has_palette:
+        return replace(
+            tags,
+            matrix=0,
+            range=2,
+            primaries=1 if tags.primaries == UNSPECIFIED else tags.primaries,
+            transfer=13 if tags.transfer == UNSPECIFIED else tags.transfer,
+            siting="left",
+        ), ()
+    if tags.hdr or tags.primaries == 9 or tags.matrix in (9, 10):
+        family, name = (9, 9, 14 if layout.components[0].bits == 10 else 15), "BT.2020"
+    elif tags.matrix in (1, 5, 6, 7) and tags.matrix != UNSPECIFIED:
+        family, name = {1: (1, 1, 1), 5: (5, 5, 6), 6: (6, 6, 6), 7: (7, 7, 7)}[tags.matrix], "its matrix"
+    elif height >= 720 or width >= 1280:
+        family, name = (1, 1, 1), "BT.709"
+    elif rate is not None and round(rate) in (25, 50):
+        family, name = (5, 5, 6), "BT.601 (625 lines)"
+    else:
+        family, name = (6, 6, 6), "BT.601 (525 lines)"
+    found = (tags.matrix, tags.primaries, tags.transfer)
+    matrix, primaries, transfer = (
+        rule if tag in (UNSPECIFIED, 0, 3) else tag for tag, rule in zip(found, family, strict=True)
+    )
+    if tags.matrix in (UNSPECIFIED, 0, 3) and len(layout.components) > 1:
+        said.append(f"no colour matrix in the stream: taken as {name}, by its size of {width}x{height}")
+    full = pix_fmt.startswith("yuvj")
+    range_ = tags.range or (2 if full else 1)
+    siting = tags.siting
+    subsampled = len(layout.components) > 1 and layout.chroma_width(16) < 16
+    if siting is None:
+        siting = "center" if full else "left"
+        if subsampled:
+            said.append(f"no chroma siting in the stream: taken as {siting}")
+    return ColourTags(matrix, range_, primaries, transfer, siting), tuple(said)
+
+
+def override_tags(tags: ColourTags, matrix: str | None, full_range: bool | None) -> ColourTags:
+    """Replace tags that the user knows better.
+
+    Raises:
+        UsageError: there is no such matrix.
+    """
+    if matrix is not None:
+        if matrix not in _TAGS_BY_NAME:
+            raise UsageError(f"--matrix {matrix}", "not a known matrix", f"Choose from: {', '.join(_TAGS_BY_NAME)}.")
+        tags = replace(tags, matrix=_TAGS_BY_NAME[matrix])
+    if full_range is not None:
+        tags = replace(tags, range=2 if full_range else 1)
+    return tags
+
+
+def plane_format(pix_fmt: str, tags: ColourTags, subject: object = "") -> PlaneFormat:
+    """The meaning of planes in a planar pixel format.
+
+    Args:
+        pix_fmt: a planar name: ``yuv420p10le``, ``gbrp``, ``gray`` ...
+        tags: resolved tags.
+        subject: what an error is about.
+
+    Raises:
+        MediaError: the matrix is one that is not linear in the codes (YCgCo, ICtCp).
+    """
+    layout = VideoFormat(pix_fmt)
+    depth = max(8, layout.components[0].bits)
+    if layout.is_rgb:
+        return PlaneFormat("rgb", True, depth)
+    if len(layout.components) == 1:
+        return PlaneFormat("grey", tags.range == 2, depth)
+    if tags.matrix not in _MATRICES:
+        remedy = "Name the matrix to use with --matrix."
+        raise MediaError(subject, f"colour matrix {tags.matrix} of ITU-T H.273 is not supported", remedy)
+    subsample = (16 // layout.chroma_height(16), 16 // layout.chroma_width(16))
+    return PlaneFormat(_MATRICES[tags.matrix], tags.range == 2, depth, subsample, tags.siting or "left")
+
+
+@dataclass(frozen=True, slots=True)
+class HdrMetadata:
+    """Static metadata of an HDR stream (SMPTE ST 2086, CTA-861.3).
+
+    Attributes:
+        primaries: chromaticities (x, y) of red, green, blue and white; None if absent.
+        luminance: (min, max) of the mastering display in cd/m2; None if absent.
+        content: (MaxCLL, MaxFALL) in cd/m2; None if absent.
+    """
+
+    primaries: tuple[tuple[Fraction, Fraction], ...] | None
+    luminance: tuple[Fraction, Fraction] | None
+    content: tuple[int, int] | None
+
+    def x26x(self) -> str | None:
+        """Mastering display in the words of x264 and x265: ``G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)``."""
+        if self.primaries is None:
+            return None
+        red, green, blue, white = (",".join(str(round(value * 50000)) for value in point) for point in self.primaries)
+        low, high = (round(value * 10000) for value in self.luminance or (Fraction(0), Fraction(0)))
+        return f"G({green})B({blue})R({red})WP({white})L({high},{low})"
+
+    def svtav1(self) -> str | None:
+        """Mastering display in the words of SVT-AV1: the same, in decimals."""
+        if self.primaries is None:
+            return None
+        red, green, blue, white = (",".join(f"{float(value):.5f}" for value in point) for point in self.primaries)
+        low, high = (f"{float(value):.4f}" for value in self.luminance or (Fraction(0), Fraction(0)))
+        return f"G({green})B({blue})R({red})WP({white})L({high},{low})"
+
+
+def parse_hdr(mastering: bytes | None, content: bytes | None) -> HdrMetadata | None:
+    """Read FFmpeg's side data structures.
+
+    Args:
+        mastering: ``AVMasteringDisplayMetadata``: ten rationals and two flags.
+        content: ``AVContentLightMetadata``: two unsigned integers.
+
+    Returns:
+        The metadata, or None if neither is there.
+    """
+    primaries = luminance = None
+    if mastering is not None and len(mastering) >= 88:
+        numbers = struct.unpack("=22i", mastering[:88])
+        values = [Fraction(a, b or 1) for a, b in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
+        points = tuple(zip(values[0:8:2], values[1:8:2], strict=True))
+        primaries = points if numbers[20] else None
+        luminance = (values[8], values[9]) if numbers[21] else None
+    light = struct.unpack("=II", content[:8]) if content is not None and len(content) >= 8 else None
+    if primaries is None and luminance is None and light is None:
+        return None
+    return HdrMetadata(primaries, luminance, (light[0], light[1]) if light else None)

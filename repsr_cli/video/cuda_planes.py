@@ -1,0 +1,205 @@
+"""Planes that lie on an NVIDIA card, from its decoder and for its encoder, without a way through the host. Floor 2.
+
+The engine takes such planes too, and works where PyAV is not installed: so PyAV is imported by the functions that use
+it. No library of CUDA is used here. Memory changes hands by DLPack, which numpy, torch and PyAV speak.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from repsr_cli.errors import DeviceError
+
+if TYPE_CHECKING:
+    from av.video.frame import CudaContext, VideoFrame
+    from av.video.reformatter import VideoReformatter
+
+# DLPack's number for memory of CUDA.
+_CUDA = 2
+# The formats that PyAV hands out of a card and takes on one: Y, then U and V interleaved at half the size.
+ON_CARD = frozenset({"nv12", "p010le", "p016le"})
+
+_own = threading.local()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DevicePlanes:
+    """The planes of one frame in the memory of a device, 4:2:0 with U and V interleaved.
+
+    From the decoder: its copy was queued on the device's default stream, so another stream has to wait for that one,
+    and must be done with the planes before the last reference to them goes: the memory then takes another frame.
+    For the encoder: complete, that is, the stream that wrote them was waited for; one allocation (``frame_of``).
+
+    Attributes:
+        planes: Y (height, width) and UV (height / 2, width / 2, 2), objects with ``__dlpack__``; uint8 for ``nv12``,
+            uint16 for ``p010le`` and ``p016le``. Lines may be padded. Read only.
+        pix_fmt: ``nv12``, ``p010le`` or ``p016le``.
+        height: rows of Y, even.
+        width: columns of Y, even.
+        shift: bits below the codes: a sample holds ``code << shift``. 0 for ``nv12``, 6 for ``p010le``, 4 where
+            ``p016le`` holds 12 bits.
+    """
+
+    planes: tuple[Any, ...]
+    pix_fmt: str
+    height: int
+    width: int
+    shift: int = 0
+
+    @property
+    def planar(self) -> str:
+        """The planar format of the same codes: ``yuv420p``, ``yuv420p10le``, ..."""
+        return "yuv420p" if self.pix_fmt == "nv12" else f"yuv420p{16 - self.shift}le"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the planes."""
+        return self.height * self.width * 3 // 2 * (1 if self.pix_fmt == "nv12" else 2)
+
+    def on_host(self) -> tuple[NDArray[Any], ...]:
+        """A copy in memory: Y, U, V of ``planar``, unshifted."""
+        from repsr_cli.video.frames import planes_of
+
+        return planes_of(downloaded(_imported(self), self.planar), self.planar)
+
+
+def on_host(planes: Sequence[NDArray[Any]] | DevicePlanes) -> tuple[NDArray[Any], ...]:
+    """Planes in memory, copied from a device if they are on one."""
+    return planes.on_host() if isinstance(planes, DevicePlanes) else tuple(planes)
+
+
+class _Exported:
+    """A decoded frame's plane for consumers that name the stream they work on: PyAV refuses all that do."""
+
+    def __init__(self, plane: Any) -> None:
+        self._plane = plane
+
+    def __dlpack__(self, **_: object) -> Any:
+        return self._plane.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device: tuple[int, int] = self._plane.__dlpack_device__()
+        return device
+
+
+def device_planes(frame: VideoFrame, depth: int) -> DevicePlanes:
+    """The planes of a decoded frame, where they are.
+
+    Args:
+        frame: of a format in ``ON_CARD``, height and width even.
+        depth: bits that its samples hold.
+    """
+    pix_fmt = (frame.sw_format or frame.format).name
+    shift = 0 if pix_fmt == "nv12" else 16 - depth
+    return DevicePlanes(tuple(map(_Exported, frame.planes)), pix_fmt, frame.height, frame.width, shift)
+
+
+def frame_of(planes: DevicePlanes) -> VideoFrame:
+    """A frame for NVENC, whose memory is that of planes.
+
+    NVENC is told where Y begins, and looks for UV behind its last line, at the same pitch, whatever may be there.
+
+    Raises:
+        ValueError: UV is elsewhere.
+    """
+    frame = _imported(planes)
+    luma, chroma = frame.planes
+    if (chroma.buffer_ptr, chroma.line_size) != (luma.buffer_ptr + luma.line_size * frame.height, luma.line_size):
+        raise ValueError("planes for an encoder lie in one allocation of (height * 3 / 2, pitch), UV right behind Y")
+    return frame
+
+
+def downloaded(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
+    """A copy of a frame in system memory, with all that rides on it.
+
+    Args:
+        frame: on a card or not.
+        pix_fmt: planar format of the same codes; the conversion changes none (``tests/unit/test_video_cuda.py``).
+    """
+    # In one thread: where swscale splits up interleaved chroma of 10 bits it writes past the ends of lines, which only
+    # the next line puts right, and with several threads that one may be written already.
+    return _reformatter().reformat(frame, format=pix_fmt, threads=1)
+
+
+def missing_device(index: int) -> str | None:
+    """Why a CUDA device cannot be used by FFmpeg, in FFmpeg's words; None if it can."""
+    from av.codec import Codec
+    from av.codec.hwaccel import HWAccel, hwdevices_available
+
+    if "cuda" not in hwdevices_available():
+        return "this build of PyAV knows no CUDA"
+    return refusal(lambda: HWAccel("cuda", device=str(index), options={"primary_ctx": "1"}).create(Codec("h264", "r")))
+
+
+def need_device(subject: str, index: int, otherwise: str) -> None:
+    """See that there is a card.
+
+    Args:
+        subject: what needs it.
+        index: CUDA's number of the card.
+        otherwise: what the user can do without one, the end of a sentence.
+
+    Raises:
+        DeviceError: there is none that FFmpeg can use.
+    """
+    why = missing_device(index)
+    if why is not None:
+        happened = f"needs an NVIDIA card, and cuda:{index} cannot be used ({why})"
+        raise DeviceError(subject, happened, f"Install the card's driver, or {otherwise}.")
+
+
+def refusal(attempt: Callable[[], object]) -> str | None:
+    """FFmpeg's own words on why something does not work; None if it does. Nothing is printed.
+
+    Args:
+        attempt: a call in which FFmpeg has no threads at work. PyAV hands on what is logged under Python's lock, which
+            the call may hold while it waits for a thread that logs.
+    """
+    import av
+    import av.logging
+
+    level = av.logging.get_level()
+    try:
+        av.logging.set_level(av.logging.ERROR)
+        with av.logging.Capture() as log:
+            try:
+                attempt()
+            except (av.FFmpegError, NotImplementedError, ValueError) as error:
+                # The first complaint is the cause, the others follow from it.
+                words = log[0][2] if log else getattr(error, "strerror", None) or str(error)
+                return words.strip().rstrip(".")
+    finally:
+        av.logging.set_level(level)
+    return None
+
+
+def _imported(planes: DevicePlanes) -> VideoFrame:
+    from av.video.frame import VideoFrame
+
+    kind, index = planes.planes[0].__dlpack_device__()
+    context = _context(index) if kind == _CUDA else None
+    return VideoFrame.from_dlpack(planes.planes, planes.pix_fmt, planes.width, planes.height, cuda_context=context)
+
+
+@cache
+def _context(index: int) -> CudaContext:
+    """FFmpeg's handle on a device: the primary context, which torch and the decoder use as well."""
+    from av.video.frame import CudaContext
+
+    return CudaContext(index, primary_ctx=True)
+
+
+def _reformatter() -> VideoReformatter:
+    """One for each thread: it serves one at a time, and PyAV before 19 keeps megabytes of every one that is made."""
+    from av.video.reformatter import VideoReformatter
+
+    if not hasattr(_own, "reformatter"):
+        _own.reformatter = VideoReformatter()
+    found: VideoReformatter = _own.reformatter
+    return found

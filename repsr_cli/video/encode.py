@@ -1,0 +1,490 @@
+"""Encoding: frames of a segment in, packets out, by an encoder that knows nothing of other segments. Floor 2.
+
+Encoders of equal settings write equal headers, so that the packets of many segments make one stream.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.codec import Codec, CodecContext
+from av.codec.context import Flags
+from av.packet import Packet
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
+from av.video.format import VideoFormat
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from repsr_cli.errors import DeviceError, MediaError, UsageError
+from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
+from repsr_cli.video.cuda_planes import DevicePlanes, frame_of, need_device, on_host, refusal
+from repsr_cli.video.frames import Planes, carry, fill, packed_frame
+
+DEFAULT_CRF = 17.0
+
+# Quality scales differ. These lines meet libx264's where encodes look alike to published comparisons; they are a
+# convenience, not a measurement. (slope, offset, largest value)
+_CRF: dict[str, tuple[str, float, float, float]] = {
+    "libx264": ("crf", 1, 0, 51),
+    "libx265": ("crf", 1, 3, 51),
+    "libsvtav1": ("crf", 1.5, 1, 63),
+    "libaom-av1": ("crf", 1.5, 1, 63),
+    "libvpx-vp9": ("crf", 1.25, 3, 63),
+    "libvpx": ("crf", 1.25, 3, 63),
+    "h264_nvenc": ("cq", 1, 2, 51),
+    "hevc_nvenc": ("cq", 1, 4, 51),
+    "av1_nvenc": ("cq", 1, 10, 63),
+    "h264_qsv": ("global_quality", 1, 2, 51),
+    "hevc_qsv": ("global_quality", 1, 4, 51),
+}
+NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+_PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "6"} | dict.fromkeys(NVENC, "p4")
+# What an encoder wants where its formats are not planar, by the planar name of the same codes. PNG packs its planes.
+# NVENC interleaves chroma and reads 10 bits from the top of 16.
+_STORED = {"png": {"gbrp": "rgb24", "gbrp16le": "rgb48be", "gray16le": "gray16be"}} | {
+    codec: {"yuv420p10le": "p010le", "yuv444p10le": "yuv444p10msble"} for codec in NVENC
+}
+# The same for planes that are on the card already.
+_ON_CARD = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
+_LOSSLESS = frozenset({"ffv1", "png", "ffvhuff", "huffyuv", "utvideo", "rawvideo"})
+_PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
+# Bits per pixel of output, of the order that encoders need for upscaled film at the default quality.
+_BITS_PER_PIXEL = {
+    "libx264": 0.12,
+    "libx265": 0.08,
+    "libsvtav1": 0.06,
+    "libvpx-vp9": 0.08,
+    "prores_ks": 2.5,
+    "ffv1": 6.0,
+    "png": 10.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Everything an encoder is told; two that are equal give equal headers.
+
+    Attributes:
+        codec: FFmpeg's name of the encoder.
+        pix_fmt: planar pixel format of the frames it gets.
+        height: of a frame.
+        width: of a frame.
+        time_base: seconds per unit of timestamps: the source's.
+        rate: mean frames a second, which encoders want for their planning.
+        sar: sample aspect ratio; None if unknown.
+        tags: colour tags to write.
+        options: the encoder's options, name and value, in order.
+        threads: how many it may use. Part of the settings: packets depend on it.
+        tag: four characters that name the codec in MP4; empty for the usual ones.
+    """
+
+    codec: str
+    pix_fmt: str
+    height: int
+    width: int
+    time_base: Fraction
+    rate: Fraction
+    sar: Fraction | None
+    tags: ColourTags
+    options: tuple[tuple[str, str], ...] = ()
+    threads: int = 1
+    tag: str = ""
+
+    def bytes_expected(self, frames: int) -> int:
+        """About how many bytes of packets so many frames make."""
+        return int(frames * self.height * self.width * _BITS_PER_PIXEL.get(self.codec, 0.15) / 8)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPacket:
+    """A packet of the output's video stream.
+
+    Attributes:
+        pts: presentation time in the encoding's time base.
+        dts: decoding time.
+        duration: of the frame shown.
+        key: whether decoding can begin here.
+        data: the bytes.
+    """
+
+    pts: int
+    dts: int
+    duration: int
+    key: bool
+    data: bytes
+
+
+def encoder_options(
+    codec: str,
+    crf: float | None,
+    preset: str | None,
+    extra: Mapping[str, str],
+    hdr: HdrMetadata | None,
+) -> tuple[tuple[str, str], ...]:
+    """The options of an encoder for a quality on libx264's scale.
+
+    Args:
+        codec: its name.
+        crf: quality, 0 to 51; None: 17.
+        preset: speed, in the encoder's own words; None: its default, ``medium`` for libx264.
+        extra: further options, which win.
+        hdr: metadata to write into the stream, where the encoder can.
+
+    Raises:
+        UsageError: a quality for an encoder without one, a quality off the scale.
+    """
+    options: dict[str, str] = {}
+    if crf is not None and not 0 <= crf <= 51:
+        raise UsageError(f"--crf {crf:g}", "off the scale", "Give 0 (best) to 51; 17 is the default.")
+    chosen = _rate_control(codec, extra)
+    if chosen is not None:
+        if crf is not None:
+            raise UsageError(f"--crf {crf:g}", f"stands beside -e {chosen}", "Give one of the two.")
+    elif codec in _CRF:
+        name, slope, offset, most = _CRF[codec]
+        mapped = min(most, max(0.0, (DEFAULT_CRF if crf is None else crf) * slope + offset))
+        if codec in NVENC:
+            # A target quality is part of its variable rate; the bit rate of 0 (``configure``) sets it no limit.
+            options["rc"] = "vbr"
+        options[name] = f"{mapped:g}" if codec.startswith("libx26") else f"{round(mapped)}"
+    elif crf is not None and codec in _LOSSLESS:
+        raise UsageError(f"--crf {crf:g}", f"{codec} is lossless and has no quality to set", "Leave it out.")
+    elif crf is not None:
+        remedy = f"Give an option of {codec} with -e name=value."
+        raise UsageError(f"--crf {crf:g}", f"not known how it maps to {codec}", remedy)
+    if preset is not None or codec in _PRESETS:
+        options["cpu-used" if codec.startswith("libvpx") else "preset"] = preset or _PRESETS[codec]
+    if codec.startswith("libvpx"):
+        options = {"deadline": "good", "cpu-used": "2"} | options
+        if codec == "libvpx-vp9":
+            options["row-mt"] = "1"
+    if codec == "prores_ks":
+        options["vendor"] = "apl0"
+    if codec == "ffv1":
+        options["slicecrc"] = "1"
+    parameters = _parameters(codec, hdr)
+    for name, value in extra.items():
+        if name == _PARAMETERS.get(codec):
+            parameters.append(value)
+        else:
+            options[name] = value
+    if parameters:
+        options[_PARAMETERS[codec]] = ":".join(parameters)
+    return tuple(options.items())
+
+
+def _rate_control(codec: str, extra: Mapping[str, str]) -> str | None:
+    """The option of the user's that makes NVENC aim at something else than a quality; None if there is none."""
+    if codec not in NVENC:
+        return None
+    names = (name for name, value in extra.items() if name in ("rc", "qp", "cq", "b") or value == "lossless")
+    return next((f"{name}={extra[name]}" for name in names), None)
+
+
+def _parameters(codec: str, hdr: HdrMetadata | None) -> list[str]:
+    """What goes to the library behind an encoder by its own words: HDR metadata, silence, arithmetic.
+
+    x264's macroblock tree uses whatever arithmetic suits the processor, and has been seen to give other packets for the
+    same frames from one run to the next. A resumed job needs the same ones.
+    """
+    parameters = {"libx264": ["cpu-independent=1"], "libx265": ["log-level=error"]}.get(codec, [])
+    if hdr is None:
+        return parameters
+    if codec in ("libx264", "libx265"):
+        display, light = ("mastering-display", "cll") if codec == "libx264" else ("master-display", "max-cll")
+        if hdr.x26x() is not None:
+            parameters.append(f"{display}={hdr.x26x()}")
+        if hdr.content is not None:
+            parameters.append(f"{light}={hdr.content[0]},{hdr.content[1]}")
+        if codec == "libx265":
+            parameters.append("hdr10=1")
+    if codec == "libsvtav1":
+        if hdr.svtav1() is not None:
+            parameters.append(f"mastering-display={hdr.svtav1()}")
+        if hdr.content is not None:
+            parameters.append(f"content-light={hdr.content[0]},{hdr.content[1]}")
+    return parameters
+
+
+def writes_hdr(codec: str) -> bool:
+    """Whether an encoder writes static HDR metadata into its stream."""
+    return codec in ("libx264", "libx265", "libsvtav1")
+
+
+def find_encoder(name: str) -> Codec:
+    """An encoder by FFmpeg's name.
+
+    Raises:
+        UsageError: there is none of that name, or it is not for video.
+    """
+    try:
+        codec = Codec(name, "w")
+    except (av.codec.codec.UnknownCodecError, ValueError) as error:
+        remedy = "Try libx264, libx265, libsvtav1, libvpx-vp9, prores_ks or ffv1."
+        raise UsageError(f"--codec {name}", "no such encoder here", remedy) from error
+    if codec.type != "video":
+        raise UsageError(f"--codec {name}", f"encodes {codec.type}, not video")
+    return codec
+
+
+def choose_pix_fmt(
+    codec: str, wanted: str, height: int, width: int, formats: Sequence[str] = ()
+) -> tuple[str, str | None]:
+    """The planar format nearest to a wanted one that an encoder takes.
+
+    Nearest means: no less depth and no coarser chroma if that can be had, then the least more of either.
+
+    Args:
+        codec: name of the encoder.
+        wanted: planar name.
+        height: of the frames.
+        width: of the frames.
+        formats: what may be chosen from, in place of what the encoder takes.
+
+    Returns:
+        (name, why it is not the wanted one, or None).
+
+    Raises:
+        MediaError: the encoder takes no planar format at all.
+    """
+    if codec == "png":
+        formats = ("gbrp", "gbrp16le", "gray", "gray16le")
+    if codec in NVENC:
+        taken = {each.name for each in find_encoder(codec).video_formats or ()}
+        known = ("yuv420p", "yuv420p10le", "yuv444p", "yuv444p10le", "gbrp")
+        formats = [name for name in known if _STORED[codec].get(name, name) in taken]
+    formats = formats or [each.name for each in find_encoder(codec).video_formats or ()] or [wanted]
+    planar = [name for name in formats if name.startswith(("yuv4", "gbrp", "gray")) and not name.endswith("be")]
+    if not planar:
+        raise MediaError(codec, "takes no planar pixel format", "Choose another encoder with -c.")
+    # H.264 and HEVC count the crop of a 4:2:0 picture in pairs of pixels: an odd size cannot be written.
+    odd = codec not in ("libvpx-vp9", "libvpx", "libsvtav1", "libaom-av1", "ffv1", "rawvideo")
+    usable = [name for name in planar if not odd or _divides(name, height, width)] or planar
+    if wanted in usable:
+        return wanted, None
+
+    def distance(name: str) -> tuple[int, ...]:
+        a, b = VideoFormat(wanted), VideoFormat(name)
+        deeper = b.components[0].bits - a.components[0].bits
+        finer = _chroma(name) - _chroma(wanted)
+        return (
+            int(deeper < 0),
+            int(finer < 0),
+            int(a.is_rgb != b.is_rgb),
+            abs(finer),
+            abs(deeper),
+        )
+
+    best = min(usable, key=distance)
+    if wanted in planar:
+        return best, f"{width}x{height} is odd, which {codec} cannot write in {wanted}: written as {best}"
+    return best, f"{codec} takes no {wanted}: written as {best}"
+
+
+def _chroma(name: str) -> int:
+    """Chroma samples per 16 luma samples on both axes together: 0 grey, 16 for 4:2:0, 32 for 4:4:4."""
+    layout = VideoFormat(name)
+    if len(layout.components) < 3:
+        return 0
+    return layout.chroma_width(16) + layout.chroma_height(16)
+
+
+def _divides(name: str, height: int, width: int) -> bool:
+    layout = VideoFormat(name)
+    if len(layout.components) < 3 or layout.is_rgb:
+        return True
+    return width % (16 // layout.chroma_width(16)) == 0 and height % (16 // layout.chroma_height(16)) == 0
+
+
+def configure(context: VideoCodecContext, encoding: Encoding, global_header: bool = True) -> None:
+    """Tell an encoder, or the stream of a container, what is to come."""
+    context.width, context.height = encoding.width, encoding.height
+    context.pix_fmt = _stored(encoding)
+    context.time_base = encoding.time_base
+    context.framerate = encoding.rate
+    # With its default of 200 kbit/s libvpx would take the quality for a limit.
+    context.bit_rate = 0
+    if encoding.sar:
+        context.sample_aspect_ratio = encoding.sar
+    tags = encoding.tags
+    context.colorspace, context.color_range = tags.matrix, tags.range
+    context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+    context.thread_count = encoding.threads
+    options = dict(encoding.options)
+    if tags.siting is not None and VideoFormat(encoding.pix_fmt).chroma_width(16) < 16:
+        options.setdefault("chroma_sample_location", tags.siting)
+    context.options = options
+    if global_header:
+        context.flags |= Flags.global_header
+    if encoding.tag:
+        context.codec_tag = encoding.tag
+
+
+def _stored(encoding: Encoding) -> str:
+    """The format as the encoder has it."""
+    return _STORED.get(encoding.codec, {}).get(encoding.pix_fmt, encoding.pix_fmt)
+
+
+def card_format(encoding: Encoding) -> str | None:
+    """The format in which an encoder takes planes that are on its card: ``nv12`` or ``p010le``; None: it does not."""
+    even = encoding.height % 2 == encoding.width % 2 == 0
+    return _ON_CARD.get(encoding.pix_fmt) if encoding.codec in NVENC and even else None
+
+
+def open_encoder(encoding: Encoding) -> VideoCodecContext:
+    """An encoder, ready.
+
+    Raises:
+        UsageError: an option that it does not know, a value that it does not take, or frames that it cannot encode.
+        DeviceError: it needs a card that is not there, or that has no such encoder.
+    """
+    # SVT-AV1 reads its verbosity from here alone.
+    os.environ.setdefault("SVT_LOG", "1")
+    context = _new_encoder(encoding)
+    try:
+        context.open()
+    except (av.FFmpegError, ValueError) as error:
+        told = " ".join(f"{name}={value}" for name, value in encoding.options)
+        happened = f"cannot encode {encoding.width}x{encoding.height} {encoding.pix_fmt} with {told or 'no options'}"
+        if encoding.codec in NVENC:
+            _need_nvenc(encoding.codec)
+            happened += f" ({refusal(_new_encoder(encoding).open)})"
+        remedy = "Check --crf, --preset, --pix-fmt and -e, or choose another encoder with -c."
+        raise UsageError(encoding.codec, happened, remedy) from error
+    unknown = [name for name in context.options if name != "chroma_sample_location"]
+    if unknown:
+        raise UsageError(f"-e {unknown[0]}", f"{encoding.codec} has no such option", "Check its spelling.")
+    return context
+
+
+def _new_encoder(encoding: Encoding) -> VideoCodecContext:
+    context = CodecContext.create(encoding.codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    configure(context, encoding)
+    return context
+
+
+def _need_nvenc(codec: str) -> None:
+    """See that it was not the card that refused.
+
+    Raises:
+        DeviceError: it is not there, or has no such encoder.
+    """
+    need_device(codec, 0, "choose another encoder with -c")
+    why = nvenc_refusal(codec)
+    if why is not None:
+        remedy = "Update the driver, or choose another encoder with -c."
+        raise DeviceError(codec, f"this card, or its driver, does not have it ({why})", remedy)
+
+
+def nvenc_refusal(codec: str) -> str | None:
+    """Why an encoder of NVENC does not even encode 256x256 by its defaults; None if it does."""
+    plain = Encoding(codec, "yuv420p", 256, 256, Fraction(1, 25), Fraction(25), None, ColourTags(1, 1, 1, 1, None))
+    return refusal(_new_encoder(plain).open)
+
+
+class SegmentEncoder:
+    """Encodes one segment.
+
+    Args:
+        encoding: the settings.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self.frames = self.packets = 0
+        self._context: VideoCodecContext | None = None
+        self._durations: dict[int, int] = {}
+        self._reformatter = VideoReformatter()
+
+    def encode(
+        self, planes: Planes | DevicePlanes, pts: int, duration: int, origin: VideoFrame | None = None
+    ) -> list[EncodedPacket]:
+        """Add a frame.
+
+        Args:
+            planes: as the encoding's pixel format has them. Those on a card stay there if they are of ``card_format``
+                and carry nothing along.
+            pts: its time, later than any before.
+            duration: how long it is shown.
+            origin: a frame whose captions and timecode it shall carry.
+
+        Returns:
+            The packets that are ready.
+        """
+        encoding = self.encoding
+        frame = self._frame(planes, origin)
+        if self._context is None:
+            self._context = self._opened(frame)
+        frame.pts, frame.duration, frame.time_base = pts, duration, encoding.time_base
+        frame.pict_type = PictureType.NONE
+        tags = encoding.tags
+        frame.colorspace, frame.color_range = tags.matrix, tags.range
+        frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
+        self.frames += 1
+        self._durations[pts] = duration
+        return self._packets(self._encoded(frame))
+
+    def finish(self) -> list[EncodedPacket]:
+        """The rest of the packets.
+
+        Raises:
+            MediaError: the encoder gave fewer packets, or more, than it got frames.
+        """
+        packets = self._packets(self._encoded(None)) if self._context is not None else []
+        if self.packets != self.frames:
+            happened = f"gave {self.packets} packets for {self.frames} frames"
+            raise MediaError(self.encoding.codec, happened, "Choose another encoder with -c.")
+        return packets
+
+    def _frame(self, planes: Planes | DevicePlanes, origin: VideoFrame | None) -> VideoFrame:
+        encoding = self.encoding
+        if isinstance(planes, DevicePlanes) and origin is None and planes.pix_fmt == card_format(encoding):
+            return frame_of(planes)
+        host = on_host(planes)
+        if encoding.codec == "png" and _stored(encoding) != encoding.pix_fmt:
+            return packed_frame(host, _stored(encoding))
+        # PyAV brings it into the encoder's own order of samples, and to its card.
+        frame = carry(origin, self._reformatter, encoding.width, encoding.height, encoding.pix_fmt)
+        fill(frame, host)
+        return frame
+
+    def _opened(self, frame: VideoFrame) -> VideoCodecContext:
+        """The encoder, for frames such as the first: one on a card brings the card along when it is encoded."""
+        if frame.sw_format is None:
+            return open_encoder(self.encoding)
+        context = _new_encoder(self.encoding)
+        context.pix_fmt = frame.format.name
+        return context
+
+    def _delay_unknown(self) -> bool:
+        """Whether decoding times are whatever the memory held.
+
+        x265 learns the delay of its B-frames from the third frame, and subtracts it all the same where there is none.
+        So few frames are decoded in the order they are shown.
+        """
+        return self.encoding.codec == "libx265" and self.frames <= 2
+
+    def _encoded(self, frame: VideoFrame | None) -> list[Packet[Stream]]:
+        assert self._context is not None
+        try:
+            return self._context.encode(frame)
+        except av.FFmpegError as error:
+            raise MediaError(self.encoding.codec, f"stopped encoding ({error.strerror})") from error
+
+    def _packets(self, packets: Sequence[Packet[Stream]]) -> list[EncodedPacket]:
+        result = []
+        for packet in packets:
+            if packet.pts is None:
+                raise MediaError(self.encoding.codec, "gave a packet without a time", "Choose another with -c.")
+            dts = packet.pts if packet.dts is None or self._delay_unknown() else packet.dts
+            # Not every encoder hands the duration of a frame on to its packet.
+            duration = self._durations.pop(packet.pts, 0)
+            result.append(EncodedPacket(packet.pts, dts, duration, packet.is_keyframe, bytes(packet)))
+        self.packets += len(result)
+        return result

@@ -1,0 +1,159 @@
+"""Decoding on an NVIDIA card. Floor 2.
+
+Whether a card decodes a clip depends on its generation, the codec, its profile and the size. So it is tried, on the
+clip's first frame; FFmpeg would go back to software silently, at any moment, and is not allowed to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.codec.hwaccel import HWAccel
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from repsr_cli.errors import DeviceError
+from repsr_cli.video.cuda_planes import downloaded, need_device, refusal
+from repsr_cli.video.probe import VideoSource, decoder_settings, main_stream, new_decoder, open_video, translated
+
+# Codecs whose standards say to the bit what a decoder gives. The transforms of MPEG-2, MPEG-4 Part 2 and JPEG are only
+# bounded in their error, so that a card's result is another than that of software.
+EXACT = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
+
+# The format in which NVDEC gives what software decodes to a planar one; those of more than 8 bits have them on top.
+# FFmpeg before 8.1 gives 4:4:4 of more than 8 bits as yuv444p16le, which swscale does not bring down unchanged.
+GIVEN = {
+    "yuv420p": "nv12",
+    "yuv420p10le": "p010le",
+    "yuv420p12le": "p016le",
+    "yuv422p": "nv16",
+    "yuv422p10le": "p210le",
+    "yuv444p": "yuv444p",
+    "yuv444p10le": "yuv444p10msble",
+    "yuv444p12le": "yuv444p12msble",
+}
+
+# Packets within which a decoder that works has given a frame, however many it holds back.
+_TRIAL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Nvdec:
+    """How a card decodes a clip.
+
+    Attributes:
+        device: CUDA's number of the card.
+        pix_fmt: format of the frames on it: ``nv12``, ``p010le``, ...
+    """
+
+    device: int
+    pix_fmt: str
+
+    def decoder(self, stream: VideoStream) -> VideoCodecContext:
+        """A decoder for a stream, whose frames are on the card.
+
+        Raises:
+            DeviceError: the card is not there.
+        """
+        context = stream.codec_context
+        try:
+            return _decoder(context.codec.canonical_name, decoder_settings(context), self.device)
+        except av.FFmpegError as error:
+            happened = f"cuda:{self.device} cannot be used ({error.strerror})"
+            raise DeviceError("--hwaccel cuda", happened, "Leave it out, or name other devices.") from error
+
+    def downloaded(self, picture: VideoFrame, planar: str) -> VideoFrame:
+        """A frame in system memory: in the planar format, unless it is not what the clip began with."""
+        own = picture.sw_format or picture.format
+        return downloaded(picture, planar if own.name == self.pix_fmt else own.name)
+
+
+def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
+    """Try a clip on a card.
+
+    Args:
+        source: the clip.
+        device: CUDA's number of the card.
+
+    Returns:
+        How it is decoded there, or why it is not.
+
+    Raises:
+        DeviceError: there is no such card, or no driver.
+        MediaError: the clip cannot be read.
+    """
+    need_device("--hwaccel cuda", device, "leave it out")
+    if source.codec not in EXACT:
+        return f"NVDEC is used for {', '.join(sorted(EXACT))} only, not for {source.codec}"
+    if source.planar not in GIVEN:
+        return f"NVDEC gives no {source.planar}"
+    found: list[VideoFrame] = []
+    why = refusal(lambda: found.extend(_first_frame(source, device)))
+    if not found:
+        return f"this card does not decode it ({why or 'it gives no frame'})"
+    given = (found[0].sw_format or found[0].format).name
+    # A card crops at the right and at the bottom only.
+    if (found[0].height, found[0].width) != (source.height, source.width) or given != GIVEN[source.planar]:
+        return f"this card gives {found[0].width}x{found[0].height} {given} for it"
+    return Nvdec(device, given)
+
+
+def nvdec_refusal(device: int) -> str | None:
+    """Why a card decodes nothing, by one frame of H.264; None if it does."""
+    encoder = av.CodecContext.create("libx264", "w")
+    assert isinstance(encoder, VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 256, 256, "yuv420p", Fraction(1, 25)
+    packets: list[Any] = [*encoder.encode(VideoFrame(256, 256, "yuv420p")), *encoder.encode(None), None]
+    found: list[VideoFrame] = []
+
+    def decode() -> None:
+        decoder = _decoder("h264", {}, device)
+        for packet in packets:
+            found.extend(decoder.decode(packet))
+
+    return refusal(decode) or (None if found else "it gives no frame")
+
+
+def _decoder(codec: str, settings: dict[str, Any], device: int) -> VideoCodecContext:
+    # By its own name: where two decoders share a codec FFmpeg opens a file with the one for processors (AV1).
+    card = HWAccel("cuda", device=str(device), allow_software_fallback=False, is_hw_owned=True)
+    told = {name: value for name, value in settings.items() if name != "pix_fmt"}
+    context = new_decoder(codec, told, card)
+    # Threads of the processor have nothing to do, and each would hold surfaces of the card.
+    context.thread_count = 1
+    return context
+
+
+def _first_frame(source: VideoSource, device: int) -> list[VideoFrame]:
+    """The first frame of a clip as a card gives it, or none.
+
+    Raises:
+        av.FFmpegError: every packet was refused; the first reason.
+    """
+    first: av.FFmpegError | None = None
+    with translated(source.path), open_video(source.path) as container:
+        stream = main_stream(container, source.path)
+        decode: Callable[[Any], list[VideoFrame]] = _decoder(
+            stream.codec_context.codec.canonical_name, decoder_settings(stream.codec_context), device
+        ).decode
+        left = _TRIAL
+        for packet in container.demux(stream):
+            try:
+                frames = decode(packet)
+            except av.FFmpegError as error:
+                first = first or error
+                frames = []
+            if frames:
+                return frames[:1]
+            # Packets before the first that software decodes may be refused by both.
+            left -= packet.pts is None or packet.pts >= source.start
+            if not left:
+                break
+    if first is not None:
+        raise first
+    return []

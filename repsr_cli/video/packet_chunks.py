@@ -1,0 +1,190 @@
+"""Stretches of a clip as compressed packets, to be decoded where the file is not. Floor 2.
+
+A parcel begins at the keyframe from which its first frame comes out as it does from the beginning (``Timeline.roll``),
+and ends where its last frame is complete. With the settings of the decoder it is all that a stretch needs: no file, no
+container.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+
+from repsr_cli.errors import MediaError
+from repsr_cli.video.decode import DECODE_ERRORS
+from repsr_cli.video.probe import (
+    VideoSource,
+    decoder_settings,
+    main_stream,
+    new_decoder,
+    open_video,
+    translated,
+)
+from repsr_cli.video.timeline import Segment, Timeline
+
+# What rides on packets, decoders need, and PyAV cannot put on a packet again.
+_NEEDED = ("new_extradata", "palette", "param_change")
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePacket:
+    """A packet as it was read: its bytes, its times in the stream's time base, its flags."""
+
+    data: bytes
+    pts: int | None
+    dts: int | None
+    duration: int | None
+    key: bool
+    corrupt: bool
+    discard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What it takes to decode some consecutive segments.
+
+    Attributes:
+        segments: those.
+        codec: FFmpeg's name of the decoder.
+        settings: what the container tells it.
+        time_base: seconds per unit of the packets' times.
+        head: the stream's first packet, which tells a decoder how the stream was made; None if ``packets`` begin there.
+        packets: in the order of decoding.
+    """
+
+    segments: tuple[Segment, ...]
+    codec: str
+    settings: dict[str, Any]
+    time_base: Fraction
+    head: SourcePacket | None
+    packets: tuple[SourcePacket, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the packets begin with the clip."""
+        return self.head is None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the packets."""
+        return sum(len(packet.data) for packet in self.packets)
+
+
+def parcels(
+    source: VideoSource, timeline: Timeline, groups: Sequence[tuple[Segment, ...]], whole: bool = False
+) -> Iterator[Parcel]:
+    """Read a clip once, from the beginning, and wrap up groups of segments as they go by.
+
+    Args:
+        source: the clip.
+        timeline: of the clip.
+        groups: consecutive segments each, in order.
+        whole: let every parcel begin with the clip, where the way from a keyframe was not a clean one.
+
+    Raises:
+        MediaError: the file cannot be read, or its packets cannot travel.
+    """
+    starts: dict[tuple[Segment, ...], int | None] = {}
+    for group in groups:
+        start = timeline.roll(group[0].first)
+        starts[group] = None if whole or start <= timeline.pts[0] else start
+    waiting = deque(groups)
+    held: list[SourcePacket] = []
+    head: SourcePacket | None = None
+    with translated(source.path), open_video(source.path) as container:
+        stream = main_stream(container, source.path)
+        codec, settings = stream.codec_context.codec.name, decoder_settings(stream.codec_context)
+        time_base = Fraction(stream.time_base or source.time_base)
+
+        def wrapped() -> Parcel:
+            group = waiting.popleft()
+            at = _place(held, starts[group])
+            first = None if held[at] is head else head
+            return Parcel(group, codec, settings, time_base, first, tuple(held[at:]))
+
+        missing = _wanted(timeline, waiting)
+        for packet in container.demux(stream):
+            if not waiting:
+                return
+            if not packet.size and packet.dts is None:
+                break  # the end
+            kept = _packet(packet, source)
+            end = waiting[0][-1].end
+            while end is not None and not missing and kept.pts is not None and kept.pts >= end:
+                yield wrapped()
+                if not waiting:
+                    return
+                del held[: _place(held, starts[waiting[0]])]
+                missing = _wanted(timeline, waiting) - {each.pts for each in held}
+                end = waiting[0][-1].end
+            head = head or kept
+            held.append(kept)
+            missing.discard(kept.pts)
+            if len(held) > 1 and kept.key:
+                del held[: _place(held, starts[waiting[0]])]
+    while waiting:
+        yield wrapped()
+
+
+def pictures(parcel: Parcel) -> Iterator[VideoFrame | None]:
+    """Decode a parcel; None stands for an error of the decoder."""
+    context = new_decoder(parcel.codec, parcel.settings)
+    if parcel.head is not None:
+        with translated("the first packet"):
+            for packet in (_restored(parcel.head, parcel.time_base), None):
+                context.decode(packet)
+            context.flush_buffers()
+    # Frames that an edit list cuts off: their packets are flagged, which PyAV lets read but not write.
+    unseen = {packet.pts for packet in parcel.packets if packet.discard}
+    for each in (*parcel.packets, None):
+        if each is not None and each.corrupt:
+            yield None
+        try:
+            found = context.decode(None if each is None else _restored(each, parcel.time_base))
+        except DECODE_ERRORS:
+            yield None
+            continue
+        yield from (picture for picture in found if picture.pts not in unseen)
+
+
+def _packet(packet: Packet[Any], source: VideoSource) -> SourcePacket:
+    if any(packet.has_sidedata(kind) for kind in _NEEDED):  # type: ignore[arg-type]
+        at = float((packet.pts or 0) * source.time_base)
+        happened = f"its decoder is told something new at {at:.3f} s that cannot be sent along"
+        raise MediaError(source.path, happened, "Run it without --ray.")
+    return SourcePacket(
+        bytes(packet), packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_corrupt, packet.is_discard
+    )
+
+
+def _restored(each: SourcePacket, time_base: Fraction) -> Packet[Stream]:
+    # By size and then filled: only so does PyAV put the zeros behind it up to which decoders may read.
+    packet: Packet[Stream] = Packet(len(each.data)) if each.data else Packet()
+    if each.data:
+        packet.update(each.data)
+    packet.time_base = time_base
+    packet.pts, packet.dts, packet.duration = each.pts, each.dts, each.duration
+    packet.is_keyframe, packet.is_corrupt = each.key, each.corrupt
+    return packet
+
+
+def _wanted(timeline: Timeline, waiting: deque[tuple[Segment, ...]]) -> set[int | None]:
+    """Times of the frames of the next group."""
+    if not waiting:
+        return set()
+    first, end = waiting[0][0].first, waiting[0][-1].end
+    return set(timeline.between(first - 1, end if end is not None else timeline.pts[-1] + 1))
+
+
+def _place(held: Sequence[SourcePacket], pts: int | None) -> int:
+    """Where the packet of a time is; 0 if it has not come yet, and for None: the beginning."""
+    if pts is None:
+        return 0
+    return next((place for place, packet in enumerate(held) if packet.pts == pts), 0)

@@ -1,0 +1,48 @@
+"""Frames through a lossy video encoder and back, in memory. Floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from repsr_cli.video.frames import PlaneReader, Planes, new_frame
+
+
+def through_codec(shot: Sequence[Planes], planar: str, codec: str, options: Mapping[str, str]) -> list[Planes]:
+    """Encode a shot and decode it again: what a decoder will really deliver.
+
+    Args:
+        shot: frames of equal size, planes as ``planar`` has them.
+        planar: ``yuv420p`` and the like.
+        codec: an encoder whose decoder has the name of its format, e.g. ``libx264``.
+        options: of the encoder.
+
+    Returns:
+        As many frames, copies.
+    """
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.height, encoder.width = shot[0][0].shape
+    encoder.pix_fmt = planar
+    encoder.time_base = Fraction(1, 25)
+    encoder.framerate = Fraction(25)
+    encoder.thread_count = 1
+    encoder.options = dict(options)
+    packets = []
+    for number, planes in enumerate(shot):
+        frame = new_frame(planes, planar)
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    decoder = av.CodecContext.create(encoder.codec.canonical_name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.thread_count = 1
+    reader, decoded = PlaneReader(planar), []
+    for packet in [*packets, None]:
+        for frame in decoder.decode(packet):
+            decoded.append(tuple(np.array(plane) for plane in reader.read(frame)[0]))
+    assert len(decoded) == len(shot)
+    return decoded

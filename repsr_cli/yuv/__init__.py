@@ -1,0 +1,1 @@
+"""Describe and convert planes of luma and chroma."""

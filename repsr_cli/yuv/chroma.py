@@ -1,0 +1,158 @@
+"""Planes of integers to codes at luma size and back: the chroma filters. Floor 3.
+
+The filters are the biorthogonal pairs of ``repsr_cli.yuv.formats``: shrinking undoes enlarging, whatever the numbers.
+At the borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
+
+* centred: enlarging repeats the edge sample of chroma, shrinking repeats the edge sample of luma; where n is odd, the
+  last luma sample stands alone over its chroma sample and equals it;
+* co-sited: enlarging repeats the edge sample of chroma (needed only where n is even), shrinking mirrors about the edge
+  sample of luma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repsr_cli.yuv.formats import PlaneFormat
+
+Plane = Tensor | NDArray[Any]
+Planes = tuple[NDArray[Any], ...]
+
+
+def codes_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
+    """Planes stacked at luma size.
+
+    Args:
+        planes: Y, U, V, or R, G, B, or one plane of luma, each (H, W) or the chroma size that goes with it; integers.
+        fmt: their meaning.
+
+    Returns:
+        (1, 3, H, W), of grey (1, 1, H, W), float32, still in codes.
+    """
+    expected = 1 if fmt.matrix == "grey" else 3
+    if len(planes) != expected:
+        raise ValueError(f"{fmt.matrix} has {expected} planes, not {len(planes)}")
+    height, width = planes[0].shape
+    chroma_size = fmt.chroma_size(height, width)
+    for plane in planes[1:]:
+        if tuple(plane.shape) != chroma_size:
+            raise ValueError(f"luma of {height}x{width} needs chroma of {chroma_size}, not {tuple(plane.shape)}")
+    codes = torch.empty(1, expected, height, width)
+    codes[0, 0] = _as_float(planes[0])
+    if expected == 3:
+        codes[0, 1:] = enlarge_chroma(torch.stack([_as_float(plane) for plane in planes[1:]]), fmt, height, width)
+    return codes
+
+
+def planes_from_codes(codes: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
+    """Codes at luma size as planes: the inverse of ``codes_from_planes``.
+
+    Args:
+        codes: (1, 3 or 1, H, W) real codes.
+        fmt: their meaning.
+
+    Returns:
+        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to the codes there are.
+    """
+    luma = rounded(codes[0, 0] + 0.5, fmt)
+    if fmt.matrix == "grey":
+        return (luma,)
+    return luma, *(rounded(plane + 0.5, fmt) for plane in shrink_chroma(codes[0, 1:], fmt))
+
+
+def rounded(plane: Tensor, fmt: PlaneFormat) -> NDArray[Any]:
+    """Integers from (H, W) codes to which one half was added: the fraction dropped, clipped to ``[0, fmt.peak]``."""
+    return integers(plane.clamp(0, fmt.peak).contiguous(), fmt).numpy().view(fmt.dtype)
+
+
+def integers(codes: Tensor, fmt: PlaneFormat) -> Tensor:
+    """Codes in ``[0, fmt.peak]``, on any device, as a CPU tensor of uint8 or (depth above 8) int16: fractions dropped.
+
+    Torch has no arithmetic for uint16; an int16 of the same bits is as good for moving samples about.
+    """
+    if not codes.is_cpu and fmt.depth < 16:
+        return codes.to(torch.uint8 if fmt.depth == 8 else torch.int16).cpu()
+    # On the CPU torch converts to bytes one by one, numpy does not: measured three times as fast.
+    array = codes.cpu().numpy().astype(fmt.dtype)
+    return torch.from_numpy(array if fmt.depth == 8 else array.view(np.int16))
+
+
+def enlarge_chroma(chroma: Tensor, fmt: PlaneFormat, height: int, width: int) -> Tensor:
+    """Chroma at the size of luma: (..., chroma size) to (..., height, width)."""
+    for axis, size in ((-2, height), (-1, width)):
+        if fmt.subsample[axis] == 2:
+            chroma = _doubled(chroma, axis, size, fmt.cosited[axis])
+    return chroma
+
+
+def shrink_chroma(chroma: Tensor, fmt: PlaneFormat, axes: tuple[bool, bool] = (True, True)) -> Tensor:
+    """Chroma at its own size from chroma at the size of luma; undoes ``enlarge_chroma`` exactly.
+
+    Args:
+        chroma: (..., H, W).
+        fmt: its siting and subsampling.
+        axes: which of the subsampled axes, (vertical, horizontal), still are at the size of luma.
+    """
+    for axis in (-2, -1):
+        if fmt.subsample[axis] == 2 and axes[axis]:
+            chroma = _halved(chroma, axis, fmt.cosited[axis])
+    return chroma
+
+
+def _as_float(plane: Plane) -> Tensor:
+    # Unsigned 16-bit tensors know few operations; numpy converts, and copies what is strided or read-only.
+    if isinstance(plane, np.ndarray):
+        return torch.from_numpy(plane.astype(np.float32))
+    return plane.to("cpu", torch.float32)
+
+
+def _doubled(chroma: Tensor, axis: int, size: int, cosited: bool) -> Tensor:
+    """Up by two along an axis, to ``size`` = 2 m or 2 m - 1 samples."""
+    dim = axis % chroma.ndim
+    m = chroma.shape[dim]
+    last = chroma.narrow(dim, m - 1, 1)
+    after = torch.cat([chroma.narrow(dim, 1, m - 1), last], dim)
+    if cosited:
+        even, odd = chroma, (chroma + after) / 2
+    else:
+        before = torch.cat([chroma.narrow(dim, 0, 1), chroma.narrow(dim, 0, m - 1)], dim)
+        slope = (after - before) / 8
+        even, odd = chroma - slope, chroma + slope
+        if size % 2:
+            even = torch.cat([even.narrow(dim, 0, m - 1), last], dim)
+    return torch.stack([even, odd], dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
+
+
+def _halved(full: Tensor, axis: int, cosited: bool) -> Tensor:
+    """Down by two along an axis, to half the samples, rounded up."""
+    dim = axis % full.ndim
+    size = full.shape[dim]
+    if size == 1:
+        return full
+    # Contiguous halves first: everything after runs over whole rows.
+    even = full.unfold(dim, 1, 2).squeeze(-1).contiguous()
+    odd = full.narrow(dim, 1, size - 1).unfold(dim, 1, 2).squeeze(-1).contiguous()
+    m = even.shape[dim]
+    first, last = even.narrow(dim, 0, 1), even.narrow(dim, m - 1, 1)
+    if size % 2:
+        # The odd sample after the last even one: that one repeated, or the one before it mirrored.
+        odd = torch.cat([odd, odd.narrow(dim, m - 2, 1) if cosited else last], dim)
+    if not cosited:
+        return even.add_(odd).mul_(0.5)
+    # (-x[2k-2] + 2 x[2k-1] + 6 x[2k] + 2 x[2k+1] - x[2k+2]) / 8. Mirrored about the ends: x[-1] = x[1], x[-2] = x[2]
+    # (x[0] where there is no x[2]); after the last even sample x[n] = x[n-2] for even n and x[n+1] = x[n-3] for odd n.
+    half = 3 * even
+    half.add_(odd)
+    half.narrow(dim, 1, m - 1).add_(odd.narrow(dim, 0, m - 1))
+    half.narrow(dim, 0, 1).add_(odd.narrow(dim, 0, 1))
+    half.narrow(dim, 1, m - 1).sub_(even.narrow(dim, 0, m - 1), alpha=0.5)
+    half.narrow(dim, 0, 1).sub_(even.narrow(dim, 1, 1) if m > 1 else first, alpha=0.5)
+    half.narrow(dim, 0, m - 1).sub_(even.narrow(dim, 1, m - 1), alpha=0.5)
+    half.narrow(dim, m - 1, 1).sub_(even.narrow(dim, m - 2, 1) if size % 2 else last, alpha=0.5)
+    return half.mul_(0.25)

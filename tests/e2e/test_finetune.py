@@ -1,0 +1,85 @@
+"""repsr learn, by the real command on real little films."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from repsr_cli.cli import app
+from repsr_cli.model.checkpoint import load_plain, read_metadata, save_plain
+from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from tests.conftest import textured
+from tests.unit.training.test_frame_sampling import write_clip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that knows nothing yet: nearest neighbour, plus a little noise to start from."""
+    torch.manual_seed(0)
+    net = PlainSR(Spec(scale=2, channels=8, blocks=1))
+    for parameter in net.convolutions[-1].parameters():
+        parameter.data.mul_(0.01)
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    save_plain(path, net, {})
+    return path
+
+
+@pytest.mark.parametrize("kind", ["film", "pictures"])
+def test_learns_and_writes_what_won(start: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "film":
+        source = tmp_path / "film.mp4"
+        write_clip(source, 12, cuts=2)
+    else:
+        source = tmp_path / "pictures"
+        source.mkdir()
+        for number in range(6):
+            Image.fromarray(textured(96, 96, number)).save(source / f"{number}.png")
+    target = tmp_path / "mine.safetensors"
+    arguments = ["learn", str(source), "-n", str(start), "-o", str(target), "--minutes", "0.05", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    outcome = json.loads(result.stdout)
+    assert outcome["learnt"] > outcome["general"] + 0.02
+    assert load_plain(target).spec == Spec(scale=2, channels=8, blocks=1)
+    assert read_metadata(target)["learnt_from"] == source.name
+    leftovers = {path.name for path in tmp_path.iterdir()} - {source.name, target.name}
+    assert not leftovers
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_what_does_not_win_is_not_written(tmp_path: Path) -> None:
+    """Flat scenes to learn from, and a network that is perfect on what is kept out: exit 8, nothing written."""
+    source = tmp_path / "pictures"
+    source.mkdir()
+    for number in range(6):
+        Image.new("RGB", (96, 96), (40 * number, 90, 60)).save(source / f"{number}.png")
+    net = identity_network(2)
+    save_plain(tmp_path / "perfect.safetensors", net, {})
+    target = tmp_path / "mine.safetensors"
+    result = CliRunner().invoke(
+        app,
+        ["learn", str(source), "-n", str(tmp_path / "perfect.safetensors"), "-o", str(target), "--minutes", "0.02"],
+    )
+    assert result.exit_code == 8
+    assert "Nothing was written" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["perfect.safetensors", "pictures"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["learn", "none.mkv", "-n", "fast", "-o", "x.safetensors"], 2, "no such file or folder"),
+        (["learn", "none.mkv", "-n", "fast", "-o", "x.pth"], 2, "is no .safetensors name"),
+        (["learn", ".", "-n", "fastt", "-o", "x.safetensors"], 4, "Did you mean 'fast'?"),
+        (["learn", ".", "-n", "fast", "-o", "x.safetensors", "--minutes", "0"], 2, "must be above 0"),
+    ],
+)
+def test_mistakes(arguments: list[str], code: int, message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code
+    assert message in result.stderr

@@ -1,0 +1,206 @@
+"""compare/images.py and compare_clips.py: two pictures or clips against each other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from repsr_cli.compare.images import GAP, Crop, Form, compare, parse_crop
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.image.files import open_image
+from repsr_cli.yuv.formats import PlaneFormat, codes_from_rgb
+
+RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
+
+
+def plain(path: Path, colour: tuple[int, ...], size: tuple[int, int], format: str = "PNG") -> Path:
+    Image.new("RGB", size, colour).save(path, format)
+    return path
+
+
+def clip(path: Path, colour: tuple[int, int, int], size: tuple[int, int], times: list[int], base: int) -> Path:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", options={"crf": "1"})
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv444p" if size[0] % 2 else "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, base)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), colour, np.uint8), "rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, base)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_pictures_side_by_side(tmp_path: Path) -> None:
+    small, large = plain(tmp_path / "a [red].png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
+    outcome = compare(small, large, None, "beside")
+    assert outcome.target == tmp_path / "a [red]_vs_b.png"
+    result = pixels(outcome.target)
+    assert result.shape == (24, 64 + GAP, 3)
+    assert (result[:, :32] == RED).all()
+    assert (result[:, 32 : 32 + GAP] == WHITE).all()
+    assert (result[:, 32 + GAP :] == BLUE).all()
+
+
+def test_pictures_split_and_cropped(tmp_path: Path) -> None:
+    small, large = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
+    result = pixels(compare(small, large, tmp_path / "s.png", "split", crop=Crop(20, 10, 12, 14)).target)
+    assert result.shape == (10, 20, 3)
+    assert (result[:, :9] == RED).all()
+    assert (result[:, 11:] == BLUE).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".gif"])
+def test_pictures_blink(tmp_path: Path, suffix: str) -> None:
+    small, large = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
+    source = open_image(compare(small, large, tmp_path / f"c{suffix}", "blink", crop=Crop(20, 10, 2, 2)).target)
+    assert (source.count, source.loop) == (2, 0)
+    for page, colour in zip(source.pages(), (RED, BLUE), strict=True):
+        assert page.duration == Fraction(7, 10)
+        assert page.read().pixels.shape == (10, 20, 3)
+        assert (page.read().pixels == colour).all()
+
+
+def test_transparency_and_depth_as_a_screen_shows_them(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save(tmp_path / "clear.png")
+    result = pixels(compare(tmp_path / "deep.png", tmp_path / "clear.png", tmp_path / "s.png", "beside").target)
+    assert (result[:, :4] == 255).all()
+    assert (result[:, 4 + GAP :] == 128).all()
+
+
+@pytest.mark.parametrize("form", ["beside", "split"])
+def test_clips_meet_by_time(tmp_path: Path, form: Form) -> None:
+    before = clip(tmp_path / "a.mkv", RED, (32, 16), [0, 33, 67, 100], 1000)
+    after = clip(tmp_path / "b.mp4", BLUE, (65, 32), [0, 1000, 2100, 3000, 4500], 30_000)
+    target = compare(before, after, tmp_path / "c.mp4", form).target
+    with av.open(str(target)) as result:
+        frames = list(result.decode(video=0))
+    assert [float(frame.time or 0) for frame in frames] == pytest.approx([0, 1 / 30, 0.07, 0.1, 0.15], abs=1e-4)
+    assert (frames[0].colorspace, frames[0].color_range) == (1, 1)  # BT.709, video range
+    luma = frames[-1].to_ndarray()[:32].astype(float)
+    half = luma.shape[1] // 2
+    assert half == (32 if form == "split" else 64)
+    matrix, offset = codes_from_rgb(PlaneFormat("bt709", full_range=False, depth=8))
+    for colour, side in ((RED, luma[:, : half - 4]), (BLUE, luma[:, half + 4 :])):
+        assert np.abs(side - (matrix @ np.array(colour) / 255 + offset)[0]).max() < 4
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sound_of_the_first_clip_is_kept(tmp_path: Path, channels: int) -> None:
+    before, after = tmp_path / "a.mkv", clip(tmp_path / "b.mp4", BLUE, (64, 32), list(range(30)), 30)
+    tone = np.sin(np.arange(44_100) * 2 * np.pi * 441 / 44_100).astype(np.float32) / 2
+    with av.open(str(before), "w") as out:
+        picture = out.add_stream("libx264", rate=30)
+        picture.width, picture.height, picture.pix_fmt = 32, 16, "yuv420p"
+        sound = out.add_stream("flac", rate=44_100, layout="mono" if channels == 1 else "stereo")
+        for _ in range(30):
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((16, 32, 3), RED, np.uint8), "rgb24")))
+        frame = av.AudioFrame.from_ndarray(np.repeat(tone[None], channels, 0), "fltp", sound.layout.name)
+        frame.sample_rate, frame.pts = 44_100, 0
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+        out.mux(picture.encode(None))
+    with av.open(str(compare(before, after, tmp_path / "c.mp4", "split").target)) as result:
+        (stream,) = result.streams.audio
+        heard = np.concatenate([frame.to_ndarray() for frame in result.decode(stream)], axis=1)
+        assert (stream.codec_context.name, len(heard)) == ("aac", channels)
+    assert heard.shape[1] == pytest.approx(44_100, abs=2048)
+    # AAC is lossy; what must be there is the tone, at its time and loudness.
+    middle = heard[0, 4096:40_000]
+    assert np.corrcoef(middle, tone[4096:40_000])[0, 1] > 0.99
+    assert np.abs(middle).max() == pytest.approx(0.5, rel=0.1)
+
+
+def test_one_frame_of_clips_as_a_picture(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "b.mkv"), "w") as out:  # red for 1 s, then blue
+        stream = out.add_stream("libx264", rate=2, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for colour in (RED, RED, BLUE, BLUE):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 64, 3), colour, np.uint8), "rgb24")))
+        out.mux(stream.encode(None))
+    after = tmp_path / "b.mkv"
+    before = clip(tmp_path / "a.mkv", RED, (32, 16), [0, 500, 1000, 1500], 1000)
+    for at, colour in ((0.0, RED), (0.9, RED), (1.0, BLUE), (1.7, BLUE)):
+        target = compare(before, after, tmp_path / f"{at}.png", "beside", at=at, crop=Crop(20, 10, 5, 5)).target
+        shown = pixels(target).astype(int)
+        assert shown.shape == (10, 40 + GAP, 3)
+        assert np.abs(shown[:, :20] - RED).max() < 6
+        assert np.abs(shown[:, 20 + GAP :] - colour).max() < 6
+    with pytest.raises(UsageError, match="is shorter than 9 s"):
+        compare(before, after, None, "beside", at=9)
+
+
+def test_page_is_one_file_and_names_are_text(tmp_path: Path) -> None:
+    before = plain(tmp_path / "<script>.bmp", RED, (8, 6), "BMP")
+    after = plain(tmp_path / "b.webp", BLUE, (32, 24), "WEBP")
+    page = compare(before, after, None, "page").target.read_text()
+    assert "<script>." not in page
+    assert "&lt;script&gt;.bmp" in page
+    assert page.count("data:image/png;base64,") == page.count("data:image/webp;base64,") == 1
+    assert "http" not in page
+    clips = [clip(tmp_path / f"{n}.mp4", RED, (32, 16), [0, 1], 30) for n in "xy"]
+    assert compare(clips[0], clips[1], None, "page").target.read_text().count("data:video/mp4;base64,") == 2
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_page_in_a_browser(tmp_path: Path) -> None:
+    before, after = plain(tmp_path / "a.png", RED, (40, 20)), plain(tmp_path / "b.png", BLUE, (160, 80))
+    page = compare(before, after, tmp_path / "p.html", "page").target
+    shot = tmp_path / "shot.png"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=400,300"]
+    subprocess.run([*command, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True, timeout=60)
+    shown = pixels(shot)
+    assert (shown == RED).all(axis=-1).sum() == pytest.approx(80 * 80, rel=0.15)
+    assert (shown == BLUE).all(axis=-1).sum() == pytest.approx(80 * 80, rel=0.15)
+
+
+def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
+    a, b = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (8, 6))
+    film = clip(tmp_path / "c.mkv", RED, (32, 16), [0, 1], 30)
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(a.read_bytes()[:60])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    for before, after, form, error, text in (
+        (a, film, "beside", UsageError, "one is a picture, one a clip"),
+        (a, tmp_path / "none.png", "beside", MediaError, "no such file"),
+        (film, film, "page", UsageError, "browsers show mp4 and webm only"),
+        (film, film, "blink", UsageError, "is for pictures"),
+        (torn, b, "beside", MediaError, "torn.png"),
+    ):
+        with pytest.raises(error, match=text):
+            compare(before, after, None, form)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="shows no animation"):
+        compare(a, b, tmp_path / "c.jpg", "blink")
+    with pytest.raises(UsageError, match="outside"):
+        compare(a, b, None, "split", crop=Crop(8, 6, 1, 0))
+    for still in ({"at": 1.0}, {"crop": Crop(1, 1, 0, 0)}):
+        with pytest.raises(UsageError, match="is for"):
+            compare(*((a, b) if "at" in still else (film, film)), None, "split", **still)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="is for"):
+            compare(a, b, None, "page", **still)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="exists"):
+        compare(a, b, a, "split", overwrite=True)
+    with pytest.raises(MediaError, match="cannot be written"):
+        compare(a, b, a / "x.png", "split")
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_crop_as_typed() -> None:
+    assert parse_crop("640x360+100+50") == Crop(640, 360, 100, 50)
+    for wrong in ("640x360", "0x1+0+0", "axb+0+0", "1x1-1+0"):
+        with pytest.raises(UsageError):
+            parse_crop(wrong)

@@ -1,0 +1,70 @@
+"""diagnostics/doctor.py: every finding can be good and bad."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from repsr_cli.diagnostics import doctor
+from repsr_cli.diagnostics.doctor import Finding, examine, self_test
+from repsr_cli.model import zoo
+from repsr_cli.upscale.calibrate import Choice, Memory
+
+
+def by_subject() -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine()}
+
+
+def test_this_machine() -> None:
+    findings = by_subject()
+    assert {findings[name].state for name in ("repsr", "torch", "pillow", "av", "libx264", "cpu fp32")} == {"ok"}
+    for finding in findings.values():
+        assert bool(finding.remedy) == (finding.state != "ok"), finding
+        assert bool(finding.exit_code) == (finding.state == "broken"), finding
+
+
+def test_libraries_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "av.codec", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    findings = by_subject()
+    assert (findings["pillow"].state, findings["pillow"].remedy) == ("broken", "pip install pillow")
+    assert (findings["av"].state, findings["av"].exit_code) == ("broken", 3)
+    assert (findings["cv2"].state, findings["cv2"].exit_code) == ("absent", 0)
+    assert "opencv-python-headless" in findings["cv2"].remedy
+    assert findings["cpu fp32"].state == "ok"
+
+
+def test_missing_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(zoo, "weights_folder", lambda: tmp_path)
+    assert (by_subject()["networks"].state, by_subject()["networks"].exit_code) == ("broken", 4)
+
+
+def test_a_network_that_was_tampered_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weight = zoo.Weight("fast-x4", tmp_path / "a.safetensors", 4, sha256="0" * 64)
+    weight.path.write_bytes(b"not what was shipped")
+    monkeypatch.setattr(zoo, "available", lambda: [weight])
+    assert by_subject()["fast-x4"].exit_code == 4
+
+
+def test_a_device_that_is_absent_or_computes_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert self_test("cuda:77", "fp16").exit_code == 5
+    monkeypatch.setitem(doctor.TOLERANCE, "fp32", -1.0)
+    finding = self_test("cpu", "fp32")
+    assert (finding.state, finding.exit_code) == ("broken", 5)
+    assert "wrong numbers" in finding.text
+
+
+def test_what_was_measured_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    memory = Memory.here()
+    memory.keep("M4C16 x4 somewhere", Choice("ncnn", "auto:20000"), pytest.fail)
+    texts = [finding.text for finding in examine() if finding.subject == "calibration"]
+    assert texts == [f"{memory.file}: 1 measured", "ncnn, tile auto:20000, for M4C16 x4 somewhere"]
+    memory.file.write_text("{")
+    (finding,) = [finding for finding in examine() if finding.subject == "calibration"]
+    assert (finding.state, finding.exit_code) == ("absent", 0)
+    assert "damaged" in finding.text

@@ -1,0 +1,260 @@
+"""Whole frames in batches, held to the way by tiles: by queues that lag behind as a device's do."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+
+from repsr_cli.engine import cuda_batches as card
+from repsr_cli.engine.colour_folding import fold
+from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CardFrames, PlanesNetwork
+from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.runner import NotFiniteError
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.video.cuda_planes import DevicePlanes, frame_of
+from tests.unit.engine.test_openvino import FORMATS
+
+LEFT = FORMATS["left"]
+
+
+class LaggingQueues:
+    """Nothing is done before somebody waits for it; what was queued before is done first."""
+
+    def __init__(self):
+        self.todo = deque()
+
+    def pinned(self, like):
+        return torch.full_like(like, 77)
+
+    def capture(self, network, planes):
+        with torch.inference_mode():
+            results = network(*planes)
+
+        def again():
+            with torch.inference_mode():
+                for result, found in zip(results, network(*planes), strict=True):
+                    result.copy_(found)
+
+        return again, results
+
+    def submit(self, up, compute, down):
+        steps = [up, compute, down]
+        self.todo.append(steps)
+
+        def done():
+            while any(each is steps for each in self.todo):
+                first = self.todo.popleft()
+                for step in first:
+                    with torch.inference_mode():
+                        step()
+
+        return done
+
+
+def network(scale=2, seed=0):
+    torch.manual_seed(seed)
+    return PlainSR(Spec(scale, 8, 1)).eval()
+
+
+def frame(fmt, height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = fmt.plane_sizes(height, width)
+    return [rng.integers(0, fmt.peak + 1, size).astype(fmt.dtype) for size in sizes]
+
+
+def on_a_card(net, fmt, monkeypatch, batch=4, precision="fp32", say=lambda _line: None, **options):
+    """An upscaler whose device is lent queues, and takes to batches of a size."""
+    monkeypatch.setattr(card, "_seconds", lambda slot: 1.0 if len(slot.host[0]) <= batch else 1000.0)
+    planes = PlaneUpscaler(Upscaler(net, device="cpu", precision=precision, say=say), fmt, fmt, **options)
+    planes._folded._queues = LaggingQueues()
+    return planes
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", FORMATS)
+def test_it_gives_what_an_rgb_picture_in_between_gives(scale, name, monkeypatch):
+    fmt, net = FORMATS[name], network(scale)
+    ours, reference = on_a_card(net, fmt, monkeypatch), PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
+    for height, width in ((1, 1), (3, 2), (2, 3), (40, 70)):
+        clip = [frame(fmt, height, width, seed) for seed in range(5)]
+        begun = [ours.begin(planes) for planes in clip]
+        assert ours._folded._card is not None
+        for planes, finish in zip(clip, begun, strict=True):
+            for found, expected in zip(finish(), reference.explicit(planes), strict=True):
+                assert found.dtype == expected.dtype
+                assert found.shape == expected.shape
+                assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 23])
+def test_frames_come_in_order_however_many_are_under_way(count, monkeypatch):
+    net = network()
+    ours = on_a_card(net, LEFT, monkeypatch)
+    tiled = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
+    clip = [frame(LEFT, 24, 30, seed) for seed in range(count)]
+    begun, found = deque(), []
+    for planes in clip:
+        begun.append(ours.begin(planes))
+        assert ours.ahead == SLOTS * 4
+        if len(begun) > ours.ahead:
+            found.append(begun.popleft()())
+    found += [finish() for finish in begun]
+    # All are looked at in the end: what came first must not have been written over.
+    for planes, ours_ in zip(clip, found, strict=True):
+        for a, b in zip(ours_, tiled(planes), strict=True):
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+
+
+def test_a_frame_that_is_waited_for_at_once_does_not_wait_for_a_full_batch(monkeypatch):
+    ours = on_a_card(network(), LEFT, monkeypatch)
+    tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
+    for seed in range(6):
+        planes = frame(LEFT, 24, 30, seed)
+        for a, b in zip(ours(planes), tiled(planes), strict=True):
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+
+
+def test_the_batch_grows_while_that_is_faster_and_there_is_room():
+    fmt, seen = LEFT, []
+    planes = PlanesNetwork(fold(network(), fmt, fmt), fmt, fmt, torch.float32)
+
+    def batch(pixels, seconds):
+        def measured(slot):
+            seen.append(len(slot.host[0]))
+            return seconds(len(slot.host[0]))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(card, "_seconds", measured)
+            return CardFrames(LaggingQueues(), planes, (16, 16), pixels).batch
+
+    assert batch(10**9, lambda n: 1.0) == LARGEST_BATCH
+    assert batch(10**9, lambda n: float(n)) == 1
+    assert batch(10**9, lambda n: max(n, 4.0)) == 4
+    assert batch(16 * 16 * SLOTS * 2, lambda n: 1.0) == 2
+
+
+def test_half_precision_that_overflows_is_given_up_and_no_frame_is_lost(monkeypatch):
+    net = network()
+    with torch.no_grad():
+        net.body[0].weight.mul_(3e5)
+        net.body[2].weight.mul_(1e-6)
+    said: list[str] = []
+    ours = on_a_card(net, LEFT, monkeypatch, precision="fp16", say=said.append)
+    exact = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
+    clip = [frame(LEFT, 24, 30, seed) for seed in range(9)]
+    begun = [ours.begin(planes) for planes in clip]
+    for planes, finish in zip(clip, begun, strict=True):
+        for a, b in zip(finish(), exact(planes), strict=True):
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+    assert any("overflowed" in line for line in said)
+    ours(clip[0])
+    assert ours._folded._card[1] is torch.float32
+
+
+def test_no_room_for_one_frame_means_tiles(monkeypatch):
+    ours = on_a_card(network(), LEFT, monkeypatch)
+    tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
+
+    def full(*_arguments):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(LaggingQueues, "capture", full)
+    planes = frame(LEFT, 24, 30)
+    assert all(np.array_equal(a, b) for a, b in zip(ours(planes), tiled(planes), strict=True))
+    assert ours.ahead == 1
+
+
+def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch):
+    ours = on_a_card(network(), LEFT, monkeypatch)
+    capture = LaggingQueues.capture
+
+    def small(queues, planes_network, planes):
+        if len(planes[0]) > 1:
+            raise torch.cuda.OutOfMemoryError
+        return capture(queues, planes_network, planes)
+
+    monkeypatch.setattr(LaggingQueues, "capture", small)
+    ours(frame(LEFT, 24, 30))
+    assert ours._folded._card[2].batch == 1
+
+
+def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch):
+    ours = on_a_card(network(), LEFT, monkeypatch)
+
+    def broken(*_arguments):
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(LaggingQueues, "capture", broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        ours(frame(LEFT, 24, 30))
+
+
+def test_a_frame_like_the_one_before_is_not_computed_again(monkeypatch):
+    ours = on_a_card(network(), LEFT, monkeypatch, batch=2)
+    a, b = frame(LEFT, 24, 30, 0), frame(LEFT, 24, 30, 1)
+    clip = [a, a, b, b, b, a]
+    found = [finish() for finish in [ours.begin(planes) for planes in clip]]
+    tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
+    for planes, ours_ in zip(clip, found, strict=True):
+        for x, y in zip(ours_, tiled(planes), strict=True):
+            assert np.abs(x.astype(int) - y.astype(int)).max() <= 1
+    assert ours.reused == pytest.approx(0.5)
+
+
+def test_a_clip_that_changes_its_size_gets_memory_of_that_size(monkeypatch):
+    ours = on_a_card(network(), LEFT, monkeypatch)
+    for height, width in ((24, 30), (30, 24), (24, 30)):
+        assert ours(frame(LEFT, height, width))[0].shape == (2 * height, 2 * width)
+
+
+def test_numbers_that_are_not_finite_are_told_from_others():
+    net = network()
+    with torch.no_grad():
+        net.body[0].weight[0, 0, 0, 0] = torch.nan
+    planes = PlanesNetwork(fold(net, LEFT, LEFT), LEFT, LEFT, torch.float32)
+    frames = CardFrames(LaggingQueues(), planes, (16, 16), 16 * 16)
+    with pytest.raises(NotFiniteError):
+        frames.begin(frame(LEFT, 16, 16))()
+
+
+def as_decoded(planes, fmt, padding=6):
+    """Planes as NVDEC leaves them on its card: U and V in turns, lines padded, codes in the upper bits."""
+    luma, u, v = (np.pad(plane, ((0, 0), (0, padding))) for plane in planes)
+    chroma = np.stack([u, v], -1)
+    shift = 0 if fmt.depth == 8 else 16 - fmt.depth
+    height, width = planes[0].shape
+    parts = [torch.from_numpy(luma << shift)[:, :width], torch.from_numpy(chroma << shift)[:, : width // 2]]
+    return DevicePlanes(tuple(parts), "nv12" if fmt.depth == 8 else "p010le", height, width, shift)
+
+
+@pytest.mark.parametrize("name", ["left", "left, 10 bit", "centre"])
+@pytest.mark.parametrize("stays", [False, True])
+def test_planes_that_lie_on_the_card_need_no_way_through_the_host(name, stays, monkeypatch):
+    fmt, net = FORMATS[name], network()
+    pix_fmt = "nv12" if fmt.depth == 8 else "p010le"
+    ours = on_a_card(net, fmt, monkeypatch, card_format=pix_fmt if stays else None)
+    tiled = PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
+    clip = [frame(fmt, 24, 30, seed) for seed in range(7)]
+    # In turns from the decoder and from memory, as when damaged frames are repeated.
+    begun = [ours.begin(as_decoded(planes, fmt) if at % 3 else planes) for at, planes in enumerate(clip)]
+    for planes, finish in zip(clip, begun, strict=True):
+        found, expected = finish(), tiled(planes)
+        assert isinstance(found, DevicePlanes) == stays
+        if stays:
+            assert (found.height, found.width, found.pix_fmt) == (48, 60, pix_fmt)
+            assert frame_of(found).format.name == pix_fmt  # which also sees that UV lies behind Y
+            found = found.on_host()
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == b.dtype
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+
+
+def test_planes_on_the_card_come_down_where_frames_are_not_computed_whole():
+    ours = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT, card_format="nv12")
+    planes = frame(LEFT, 24, 30)
+    found = ours(as_decoded(planes, LEFT))
+    assert all(np.array_equal(a, b) for a, b in zip(found, ours(planes), strict=True))

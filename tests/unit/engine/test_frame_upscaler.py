@@ -1,0 +1,184 @@
+"""Reusing what did not change: exact, measured, and off by request."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from repsr_cli.engine import runner
+from repsr_cli.engine.frame_upscaler import FoldedUpscaler
+from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.yuv.formats import PlaneFormat
+
+LEFT = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
+CENTER = PlaneFormat("bt601", full_range=True, depth=10, subsample=(2, 2), siting="center")
+
+
+def network(scale=2):
+    return PlainSR(Spec(scale, 16, 2)).eval()
+
+
+def frame(fmt, height=200, width=260, seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = [(height, width), fmt.chroma_size(height, width), fmt.chroma_size(height, width)]
+    return [rng.integers(0, fmt.peak, size).astype(np.uint8 if fmt.depth == 8 else np.uint16) for size in sizes]
+
+
+def changed(planes, plane, row, column, rows=1, columns=1):
+    planes = [each.copy() for each in planes]
+    planes[plane][row : row + rows, column : column + columns] ^= 1
+    return planes
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("fmt", [LEFT, CENTER])
+@pytest.mark.parametrize("tile", ["auto", "off", 70])
+def test_reuse_changes_no_byte(fmt, tile):
+    rng = np.random.default_rng(1)
+    net = network()
+    reusing = PlaneUpscaler(Upscaler(net, device="cpu", tile=tile), fmt, fmt)
+    plain = PlaneUpscaler(Upscaler(net, device="cpu", tile=tile), fmt, fmt, reuse=False)
+    planes = frame(fmt)
+    for _ in range(12):
+        assert same(reusing(planes), plain(planes))
+        plane = int(rng.integers(3))
+        rows, columns = planes[plane].shape
+        planes = changed(planes, plane, int(rng.integers(rows - 6)), int(rng.integers(columns - 6)), 6, 6)
+    assert reusing.reused > 0.4
+    assert plain.reused == 0
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_frames_begun_before_the_last_is_done_are_the_same(reuse):
+    net, planes = network(), frame(LEFT)
+    ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=reuse)
+    plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
+    clip = []
+    for number in range(10):
+        clip.append(planes)
+        # Nothing, a corner, everything.
+        if number % 3 == 1:
+            planes = changed(planes, 0, 3, 5, 6, 6)
+        elif number % 3 == 2:
+            planes = tuple(np.roll(plane, 1) for plane in planes)
+    begun = [ahead.begin(each) for each in clip]
+    assert all(same(finish(), plain(each)) for finish, each in zip(begun, clip, strict=True))
+
+
+def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypatch):
+    net, clip = network(), [frame(LEFT, seed=seed) for seed in range(4)]
+    ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
+    plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
+    expected = [plain(each) for each in clip]
+    real, calls = runner.TileRunner._forward, itertools.count()
+
+    def forward(self, lr):
+        if next(calls) in (2, 3):
+            raise MemoryError
+        return real(self, lr)
+
+    monkeypatch.setattr(runner.TileRunner, "_forward", forward)
+    begun = [ahead.begin(each) for each in clip]
+    for finish, each in zip(begun, expected, strict=True):
+        # Smaller tiles may add in another order.
+        assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(finish(), each, strict=True))
+
+
+def test_a_frame_that_stands_still_is_not_computed_again(monkeypatch):
+    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
+    planes = frame(LEFT)
+    first = upscaler(planes)
+    monkeypatch.setattr(runner.TileRunner, "_forward", None)
+    assert same(upscaler([plane.copy() for plane in planes]), first)
+    assert upscaler.reused == 0.5
+
+
+def test_planes_that_are_overwritten_in_place_are_noticed():
+    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
+    planes = frame(LEFT)
+    first = upscaler(planes)
+    planes[0][:] = 255 - planes[0]
+    assert not same(upscaler(planes), first)
+
+
+def test_a_result_that_was_handed_out_stays_as_it_was():
+    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
+    planes = frame(LEFT)
+    first = upscaler(planes)
+    before = [plane.copy() for plane in first]
+    upscaler(changed(planes, 0, 3, 3, 8, 8))
+    assert same(first, before)
+
+
+def test_frames_of_another_size_are_computed_whole():
+    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
+    upscaler(frame(LEFT))
+    assert upscaler(frame(LEFT, 20, 30))[0].shape == (40, 60)
+
+
+def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch):
+    monkeypatch.setattr(FoldedUpscaler, "_is_exact", lambda *_: False)
+    net, planes = network(), frame(LEFT)
+    upscaler = PlaneUpscaler(Upscaler(net, device="cpu", tile=130), LEFT, LEFT)
+    upscaler(planes)
+    planes = changed(planes, 0, 3, 3)
+    expected = PlaneUpscaler(Upscaler(net, device="cpu", tile=130), LEFT, LEFT)(planes)
+    assert same(upscaler(planes), expected)
+    assert upscaler.reused == pytest.approx(0.5 * 0.75)
+
+
+def test_the_check_of_exactness_can_fail(monkeypatch):
+    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu", tile="off", engine="torch"), LEFT, LEFT)
+    assert upscaler._folded._is_exact(200, 260, 64)
+    forward = runner.TileRunner._forward
+
+    def by_another_kernel(this, lr):
+        features = forward(this, lr)
+        return features * (1 + 1e-6) if lr.shape[-1] < 200 else features
+
+    monkeypatch.setattr(runner.TileRunner, "_forward", by_another_kernel)
+    assert not upscaler._folded._is_exact(200, 260, 64)
+
+
+def test_a_change_of_precision_throws_away_what_was_kept():
+    """The second frame overflows fp16 in one corner: all of it is then what fp32 gives, as it is without reuse."""
+    net = network()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+        net.body[0].weight[0, 0] = 1e4
+        net.body[2].weight[:, 0] = 0
+    quiet = [np.full(plane.shape, code, np.uint8) for plane, code in zip(frame(LEFT), (17, 128, 128), strict=True)]
+    loud = [plane.copy() for plane in quiet]
+    loud[0][:8, :8] = 255
+    said = []
+    upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp16", say=said.append), LEFT, LEFT)
+    upscaler(quiet)
+    assert not said
+    after = upscaler(loud)
+    assert len(said) == 1
+    assert same(after, PlaneUpscaler(Upscaler(net, device="cpu", precision="fp32"), LEFT, LEFT)(loud))
+
+
+def test_memory_that_runs_short_while_reusing_costs_nothing_but_time(monkeypatch):
+    net, planes = network(), frame(LEFT)
+    upscaler = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
+    upscaler(planes)
+    planes = changed(planes, 0, 100, 100)
+    expected = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)(planes)
+    forward = runner.TileRunner._forward
+
+    def short(this, lr):
+        if lr.shape[-1] > 50:
+            raise MemoryError
+        return forward(this, lr)
+
+    monkeypatch.setattr(FoldedUpscaler, "_is_exact", lambda *_: True)
+    monkeypatch.setattr(runner.TileRunner, "_forward", short)
+    assert same(upscaler(planes), expected)

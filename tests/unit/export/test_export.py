@@ -1,0 +1,149 @@
+"""Files for other programs: what torch gives, for any size of picture, or nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import CheckpointError, UsageError
+from repsr_cli.export import formats as module
+from repsr_cli.export.formats import FORMATS, Format, export, format_of, parse_planes
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.yuv.formats import PlaneFormat
+
+SPECS = [Spec(1, 4, 0), Spec(2, 8, 1), Spec(3, 8, 2, colors=1), Spec(4, 16, 4)]
+PACKAGES = {"ONNX Runtime": ("onnx", "onnxruntime"), "OpenVINO": ("onnx", "openvino"), "ncnn": ("ncnn",)}
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.program)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_other_programs_give_what_torch_gives(fmt: Format, spec: Spec, tmp_path: Path) -> None:
+    for package in PACKAGES[fmt.program]:
+        pytest.importorskip(package)
+    net, target = PlainSR(spec).eval(), tmp_path / f"net{fmt.suffixes[0]}"
+    difference = export(net, target, {"scale": str(spec.scale), "licence": "mine"})
+    assert difference is not None
+    assert difference <= 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"net{suffix}" for suffix in fmt.suffixes)
+    # Read anew, by sizes other than those it was checked with.
+    run = fmt.runner(tuple(file.read_bytes() for file in fmt.files(target)))
+    lr = torch.rand(3, spec.colors, 7, 19)
+    with torch.inference_mode():
+        assert np.abs(run([lr.numpy()])[0] - net(lr).numpy()).max() <= 1e-5
+
+
+PLANES = [
+    PlaneFormat("bt709", False, 8, (2, 2), "left"),
+    PlaneFormat("bt601", True, 8, (2, 2), "center"),
+    PlaneFormat("bt2020", False, 10, (2, 2), "topleft"),
+    PlaneFormat("bt709", False, 10, (1, 2), "left"),
+    PlaneFormat("bt709", False, 8, (1, 1)),
+    PlaneFormat("grey", True, 8),
+]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("fmt", PLANES, ids=str)
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_planes_are_what_torch_gives(fmt: PlaneFormat, scale: int, suffix: str, tmp_path: Path) -> None:
+    """Beside the explicit way by RGB, in sizes other than those that export checks."""
+    kind = format_of(Path(f"net{suffix}"))
+    for package in PACKAGES[kind.program]:
+        pytest.importorskip(package)
+    torch.manual_seed(scale)
+    net, target = PlainSR(Spec(scale, 8, 2)).eval(), tmp_path / f"net{suffix}"
+    difference = export(net, target, {}, fmt)
+    assert difference is not None
+    assert difference <= 1
+    run = kind.runner(tuple(file.read_bytes() for file in kind.files(target)))
+    random = np.random.default_rng(scale)
+    sizes = [(14, 22)] + [fmt.chroma_size(14, 22)] * (0 if fmt.matrix == "grey" else 2)
+    dtype = np.uint8 if fmt.depth == 8 else np.uint16
+    planes = [random.integers(fmt.peak // 4, fmt.peak * 3 // 4, (2, 1, *size)).astype(dtype) for size in sizes]
+    upscaler = PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
+    found = run(planes)
+    for picture in range(2):
+        expected = upscaler.explicit([plane[picture, 0] for plane in planes])
+        for ours, theirs in zip(expected, found, strict=True):
+            assert theirs.dtype == dtype
+            assert np.abs(ours.astype(int) - theirs[picture, 0]).max() <= 1
+
+
+def test_planes_are_not_for_ncnn_nor_for_networks_of_luma(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    with pytest.raises(UsageError, match="RGB only"):
+        export(PlainSR(Spec(2, 4, 0)), tmp_path / "net.param", {}, PLANES[0])
+    with pytest.raises(UsageError, match="cannot read"):
+        export(PlainSR(Spec(2, 4, 0, colors=1)), tmp_path / "net.onnx", {}, PLANES[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_planes_in_words() -> None:
+    assert parse_planes("yuv420p") == PLANES[0]
+    assert parse_planes("yuv420p:full:center:bt601") == PLANES[1]
+    assert parse_planes("yuv420p10le:bt2020:topleft") == PLANES[2]
+    assert parse_planes("yuv422p10") == PLANES[3]
+    assert parse_planes("gray:pc") == PLANES[5]
+    for wrong in ("", "yuv420", "yuv420p11", "nv12", "yuv420p:bt470", "gbrp"):
+        with pytest.raises(UsageError, match="yuv420p10:bt2020:topleft"):
+            parse_planes(wrong)
+
+
+def test_onnx_carries_strings_and_says_its_opset(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.onnx", {"scale": "2", "licence": "mine"})
+    model = onnx.load(tmp_path / "net.onnx")
+    assert {prop.key: prop.value for prop in model.metadata_props} == {"scale": "2", "licence": "mine"}
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
+
+
+def test_openvino_carries_strings(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.xml", {"licence": "mine"})
+    assert openvino.Core().read_model(tmp_path / "net.xml").get_rt_info("licence").astype(str) == "mine"
+
+
+def test_ncnn_reads_the_names_that_its_tools_look_for(tmp_path: Path) -> None:
+    """Without ncnn: the text and the length of the weights are what its documentation says."""
+    net = PlainSR(Spec(2, 8, 1)).eval()
+    export(net, tmp_path / "net.param", {})
+    lines = (tmp_path / "net.param").read_text().splitlines()
+    assert lines[0] == "7767517"
+    layers, blobs = map(int, lines[1].split())
+    assert layers == len(lines) - 2
+    tops = [name for line in lines[2:] for name in line.split()[4 + int(line.split()[2]) :][: int(line.split()[3])]]
+    assert blobs == len(tops) == len(set(tops))
+    assert (tops[0], tops[-1]) == ("data", "output")
+    convolutions = len(net.convolutions)
+    weights = sum(parameter.numel() for parameter in net.parameters())
+    assert (tmp_path / "net.bin").stat().st_size == 4 * (weights + convolutions)
+
+
+def test_a_file_that_gives_other_numbers_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, other = PlainSR(Spec(2, 8, 1)).eval(), PlainSR(Spec(2, 8, 1)).eval()
+    wrong = Format(
+        "a program",
+        (".param",),
+        module.ncnn_files,
+        lambda _files: lambda inputs: [np.asarray(other(torch.from_numpy(inputs[0])).detach())],
+    )
+    monkeypatch.setattr(module, "FORMATS", (wrong,))
+    with pytest.raises(CheckpointError, match="differ by"):
+        export(net, tmp_path / "net.param", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "none" / "net.param", {})
+
+
+def test_other_suffixes_are_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"\.onnx \(ONNX Runtime\), \.xml \(OpenVINO\), \.param \(ncnn\)"):
+        format_of(Path("net.engine"))

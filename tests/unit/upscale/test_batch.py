@@ -1,0 +1,215 @@
+"""upscale/batch.py: which network, in which order, and what is left after a failure."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from threading import Barrier, Event, get_ident
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, MediaError, UsageError
+from repsr_cli.model import zoo
+from repsr_cli.model.checkpoint import save_plain
+from repsr_cli.model.plain import Spec, identity_network
+from repsr_cli.upscale import batch as upscale
+from repsr_cli.upscale import image as upscaling_picture
+from repsr_cli.upscale.batch import choose_weight, faster, run_jobs, settle_scale
+from repsr_cli.upscale.jobs import Failure, Job, Naming, plan_jobs
+from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
+
+
+@pytest.fixture
+def zoo_of_three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[zoo.Weight]:
+    weights = []
+    for scale in (2, 3, 4):
+        for family in ("clean", "video"):
+            path = tmp_path / f"{family}{scale}.safetensors"
+            save_plain(path, identity_network(scale), {})
+            weights.append(zoo.Weight(f"fast-{family}-x{scale}", path, scale, "fast", family, network="M4C16"))
+    monkeypatch.setattr(zoo, "available", lambda: weights)
+    return weights
+
+
+def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size[1], size[0], 3), 99, np.uint8)).save(path)
+    return path
+
+
+def jobs(*sources: Path, options: UpscaleOptions, **naming: Path) -> tuple[Job, ...]:
+    plan = plan_jobs([str(source) for source in sources], options, Naming(**naming))  # type: ignore[arg-type]
+    assert not plan.failures
+    return plan.jobs
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        (UpscaleOptions(scale=1), 2),
+        (UpscaleOptions(scale=2), 2),
+        (UpscaleOptions(scale=2.1), 3),
+        (UpscaleOptions(width=30), 4),
+        (UpscaleOptions(height=12), 2),
+        (UpscaleOptions(width=9, height=13), 3),
+        (UpscaleOptions(fit=(18, 100)), 3),
+        (UpscaleOptions(short_side=13), 3),
+    ],
+)
+def test_smallest_factor_that_reaches(
+    zoo_of_three: list[zoo.Weight], tmp_path: Path, options: UpscaleOptions, scale: int
+) -> None:
+    source = picture(tmp_path / "a.png")
+    weight = choose_weight(Job("picture", source, tmp_path / "b.png"), options)
+    assert (weight.scale, weight.family) == (scale, "clean")
+
+
+def test_clips_take_the_video_family(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
+    clip = Job("clip", tmp_path / "a.mp4", tmp_path / "b.mp4")
+    assert choose_weight(clip, UpscaleOptions(scale=3)).name == "fast-video-x3"
+
+
+def test_factors_nobody_trained(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
+    job = Job("picture", picture(tmp_path / "a.png"), tmp_path / "b.png")
+    with pytest.raises(CheckpointError):
+        choose_weight(job, UpscaleOptions(scale=4.5))
+    with pytest.raises(CheckpointError, match="enlarges by 2, not 3"):
+        choose_weight(job, UpscaleOptions(scale=3, network=str(zoo_of_three[0].path)))
+    for smaller in (UpscaleOptions(width=7), UpscaleOptions(fit=(100, 7)), UpscaleOptions(short_side=5)):
+        with pytest.raises(UsageError, match="is 8x6 already"):
+            choose_weight(job, smaller)
+
+
+def test_scale_is_the_networks_own_if_nothing_is_said(zoo_of_three: list[zoo.Weight]) -> None:
+    assert settle_scale(UpscaleOptions()).scale == 4
+    assert settle_scale(UpscaleOptions(network="fast-clean-x3")).scale == 3
+    assert settle_scale(UpscaleOptions(network=str(zoo_of_three[0].path))).scale == 2
+    assert settle_scale(UpscaleOptions(width=100)).scale is None
+
+
+def test_what_would_be_faster(zoo_of_three: list[zoo.Weight]) -> None:
+    assert faster(Spec(4, channels=64, blocks=16)).startswith(" (-n fast would be up to ")
+    assert faster(Spec(4, channels=16, blocks=4)) == ""
+    assert faster(Spec(8, channels=64, blocks=16)) == ""
+
+
+def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
+    options = UpscaleOptions(scale=2)
+    planned = jobs(*(picture(tmp_path / f"{n}.png") for n in range(5)), options=options)
+    said: list[str] = []
+    results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
+    assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
+    assert len(said) == 1
+    assert "fast-clean-x2" in said[0]
+
+
+@pytest.mark.parametrize("way", ["apart", "turns"])
+def test_pictures_in_flight_use_the_cores_there_are(
+    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Small pictures: a thread and a network each. Larger ones: all threads and one network for each."""
+    options = UpscaleOptions(scale=2, threads=2)
+    monkeypatch.setattr("repsr_cli.engine.runner.CPU_CONTEXT_PIXELS", 48 if way == "apart" else 47)
+    made, used, before = [], set(), torch.get_num_threads()
+    real_init, real_call = Upscaler.__init__, Upscaler.__call__
+    # Whoever is quick waits for the other, or one thread might do all the work.
+    both, met = Barrier(2, timeout=30), set[int]()
+
+    def init(self: Upscaler, *args: Any, **kwargs: Any) -> None:
+        real_init(self, *args, **kwargs)
+        made.append(self)
+
+    def call(self: Upscaler, lr: torch.Tensor) -> torch.Tensor:
+        if way == "apart" and get_ident() not in met:
+            met.add(get_ident())
+            both.wait()
+        used.add(torch.get_num_threads())
+        return real_call(self, lr)
+
+    monkeypatch.setattr(Upscaler, "__init__", init)
+    monkeypatch.setattr(Upscaler, "__call__", call)
+    planned = jobs(*(picture(tmp_path / f"{n}.png") for n in range(8)), options=options)
+    said: list[str] = []
+    try:
+        results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
+    assert (len(made), used) == ((2, {1}) if way == "apart" else (1, {2}))
+    assert ["2 pictures at a time" in line for line in said] == [way == "apart"]
+
+
+def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
+    options = UpscaleOptions(scale=2)
+    good, torn = picture(tmp_path / "in" / "1.png"), picture(tmp_path / "in" / "2" / "torn.png", (64, 64))
+    torn.write_bytes(torn.read_bytes()[:-40])
+    naming = Naming(output=str(tmp_path / "out"), recursive=True)
+    planned = plan_jobs([str(tmp_path / "in")], options, naming).jobs
+    first, second = run_jobs(planned, options, lambda _job: Reporter())
+    assert isinstance(first, Outcome)
+    assert first.source == good
+    assert isinstance(second, Failure)
+    assert isinstance(second.error, MediaError)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1_x2.png"]
+
+
+def test_a_failure_takes_no_folder_from_under_its_neighbour(
+    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = UpscaleOptions(scale=2, threads=1)
+    good, bad = picture(tmp_path / "good.png"), picture(tmp_path / "bad.png")
+    failed, real = Event(), upscaling_picture.upscale_image
+
+    def slowly(source: Path, *rest: Any) -> Outcome:
+        if source == bad:
+            failed.set()
+            raise MediaError(bad, "is bad")
+        assert failed.wait(30)
+        time.sleep(0.2)  # for what follows a failure
+        return real(source, *rest)
+
+    monkeypatch.setattr(upscaling_picture, "upscale_image", slowly)
+    planned = plan_jobs([str(good), str(bad)], options, Naming(output=f"{tmp_path / 'new'}/")).jobs
+    first, second = run_jobs(planned, options, lambda _job: Reporter())
+    assert isinstance(first, Outcome)
+    assert isinstance(second, Failure)
+
+
+def test_what_would_fail_every_job_is_said_once(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
+    planned = jobs(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"), options=UpscaleOptions(scale=2))
+    for options, error in (
+        (UpscaleOptions(scale=2, network="slow"), CheckpointError),
+        (UpscaleOptions(scale=2, device="cuda:77"), DeviceError),
+    ):
+        with pytest.raises(error):
+            list(run_jobs(planned, options, lambda _job: Reporter()))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_control_c(
+    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    options = UpscaleOptions(scale=2)
+    planned = jobs(*(picture(tmp_path / f"{n}.png") for n in range(3 if several else 1)), options=options)
+    real = upscale.run_job
+
+    def interrupted(job: Job, *rest: object) -> Outcome:
+        if job == planned[-1]:
+            raise KeyboardInterrupt
+        return real(job, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(upscale, "run_job", interrupted)
+    done: list[Outcome | Failure] = []
+    with pytest.raises(Interrupted) as caught:
+        done.extend(run_jobs(planned, options, lambda _job: Reporter()))
+    assert caught.value.exit_code == 130
+    if several:
+        assert len(done) == 2
+        assert "stopped after 2 of 3 inputs; 2_x2.png was not written. Add --skip-existing" in str(caught.value)
+    assert not planned[-1].target.exists()

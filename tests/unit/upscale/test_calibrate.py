@@ -1,0 +1,244 @@
+"""The choice of engine and tiles: the fastest wins, it is remembered, and a job keeps its own."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from repsr_cli.diagnostics.bench import FILM
+from repsr_cli.engine.backends.registry import installed_engines
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import UsageError
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.upscale import calibrate
+from repsr_cli.upscale import plan_video as planning
+from repsr_cli.upscale.calibrate import BUDGETS, Choice, Memory, Trial, calibrated, kind_of, measure
+from repsr_cli.upscale.plan_video import plan_video
+from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
+from repsr_cli.upscale.video import upscale_video
+from repsr_cli.video.timeline import cut
+from tests.video_clips import make_clip, video_packets
+
+SIZE = (36, 64)
+
+
+@pytest.fixture
+def upscaler() -> Upscaler:
+    torch.manual_seed(1)
+    return Upscaler(PlainSR(Spec(2, 4, 1)).eval(), "cpu", threads=1, engine="torch")
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Memory.here()
+
+
+class Timed:
+    """Frames that take as long as a table says, by engine and tile; an exception there is raised."""
+
+    def __init__(self, table: dict[tuple[str, str], Any]) -> None:
+        self.table = table
+        self.tried: list[tuple[str, str]] = []
+
+    def __call__(self, variant: Upscaler, *_arguments: object, **_more: object) -> Any:
+        key = (variant.engine, variant.tile)
+        self.tried.append(key)
+        found = self.table.get(key, self.table.get((variant.engine, ""), 0.004))
+        if isinstance(found, Exception):
+            raise found
+        return SimpleNamespace(engine="torch", sample=lambda _lr, _pixels: (lambda: time.sleep(found), 1.0))
+
+
+def test_everything_installed_is_tried(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "_SAMPLE", 1e6)
+    trials = measure(upscaler, FILM, FILM, SIZE, pytest.fail)
+    assert {trial.choice for trial in trials} == {
+        Choice(engine, f"auto:{budget}") for engine in installed_engines() for budget in BUDGETS
+    }
+    assert [trial.seconds for trial in trials] == sorted(trial.seconds for trial in trials)
+    assert all(0 < trial.seconds < 60 for trial in trials)
+
+
+def test_the_fastest_comes_first(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Timed({("torch", "auto:20000"): 0.001})
+    monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
+    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch"])
+    assert measure(upscaler, FILM, FILM, SIZE, pytest.fail, limit=5)[0].choice == Choice("torch", "auto:20000")
+
+
+def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
+    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = Timed({("slow", ""): 0.05, ("broken", ""): OSError("no such library")})
+    said: list[str] = []
+    monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
+    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "slow", "broken"])
+    monkeypatch.setattr(calibrate, "engine_name", lambda word: "torch" if word == "slow" else word)
+    monkeypatch.setattr(Upscaler, "variant", lambda _self, engine, tile: SimpleNamespace(engine=engine, tile=tile))
+    trials = measure(upscaler, FILM, FILM, SIZE, said.append, limit=5)
+    assert [trial.choice.engine for trial in trials] == ["torch"] * len(BUDGETS) + ["slow"]
+    assert said == ["broken fails here and is left out: no such library"]
+
+
+def test_no_trial_begins_when_the_time_is_up(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Timed({})
+    monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
+    assert len(measure(upscaler, FILM, FILM, SIZE, pytest.fail, limit=0)) == 1
+    assert timed.tried == [("torch", f"auto:{BUDGETS[0]}")]
+
+
+def test_choices_are_remembered(memory: Memory, tmp_path: Path) -> None:
+    assert memory.file == tmp_path / "cache" / "repsr" / "engines.json"
+    assert memory.recall(pytest.fail) == {}
+    choices = {"one": Choice("torch", "auto:20000"), "two": Choice("ncnn", "auto:80000")}
+    for key, choice in choices.items():
+        memory.keep(key, choice, pytest.fail)
+    assert memory.recall(pytest.fail) == choices
+    assert [path.name for path in memory.file.parent.iterdir()] == ["engines.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"one": 1}',
+        '{"one": {"engine": "torch"}}',
+        '{"one": {"engine": "torch", "tile": "auto:0"}}',
+        '{"one": {"engine": "x", "tile": "auto:9"}}',
+    ],
+)
+def test_a_damaged_file_is_said_and_replaced(memory: Memory, content: str) -> None:
+    memory.file.parent.mkdir(parents=True)
+    memory.file.write_text(content)
+    said: list[str] = []
+    assert memory.recall(said.append) == {}
+    assert len(said) == 1
+    assert "damaged" in said[0]
+    memory.keep("two", Choice("torch", "auto:900"), pytest.fail)
+    assert memory.recall(pytest.fail) == {"two": Choice("torch", "auto:900")}
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(memory: Memory) -> None:
+    memory.file.parent.parent.write_text("a file where the folder should be")
+    said: list[str] = []
+    memory.keep("one", Choice("torch", "auto:900"), said.append)
+    assert len(said) == 1
+    assert "cannot be written" in said[0]
+
+
+def test_kinds_tell_apart_what_matters(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = FILM.__class__("grey", True, 8)
+    wider = Upscaler(PlainSR(Spec(2, 8, 1)), "cpu", threads=1)
+    kinds = [
+        kind_of(upscaler, FILM, FILM, (270, 480)),
+        kind_of(upscaler, FILM, FILM, (540, 960)),
+        kind_of(upscaler, grey, grey, (270, 480)),
+        kind_of(wider, FILM, FILM, (270, 480)),
+    ]
+    assert kind_of(upscaler, FILM, FILM, (272, 480)) == kinds[0]
+    monkeypatch.setattr(calibrate, "processor", lambda: "another")
+    kinds.append(kind_of(upscaler, FILM, FILM, (270, 480)))
+    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "ncnn"])
+    monkeypatch.setattr(calibrate, "engine_name", lambda word: f"{word} 1")
+    kinds.append(kind_of(upscaler, FILM, FILM, (270, 480)))
+    assert len(set(kinds)) == len(kinds)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Choice]:
+    """What a calibration finds, one after the other; every clip is worth one."""
+    found = [Choice("torch", "auto:500"), Choice("torch", "auto:900")]
+
+    def give(*_arguments: object) -> list[Trial]:
+        return [Trial(found.pop(0), 0.01, lambda: None, 1.0)]
+
+    monkeypatch.setattr(calibrate, "measure", give)
+    monkeypatch.setattr(calibrate, "WORTH", 0.0)
+    return found
+
+
+def run(source: Path, target: Path, upscaler: Upscaler, reporter: Reporter, **more: Any) -> Outcome:
+    return upscale_video(source, target, upscaler, UpscaleOptions(preset="ultrafast", **more), reporter)
+
+
+def interrupted(source: Path, target: Path, upscaler: Upscaler) -> None:
+    """A run that is stopped with half of its segments done."""
+
+    def stop(progress: Progress) -> None:
+        if progress.done > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, upscaler, Reporter(progress=stop))
+
+
+def test_a_long_clip_is_measured_once(
+    upscaler: Upscaler, memory: Memory, measured: list[Choice], tmp_path: Path
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(8), audio=0)
+    said: list[str] = []
+    for name in ("one.mp4", "two.mp4"):
+        outcome = run(source, tmp_path / name, upscaler, Reporter(say=said.append))
+        assert (outcome.facts["engine"], outcome.facts["tile"]) == ("torch", "auto:500")
+        assert "tile auto:500" in outcome.facts["network"]
+    assert len(measured) == 1
+    assert sum("ways tried in" in line for line in said) == 1
+    assert sum("as measured before" in line for line in said) == 1
+    assert [entry["tile"] for entry in json.loads(memory.file.read_text()).values()] == ["auto:500"]
+
+
+@pytest.mark.usefixtures("memory")
+def test_where_it_does_not_pay_or_was_not_left_open_nothing_is_measured(
+    upscaler: Upscaler, measured: list[Choice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", range(8), audio=0)
+
+    def chosen(**more: Any) -> Upscaler:
+        options = UpscaleOptions(**more)
+        return calibrated(upscaler, plan_video(source, tmp_path / "out.mp4", 2, options), options, pytest.fail)
+
+    assert chosen(engine="torch") is upscaler
+    assert chosen(tile="64") is upscaler
+    assert chosen(width=100) is upscaler
+    monkeypatch.setattr(calibrate, "WORTH", 30.0)
+    assert chosen() is upscaler
+    assert len(measured) == 2
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_job_that_goes_on_keeps_its_choice(
+    upscaler: Upscaler, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
+    source = make_clip(tmp_path / "in.mp4", range(20), audio=0)
+    target = tmp_path / "out.mp4"
+    interrupted(source, target, upscaler)
+    memory.file.unlink()  # measured anew it would be another
+    outcome = run(source, target, upscaler, Reporter())
+    assert outcome.facts["resumed_frames"] > 0
+    assert outcome.facts["tile"] == "auto:500"
+    run(source, tmp_path / "whole.mp4", upscaler, Reporter(), tile="auto:500")
+    assert video_packets(target) == video_packets(tmp_path / "whole.mp4")
+
+
+@pytest.mark.usefixtures("memory", "measured")
+def test_a_job_begun_by_an_engine_that_is_gone_is_refused(
+    upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
+    source = make_clip(tmp_path / "in.mp4", range(20), audio=0)
+    interrupted(source, tmp_path / "out.mp4", upscaler)
+    record = tmp_path / ".out.mp4.repsr" / "job.json"
+    record.write_text(record.read_text().replace('"engine": "torch"', '"engine": "ncnn 0.1"'))
+    with pytest.raises(UsageError, match=r"begun with another engine \(was \"ncnn 0.1\".*--no-resume"):
+        run(source, tmp_path / "out.mp4", upscaler, Reporter())

@@ -1,0 +1,233 @@
+"""The driver's part of a cluster, by a stand-in for Ray that does every task at once, in this process.
+
+The real one is in tests/e2e/test_cluster.py, for where Ray is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from repsr_cli.engine.backends.registry import ENGINES, Engine
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import DeviceError, MediaError, UsageError
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.upscale import plan_video as planning
+from repsr_cli.upscale.batch import run_jobs
+from repsr_cli.upscale.executors import ray as cluster
+from repsr_cli.upscale.jobs import Failure, Job, Naming, plan_jobs
+from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
+from repsr_cli.upscale.video import upscale_video
+from repsr_cli.video.timeline import Segment, Timeline, cut
+from tests.conftest import textured
+from tests.video_clips import damage, frame_times, make_clip, video_packets
+
+
+class Lost(Exception):
+    """What Ray raises for a task whose worker is gone."""
+
+
+class StandIn:
+    """The few words of Ray that the product uses; tasks are done when their results are asked for."""
+
+    exceptions = SimpleNamespace(RayTaskError=ZeroDivisionError, RayError=Lost)
+
+    def __init__(self) -> None:
+        self.under_way = self.most = 0
+        self.lose = False
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def put(self, value: Any) -> list[Any]:
+        return [value]
+
+    def get(self, reference: Any) -> Any:
+        if not callable(reference):
+            return reference[0]
+        if self.lose:
+            raise Lost
+        return reference()
+
+    def remote(self, **_needs: Any) -> Callable[..., Any]:
+        def wrap(function: Callable[..., Any]) -> Any:
+            def submit(task: list[Any], parcel: Any) -> Any:
+                self.under_way += 1
+                self.most = max(self.most, self.under_way)
+                return functools.partial(function, task[0], parcel)
+
+            return SimpleNamespace(remote=submit)
+
+        return wrap
+
+    def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.under_way -= 1
+        return references[-1:], references[:-1]  # out of order
+
+    def cancel(self, reference: Any, force: bool) -> None:
+        self.under_way -= 1
+
+    def nodes(self) -> list[dict[str, Any]]:
+        alive = {"Alive": True, "Resources": {"CPU": 1.0, "object_store_memory": 1e9}}
+        return [alive, alive, {"Alive": False, "Resources": {"CPU": 64.0}}]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    standin = StandIn()
+    monkeypatch.setitem(sys.modules, "ray", standin)
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=5))
+    monkeypatch.setattr(cluster, "_networks", {})
+    return standin
+
+
+@pytest.fixture(scope="module")
+def network() -> PlainSR:
+    torch.manual_seed(3)
+    return PlainSR(Spec(scale=2, channels=4, blocks=1)).eval()
+
+
+def run(source: Path, target: Path, network: PlainSR, **more: Any) -> Outcome:
+    options = UpscaleOptions(scale=2.0, threads=1, preset="ultrafast", engine="torch", **more)
+    return upscale_video(source, target, Upscaler(network, "cpu", threads=1, engine="torch"), options, Reporter())
+
+
+def test_results_out_of_order_make_the_packets_of_one_process(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(60), gop=5, options={"bf": "2"})
+    run(source, tmp_path / "near.mkv", network)
+    outcome = run(source, tmp_path / "far.mkv", network, ray="auto")
+    assert video_packets(tmp_path / "far.mkv") == video_packets(tmp_path / "near.mkv")
+    assert outcome.facts["segments"] > 8
+    assert ray.most == 4  # two slots on nodes that live, two parcels for each
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_damage_ends_as_it_does_in_one_process(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "whole.mp4", range(30), gop=5, audio=0, options={"bf": "0"})
+    source = damage(whole, tmp_path / "in.mp4", 12)
+    messages, repeated = [], []
+    for name, more in (("near.mp4", {}), ("far.mp4", {"ray": "auto"})):
+        with pytest.raises(MediaError, match=r"damaged|missing") as caught:
+            run(source, tmp_path / name, network, **more, resume=False)
+        messages.append(str(caught.value))
+        outcome = run(source, tmp_path / name, network, **more, on_error="keep", resume=False)
+        repeated.append(outcome.facts["repeated_frames"])
+    assert messages[0] == messages[1]
+    assert repeated[0] == repeated[1] != []
+    # What a decoder makes of the frames that refer to a damaged one depends on where it began: times only.
+    assert frame_times(tmp_path / "far.mp4") == frame_times(tmp_path / "near.mp4")
+
+
+def test_a_parcel_that_loses_its_workers_says_when(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(10), gop=5, audio=0)
+    ray.lose = True
+    with pytest.raises(DeviceError, match=r"segment at .* lost its worker 6 times"):
+        run(source, tmp_path / "far.mkv", network, ray="auto")
+    assert ray.under_way == 0
+
+
+def test_workers_of_another_version_are_refused(
+    ray: StandIn, network: PlainSR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(10), gop=5, audio=0)
+    real = cluster.work
+
+    def elsewhere(task: Any, parcel: Any) -> Any:
+        monkeypatch.setattr("repsr_cli.version.__version__", "0.0.1")
+        return real(task, parcel)
+
+    monkeypatch.setattr(cluster, "work", elsewhere)
+    with pytest.raises(UsageError, match=r"a worker has repsr 0\.0\.1"):
+        run(source, tmp_path / "far.mkv", network, ray="auto")
+
+
+def test_the_choice_of_the_driver_goes_to_the_workers(
+    ray: StandIn, network: PlainSR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(10), gop=5, audio=0)
+    monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("torch",), "ncnn"))
+    upscaler, tasks = Upscaler(network, "cpu", threads=1, engine="ncnn", tile="auto:5000"), list[Any]()
+    real, name = cluster.Cluster.run, upscaler.engine_name
+
+    def run_here(far: Any, segments: Any) -> Any:
+        tasks.append(far)
+        return real(far, segments)
+
+    def work(task: Any, _parcel: Any) -> Any:
+        monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("numpy",), "ncnn"))  # as elsewhere, in another version
+        try:
+            return task.upscaler()
+        except UsageError as error:
+            return error
+
+    monkeypatch.setattr(cluster.Cluster, "run", run_here)
+    monkeypatch.setattr(cluster, "work", work)
+    with pytest.raises(UsageError, match=r"a worker computes by ncnn .*, not by ncnn "):
+        upscale_video(source, tmp_path / "far.mkv", upscaler, UpscaleOptions(ray="auto"), Reporter())
+    assert (tasks[0].task.options.engine, tasks[0].task.options.tile) == ("ncnn", "auto:5000")
+    assert (tasks[0].engine, tasks[0].tile) == (name, "auto:5000")
+
+
+def test_what_a_cluster_cannot_do_is_said(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", range(6), audio=0)
+    with pytest.raises(DeviceError, match="has no GPU"):
+        run(source, tmp_path / "far.mkv", network, ray="auto", device="cuda")
+    with pytest.raises(UsageError, match="read twice"):
+        run(source, tmp_path / "far.mkv", network, ray="auto", benchmark=True)
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'repsr\[ray\]'"):
+        cluster.connect("auto")
+
+
+def test_segments_without_a_keyframe_travel_with_the_one_before() -> None:
+    timeline = Timeline(tuple(range(40)), (0, 20), {}, {}, None, None)  # type: ignore[arg-type]
+    segments = [Segment(n, 10 * n, 10 * n + 10, 10) for n in range(4)]
+    assert [[s.index for s in group] for group in cluster._groups(segments, timeline)] == [[0, 1], [2, 3]]
+    # A gap, because the first is done: what follows must begin its own parcel.
+    assert [[s.index for s in group] for group in cluster._groups(segments[1:], timeline)] == [[1], [2, 3]]
+
+
+def test_pictures_go_there_and_back(ray: StandIn, tmp_path: Path) -> None:
+    names = ["a.png", "b.jpg", "broken.png", "text.png"]
+    for name in names[:2]:
+        Image.fromarray(textured(20, 30, 1)).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    (tmp_path / "text.png").write_text("no picture")
+    results: dict[str, list[Any]] = {}
+    for place, more in (("near", {}), ("far", {"ray": "auto"})):
+        options = UpscaleOptions(scale=2.0, network="fast", threads=1, **more)
+        plan = plan_jobs([str(tmp_path / name) for name in names], options, Naming(output=f"{tmp_path / place}/"))
+        results[place] = list(run_jobs(plan.jobs, options, lambda _job: Reporter()))
+    for near, far in zip(results["near"], results["far"], strict=True):
+        if isinstance(near, Outcome):
+            assert far.target.read_bytes() == near.target.read_bytes()
+            assert (far.source, far.facts, far.notes) == (near.source, near.facts, near.notes)
+        else:
+            assert str(far.error) == str(near.error)
+            assert far.error.exit_code == 3
+    assert sorted(path.name for path in (tmp_path / "far").iterdir()) == ["a_x2.png", "b_x2.jpg"]
+
+
+def test_a_picture_that_is_there_is_not_overwritten_from_afar(ray: StandIn, tmp_path: Path) -> None:
+    Image.fromarray(textured(8, 8, 1)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("precious")
+    options = UpscaleOptions(scale=2.0, network="fast", ray="auto")
+    job = Job("picture", tmp_path / "a.png", tmp_path / "b.png")
+    (failure,) = run_jobs([job], options, lambda _job: Reporter())
+    assert isinstance(failure, Failure)
+    assert failure.error.exit_code == 2
+    assert (tmp_path / "b.png").read_text() == "precious"
