@@ -1,6 +1,6 @@
-"""What a clip costs on a Ray cluster: one worker against several, and what the driver does for every segment.
+"""What a video costs on a Ray cluster: one worker against several, and what the driver does for every segment.
 
-    python bench/cluster.py [CLIP] [--frames 24] [--rounds 2] [--workers 4 --share 0.4]
+    python bench/cluster.py [VIDEO] [--frames 24] [--rounds 2] [--workers 4 --share 0.4]
 
 Starts a cluster on this machine: a node for the driver, and as many nodes of one CPU as there are cores, each tied
 to a core of its own, so that a worker has the same means alone and in company. With ``--share`` workers are not tied,
@@ -32,16 +32,16 @@ from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.executors.ray import _groups
 from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
 from repsr_cli.upscale.video import upscale_video
-from repsr_cli.video.packet_chunks import Parcel, parcels
+from repsr_cli.video.packet_chunks import PacketChunk, chunks
 from repsr_cli.video.segments import Store
 from repsr_cli.video.timeline import cut
 
-CLIP = Path(__file__).resolve().parents[1] / "examples" / "bbb_480x270.mp4"
+VIDEO = Path(__file__).resolve().parents[1] / "examples" / "bbb_480x270.mp4"
 OPTIONS = UpscaleOptions(scale=2.0, network="fast", threads=1, preset="veryfast", engine="torch", reuse=False)
 
 
 def with_keyframes(source: Path, target: Path, frames: int) -> Path:
-    """The same clip with a keyframe every few frames: what a parcel can begin with."""
+    """The same video with a keyframe every few frames: what a chunk can begin with."""
     with av.open(str(source)) as read, av.open(str(target), "w") as write:
         old = read.streams.video[0]
         new = write.add_stream(
@@ -56,7 +56,7 @@ def with_keyframes(source: Path, target: Path, frames: int) -> Path:
 
 
 def upscale(source: Path, upscaler: Upscaler, address: str, folder: Path) -> tuple[Outcome, int]:
-    """Upscale a clip on a cluster; what was measured, and the size of what was written."""
+    """Upscale a video on a cluster; what was measured, and the size of what was written."""
     target = folder / "out.mp4"
     options = UpscaleOptions(**{name: getattr(OPTIONS, name) for name in OPTIONS.__slots__} | {"ray": address})
     outcome = upscale_video(source, target, upscaler, options, Reporter())
@@ -92,9 +92,9 @@ def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:
     plan = planning.plan_video(source, folder / "none.mp4", 2, OPTIONS)
     assert plan.timeline is not None
     began = time.perf_counter()
-    made: list[Parcel] = list(parcels(plan.source, plan.timeline, _groups(plan.segments, plan.timeline)))
+    made: list[PacketChunk] = list(chunks(plan.source, plan.timeline, _groups(plan.segments, plan.timeline)))
     read = time.perf_counter()
-    references = [ray.put(parcel) for parcel in made]
+    references = [ray.put(chunk) for chunk in made]
     sent = time.perf_counter()
     del references
     store = Store.begin(folder / "store", {}, False)
@@ -113,7 +113,7 @@ def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:
     count = len(made)
     return {
         "segments": count,
-        "parcel_bytes": sum(parcel.nbytes for parcel in made) // count,
+        "parcel_bytes": sum(chunk.nbytes for chunk in made) // count,
         "result_bytes": results // count,
         "read_s": (read - began) / count,
         "put_s": (sent - read) / count,
@@ -125,7 +125,7 @@ def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clip", nargs="?", type=Path, default=CLIP)
+    parser.add_argument("video", nargs="?", type=Path, default=VIDEO)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, help="default: one for each core")
@@ -136,10 +136,10 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     upscaler = Upscaler(load_weight(resolve("fast", 2.0, "video")), device="cpu", threads=1, engine="torch")
-    found: dict[str, Any] = {"clip": words.clip.name, "workers": {}}
+    found: dict[str, Any] = {"video": words.video.name, "workers": {}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = with_keyframes(words.clip, folder / "source.mp4", words.frames)
+        source = with_keyframes(words.video, folder / "source.mp4", words.frames)
         size = 0
         for number in range(1, (words.workers or len(cores)) + 1):
             with confined(number, cores[(number - 1) % len(cores)], words.share):

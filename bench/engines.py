@@ -5,7 +5,7 @@
 
 The first table is the network alone, up to the last convolution, as GFLOP/s beside a matrix product's. Engines that use
 Winograd's convolutions do best on small tiles, and a tile computes its surroundings in vain: the last column counts
-useful work only, for a tile inside a picture. The second table is a whole frame, codec's planes to codec's planes, also
+useful work only, for a tile inside an image. The second table is a whole frame, codec's planes to codec's planes, also
 by the small networks of OpenCV's ``dnn_superres``, whose weights are random, since only time is measured.
 """
 
@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from repsr_cli.diagnostics.bench import FILM
+from repsr_cli.diagnostics.bench import VIDEO
 from repsr_cli.engine.backends.onnx_graph import Graph, onnx_layers
 from repsr_cli.engine.backends.onnxruntime import by_ncnn, by_onnxruntime
 from repsr_cli.engine.backends.registry import ENGINES, installed_engines
-from repsr_cli.engine.body import Trunk
+from repsr_cli.engine.body import Body
 from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
@@ -34,11 +34,11 @@ SIZES = ((270, 480), (135, 240), (64, 64))
 Runner = Callable[[], object]
 
 
-def engines(trunk: Trunk, size: tuple[int, int], threads: int) -> dict[str, Runner]:
+def engines(body: Body, size: tuple[int, int], threads: int) -> dict[str, Runner]:
     """What there is, ready to run on noise of a size."""
-    noise = torch.rand(1, trunk.skip.shape[0], *size)
+    noise = torch.rand(1, body.skip.shape[0], *size)
     placed, found = noise.to(memory_format=torch.channels_last), dict[str, Runner]()
-    channels_last: Any = trunk.layers.to(memory_format=torch.channels_last)
+    channels_last: Any = body.layers.to(memory_format=torch.channels_last)
 
     def by_torch() -> object:
         with torch.inference_mode():
@@ -49,14 +49,14 @@ def engines(trunk: Trunk, size: tuple[int, int], threads: int) -> dict[str, Runn
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(onnx_layers(trunk.layers))
+        model = core.read_model(onnx_layers(body.layers))
         model.reshape(list(noise.shape))
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         request = core.compile_model(model, "CPU", settings).create_infer_request()
         found["OpenVINO"] = lambda: request.infer([noise.numpy()], share_inputs=True, share_outputs=True)
     for word, make in (("onnxruntime", by_onnxruntime), ("ncnn", by_ncnn)):
         if ENGINES[word].installed:
-            run = make(trunk.layers, threads)
+            run = make(body.layers, threads)
             found[ENGINES[word].title] = lambda run=run: run(noise)
     return found
 
@@ -148,12 +148,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     net = load(arguments.network, None, "clean")
-    folded = fold(net, FILM, FILM)
-    trunk, operations = folded.trunk.eval(), 2 * folded.macs_per_pixel
+    folded = fold(net, VIDEO, VIDEO)
+    body, operations = folded.body.eval(), 2 * folded.macs_per_pixel
     square = torch.ones(2048, 2048)
     print(f"{'':<14}{'size':>9}{'GFLOP/s':>9}{'useful':>8}")  # noqa: T201
     for height, width in SIZES:
-        runners = engines(trunk, (height, width), arguments.threads)
+        runners = engines(body, (height, width), arguments.threads)
         runners["matrix product"] = lambda: torch.mm(square, square)
         for name, seconds in best(runners, arguments.rounds).items():
             if name == "matrix product":
@@ -163,10 +163,10 @@ def main() -> None:
             reach = net.spec.reach
             useful = 1 if height == SIZES[0][0] else (1 - 2 * reach / height) * (1 - 2 * reach / width)
             print(f"{name:<14}{f'{width}x{height}':>9}{speed:>9.0f}{speed * useful:>8.0f}")  # noqa: T201
-    frame = [np.random.default_rng(0).integers(16, 236, size, dtype=np.uint8) for size in FILM.plane_sizes(270, 480)]
+    frame = [np.random.default_rng(0).integers(16, 236, size, dtype=np.uint8) for size in VIDEO.plane_sizes(270, 480)]
     whole = rivals(net.spec.scale, frame, arguments.threads)
     for engine in installed_engines():
-        planes = PlaneUpscaler(Upscaler(net, device="cpu", engine=engine), FILM, FILM, reuse=False)
+        planes = PlaneUpscaler(Upscaler(net, device="cpu", engine=engine), VIDEO, VIDEO, reuse=False)
         whole[f"{arguments.network} by {planes.engine}"] = lambda planes=planes: planes(frame)
     for name, seconds in best(whole, arguments.rounds).items():
         print(f"{name}: {1000 * seconds:.1f} ms a frame of 480x270, planes to planes")  # noqa: T201

@@ -1,7 +1,7 @@
-"""A folder of small pictures against the network alone: ``python bench/folder.py PICTURES [-n fast] [-s 4]``.
+"""A folder of small images against the network alone: ``python bench/folder.py IMAGES [-n fast] [-s 4]``.
 
-Cuts 100 pictures of 64 to 128 px out of a folder of pictures, upscales them as ``repsr upscale FOLDER`` does, from file
-to file, and holds the time against that of the network on the same pictures in memory, one after the other with all
+Cuts 100 images of 64 to 128 px out of a folder of images, upscales them as ``repsr upscale FOLDER`` does, from file
+to file, and holds the time against that of the network on the same images in memory, one after the other with all
 threads. Rounds of both take turns, and the best of each counts: by the clock, and in seconds that cores were at work.
 """
 
@@ -25,10 +25,10 @@ from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
 COUNT = 100
 
 
-def cut(pictures: Path, folder: Path) -> None:
-    """Write the small pictures, always the same ones."""
+def cut(images: Path, folder: Path) -> None:
+    """Write the small images, always the same ones."""
     dice = random.Random(1)
-    sources = sorted(path for path in pictures.rglob("*") if path.suffix in (".png", ".jpg", ".webp"))
+    sources = sorted(path for path in images.rglob("*") if path.suffix in (".png", ".jpg", ".webp"))
     for number in range(COUNT):
         pixels = read_image(dice.choice(sources)).pixels
         height, width = (min(dice.randint(64, 128), side) for side in pixels.shape[:2])
@@ -46,7 +46,7 @@ def measured(work: Callable[[], None]) -> tuple[float, float]:
 def main() -> None:
     """Measure and print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("-n", "--network")
     parser.add_argument("-s", "--scale", type=float, default=4.0)
     parser.add_argument("-f", "--format", default="png")
@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as temporary:
         small, big = Path(temporary) / "small", Path(temporary) / "big"
         small.mkdir()
-        cut(asked.pictures, small)
+        cut(asked.images, small)
         options = UpscaleOptions(scale=asked.scale, network=asked.network)
         upscaler = load(asked.network, asked.scale)
         tensors = [to_tensor(read_image(path).pixels) for path in small.iterdir()]

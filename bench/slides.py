@@ -1,4 +1,4 @@
-"""Makes a clip of a talk with slides: a page every eight seconds, on each a pointer that moves and a line being typed.
+"""Makes a video of a talk with slides: a page every eight seconds, on each a pointer that moves and a line being typed.
 
 Little changes from frame to frame, as in most recordings of a screen; how much of the work that saves:
 
@@ -22,8 +22,8 @@ POINTS = ("a point that takes one line", "another, with a figure in it: 42", "an
 
 def draw(page: int, typed: int, pointer: tuple[int, int]) -> Image.Image:
     """One frame: a page with its last line typed so far, and the pointer."""
-    picture = Image.new("RGB", (WIDTH, HEIGHT), (250, 250, 245))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (WIDTH, HEIGHT), (250, 250, 245))
+    pen = ImageDraw.Draw(image)
     pen.rectangle((0, 0, WIDTH, 44), fill=(30 + 40 * page, 70, 140 - 25 * page))
     pen.text((16, 10), f"{page + 1}. {TITLES[page]}", fill="white", font=ImageFont.load_default(20))
     for line, point in enumerate(POINTS):
@@ -34,21 +34,21 @@ def draw(page: int, typed: int, pointer: tuple[int, int]) -> Image.Image:
         pen.rectangle((40 + 40 * bar, 250 - height, 66 + 40 * bar, 250), fill=(60, 120 + 15 * bar, 160))
     x, y = pointer
     pen.polygon([(x, y), (x, y + 14), (x + 4, y + 11), (x + 10, y + 11)], fill="black")
-    return picture
+    return image
 
 
 def main() -> None:
-    """Write the clip."""
+    """Write the video."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target")
     parser.add_argument("--pages", type=int, default=len(TITLES), choices=range(1, len(TITLES) + 1))
     parser.add_argument("--seconds", type=int, default=8, help="how long a page is shown")
     arguments = parser.parse_args()
     frames = RATE * arguments.seconds
-    with av.open(arguments.target, "w") as clip:
-        film = clip.add_stream("libx264", rate=RATE)
-        film.width, film.height, film.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        film.options = {"crf": "20", "preset": "medium"}
+    with av.open(arguments.target, "w") as video:
+        stream = video.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"crf": "20", "preset": "medium"}
         for index in range(arguments.pages * frames):
             page, within = divmod(index, frames)
             # The pointer goes from place to place for two fifths of a second; then a line is typed.
@@ -56,8 +56,8 @@ def main() -> None:
             pointer = (int(420 - 300 * moved) + 20 * page, int(60 + 150 * moved))
             typed = max(0, within - 10) // 2 * 3
             frame = av.VideoFrame.from_ndarray(np.asarray(draw(page, typed, pointer)), format="rgb24")
-            clip.mux(film.encode(frame))
-        clip.mux(film.encode(None))
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode(None))
 
 
 if __name__ == "__main__":

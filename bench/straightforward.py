@@ -3,7 +3,7 @@
 Decode to RGB, run the network on the whole frame, clamp, convert to bytes, let swscale make 4:2:0, encode. One step
 after the other, as the video scripts of well-known upscalers do, sound left out.
 
-    python bench/straightforward.py CLIP TARGET --network fast-x4 --codec libx264 --preset veryfast --crf 17
+    python bench/straightforward.py VIDEO TARGET --network fast-x4 --codec libx264 --preset veryfast --crf 17
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from repsr_cli.model.zoo import load
 
 
 def main() -> None:
-    """Upscale a clip, frame by frame."""
+    """Upscale a video, frame by frame."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("target")
@@ -34,19 +34,19 @@ def main() -> None:
     net = load(arguments.network, None, "clean").eval()
 
     with av.open(arguments.source) as source, av.open(arguments.target, "w") as target, torch.no_grad():
-        film = source.streams.video[0]
+        video = source.streams.video[0]
         out = None
-        for count, frame in enumerate(source.decode(film)):
+        for count, frame in enumerate(source.decode(video)):
             lr = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).float().div(255)[None]
             sr = net(lr).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
             if out is None:
-                out = target.add_stream(arguments.codec, rate=film.average_rate or Fraction(25))
+                out = target.add_stream(arguments.codec, rate=video.average_rate or Fraction(25))
                 out.height, out.width = sr.shape[:2]
                 out.pix_fmt = "yuv420p"
                 out.options = {"preset": arguments.preset, "crf": arguments.crf}
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(sr), format="rgb24")
-            picture.pts = count
-            target.mux(out.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(sr), format="rgb24")
+            image.pts = count
+            target.mux(out.encode(image))
         if out is not None:
             target.mux(out.encode(None))
 

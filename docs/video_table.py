@@ -1,4 +1,4 @@
-"""Makes the table of docs/video.md: every clip of a folder through the whole path, by a network that changes nothing.
+"""Makes the table of docs/video.md: every video of a folder through the whole path, by a network that changes nothing.
 
     python docs/video_table.py FOLDER
 
@@ -44,7 +44,7 @@ def times(path: Path, deinterlace: bool = False) -> list[Fraction]:
 
 
 def row(path: Path, folder: Path, upscaler: Upscaler) -> str:
-    """One clip's line."""
+    """One video's line."""
     suffix = path.suffix if path.suffix in (".mp4", ".mov", ".mkv", ".webm") else ".mkv"
     target = folder / f"{path.stem}{suffix}"
     settings = FAST.get(suffix, {"preset": "ultrafast"})
@@ -83,7 +83,7 @@ def main(folder: Path) -> None:
     """Print the table."""
     upscaler = Upscaler(identity_network(1), device="cpu", threads=1)
     lines = [
-        "| clip | output | times of frames | other packets | tags; rotation, SAR, HDR | remarks |",
+        "| video | output | times of frames | other packets | tags; rotation, SAR, HDR | remarks |",
         "|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as made:

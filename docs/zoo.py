@@ -1,4 +1,4 @@
-"""Write docs/models.md and its pictures from weights/: ``python docs/zoo.py``. A test holds them together."""
+"""Write docs/models.md and its images from weights/: ``python docs/zoo.py``. A test holds them together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from repsr_cli.image.resize import imresize
 from repsr_cli.model.zoo import Weight, available, load_weight
 
 DOCS = Path(__file__).parent
-CLIP = DOCS.parent / "examples" / "bbb_480x270.mp4"
+VIDEO = DOCS.parent / "examples" / "bbb_480x270.mp4"
 SECONDS, TOP, LEFT, HEIGHT, WIDTH = 1.5, 62, 160, 84, 120  # the part of the frame that is shown, LR px
 
 HEAD = """# The networks
@@ -21,13 +21,13 @@ HEAD = """# The networks
 Made from `weights/` by `python docs/zoo.py`. PSNR is of luma, in dB, against the bicubic downscaling that everybody
 uses; `repsr eval` gives these figures again, with bicubic's beside them. `repsr models` measures the speed on your
 machine. How each was trained stands on its card, beside it in `weights/`. Networks for video stand here with figures on
-clean pictures, which they are not made for; those on compressed clips are in `train/studies/video`.
+clean images, which they are not made for; those on compressed videos are in `train/studies/video`.
 
 """
 
 
 def page(weights: list[Weight]) -> str:
-    """The page as Markdown: a table, and a picture of each network beside bicubic."""
+    """The page as Markdown: a table, and an image of each network beside bicubic."""
     sets = list(dict.fromkeys(name for weight in weights for name in weight.psnr_y))
     rows = [["name", "size", "factor", "parameters", *sets], ["---"] * (4 + len(sets))]
     for weight in weights:
@@ -35,15 +35,15 @@ def page(weights: list[Weight]) -> str:
         figures = [f"{weight.psnr_y[name]:.2f}" if name in weight.psnr_y else "" for name in sets]
         rows.append([f"`{weight.name}`", weight.network, f"x{weight.scale}", f"{parameters:,}", *figures])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    pictures = [
+    images = [
         f"## {weight.name}\n\n![Bicubic left, {weight.name} right](zoo/{weight.name}.webp)\n" for weight in weights
     ]
-    return f"{HEAD}{table}\n\n" + "\n".join(pictures)
+    return f"{HEAD}{table}\n\n" + "\n".join(images)
 
 
-def picture(weight: Weight) -> Image.Image:
-    """Part of a frame of the example clip: bicubic at the left, the network at the right."""
-    lr = frame_at(CLIP, SECONDS)[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
+def image(weight: Weight) -> Image.Image:
+    """Part of a frame of the example video: bicubic at the left, the network at the right."""
+    lr = frame_at(VIDEO, SECONDS)[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
     sr = repsr_cli.upscale_image(lr, repsr_cli.load(weight.name))
     return Image.fromarray(np.concatenate([imresize(lr, sr.shape[:2]), sr], axis=1))
 
@@ -51,5 +51,5 @@ def picture(weight: Weight) -> Image.Image:
 if __name__ == "__main__":
     (DOCS / "zoo").mkdir(exist_ok=True)
     for weight in available():
-        picture(weight).save(DOCS / "zoo" / f"{weight.name}.webp", quality=90)
+        image(weight).save(DOCS / "zoo" / f"{weight.name}.webp", quality=90)
     (DOCS / "models.md").write_text(page(available()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every failure a user can cause, with its exit code. Floor 0: imports nothing from the house.
+"""Every failure a user can cause, with its exit code. imports nothing from the house.
 
 A message reads *subject: what happened. What to do.* Code 1 is reserved for bugs (full traceback), so no class here
 carries it. Third-party exceptions are translated once, on the floor that called the library, with ``raise ... from``.
@@ -36,7 +36,7 @@ class UsageError(RepsrError):
 
 
 class MediaError(RepsrError):
-    """A picture or a video cannot be read, decoded, encoded or written: exit code 3."""
+    """An image or a video cannot be read, decoded, encoded or written: exit code 3."""
 
     exit_code = 3
 

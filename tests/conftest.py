@@ -26,7 +26,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real pictures and clips that lives beside the repository; tests that need it skip without it."""
+    """The folder of real images and videos that lives beside the repository; tests that need it skip without it."""
     folder = Path(os.environ.get("REPSR_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set REPSR_TEST_DATA")
@@ -46,12 +46,12 @@ def randomise_statistics(net: torch.nn.Module) -> None:
 
 
 def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """An RGB picture, uint8, with edges, gradients and fine texture: something a network can learn on."""
+    """An RGB image, uint8, with edges, gradients and fine texture: something a network can learn on."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float64)
-    picture = np.zeros((height, width, 3))
+    image = np.zeros((height, width, 3))
     for _ in range(12):
         angle, frequency, phase = random.uniform(0, np.pi), random.uniform(0.02, 0.5), random.uniform(0, 6.3)
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * frequency + phase)
-        picture += np.sign(wave)[..., None] * random.uniform(-25, 25, 3) + wave[..., None] * random.uniform(-9, 9, 3)
-    return np.clip(picture + 128, 0, 255).astype(np.uint8)
+        image += np.sign(wave)[..., None] * random.uniform(-25, 25, 3) + wave[..., None] * random.uniform(-9, 9, 3)
+    return np.clip(image + 128, 0, 255).astype(np.uint8)

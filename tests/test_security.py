@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.video_clips import make_clip, other_packets
+from tests.sample_videos import make_video, other_packets
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sorted([*(ROOT / "repsr_cli").rglob("*.py"), *(ROOT / "train").rglob("*.py")])
@@ -124,7 +124,7 @@ CLI = "from repsr_cli.cli import app\napp()\n"
 def test_upscaling_opens_no_socket(tmp_path: Path) -> None:
     assert without_sockets("import socket\nsocket.socket()").returncode < 0  # else the rest would prove nothing
     Image.fromarray(np.full((12, 16, 3), 99, np.uint8)).save(tmp_path / "a.png")
-    make_clip(tmp_path / "b.mkv", range(4), attachments={"a.ttf": b"font"}, subtitles=["subrip"])
+    make_video(tmp_path / "b.mkv", range(4), attachments={"a.ttf": b"font"}, subtitles=["subrip"])
     inputs = [str(tmp_path / name) for name in ("a.png", "b.mkv")]
     done = without_sockets(CLI, "upscale", *inputs, "-n", "fast", "-s", "2", "--quiet")
     assert done.returncode == 0, done.stderr
@@ -132,9 +132,9 @@ def test_upscaling_opens_no_socket(tmp_path: Path) -> None:
 
 
 @linux
-def test_clips_that_point_elsewhere_open_no_socket(tmp_path: Path) -> None:
+def test_videos_that_point_elsewhere_open_no_socket(tmp_path: Path) -> None:
     """Playlists, session descriptions and references to other files are refused, not followed."""
-    segment = make_clip(tmp_path / "segment.ts", range(4))
+    segment = make_video(tmp_path / "segment.ts", range(4))
     address = "http://127.0.0.1:9/a.ts"
     texts = {
         "remote.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n",
@@ -158,13 +158,13 @@ def test_names_of_attachments_lead_nowhere(tmp_path: Path) -> None:
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     names = ["../../evil.ttf", "/evil-of-repsr.ttf", "..\\evil.ttf"]
-    clip = make_clip(inside / "clip.mkv", range(4), attachments=dict.fromkeys(names, b"font"))
+    video = make_video(inside / "clip.mkv", range(4), attachments=dict.fromkeys(names, b"font"))
     before = set(tmp_path.rglob("*"))
-    command = [sys.executable, "-m", "repsr_cli", "upscale", str(clip), "-s", "2", "-n", "fast", "--quiet"]
+    command = [sys.executable, "-m", "repsr_cli", "upscale", str(video), "-s", "2", "-n", "fast", "--quiet"]
     subprocess.run(command, check=True, cwd=inside)
     assert set(tmp_path.rglob("*")) - before == {inside / "clip_x2.mkv"}
     assert not Path("/evil-of-repsr.ttf").exists()
-    assert other_packets(inside / "clip_x2.mkv") == other_packets(clip)
+    assert other_packets(inside / "clip_x2.mkv") == other_packets(video)
 
 
 def test_names_of_files_are_no_addresses_and_no_options(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_names_of_files_are_no_addresses_and_no_options(tmp_path: Path) -> None:
     if os.name != "nt":
         names += ["concat:a|b.mkv", "http:127.0.0.1.mkv"]
     for name in names:
-        make_clip(tmp_path / "clip.mkv", range(2), audio=0).replace(tmp_path / name)
+        make_video(tmp_path / "clip.mkv", range(2), audio=0).replace(tmp_path / name)
     command = [sys.executable, "-m", "repsr_cli", "upscale", "-s", "2", "-n", "fast", "--quiet", "--", *names]
     subprocess.run(command, check=True, cwd=tmp_path)
     expected = {*names, *(f"{Path(name).stem}_x2.mkv" for name in names)}

@@ -2,7 +2,7 @@
 
     python train/publish.py runs/m4c16-x4 --benchmark BENCHMARK [--rival NAME=FILE]
 
-BENCHMARK is a folder with one folder of HR pictures per set (Set5, Set14, B100). Those pictures are for judging only.
+BENCHMARK is a folder with one folder of HR images per set (Set5, Set14, B100). Those images are for judging only.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ per LR pixel, {target.stat().st_size / 1000:.0f} kB. Use it with `repsr upscale 
 |---|{"---|" * len(SETS)}
 {rows}
 
-Y-PSNR dB / RGB-PSNR dB / Y-SSIM; LR by MATLAB's bicubic, 8-bit output, border of {spec.scale} px cropped, grey pictures
+Y-PSNR dB / RGB-PSNR dB / Y-SSIM; LR by MATLAB's bicubic, 8-bit output, border of {spec.scale} px cropped, grey images
 as RGB. Command: `repsr eval Set5 Set14 B100 -s {spec.scale} -n {name}`.
 
 - **Made by** `repsr train` (step {report.step:,} of {recipe["schedule"]["steps"]:,}, seed {recipe["run"]["seed"]},
@@ -126,9 +126,9 @@ as RGB. Command: `repsr eval Set5 Set14 B100 -s {spec.scale} -n {name}`.
         date.today().isoformat()
     }, then `repsr fuse`: trained and fused network differ by
   {report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32. {arguments.note}
-- **Data**: the pictures of train/data/README.md, whose licences stand there. No benchmark picture was trained or tuned
+- **Data**: the images of train/data/README.md, whose licences stand there. No benchmark image was trained or tuned
   on; {recipe["data"]["holdout"]} photographs were held out for validation.
-- **Meant for** {"clean pictures: no compression, no noise" if arguments.family == "clean" else "compressed video"}.
+- **Meant for** {"clean images: no compression, no noise" if arguments.family == "clean" else "compressed video"}.
 - **Known failures**: detail finer than the LR grid is guessed at or left soft; {
         "JPEG and video artefacts are sharpened like detail." if arguments.family == "clean" else "grain is smoothed."
     }

@@ -1,4 +1,4 @@
-"""Floor 5: Typer and Rich. Parse, call a pipeline, show progress, turn errors into exit codes."""
+"""Typer and Rich. Parse, call a pipeline, show progress, turn errors into exit codes."""
 
 from repsr_cli.cli.app import app
 

@@ -1,4 +1,4 @@
-"""The Typer app: ``repsr`` and its commands. Floor 5; a command imports its pipeline inside its body."""
+"""The Typer app: ``repsr`` and its commands. a command imports its pipeline inside its body."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def repsr(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Upscale pictures and video; train the networks that do it, on what you have.
+    """Upscale images and video; train the networks that do it, on what you have.
 
     Start with: repsr upscale clip.mp4 -s 4
     """

@@ -1,4 +1,4 @@
-"""``repsr bench``: how fast it is here. Floor 5."""
+"""``repsr bench``: how fast it is here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from repsr_cli.errors import MediaError
 from repsr_cli.upscale.request import UpscaleOptions
 
 
-class _ClipUnlessNamed(TyperGroup):
-    """``repsr bench CLIP`` and ``repsr bench`` mean ``repsr bench upscale``."""
+class _VideoUnlessNamed(TyperGroup):
+    """``repsr bench VIDEO`` and ``repsr bench`` mean ``repsr bench upscale``."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
@@ -23,14 +23,14 @@ class _ClipUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-bench = typer.Typer(cls=_ClipUnlessNamed, help="Measure how fast this machine upscales, or trains.")
+bench = typer.Typer(cls=_VideoUnlessNamed, help="Measure how fast this machine upscales, or trains.")
 
 
 @bench.command("upscale")
 @friendly
 def bench_upscale(
-    clip: Annotated[
-        Path | None, typer.Argument(help="A clip to measure the whole way with; default: the network alone.")
+    video: Annotated[
+        Path | None, typer.Argument(help="A video to measure the whole way with; default: the network alone.")
     ] = None,
     network: Annotated[
         str | None, typer.Option("-n", "--network", "--model", metavar="NAME|PATH", help="A name or a file.")
@@ -51,9 +51,10 @@ def bench_upscale(
         str | None, typer.Option("--rival", help="A command to race, with {source} and {target} in it.")
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Also every engine and size of tiles that auto may take for long clips.")
+        bool,
+        typer.Option("--calibrate", help="Also every engine and size of tiles that auto may use for long videos."),
     ] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write bars as an SVG picture here.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write bars as an SVG image here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
@@ -78,9 +79,9 @@ def bench_upscale(
     frame = parse_box("--size", size)
     with Board(quiet) as board:
         options = BenchOptions(
-            upscale=upscale, source=clip, rival=rival, size=frame, rounds=rounds, calibrate=calibrate
+            upscale=upscale, source=video, rival=rival, size=frame, rounds=rounds, calibrate=calibrate
         )
-        measured = measure(options, board.reporter("bench" if clip is None else clip.name))
+        measured = measure(options, board.reporter("bench" if video is None else video.name))
     if json:
         print_json(measured.record())
     else:

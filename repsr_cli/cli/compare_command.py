@@ -1,4 +1,4 @@
-"""``repsr compare``: two pictures or clips against each other. Floor 5."""
+"""``repsr compare``: two images or videos against each other."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def compare(
     html: Annotated[bool, typer.Option("--html", help="A page with a slider that needs no other file.")] = False,
     split: Annotated[bool, typer.Option("--split", help="One half each, not side by side.")] = False,
     blink: Annotated[
-        bool, typer.Option("--blink", help="Two pictures in turns at one place, as an animated PNG.")
+        bool, typer.Option("--blink", help="Two images in turns at one place, as an animated PNG.")
     ] = False,
     crop: Annotated[
-        str | None, typer.Option("--crop", metavar="WxH+X+Y", help="Show this window of two pictures.")
+        str | None, typer.Option("--crop", metavar="WxH+X+Y", help="Show this window of two images.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="A picture of two clips at this time: 2.5 or 1:30.")
+        str | None, typer.Option("--at", metavar="TIME", help="An image of two videos at this time: 2.5 or 1:30.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only.")] = False,
 ) -> None:
-    """Hold two pictures or two clips against each other.
+    """Hold two images or two videos against each other.
 
-    The smaller is enlarged by bicubic interpolation, as players do. Clips are compared frame by frame, by time;
+    The smaller is enlarged by bicubic interpolation, as players do. Videos are compared frame by frame, by time;
     the first one's sound is kept.
 
     Example: repsr compare photo.jpg photo_x4.jpg --html

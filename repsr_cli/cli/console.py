@@ -1,4 +1,4 @@
-"""stdout for machines, stderr for people, progress, errors -> exit codes. Floor 5; Rich is imported when it is used."""
+"""stdout for machines, stderr for people, progress, errors -> exit codes. Rich is imported when it is used."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class Pace:
 
 
 def describe(progress: Progress, seconds_each: float | None) -> str:
-    """How far and how fast, e.g. ``120 of 900 frames, 24.1 fps``; a clip's length may be unknown or an estimate."""
+    """How far and how fast, e.g. ``120 of 900 frames, 24.1 fps``; a video's length may be unknown or an estimate."""
     of = f" of {progress.total}" if progress.total else ""
     text = f"{progress.done}{of} {progress.unit}{'' if progress.total == 1 else 's'}"
     if progress.unit == "frame" and seconds_each:

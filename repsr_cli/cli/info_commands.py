@@ -1,4 +1,4 @@
-"""``repsr models`` and ``repsr doctor``: what is there. Floor 5."""
+"""``repsr models`` and ``repsr doctor``: what is there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def models(
 ) -> None:
     """List the networks that are there: size, scale, PSNR, speed on this machine.
 
-    Speed is in millions of source pixels per second; a clip of 480x270 at 24 fps is 3.1.
+    Speed is in millions of source pixels per second; a video of 480x270 at 24 fps is 3.1.
 
     Example: repsr models
     """

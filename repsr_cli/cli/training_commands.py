@@ -1,4 +1,4 @@
-"""``repsr train``, ``repsr fuse``, ``repsr eval``. Floor 5."""
+"""``repsr train``, ``repsr fuse``, ``repsr eval``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value. Repeatable.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="List every unusable picture and stop.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="List every unusable image and stop.")] = False,
     show_batch: Annotated[
         Path | None, typer.Option("--show-batch", metavar="PNG", help="Draw the first batch (LR beside HR) and stop.")
     ] = None,
@@ -82,7 +82,7 @@ def train(
 ) -> None:
     """Train a network by a recipe.
 
-    Example: repsr train train/recipes/m4c16-x4.toml -o runs/mine --set data.train=PICTURES
+    Example: repsr train train/recipes/m4c16-x4.toml -o runs/mine --set data.train=IMAGES
     """
     from repsr_cli.errors import RecipeError
     from repsr_cli.training.recipe import load_recipe
@@ -90,20 +90,20 @@ def train(
     loaded = load_recipe(recipe, settings)
     with Board(quiet=quiet) as board:
         if check:
-            from repsr_cli.training.dataset import check_pictures, find_pictures
+            from repsr_cli.training.dataset import check_images, find_images
 
-            pictures = find_pictures(Path(loaded.data.train).expanduser())
-            problems = check_pictures(pictures, loaded.network.scale, loaded.batch.patch)
+            images = find_images(Path(loaded.data.train).expanduser())
+            problems = check_images(images, loaded.network.scale, loaded.batch.patch)
             for problem in problems:
                 print_line(problem)
             if problems:
-                count = f"{len(problems)} of {len(pictures)} pictures cannot be used"
+                count = f"{len(problems)} of {len(images)} images cannot be used"
                 raise RecipeError(loaded.data.train, count, "They are listed above.")
-            board.say(f"{len(pictures)} pictures, all usable")
+            board.say(f"{len(images)} images, all usable")
             return
         from repsr_cli.training.loop import train as run_training
 
-        packing = _counter(board, "packing pictures")
+        packing = _counter(board, "packing images")
 
         if show_batch is not None:
             from repsr_cli.training.loop import draw_batch
@@ -168,7 +168,7 @@ def fuse(
             program = format_of(file).program
             checked = f"not checked, since {program} is not installed"
             if error is not None:
-                most = f"{error:.0f} codes" if planes else f"{error:.1e}"
+                most = f"{error:.0f} samples" if planes else f"{error:.1e}"
                 checked = f"{program} differs from torch by {most} at most"
             board.say(f"{file}: {checked}")
     if json:
@@ -181,13 +181,13 @@ def fuse(
 
 @friendly
 def evaluate(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of HR pictures (8 bit).")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of HR images (8 bit).")],
     networks: Annotated[
         list[str] | None, typer.Option("-n", "--network", help="A name or a file. Repeatable. Default: all shipped.")
     ] = None,
     scale: Annotated[int, typer.Option("-s", "--scale", help="Enlargement factor.")] = 4,
     lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR partners. Default: bicubic of HR.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write one row per picture here.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write one row per image here.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="The table as JSON lines on stdout.")] = False,
@@ -201,22 +201,22 @@ def evaluate(
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.errors import UsageError
     from repsr_cli.model.zoo import available, load
-    from repsr_cli.training.evaluate import PictureScore, mean_score
+    from repsr_cli.training.evaluate import ImageScore, mean_score
     from repsr_cli.training.evaluate import evaluate as judge
 
     names = networks or [weight.name for weight in available() if weight.scale == scale]
     engines = [
         (name, Upscaler(load(name, scale, "clean"), device=device, precision="fp32", threads=threads)) for name in names
     ]
-    rows: list[PictureScore] = list(judge(engines, folders, scale, lr))
+    rows: list[ImageScore] = list(judge(engines, folders, scale, lr))
     if csv is not None:
         try:
             with csv.open("w", newline="", encoding="utf-8") as file:
                 writer = csv_writer.writer(file)
-                writer.writerow(["network", "folder", "picture", "psnr_y", "psnr_rgb", "ssim_y"])
+                writer.writerow(["network", "folder", "image", "psnr_y", "psnr_rgb", "ssim_y"])
                 for row in rows:
                     s = row.score
-                    writer.writerow([row.network, row.folder, row.picture, s.psnr_y, s.psnr_rgb, s.ssim_y])
+                    writer.writerow([row.network, row.folder, row.image, s.psnr_y, s.psnr_rgb, s.ssim_y])
         except OSError as error:
             raise UsageError(csv, f"cannot be written ({error.strerror})", "Choose another path.") from error
     judged = ["bicubic", *names]
@@ -225,14 +225,14 @@ def evaluate(
         max(map(len, column)) + 2 for column in (["network", *judged], ["set", *(folder.name for folder in folders)])
     )
     if not json:
-        print_line(f"{'network':<{width}}{'set':<{set_width}}{'pictures':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
+        print_line(f"{'network':<{width}}{'set':<{set_width}}{'images':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
     for network in judged:
         for folder in folders:
             scores = [row.score for row in rows if (row.network, row.folder) == (network, folder.name)]
             mean = mean_score(scores)
             if json:
                 figures = {"psnr_y": mean.psnr_y, "psnr_rgb": mean.psnr_rgb, "ssim_y": mean.ssim_y}
-                print_json({"network": network, "scale": scale, "set": folder.name, "pictures": len(scores), **figures})
+                print_json({"network": network, "scale": scale, "set": folder.name, "images": len(scores), **figures})
             else:
                 print_line(
                     f"{network:<{width}}{folder.name:<{set_width}}{len(scores):>8}"
@@ -242,7 +242,7 @@ def evaluate(
 
 @friendly
 def learn(
-    source: Annotated[Path, typer.Argument(help="A film, or a folder of films or pictures, in high definition.")],
+    source: Annotated[Path, typer.Argument(help="A video, or a folder of videos or images, in high definition.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The network to write, .safetensors.")],
     network: Annotated[str, typer.Option("-n", "--network", help="Where to start: a name or a file.")] = "fast",
     scale: Annotated[float | None, typer.Option("-s", "--scale", help="Enlargement factor.")] = None,
@@ -253,7 +253,7 @@ def learn(
     json: Annotated[bool, typer.Option("--json", help="The outcome as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
-    """Learn a film: fine-tune a network on what you have in HD, and keep it only if it wins on stretches kept out.
+    """Learn a video: fine-tune a network on what you have in HD, and keep it only if it wins on stretches kept out.
 
     Example: repsr learn episode1.mkv -s 4 -o mine.safetensors, then repsr upscale episode2.mkv -n mine.safetensors
     """
@@ -275,7 +275,7 @@ def learn(
             progress=lambda done, total: shown.progress(Progress(done, total, "step")),
         )
         board.say(
-            f"on {outcome.held_out} pictures kept out: bicubic {outcome.bicubic:.2f} dB, {network} "
+            f"on {outcome.held_out} images kept out: bicubic {outcome.bicubic:.2f} dB, {network} "
             f"{outcome.general:.2f} dB, learnt {outcome.learnt:.2f} dB ({outcome.learnt - outcome.general:+.2f})"
         )
     if json:
@@ -286,7 +286,7 @@ def learn(
 
 @friendly
 def prepare(
-    folder: Annotated[Path, typer.Argument(help="A folder of HR pictures.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of HR images.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The packed file to write.")],
     scale: Annotated[int, typer.Option("-s", "--scale", min=2, max=8, help="Enlargement factor.")] = 4,
     teacher: Annotated[
@@ -300,7 +300,7 @@ def prepare(
         Literal["auto", "fp32", "fp16", "bf16"],
         typer.Option("--precision", help="Of the teacher; bf16 is faster on CPUs with AMX or AVX-512 BF16."),
     ] = "auto",
-    variants: Annotated[int, typer.Option("--variants", min=1, help="Degradations of each picture.")] = 2,
+    variants: Annotated[int, typer.Option("--variants", min=1, help="Degradations of each image.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Of all degradations.")] = 0,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
@@ -308,9 +308,9 @@ def prepare(
     """Make training pairs ahead of training.
 
     As video decoders deliver them: moving, blurred, noisy, and compressed by H.264 or H.265. Or, with --teacher, with
-    what a larger network makes of clean LR pictures as the target, from which smaller ones learn faster.
+    what a larger network makes of clean LR images as the target, from which smaller ones learn faster.
 
-    Example: repsr prepare PICTURES -o video-x4.pack -s 4, then repsr train RECIPE -o RUN --set data.train=video-x4.pack
+    Example: repsr prepare IMAGES -o video-x4.pack -s 4, then repsr train RECIPE -o RUN --set data.train=video-x4.pack
     """
     from repsr_cli.errors import UsageError
 
@@ -320,7 +320,7 @@ def prepare(
         if teacher is None:
             from repsr_cli.training.prepare import prepare as run_preparing
 
-            run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading pictures"))
+            run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading images"))
         else:
             from repsr_cli.training.distill import distil
             from repsr_cli.upscale.api import load

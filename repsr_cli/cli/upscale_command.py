@@ -1,4 +1,4 @@
-"""``repsr upscale``: words -> options, outcomes -> lines. Floor 5."""
+"""``repsr upscale``: words -> options, outcomes -> lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from repsr_cli.errors import RepsrError, UsageError
 from repsr_cli.upscale.jobs import PIPE, Failure, Job, Naming, plan_jobs
 from repsr_cli.upscale.request import Outcome, UpscaleOptions
 
-FILES, SIZE, NETWORK, CLIPS, PICTURES, TALK = "Files", "Size", "Network and device", "Clips", "Pictures", "Output"
+FILES, SIZE, NETWORK, VIDEOS, IMAGES, TALK = "Files", "Size", "Network and device", "Videos", "Images", "Output"
 
 
 @friendly
@@ -24,7 +24,7 @@ def upscale(
         list[str] | None,
         typer.Argument(
             metavar="INPUTS...",
-            help="Pictures, clips, folders, quoted patterns, @list.txt, - for y4m.",
+            help="Images, videos, folders, quoted patterns, @list.txt, - for y4m.",
             show_default=False,
         ),
     ] = None,
@@ -95,7 +95,7 @@ def upscale(
             "-g",
             "--gpu",
             metavar="N[,N]",
-            help="The same by number: 0 is cuda:0, -1 the CPU; 0,1 share a clip.",
+            help="The same by number: 0 is cuda:0, -1 the CPU; 0,1 share a video.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -120,75 +120,75 @@ def upscale(
         str,
         typer.Option(
             "--engine",
-            help="For clips: torch, openvino, onnxruntime, ncnn, compile, tensorrt; auto measures for long ones.",
+            help="For videos: torch, openvino, onnxruntime, ncnn, compile, tensorrt; auto measures for long ones.",
             rich_help_panel=NETWORK,
         ),
     ] = "auto",
     tta: Annotated[
         bool,
-        typer.Option("-x", "--tta", help="Mean over 8 flips and turns: 8x the time.", rich_help_panel=PICTURES),
+        typer.Option("-x", "--tta", help="Mean over 8 flips and turns: 8x the time.", rich_help_panel=IMAGES),
     ] = False,
     max_pixels: Annotated[
         int | None,
         typer.Option(
-            "--max-pixels", help="Refuse pictures that hold more; default: 537 million.", rich_help_panel=PICTURES
+            "--max-pixels", help="Refuse images that hold more; default: 537 million.", rich_help_panel=IMAGES
         ),
     ] = None,
     strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", help="Leave out EXIF, XMP, ICC, text.", rich_help_panel=PICTURES)
+        bool, typer.Option("--strip-metadata", help="Leave out EXIF, XMP, ICC, text.", rich_help_panel=IMAGES)
     ] = False,
     codec: Annotated[
-        str | None, typer.Option("-c", "--codec", help="Encoder, e.g. libx265.", rich_help_panel=CLIPS)
+        str | None, typer.Option("-c", "--codec", help="Encoder, e.g. libx265.", rich_help_panel=VIDEOS)
     ] = None,
     crf: Annotated[
         float | None,
-        typer.Option("--crf", help="Quality on libx264's scale, less is better.", rich_help_panel=CLIPS),
+        typer.Option("--crf", help="Quality on libx264's scale, less is better.", rich_help_panel=VIDEOS),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Of the encoder, e.g. slow.", rich_help_panel=CLIPS)
+        str | None, typer.Option("--preset", help="Of the encoder, e.g. slow.", rich_help_panel=VIDEOS)
     ] = None,
     pix_fmt: Annotated[
-        str | None, typer.Option("--pix-fmt", help="Pixel format; default: the source's.", rich_help_panel=CLIPS)
+        str | None, typer.Option("--pix-fmt", help="Pixel format; default: the source's.", rich_help_panel=VIDEOS)
     ] = None,
     encoder_options: Annotated[
         list[str] | None,
-        typer.Option("-e", metavar="KEY=VALUE", help="One more encoder option.", rich_help_panel=CLIPS),
+        typer.Option("-e", metavar="KEY=VALUE", help="One more encoder option.", rich_help_panel=VIDEOS),
     ] = None,
     fps: Annotated[
-        str | None, typer.Option("--fps", help="Of frames/%06d.png as input: 24, 30000/1001.", rich_help_panel=CLIPS)
+        str | None, typer.Option("--fps", help="Of frames/%06d.png as input: 24, 30000/1001.", rich_help_panel=VIDEOS)
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--start", help="Where to start: 90 or 1:30.", rich_help_panel=CLIPS)
+        str | None, typer.Option("--start", help="Where to start: 90 or 1:30.", rich_help_panel=VIDEOS)
     ] = None,
-    end: Annotated[str | None, typer.Option("--end", help="Where to stop.", rich_help_panel=CLIPS)] = None,
+    end: Annotated[str | None, typer.Option("--end", help="Where to stop.", rich_help_panel=VIDEOS)] = None,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run ended.", rich_help_panel=CLIPS)
+        bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run ended.", rich_help_panel=VIDEOS)
     ] = True,
     on_error: Annotated[
         Literal["stop", "keep"],
-        typer.Option("--on-error", help="At a corrupt frame: stop, or repeat the last.", rich_help_panel=CLIPS),
+        typer.Option("--on-error", help="At a corrupt frame: stop, or repeat the last.", rich_help_panel=VIDEOS),
     ] = "stop",
     hwaccel: Annotated[
         Literal["none", "cuda"],
-        typer.Option("--hwaccel", help="What decodes: none is software, cuda is NVDEC.", rich_help_panel=CLIPS),
+        typer.Option("--hwaccel", help="What decodes: none is software, cuda is NVDEC.", rich_help_panel=VIDEOS),
     ] = "none",
     deinterlace: Annotated[
-        bool, typer.Option("--deinterlace", help="Deinterlace first (bwdif).", rich_help_panel=CLIPS)
+        bool, typer.Option("--deinterlace", help="Deinterlace first (bwdif).", rich_help_panel=VIDEOS)
     ] = False,
     matrix: Annotated[
         str | None,
-        typer.Option("--matrix", help="Colour matrix, if the tag is wrong: bt709, bt601, ...", rich_help_panel=CLIPS),
+        typer.Option("--matrix", help="Colour matrix, if the tag is wrong: bt709, bt601, ...", rich_help_panel=VIDEOS),
     ] = None,
     full_range: Annotated[
         bool | None,
-        typer.Option("--full-range/--limited-range", help="Range, if the tag is wrong.", rich_help_panel=CLIPS),
+        typer.Option("--full-range/--limited-range", help="Range, if the tag is wrong.", rich_help_panel=VIDEOS),
     ] = None,
     reuse: Annotated[
         bool,
-        typer.Option("--reuse/--no-reuse", help="Keep what stands still from the last frame.", rich_help_panel=CLIPS),
+        typer.Option("--reuse/--no-reuse", help="Keep what stands still from the last frame.", rich_help_panel=VIDEOS),
     ] = True,
     benchmark: Annotated[
-        bool, typer.Option("--benchmark", help="Do all but write: null encoder.", rich_help_panel=CLIPS)
+        bool, typer.Option("--benchmark", help="Do all but write: null encoder.", rich_help_panel=VIDEOS)
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and stop.", rich_help_panel=TALK)
@@ -201,7 +201,7 @@ def upscale(
         bool, typer.Option("-v", "--verbose", help="Also what each job measured.", rich_help_panel=TALK)
     ] = False,
 ) -> None:
-    """Upscale pictures and clips.
+    """Upscale images and videos.
 
     Writes clip_x4.mp4 beside clip.mp4, with every frame's time, all sound and all subtitles. Nothing is overwritten
     without -y, and an unfinished file never gets the final name. The paths written go to stdout, all talk to stderr.
@@ -409,7 +409,7 @@ def parse_pairs(texts: list[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise UsageError(f"-e {text}", "not of the form key=value", "Try -e tune=film.")
+            raise UsageError(f"-e {text}", "not of the form key=value", "Try -e tune=video.")
         pairs[key] = value
     return pairs
 

@@ -1,4 +1,4 @@
-"""Two pictures or clips held against each other: one picture, still or blinking, one clip, or one page. Floor 4."""
+"""Two images or videos held against each other: one image, still or blinking, one video, or one page."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from repsr_cli.upscale.request import Outcome, Reporter
 Form = Literal["beside", "split", "blink", "page"]
 
 GAP = 4  # px of white between the two sides
-BLINK = 700  # milliseconds that each of two blinking pictures stays
+BLINK = 700  # milliseconds that each of two blinking images stays
 BLINKING = (".png", ".apng", ".webp", ".gif")
 PAGE_LIMIT = 200 << 20  # bytes that a browser still opens gladly
-BROWSER_PICTURES = {
+BROWSER_IMAGES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
     "WEBP": "image/webp",
     "GIF": "image/gif",
     "AVIF": "image/avif",
 }
-BROWSER_CLIPS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+BROWSER_VIDEOS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,54 +70,54 @@ def compare(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Outcome:
-    """Hold two pictures, or two clips, against each other; the smaller is enlarged by bicubic interpolation.
+    """Hold two images, or two videos, against each other; the smaller is enlarged by bicubic interpolation.
 
     Args:
         before: shown at the left.
         after: shown at the right.
         target: file to write; None: ``BEFORE_vs_AFTER`` beside ``after``.
-        form: ``beside`` each other, ``split`` in the middle, ``blink`` in turns at one place (pictures only), or a
+        form: ``beside`` each other, ``split`` in the middle, ``blink`` in turns at one place (images only), or a
             ``page`` with a slider that needs no other file.
-        crop: show only this window of two pictures.
-        at: take the frames of two clips at this time, in seconds, and make a picture of them.
+        crop: show only this window of two images.
+        at: take the frames of two videos at this time, in seconds, and make an image of them.
         overwrite: replace an existing target.
-        reporter: told how far a clip is.
+        reporter: told how far a video is.
 
     Raises:
-        UsageError: one picture and one clip, a target that exists, a window outside.
+        UsageError: one image and one video, a target that exists, a window outside.
         MediaError: one cannot be read, or the target cannot be written.
     """
     started = time.monotonic()
     kinds = {_kind(before), _kind(after)}
     if len(kinds) > 1:
-        raise UsageError(f"{before} and {after}", "one is a picture, one a clip", "Give two of a kind.")
+        raise UsageError(f"{before} and {after}", "one is an image, one a video", "Give two of a kind.")
     kind = kinds.pop()
-    still = kind == "picture" or at is not None
-    if kind == "picture" and at is not None:
-        raise UsageError("--at", "is for two clips", "Leave it out.")
+    still = kind == "image" or at is not None
+    if kind == "image" and at is not None:
+        raise UsageError("--at", "is for two videos", "Leave it out.")
     if target is None:
         extension = ".html" if form == "page" else ".png" if still else ".mp4"
         target = after.with_name(f"{before.stem}_vs_{after.stem}{extension}")
     if target.exists() and (not overwrite or target.samefile(before) or target.samefile(after)):
         raise UsageError(target, "exists", "Add -y to replace it, or choose another name with -o.")
     if form == "page" and (crop is not None or at is not None):
-        raise UsageError("--crop" if crop else "--at", "is for a picture", "Leave it out, or leave out --html.")
+        raise UsageError("--crop" if crop else "--at", "is for an image", "Leave it out, or leave out --html.")
     if form == "blink" and not still:
-        raise UsageError("--blink", "is for pictures", "Leave it out, or add --at for a picture of one frame.")
+        raise UsageError("--blink", "is for images", "Leave it out, or add --at for an image of one frame.")
     if form == "blink" and target.suffix.lower() not in BLINKING:
         raise UsageError(target, "this format shows no animation", f"Choose one of {' '.join(BLINKING)}.")
     if crop is not None and not still:
-        raise UsageError("--crop", "is for a picture", "Leave it out, or add --at for a picture of one frame.")
+        raise UsageError("--crop", "is for an image", "Leave it out, or add --at for an image of one frame.")
     with _whole(target) as partial:
         if form == "page":
             partial.write_text(_page(before, after, kind), encoding="utf-8")
         elif still:
             sides = (_rgb(before), _rgb(after)) if at is None else (_frame(before, at), _frame(after, at))
-            _compare_pictures(*sides, partial, form, crop)
+            _compare_images(*sides, partial, form, crop)
         else:
-            from repsr_cli.compare.videos import compare_clips
+            from repsr_cli.compare.videos import compare_videos
 
-            compare_clips(before, after, partial, split=form == "split", reporter=reporter or Reporter())
+            compare_videos(before, after, partial, split=form == "split", reporter=reporter or Reporter())
     return Outcome(after, target, time.monotonic() - started, {"before": str(before), "form": form, "kind": kind})
 
 
@@ -144,7 +144,7 @@ def _kind(path: Path) -> Kind:
     return kind
 
 
-def _compare_pictures(
+def _compare_images(
     left: NDArray[np.uint8], right: NDArray[np.uint8], target: Path, form: Form, crop: Crop | None
 ) -> None:
     from PIL import Image
@@ -155,9 +155,7 @@ def _compare_pictures(
     left, right = (side if side.shape[:2] == size else imresize(side, size) for side in (left, right))
     if crop is not None:
         if crop.top + crop.height > size[0] or crop.left + crop.width > size[1]:
-            raise UsageError(
-                "--crop", f"reaches outside the picture of {size[1]}x{size[0]}", "Choose a smaller window."
-            )
+            raise UsageError("--crop", f"reaches outside the image of {size[1]}x{size[0]}", "Choose a smaller window.")
         window = np.s_[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         left, right = left[window], right[window]
     height, width = left.shape[:2]
@@ -177,14 +175,14 @@ def _compare_pictures(
 
 
 def _rgb(path: Path) -> NDArray[np.uint8]:
-    """A picture as a screen shows it: 8-bit RGB, transparency over grey. (H, W, 3)."""
+    """An image as a screen shows it: 8-bit RGB, transparency over grey. (H, W, 3)."""
     from repsr_cli.image.files import read_image
 
-    picture = read_image(path)
-    peak = np.iinfo(picture.pixels.dtype).max if picture.pixels.dtype.kind == "u" else 1.0
-    pixels = picture.pixels.astype(np.float32) / peak
-    if picture.alpha is not None:
-        alpha = picture.alpha[..., None].astype(np.float32) / peak
+    image = read_image(path)
+    peak = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1.0
+    pixels = image.pixels.astype(np.float32) / peak
+    if image.alpha is not None:
+        alpha = image.alpha[..., None].astype(np.float32) / peak
         pixels = pixels * alpha + 0.5 * (1 - alpha)
     rgb = np.clip(np.floor(pixels * 255 + 0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3)))
@@ -201,11 +199,11 @@ def _page(before: Path, after: Path, kind: Kind) -> str:
     weight = before.stat().st_size + after.stat().st_size
     if weight > PAGE_LIMIT:
         happened = f"a page with {weight >> 20} MiB inside is more than browsers like"
-        raise UsageError(after, happened, "Compare a shorter clip, or use --split.")
+        raise UsageError(after, happened, "Compare a shorter video, or use --split.")
     sizes = [source_size(kind, path) for path in (before, after)]
     height, width = max(sizes, key=lambda size: size[0] * size[1])
     template = string.Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    element = _picture_element if kind == "picture" else _clip_element
+    element = _image_element if kind == "image" else _video_element
     return template.substitute(
         title=html.escape(f"{before.name} and {after.name}"),
         before=html.escape(before.name),
@@ -214,16 +212,16 @@ def _page(before: Path, after: Path, kind: Kind) -> str:
         height=height,
         before_media=element(before, "before"),
         after_media=element(after, "after"),
-        play='<button id="play" type="button">Play</button>' if kind == "clip" else "",
+        play='<button id="play" type="button">Play</button>' if kind == "video" else "",
     )
 
 
-def _picture_element(path: Path, role: str) -> str:
+def _image_element(path: Path, role: str) -> str:
     from PIL import Image
 
     from repsr_cli.image.files import read_image
 
-    kind = BROWSER_PICTURES.get(read_image(path).format)
+    kind = BROWSER_IMAGES.get(read_image(path).format)
     data = path.read_bytes()
     if kind is None:  # a browser cannot show it: a TIFF, a BMP
         file = io.BytesIO()
@@ -232,8 +230,8 @@ def _picture_element(path: Path, role: str) -> str:
     return f'<img class="{role}" alt="{html.escape(path.name)}" draggable="false" src="{_data_url(kind, data)}">'
 
 
-def _clip_element(path: Path, role: str) -> str:
-    kind = BROWSER_CLIPS.get(path.suffix.lower())
+def _video_element(path: Path, role: str) -> str:
+    kind = BROWSER_VIDEOS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(path, "browsers show mp4 and webm only", "Use --split, which writes an mp4.")
     source = _data_url(kind, path.read_bytes())

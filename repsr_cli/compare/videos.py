@@ -1,6 +1,6 @@
-"""Two clips in one: side by side, or one half each. Floor 4.
+"""Two videos in one: side by side, or one half each.
 
-FFmpeg's overlay filter keeps the second clip's times and finds the first one's nearest frame, so clips of other frame
+FFmpeg's overlay filter keeps the second video's times and finds the first one's nearest frame, so videos of other frame
 rates or time bases can be compared too.
 """
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 QUALITY = {"crf": "16", "preset": "veryfast"}
 
 
-def compare_clips(before: Path, after: Path, target: Path, *, split: bool, reporter: Reporter) -> None:
-    """Write both clips into one, H.264 in MP4, with the first clip's sound as AAC.
+def compare_videos(before: Path, after: Path, target: Path, *, split: bool, reporter: Reporter) -> None:
+    """Write both videos into one, H.264 in MP4, with the first video's sound as AAC.
 
     Args:
         before: shown at the left, enlarged to the other's size.
         after: shown at the right.
         target: file to write.
-        split: each gives its half of the same picture; False: whole pictures side by side.
+        split: each gives its half of the same image; False: whole images side by side.
         reporter: told how far the work is.
 
     Raises:
-        MediaError: a clip cannot be decoded, or the result not be encoded.
+        MediaError: a video cannot be decoded, or the result not be encoded.
     """
     try:
         with (
@@ -70,10 +70,10 @@ def compare_clips(before: Path, after: Path, target: Path, *, split: bool, repor
 
 
 def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
-    """The frame of a clip that is on at a time, as a screen shows it. (H, W, 3), RGB.
+    """The frame of a video that is on at a time, as a screen shows it. (H, W, 3), RGB.
 
     Raises:
-        MediaError: the clip cannot be decoded.
+        MediaError: the video cannot be decoded.
         UsageError: it is shorter.
     """
     source = probe(path)
@@ -111,10 +111,10 @@ def _rgb(frame: av.VideoFrame, stream: VideoStream, source: VideoSource) -> NDAr
 
 
 class _Sound:
-    """The sound of a clip as AAC, mono or stereo, handed out as far as the pictures are.
+    """The sound of a video as AAC, mono or stereo, handed out as far as the images are.
 
     Args:
-        container: the clip; not read by anyone else.
+        container: the video; not read by anyone else.
         out: gets a stream for it, if it has any sound.
     """
 
@@ -145,10 +145,10 @@ class _Comparison:
     """A filter graph with two inputs, fed in the order of time.
 
     Args:
-        paths: the clips' files.
+        paths: the videos' files.
         left: the first, shown at the left.
         right: the second, shown at the right; its times are kept.
-        split: as ``compare_clips``.
+        split: as ``compare_videos``.
     """
 
     def __init__(self, paths: tuple[Path, Path], left: InputContainer, right: InputContainer, split: bool) -> None:
@@ -209,13 +209,13 @@ class _Comparison:
 
 
 def _upright(rotation: int) -> list[tuple[str, str]]:
-    """The filters that turn a clip by quarter turns, as players do; ``rotation`` in degrees counter-clockwise."""
+    """The filters that turn a video by quarter turns, as players do; ``rotation`` in degrees counter-clockwise."""
     turn = ("transpose", "cclock")
     return [turn] * (round(rotation / 90) % 4)
 
 
 def _fit(width: int, height: int, tags: ColourTags) -> tuple[str, str]:
-    """The filter that brings a clip to a size and to BT.709 in video range."""
+    """The filter that brings a video to a size and to BT.709 in video range."""
     matrix = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}.get(tags.matrix, "bt601")
     levels = "full" if tags.range == 2 else "limited"
     source = f"in_color_matrix={matrix}:in_range={levels}"

@@ -1,7 +1,7 @@
-"""How fast, and how much of what the machine can do: model only, the pipeline, end to end, a rival. Floor 4.
+"""How fast, and how much of what the machine can do: model only, the pipeline, end to end, a rival.
 
 Absolute figures depend on the machine; ratios taken in one run travel better. So everything here is measured side by
-side: the peak is that of a plain matrix product on the same device in the same minute, the rival reads the same clip.
+side: the peak is that of a plain matrix product on the same device in the same minute, the rival reads the same video.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from repsr_cli.upscale.request import Reporter, UpscaleOptions
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
 
-# What nearly every film is stored as.
-FILM = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
+# What nearly every video is stored as.
+VIDEO = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class BenchOptions:
 
     Attributes:
         upscale: network, device, precision, tile, threads, codec, preset and the like, as for ``repsr upscale``.
-        source: a clip for the pipeline and the end-to-end figures; None: the model only.
+        source: a video for the pipeline and the end-to-end figures; None: the model only.
         rival: a command to race end to end, with ``{source}`` and ``{target}`` in it; None: no race.
         size: (height, width) in LR px of the frame for the model-only figure.
         rounds: how often each is measured; the best counts, since whatever else the machine does only slows.
@@ -123,7 +123,7 @@ class Bench:
         return [self.network, f"matrix product: {self.peak_gflops:.0f} GFLOP/s", *table]
 
     def plot(self) -> str:
-        """Bars of frames per second as an SVG picture."""
+        """Bars of frames per second as an SVG image."""
         fastest = max(row.fps for row in self.rows)
         left = 20 + 7 * max(13, *(len(row.name) for row in self.rows))
         bars = []
@@ -148,12 +148,12 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
     Raises:
         CheckpointError: no such network.
         DeviceError: no such device.
-        UsageError: a rival without a clip, or without the words it needs; nothing to calibrate.
-        MediaError: the clip cannot be read, or the rival failed.
+        UsageError: a rival without a video, or without the words it needs; nothing to calibrate.
+        MediaError: the video cannot be read, or the rival failed.
     """
     if options.rival is not None:
         if options.source is None:
-            raise UsageError("rival", "there is no clip to race on", "Name a clip.")
+            raise UsageError("rival", "there is no video to race on", "Name a video.")
         if "{source}" not in options.rival or "{target}" not in options.rival:
             raise UsageError("rival", "the command does not say where its files go", "Use {source} and {target} in it.")
     asked = options.upscale
@@ -164,7 +164,7 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
     if options.calibrate:
         rows += _calibration(upscaler, options.size, reporter)
     if options.source is not None:
-        rows += _measure_clip(options, upscaler, reporter)
+        rows += _measure_video(options, upscaler, reporter)
     return Bench(describe_machine(upscaler), upscaler.describe(), peak, tuple(rows))
 
 
@@ -175,12 +175,12 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
         (GFLOP/s of a matrix product, the row). The row's GFLOP/s count the multiplications and additions that the
         frame needs in the network that runs, with colour folded in; what tiles compute twice counts as time only.
     """
-    planes = PlaneUpscaler(upscaler, FILM, FILM, reuse=False)
+    planes = PlaneUpscaler(upscaler, VIDEO, VIDEO, reuse=False)
     rng = np.random.default_rng(0)
-    frame = [rng.integers(16, 236, shape, dtype=np.uint8) for shape in FILM.plane_sizes(*size)]
-    flops = 2 * fold(net, FILM, FILM).macs_per_pixel * size[0] * size[1]
+    frame = [rng.integers(16, 236, shape, dtype=np.uint8) for shape in VIDEO.plane_sizes(*size)]
+    flops = 2 * fold(net, VIDEO, VIDEO).macs_per_pixel * size[0] * size[1]
     planes(frame)
-    # On the CPU a frame by itself; on a card enough of them that uploads, batches and downloads keep each other busy.
+    # On the CPU a frame by itself; on a GPU enough of them that uploads, batches and downloads keep each other busy.
     count = 1 if planes.ahead == 1 else 4 * planes.ahead
     seconds, products = [], []
     # In turns, so that both see the same machine.
@@ -206,9 +206,9 @@ def _run_through(planes: PlaneUpscaler, frame: list[NDArray[np.uint8]], count: i
 
 def _calibration(upscaler: Upscaler, size: tuple[int, int], reporter: Reporter) -> list[Row]:
     """All that a calibration chooses from, the fastest first."""
-    if upscaler.device.type != "cpu" or upscaler.precision != "fp32" or not folds(upscaler.net, FILM):
+    if upscaler.device.type != "cpu" or upscaler.precision != "fp32" or not folds(upscaler.net, VIDEO):
         raise UsageError("--calibrate", "is for networks of colour in fp32 on the CPU", "Leave it out.")
-    trials = measure(upscaler, FILM, FILM, size, reporter.say)
+    trials = measure(upscaler, VIDEO, VIDEO, size, reporter.say)
     return [Row(f"{trial.choice.engine} {trial.choice.tile}", 1, trial.seconds) for trial in trials]
 
 
@@ -226,7 +226,7 @@ def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
     return machine
 
 
-def _measure_clip(options: BenchOptions, upscaler: Upscaler, reporter: Reporter) -> list[Row]:
+def _measure_video(options: BenchOptions, upscaler: Upscaler, reporter: Reporter) -> list[Row]:
     source = options.source
     assert source is not None
     rounds = max(options.rounds // 2, 1)

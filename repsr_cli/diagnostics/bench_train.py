@@ -1,4 +1,4 @@
-"""How many training steps a second: the branched phase, the merged phase and the deployed network. Floor 4."""
+"""How many training steps a second: the branched phase, the merged phase and the deployed network."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ def bench_train(
 
 
 def _noise(recipe: Recipe, folder: Path) -> Path:
-    """A packed file of a few pictures of noise, each large enough for a crop."""
+    """A packed file of a few images of noise, each large enough for a crop."""
     side = 2 * recipe.batch.patch * recipe.network.scale
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(4)]
+    images = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(4)]
     target = folder / "noise.pack"
-    write_pack(target, recipe.network.scale, (Pair(str(n), str(n), hr) for n, hr in enumerate(pictures)))
+    write_pack(target, recipe.network.scale, (Pair(str(n), str(n), hr) for n, hr in enumerate(images)))
     return target

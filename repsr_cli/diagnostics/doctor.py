@@ -1,4 +1,4 @@
-"""What this machine can do: libraries, devices, codecs, networks. Floor 4; every import is a finding."""
+"""What this machine can do: libraries, devices, codecs, networks. every import is a finding."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NVENC = {"h264_nvenc": "H.264 by NVENC", "hevc_nvenc": "H.265 by NVENC", "av1_nv
 EXTRAS = {
     "cv2": ("AVIF and JPEG 2000 beyond 8 bit, Radiance HDR", "pip install opencv-python-headless"),
     "imageio": ("compare --blink", "pip install imageio"),
-    "openvino": ("clips on the CPU, faster", "pip install 'repsr[openvino]'"),
-    "onnxruntime": ("clips on the CPU, and checking exported files", "pip install 'repsr[onnx]'"),
-    "ncnn": ("clips on the CPU, and checking exported files", "pip install 'repsr[ncnn]'"),
-    "pillow_heif": ("HEIC pictures", "pip install 'repsr[heif]'"),
-    "pillow_jxl": ("JPEG XL pictures", "pip install 'repsr[jxl]'"),
+    "openvino": ("videos on the CPU, faster", "pip install 'repsr[openvino]'"),
+    "onnxruntime": ("videos on the CPU, and checking exported files", "pip install 'repsr[onnx]'"),
+    "ncnn": ("videos on the CPU, and checking exported files", "pip install 'repsr[ncnn]'"),
+    "pillow_heif": ("HEIC images", "pip install 'repsr[heif]'"),
+    "pillow_jxl": ("JPEG XL images", "pip install 'repsr[jxl]'"),
 }
 # A 32 px probe through a network in half precision strays from fp32 by a few thousandths; broken drivers by tenths.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
@@ -74,8 +74,8 @@ def examine() -> Iterator[Finding]:
 def _libraries() -> Iterator[Finding]:
     for module, package, need, remedy in (
         ("torch", "torch", "running networks", "pip install torch"),
-        ("PIL", "pillow", "pictures", "pip install pillow"),
-        ("av", "av", "clips", "pip install av"),
+        ("PIL", "pillow", "images", "pip install pillow"),
+        ("av", "av", "videos", "pip install av"),
     ):
         try:
             version = getattr(importlib.import_module(module), "__version__", "")
@@ -98,7 +98,7 @@ def _encoders() -> Iterator[Finding]:
 
 
 def _nvidia() -> Iterator[Finding]:
-    """What the first card decodes and encodes, by trying."""
+    """What the first GPU decodes and encodes, by trying."""
     try:
         import av  # noqa: F401
 
@@ -109,7 +109,7 @@ def _nvidia() -> Iterator[Finding]:
         return  # PyAV, reported among the libraries
     why = missing_device(0)
     if why is not None:
-        yield Finding("nvdec, nvenc", "absent", f"no card ({why})", "With an NVIDIA GPU: install its driver.")
+        yield Finding("nvdec, nvenc", "absent", f"no GPU ({why})", "With an NVIDIA GPU: install its driver.")
         return
     why = nvdec_refusal(0)
     if why is None:
@@ -143,7 +143,7 @@ def _choices() -> Iterator[Finding]:
     memory, said = Memory.here(), list[str]()
     choices = memory.recall(said.append)
     if said:
-        yield Finding("calibration", "absent", said[0], f"Remove {memory.file}, or let the next long clip replace it.")
+        yield Finding("calibration", "absent", said[0], f"Remove {memory.file}, or let the next long video replace it.")
         return
     yield Finding("calibration", "ok", f"{memory.file}: {len(choices)} measured")
     for kind, choice in choices.items():
@@ -186,7 +186,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def self_test(device: str, precision: str) -> Finding:
-    """Enlarge a 32x32 picture on a device and hold it against plain torch in fp32 on the CPU.
+    """Enlarge a 32x32 image on a device and hold it against plain torch in fp32 on the CPU.
 
     Args:
         device: ``cpu``, ``cuda:0``, ``mps``, ...

@@ -1,1 +1,1 @@
-"""Floor 3: tensors in, tensors out. Knows no files."""
+"""Tensors in, tensors out. Knows no files."""

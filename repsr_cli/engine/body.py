@@ -1,7 +1,7 @@
-"""A network up to its pixel shuffle: everything it computes, still at LR resolution. Floor 3.
+"""A network up to its pixel shuffle: everything it computes, still at LR resolution.
 
 Shuffling, adding the skip and rounding cost a small network as much as its convolutions do, when they are done the
-obvious way: on full-size float pictures. So the engine stops before the shuffle. The skip is added to the
+obvious way: on full-size float images. So the engine stops before the shuffle. The skip is added to the
 features, where it touches the least memory, and the shuffle happens while a tile's core is written to its place.
 """
 
@@ -17,7 +17,7 @@ from repsr_cli.model.plain import LUMA, PlainSR
 _WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
-class Trunk(nn.Module):
+class Body(nn.Module):
     """Convolutions and activations, and a linear skip past them.
 
     Args:
@@ -45,7 +45,7 @@ class Trunk(nn.Module):
 
 
 def add_skip(residual: Tensor, lr: Tensor, skip: Tensor) -> Tensor:
-    """Features from what the layers of a trunk give.
+    """Features from what the layers of a body give.
 
     Args:
         residual: (N, K, H, W), in any order in memory; may be changed.
@@ -63,11 +63,11 @@ def add_skip(residual: Tensor, lr: Tensor, skip: Tensor) -> Tensor:
     return features
 
 
-class LumaTrunk(nn.Module):
+class LumaBody(nn.Module):
     """A network that knows luma only, taking and giving RGB: luma by the network, chroma by bicubic interpolation.
 
     In Y'CbCr every primary is luma plus a combination of the chroma differences, so that replacing the luma of a
-    picture adds one and the same number to R, G and B: no matrix is inverted.
+    image adds one and the same number to R, G and B: no matrix is inverted.
 
     Args:
         net: a network with ``spec.colors == 1``.
@@ -78,14 +78,14 @@ class LumaTrunk(nn.Module):
 
     def __init__(self, net: PlainSR) -> None:
         super().__init__()
-        self.trunk = trunk_of(net)
+        self.body = body_of(net)
         self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
         self.register_buffer("bicubic", bicubic_phases(net.spec.scale))
 
     def forward(self, lr: Tensor) -> Tensor:
-        """As ``Trunk.forward``: (N, 3, H, W) RGB to (N, H, W, 3 * scale**2)."""
+        """As ``Body.forward``: (N, 3, H, W) RGB to (N, H, W, 3 * scale**2)."""
         n, _, height, width = lr.shape
-        sharp: Tensor = self.trunk((lr * self.luma).sum(1, keepdim=True))
+        sharp: Tensor = self.body((lr * self.luma).sum(1, keepdim=True))
         # Phases of a fixed kernel rather than F.interpolate, whose float coordinates would depend on where a tile lies.
         padded = F.pad(lr.reshape(n * 3, 1, height, width), (2, 2, 2, 2), mode="replicate")
         smooth = F.conv2d(padded, self.bicubic).reshape(n, 3, -1, height, width)
@@ -94,10 +94,10 @@ class LumaTrunk(nn.Module):
         return (smooth + added[:, None]).flatten(1, 2).permute(0, 2, 3, 1).contiguous()
 
 
-def trunk_of(net: PlainSR) -> Trunk:
-    """The trunk of a plain network; shares its weights. K = colors * scale**2, in pixel-shuffle order."""
+def body_of(net: PlainSR) -> Body:
+    """The body of a plain network; shares its weights. K = colors * scale**2, in pixel-shuffle order."""
     colors = net.spec.colors
-    return Trunk(net.body, torch.eye(colors).repeat_interleave(net.spec.scale**2, dim=1))
+    return Body(net.body, torch.eye(colors).repeat_interleave(net.spec.scale**2, dim=1))
 
 
 def place(features: Tensor, target: Tensor, rows: int, columns: int) -> None:

@@ -1,16 +1,16 @@
-"""Colour folded into a network: it reads and writes a decoder's planes, and no RGB picture exists anywhere. Floor 3.
+"""Colour folded into a network: it reads and writes a decoder's planes, and no RGB image exists anywhere.
 
-The first and the last convolution are linear, and so are the maps between codes and RGB and the averages that shrink
+The first and the last convolution are linear, and so are the maps between samples and RGB and the averages that shrink
 chroma. Their products are convolutions of the same kind:
 
-* **Head.** With codes counted from black, the map to RGB is a matrix without an offset, so that the zeros padded around
-  the picture stand for black in both spaces and the fold is exact at borders too.
+* **Head.** With samples counted from black, the map to RGB is a matrix without an offset, so that the zeros padded
+  around the image stand for black in both spaces and the fold is exact at borders too.
 * **Tail.** Each kind of plane takes its own combination of the RGB outputs. On an axis where chroma is centred between
   luma samples and the scale is even, the pairs that are averaged lie inside one LR pixel: the average folds too, and
-  the network writes half as many chroma samples. Where chroma is co-sited across, as in most films, the filter reaches
+  the network writes half as many chroma samples. Where chroma is co-sited across, as in most videos, the filter reaches
   into both neighbours: the network then writes what an LR pixel gives to its own samples and what to its neighbours',
   and ``cross`` adds them up. On other axes it writes chroma at luma size and the ordinary filter follows.
-* **Skip.** The nearest-neighbour skip becomes a matrix from codes to codes.
+* **Skip.** The nearest-neighbour skip becomes a matrix from samples to samples.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from repsr_cli.engine.body import Trunk
+from repsr_cli.engine.body import Body
 from repsr_cli.engine.tiling import Box
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.yuv.formats import PlaneFormat, codes_from_rgb, rgb_from_codes
+from repsr_cli.yuv.formats import PlaneFormat, rgb_from_samples, samples_from_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,14 @@ class Folded:
     """A network from planes to planes.
 
     Attributes:
-        trunk: from (N, planes in, H, W) to (N, H, W, K). In: ``(codes - black) * gain`` with chroma at luma size. Out:
-            codes plus one half, so that rounding half up is dropping the fraction.
+        body: from (N, planes in, H, W) to (N, H, W, K). In: ``(samples - black) * gain`` with chroma at luma size. Out:
+            samples plus one half, so that rounding half up is dropping the fraction.
         black: the code that each plane in has where RGB is (0, 0, 0).
         gain: what keeps the numbers near one, where half precision is at its best.
         parts: one for each plane out.
     """
 
-    trunk: Trunk
+    body: Body
     black: tuple[float, ...]
     gain: float
     parts: tuple[Part, ...]
@@ -87,11 +87,11 @@ class Folded:
     @property
     def macs_per_pixel(self) -> int:
         """Multiply-accumulates per LR pixel in the convolutions."""
-        return sum(layer.weight.numel() for layer in self.trunk.layers if isinstance(layer, nn.Conv2d))
+        return sum(layer.weight.numel() for layer in self.body.layers if isinstance(layer, nn.Conv2d))
 
 
 def folds(net: PlainSR, fmt_out: PlaneFormat) -> bool:
-    """Whether ``fold`` applies: RGB networks, and codes that half precision can hold."""
+    """Whether ``fold`` applies: RGB networks, and samples that half precision can hold."""
     return net.spec.colors == 3 and fmt_out.depth < 16
 
 
@@ -105,14 +105,14 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool
         crossing: whether parts may be that; without it such chroma is written at luma size, for a filter to shrink.
     """
     gain = 1 / fmt_in.peak
-    to_rgb, offset = rgb_from_codes(fmt_in)
+    to_rgb, offset = rgb_from_samples(fmt_in)
     if fmt_in.matrix == "grey":
         to_rgb, black = to_rgb[:, :1], -offset[:1] / to_rgb[0, 0]
     else:
         black = -np.linalg.solve(to_rgb, offset)
     to_rgb = to_rgb / gain
 
-    to_codes, zero = codes_from_rgb(fmt_out)
+    to_samples, zero = samples_from_rgb(fmt_out)
     parts = _parts(net.spec.scale, fmt_out, crossing)
     tail = net.convolutions[-1]
     weight, bias = _numbers(tail.weight), _numbers(tail.bias)
@@ -120,7 +120,7 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool
     weight = weight.reshape(3, scale, scale, -1)
     bias = bias.reshape(3, scale, scale)
     weights, biases, skips = [], [], []
-    for part, row, start in zip(parts, to_codes, zero, strict=False):
+    for part, row, start in zip(parts, to_samples, zero, strict=False):
         # (samples of the part, samples of an LR pixel), by rows and by columns.
         down, across = _averages(scale, part.rows), _averages(scale, part.columns)
         if part.crossing:
@@ -146,21 +146,21 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool
         np.concatenate(biases),
     )
     skip = torch.from_numpy(np.concatenate(skips, axis=1)).float()
-    return Folded(Trunk(layers, skip), tuple(float(code) for code in black), gain, parts)
+    return Folded(Body(layers, skip), tuple(float(code) for code in black), gain, parts)
 
 
-def cross(codes: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
+def cross(samples: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
     """Add to an LR pixel's samples what its neighbours give them.
 
     Args:
-        codes: (h, w, K), the features of a window; the part's own channels are changed.
+        samples: (h, w, K), the features of a window; the part's own channels are changed.
         part: one that is ``crossing``.
-        at_left: whether the window begins at the picture's left border, where the filter mirrors.
+        at_left: whether the window begins at the image's left border, where the filter mirrors.
         at_right: the same for the right border.
     """
-    own = codes[..., part.own].view(*codes.shape[:2], part.rows, part.columns)
+    own = samples[..., part.own].view(*samples.shape[:2], part.rows, part.columns)
     middle = part.own.stop + part.rows
-    to_right, to_left = codes[..., part.own.stop : middle], codes[..., middle : part.stop]
+    to_right, to_left = samples[..., part.own.stop : middle], samples[..., middle : part.stop]
     first, last = own[..., 0], own[..., -1]
     if part.columns == 1:
         mirrored = to_left[:, -1:]

@@ -1,4 +1,4 @@
-"""Whole frames on a CUDA device, in batches, computed by a captured graph from integers to integers. Floor 3.
+"""Whole frames on a CUDA device, in batches, computed by a captured graph from integers to integers.
 
 Three queues of the device work side by side: while one batch is computed, the next goes up and the last comes down.
 Networks as small as these are done before the CPU has named their kernels one by one, so that their launches are
@@ -30,7 +30,7 @@ from repsr_cli.yuv.formats import PlaneFormat
 
 LARGEST_BATCH = 16
 WORTHWHILE = 0.95  # a batch of twice as many frames must take less than this share of the time of two of them
-PITCH = 256  # bytes that lines for an encoder on the card are a multiple of
+PITCH = 256  # bytes that lines for an encoder on the GPU are a multiple of
 SLOTS = 2  # batches under way: one is computed, while another goes up and comes down
 
 
@@ -43,7 +43,7 @@ class PlanesNetwork(nn.Module):
         fmt_out: the meaning of the planes that go.
         precision: number format of the convolutions; what lies around them is fp32.
         card_format: ``nv12`` or ``p010le``: planes for an encoder on the device; None: for the host.
-        engine: what makes a faster trunk, if it is one that does.
+        engine: what makes a faster body, if it is one that does.
     """
 
     black: Tensor
@@ -54,14 +54,14 @@ class PlanesNetwork(nn.Module):
         fmt_in: PlaneFormat,
         fmt_out: PlaneFormat,
         precision: torch.dtype,
-        card_format: str | None = None,
+        gpu_format: str | None = None,
         engine: str = "torch",
     ) -> None:
         super().__init__()
-        trunk = copy.deepcopy(folded.trunk).to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.trunk = optimized(trunk, engine, precision)
+        body = copy.deepcopy(folded.body).to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.body = optimized(body, engine, precision)
         self.folded, self.fmt_in, self.fmt_out, self.precision = folded, fmt_in, fmt_out, precision
-        self.card_format = card_format
+        self.gpu_format = gpu_format
         self.register_buffer("black", torch.tensor(folded.black).view(1, -1, 1, 1))
 
     def forward(self, *planes: Tensor) -> tuple[Tensor, ...]:
@@ -75,15 +75,15 @@ class PlanesNetwork(nn.Module):
             then one boolean: whether all numbers were finite.
         """
         height, width = planes[0].shape[1:]
-        codes = planes[0][:, None].float()
+        samples = planes[0][:, None].float()
         if len(planes) > 1:
             chroma = torch.stack(planes[1:], 1).float()
-            codes = torch.cat([codes, enlarge_chroma(chroma, self.fmt_in, height, width)], 1)
-        lr = ((codes - self.black) * self.folded.gain).to(self.precision, memory_format=torch.channels_last)
-        features = self.trunk(lr)
+            samples = torch.cat([samples, enlarge_chroma(chroma, self.fmt_in, height, width)], 1)
+        lr = ((samples - self.black) * self.folded.gain).to(self.precision, memory_format=torch.channels_last)
+        features = self.body(lr)
         finite = features.sum(dtype=torch.float32).isfinite()
         found = self._planes(features.float())
-        return *(found if self.card_format is None else (interleaved(found, self.fmt_out.depth),)), finite
+        return *(found if self.gpu_format is None else (interleaved(found, self.fmt_out.depth),)), finite
 
     def _planes(self, features: Tensor) -> tuple[Tensor, ...]:
         """Features (N, h, w, K) float32 as planes."""
@@ -189,7 +189,7 @@ class CudaQueues:
     ) -> Callable[[], None]:
         """As ``Queues.submit``."""
         for stream, before, step in (
-            # A decoder on the card writes in the stream that is everybody's.
+            # A decoder on the GPU writes in the stream that is everybody's.
             (self._up, torch.cuda.default_stream(self._device), up),
             (self._work, self._up, compute),
             (self._down, self._work, down),
@@ -213,7 +213,7 @@ class _Slot:
         self.inputs = [torch.zeros(size, *shape, dtype=dtype, device=device) for shape in shapes]
         self.host = [queues.pinned(plane) for plane in self.inputs]
         self.compute, self.results = queues.capture(network, self.inputs)
-        self._stays = network.card_format is not None
+        self._stays = network.gpu_format is not None
         self.wait: Callable[[], None] = lambda: None
 
     def submit(self, sources: Sequence[Sequence[Tensor] | DevicePlanes]) -> tuple[Tensor, ...]:
@@ -286,7 +286,7 @@ class _Batch:
         """
         self.submit()
         self._wait()
-        self._sources.clear()  # a decoder's memory on the card is free for other frames
+        self._sources.clear()  # a decoder's memory on the GPU is free for other frames
         assert self._fetched is not None
         *planes, finite = self._fetched
         if not bool(finite):
@@ -294,7 +294,7 @@ class _Batch:
         return [plane[frame] for plane in planes]
 
 
-class CardFrames:
+class CudaFrames:
     """Frames of one size on a device.
 
     Args:
@@ -361,13 +361,13 @@ class CardFrames:
 
     def _handed_out(self, results: Sequence[Tensor]) -> Planes | DevicePlanes:
         network, fmt = self._network, self._network.fmt_out
-        if network.card_format is None:
+        if network.gpu_format is None:
             return tuple(plane.numpy().view(fmt.dtype) for plane in results)
         height, width = (side * network.folded.parts[0].rows for side in self._shapes[0])
         lines = results[0] if fmt.depth == 8 else results[0].view(torch.uint16)
         luma, chroma = lines[:height, :width], lines[height:, :width]
         planes = (luma, chroma.view(height // 2, width // 2, 2))
-        return DevicePlanes(planes, network.card_format, height, width, 0 if fmt.depth == 8 else 16 - fmt.depth)
+        return DevicePlanes(planes, network.gpu_format, height, width, 0 if fmt.depth == 8 else 16 - fmt.depth)
 
     def _made(self, queues: Queues, size: int) -> deque[_Slot]:
         return deque(_Slot(queues, self._network, self._shapes, size) for _ in range(SLOTS))

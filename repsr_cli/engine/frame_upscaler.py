@@ -1,4 +1,4 @@
-"""The folded network over the frames of a clip: nothing full-size but the planes, and no work done twice. Floor 3."""
+"""The folded network over the frames of a video: nothing full-size but the planes, and no work done twice."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import cross, fold
-from repsr_cli.engine.cuda_batches import CardFrames, CudaQueues, PlanesNetwork, Queues
+from repsr_cli.engine.cuda_batches import CudaFrames, CudaQueues, PlanesNetwork, Queues
 from repsr_cli.engine.runner import NotFiniteError, is_out_of_memory
 from repsr_cli.engine.tiling import Box, Tile
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.cuda_planes import DevicePlanes
-from repsr_cli.yuv.chroma import Planes, codes_from_planes, integers, rounded, shrink_chroma
+from repsr_cli.yuv.chroma import Planes, integers, rounded, samples_from_planes, shrink_chroma
 from repsr_cli.yuv.formats import PlaneFormat
 
 
@@ -52,7 +52,7 @@ class FoldedUpscaler:
         fmt_in: PlaneFormat,
         fmt_out: PlaneFormat,
         reuse: bool,
-        card_format: str | None = None,
+        gpu_format: str | None = None,
     ) -> None:
         self._upscaler = upscaler
         self._fmt_in = fmt_in
@@ -65,8 +65,8 @@ class FoldedUpscaler:
         margin = 2 if unfinished else 1 if any(part.crossing for part in self._folded.parts) else 0
         self._runner, self.engine = upscaler.folded_runner(self._folded, fmt_out, margin)
         self._queues: Queues | None = CudaQueues(upscaler.device) if upscaler.device.type == "cuda" else None
-        self._card: tuple[tuple[int, int], torch.dtype, CardFrames] | None = None
-        self._card_format = card_format
+        self._gpu: tuple[tuple[int, int], torch.dtype, CudaFrames] | None = None
+        self._gpu_format = gpu_format
         self._reuse = reuse
         self._last: _Frame | None = None
         self._exact: dict[tuple[int, int], bool] = {}
@@ -80,43 +80,43 @@ class FoldedUpscaler:
     @property
     def ahead(self) -> int:
         """How many frames are worth beginning before the first of them is waited for."""
-        return self._card[2].ahead if self._card is not None else 1
+        return self._gpu[2].ahead if self._gpu is not None else 1
 
     def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
         """Begin to enlarge one frame; as ``PlaneUpscaler.begin``."""
-        card = self._card_for(*size_of(planes))
+        gpu = self._gpu_for(*size_of(planes))
         if isinstance(planes, DevicePlanes):
-            return self._tiled(planes.on_host()) if card is None else self._staying(card, planes)
-        return self._tiled(planes) if card is None else self._whole(card, planes)
+            return self._tiled(planes.on_host()) if gpu is None else self._staying(gpu, planes)
+        return self._tiled(planes) if gpu is None else self._whole(gpu, planes)
 
-    def _card_for(self, height: int, width: int) -> CardFrames | None:
+    def _gpu_for(self, height: int, width: int) -> CudaFrames | None:
         """What computes whole frames of this size on the device; None where they are cut into tiles."""
         if self._queues is None or len(self._runner.plan(height, width)) > 1:
-            self._card = None
+            self._gpu = None
             return None
         precision = self._runner.precision
-        if self._card is None or self._card[:2] != ((height, width), precision):
+        if self._gpu is None or self._gpu[:2] != ((height, width), precision):
             network = PlanesNetwork(
-                self._folded, self._fmt_in, self._fmt_out, precision, self._card_format, self._upscaler.engine
+                self._folded, self._fmt_in, self._fmt_out, precision, self._gpu_format, self._upscaler.engine
             )
             network.to(self._upscaler.device)
             try:
-                made = CardFrames(self._queues, network, (height, width), self._runner.budget)
+                made = CudaFrames(self._queues, network, (height, width), self._runner.budget)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 # The way by tiles halves them until they fit.
-                self._queues = self._card = None
+                self._queues = self._gpu = None
                 return None
-            self._card = ((height, width), precision, made)
-        return self._card[2]
+            self._gpu = ((height, width), precision, made)
+        return self._gpu[2]
 
-    def _staying(self, card: CardFrames, planes: DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
+    def _staying(self, gpu: CudaFrames, planes: DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
         """Begin a frame that the device computes whole, from planes that lie there. Whether it changed is not seen."""
         self._pixels += planes.height * planes.width
         self._computed += planes.height * planes.width
         self._last = None
-        return self._or_anew(card.begin(planes), planes.on_host)
+        return self._or_anew(gpu.begin(planes), planes.on_host)
 
     def _or_anew(
         self, computed: Callable[[], Planes | DevicePlanes], planes: Callable[[], Planes]
@@ -135,7 +135,7 @@ class FoldedUpscaler:
 
         return finished
 
-    def _whole(self, card: CardFrames, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes | DevicePlanes]:
+    def _whole(self, gpu: CudaFrames, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes | DevicePlanes]:
         """Begin a frame that the device computes whole."""
         height, width = planes[0].shape
         last, precision = self._comparable(planes), self._runner.precision
@@ -144,7 +144,7 @@ class FoldedUpscaler:
             return last.finished
         self._computed += height * width
         kept = tuple(plane.copy() for plane in planes)
-        finished = self._or_anew(card.begin(kept), lambda: kept)
+        finished = self._or_anew(gpu.begin(kept), lambda: kept)
         if self._reuse:
             self._last = _Frame(kept, finished, precision)
         return finished
@@ -159,7 +159,7 @@ class FoldedUpscaler:
         self._computed += sum(tile.core.area for tile in tiles)
         if last is not None and not tiles:
             return last.finished
-        lr = (codes_from_planes(planes, self._fmt_in) - self._black) * self._folded.gain
+        lr = (samples_from_planes(planes, self._fmt_in) - self._black) * self._folded.gain
         if last is None or sum(tile.core.area for tile in tiles) == height * width:
             targets = self._targets(height, width)
         else:
@@ -205,16 +205,16 @@ class FoldedUpscaler:
                 return
             # A compiled network gives nothing but samples, one plane's after the other's.
             counts = [part.rows * part.columns for part in self._folded.parts]
-            samples = [slice(stop - count, stop) for count, stop in zip(counts, accumulate(counts), strict=True)]
-            self._put(found[0], samples, tile, targets)
+            own = [slice(stop - count, stop) for count, stop in zip(counts, accumulate(counts), strict=True)]
+            self._put(found[0], own, tile, targets)
 
         return write
 
-    def _write(self, codes: Tensor, tile: Tile, targets: Planes) -> None:
+    def _write(self, samples: Tensor, tile: Tile, targets: Planes) -> None:
         """Put a tile's core into the planes.
 
         Args:
-            codes: (h, w, K) float32, of the core and the margin around it.
+            samples: (h, w, K) float32, of the core and the margin around it.
             tile: the tile.
             targets: the planes of the whole frame.
         """
@@ -224,14 +224,14 @@ class FoldedUpscaler:
         for part, target in zip(self._folded.parts, targets, strict=True):
             if any(part.unfinished):
                 full = torch.empty(there.height * part.rows, there.width * part.columns)
-                place(codes[..., part.start : part.stop].cpu(), full, part.rows, part.columns)
+                place(samples[..., part.start : part.stop].cpu(), full, part.rows, part.columns)
                 chroma = shrink_chroma(full, fmt, part.unfinished)
                 from_, to = part.window(core), part.window(tile.core)
                 target[to] = rounded(chroma[from_], fmt)
             elif part.crossing:
-                cross(codes, part, there.left == 0, there.right * self._upscaler.scale == targets[0].shape[1])
-        samples = [part.own for part in self._folded.parts]
-        self._put(integers(codes.clamp_(0, fmt.peak), fmt), samples, tile, targets)
+                cross(samples, part, there.left == 0, there.right * self._upscaler.scale == targets[0].shape[1])
+        own = [part.own for part in self._folded.parts]
+        self._put(integers(samples.clamp_(0, fmt.peak), fmt), own, tile, targets)
 
     def _put(self, whole: Tensor, samples: Sequence[slice], tile: Tile, targets: Planes) -> None:
         """Shuffle finished samples to their places.
@@ -285,7 +285,7 @@ class FoldedUpscaler:
     def _is_exact(self, height: int, width: int, side: int) -> bool:
         """Whether finer tiles give the same bits as the usual ones.
 
-        A library may compute pictures of another size by another kernel, which adds in another order. So every shape of
+        A library may compute images of another size by another kernel, which adds in another order. So every shape of
         a fine tile is tried once, on noise, against the usual tiles around it.
         """
         # Little of it: no more than a frame would does it overflow half precision.

@@ -1,4 +1,4 @@
-"""The only crossing between pictures of integers and tensors of floats. Floor 3.
+"""The only crossing between images of integers and tensors of floats.
 
 Arrays are (H, W, C) with C = 1 (grey) or 3 (RGB), uint8, uint16 or float32 in [0, 1]; tensors are (1, 3, H, W) float32
 RGB with the same [0, 1]. Rounding (half up) and clipping happen here and nowhere before.
@@ -17,7 +17,7 @@ from repsr_cli.yuv.formats import LUMA_WEIGHTS
 
 
 def to_tensor(pixels: NDArray[Any]) -> Tensor:
-    """A picture as a tensor.
+    """An image as a tensor.
 
     Args:
         pixels: (H, W, 1) or (H, W, 3), uint8, uint16 or float32. Grey is repeated into R = G = B.
@@ -35,7 +35,7 @@ def to_tensor(pixels: NDArray[Any]) -> Tensor:
 
 
 def to_pixels(sr: Tensor, dtype: DTypeLike, grey: bool) -> NDArray[Any]:
-    """A tensor as a picture.
+    """A tensor as an image.
 
     Args:
         sr: (1, 3, H, W) RGB, nominally in [0, 1].
@@ -65,5 +65,5 @@ def to_pixels(sr: Tensor, dtype: DTypeLike, grey: bool) -> NDArray[Any]:
 def _peak(dtype: DTypeLike) -> int:
     kind = np.dtype(dtype)
     if kind not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        raise ValueError(f"pictures are uint8, uint16 or float32, not {kind}")
+        raise ValueError(f"images are uint8, uint16 or float32, not {kind}")
     return int(np.iinfo(kind).max)

@@ -1,8 +1,8 @@
-"""Planes of codes to RGB and back, and networks that take and give planes. Floor 3.
+"""Planes of samples to RGB and back, and networks that take and give planes.
 
 The numbers are those of ``repsr_cli.yuv.formats``: affine maps that can be undone, and chroma filters of which the
 shrinking one undoes the enlarging one exactly. Nothing is clipped before the last rounding, so that planes which no RGB
-picture could give (every film has some) come back as they were.
+image could give (every video has some) come back as they were.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from repsr_cli.engine.colour_folding import folds
 from repsr_cli.engine.frame_upscaler import FoldedUpscaler, size_of
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
-from repsr_cli.yuv.chroma import Plane, Planes, codes_from_planes, planes_from_codes
-from repsr_cli.yuv.formats import PlaneFormat, codes_from_rgb, rgb_from_codes
+from repsr_cli.yuv.chroma import Plane, Planes, planes_from_samples, samples_from_planes
+from repsr_cli.yuv.formats import PlaneFormat, rgb_from_samples, samples_from_rgb
 
 
 def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
-    """Planes of codes as an RGB picture.
+    """Planes of samples as an RGB image.
 
     Args:
         planes: Y, U, V, or R, G, B, or one plane of luma, each (H, W) or the chroma size that goes with it; integers.
@@ -34,24 +34,24 @@ def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
     Returns:
         (1, 3, H, W) float32, nominally in [0, 1], not clipped.
     """
-    codes = codes_from_planes(planes, fmt)
-    matrix, offset = rgb_from_codes(fmt)
+    samples = samples_from_planes(planes, fmt)
+    matrix, offset = rgb_from_samples(fmt)
     if fmt.matrix == "grey":
-        return (codes * float(matrix[0, 0]) + float(offset[0])).repeat(1, 3, 1, 1)
-    return _affine(codes, matrix, offset)
+        return (samples * float(matrix[0, 0]) + float(offset[0])).repeat(1, 3, 1, 1)
+    return _affine(samples, matrix, offset)
 
 
 def planes_from_rgb(rgb: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
-    """An RGB picture as planes of codes: the inverse of ``rgb_from_planes``.
+    """An RGB image as planes of samples: the inverse of ``rgb_from_planes``.
 
     Args:
         rgb: (1, 3, H, W), nominally in [0, 1].
         fmt: the meaning that the planes shall have.
 
     Returns:
-        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to the codes there are.
+        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to the samples there are.
     """
-    return planes_from_codes(_affine(rgb.to("cpu", torch.float32), *codes_from_rgb(fmt)), fmt)
+    return planes_from_samples(_affine(rgb.to("cpu", torch.float32), *samples_from_rgb(fmt)), fmt)
 
 
 class PlaneUpscaler:
@@ -77,7 +77,7 @@ class PlaneUpscaler:
         fmt_out: PlaneFormat,
         size: tuple[int, int] | None = None,
         reuse: bool = True,
-        card_format: str | None = None,
+        gpu_format: str | None = None,
     ) -> None:
         for fmt in (fmt_in, fmt_out):
             if not set(fmt.subsample) <= {1, 2}:
@@ -87,7 +87,7 @@ class PlaneUpscaler:
         self.fmt_out = fmt_out
         self.size = size
         folded = folds(upscaler.net, fmt_out)
-        self._folded = FoldedUpscaler(upscaler, fmt_in, fmt_out, reuse, card_format) if folded else None
+        self._folded = FoldedUpscaler(upscaler, fmt_in, fmt_out, reuse, gpu_format) if folded else None
 
     @property
     def engine(self) -> str:
@@ -134,14 +134,14 @@ class PlaneUpscaler:
         return lambda: result
 
     def explicit(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        """The same by way of an RGB picture: the reference, and the way for what does not fold."""
+        """The same by way of an RGB image: the reference, and the way for what does not fold."""
         sr = self.upscaler(rgb_from_planes(planes, self.fmt_in))
         if self.size is not None and tuple(sr.shape[-2:]) != tuple(self.size):
             sr = F.interpolate(sr, self.size, mode="bicubic", antialias=True, align_corners=False)
         return planes_from_rgb(sr, self.fmt_out)
 
 
-def _affine(picture: Tensor, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Tensor:
+def _affine(image: Tensor, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Tensor:
     """A colour map applied to (1, 3, H, W)."""
     weight = torch.from_numpy(matrix).float().view(3, 3, 1, 1)
-    return F.conv2d(picture, weight, torch.from_numpy(offset).float())
+    return F.conv2d(image, weight, torch.from_numpy(offset).float())

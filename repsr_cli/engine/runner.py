@@ -1,4 +1,4 @@
-"""A trunk on a device, run over tiles: precision, memory, and the numbers that come out. Floor 3."""
+"""A body on a device, run over tiles: precision, memory, and the numbers that come out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threading import Barrier
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.backends.openvino import CompiledTrunk
+from repsr_cli.engine.backends.openvino import CompiledBody
 from repsr_cli.engine.backends.registry import PRECISIONS, optimized
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, UsageError
@@ -92,7 +92,7 @@ class NotFiniteError(ArithmeticError):
 
 
 class TileRunner:
-    """Runs a trunk over tiles and hands the features of every tile to a writer.
+    """Runs a body over tiles and hands the features of every tile to a writer.
 
     What it holds against: memory (the tile is halved until the work fits), half precision (a result that is not finite
     is computed again in fp32, and fp32 stays), tiling (with ``reach`` of context the cuts are invisible).
@@ -121,7 +121,7 @@ class TileRunner:
         tile: str | int,
         say: Say,
         margin: int = 0,
-        compiled: CompiledTrunk | None = None,
+        compiled: CompiledBody | None = None,
         engine: str = "torch",
     ) -> None:
         self.overlap = reach + margin
@@ -142,14 +142,14 @@ class TileRunner:
         self._placed = self._place()
 
     def plan(self, height: int, width: int, side: int | None = None) -> list[Tile]:
-        """The tiles that a picture of this size is cut into; with ``side``, cores of this size."""
+        """The tiles that an image of this size is cut into; with ``side``, cores of this size."""
         tile = (side, side) if side is not None else self._tile_for(height, width)
         return plan_tiles(height, width, tile, self.overlap, max(self.margin, 1))
 
     @property
     def budget(self) -> int:
         """How many pixels a context may have, by the memory there is for what they become."""
-        # Once: what torch keeps for itself after the first picture no longer counts as free.
+        # Once: what torch keeps for itself after the first image no longer counts as free.
         if self._budget is None:
             self._budget = self._measure()
         return self._budget
@@ -172,12 +172,12 @@ class TileRunner:
         progress: Callable[[int, int], None] | None = None,
         tiles: list[Tile] | None = None,
     ) -> None:
-        """Run the network over a batch of pictures.
+        """Run the network over a batch of images.
 
         Args:
             lr: (N, C, H, W) float32 on the CPU.
             write: called with (N, h, w, K): the features of a tile's core and the margin around it (as far as there is
-                a picture), in the precision and on the device in force, or what ``compiled`` gives; and with the tile.
+                an image), in the precision and on the device in force, or what ``compiled`` gives; and with the tile.
                 Its to change. Called in inference mode, maybe from two threads at once for different tiles, maybe again
                 for pixels already written.
             progress: called with (tiles done, tiles in all).
@@ -196,11 +196,11 @@ class TileRunner:
         progress: Callable[[int, int], None] | None = None,
         tiles: list[Tile] | None = None,
     ) -> Callable[[], None]:
-        """As a call, but returns before the end, so that the next picture's tiles can follow without a pause.
+        """As a call, but returns before the end, so that the next image's tiles can follow without a pause.
 
         Returns:
             What waits for the end, and raises what a call raises. Where tiles take turns, and in half precision, which
-            may have to be given up for a picture, all is computed there.
+            may have to be given up for an image, all is computed there.
         """
         if self._at_once == 1 or self.precision is not torch.float32:
             return lambda: self(lr, write, progress, tiles)
@@ -233,7 +233,7 @@ class TileRunner:
                     raise
                 self._shrink(max(max(each.core.height, each.core.width) for each in plan), error)
             except NotFiniteError as error:
-                # All over again, not this tile only: every pixel of a picture is computed in one precision.
+                # All over again, not this tile only: every pixel of an image is computed in one precision.
                 self._raise_precision(lr, error)
             tiles = running = None
 
@@ -265,7 +265,7 @@ class TileRunner:
     def _raise_precision(self, lr: Tensor, error: BaseException) -> None:
         if not bool(torch.isfinite(lr).all()):
             raise MediaError(
-                "input", "it holds values that are not numbers", "Repair or re-export the picture."
+                "input", "it holds values that are not numbers", "Repair or re-export the image."
             ) from error
         if self.precision is torch.float32:
             raise DeviceError(

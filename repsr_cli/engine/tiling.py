@@ -1,8 +1,8 @@
-"""Cut an LR picture into cores that cover it exactly once, each with the context its pixels depend on. Floor 3.
+"""Cut an LR image into cores that cover it exactly once, each with the context its pixels depend on.
 
 A pixel of the output depends on the LR pixels within the network's reach and on nothing else, so a tile that carries
-this much context computes its core exactly as the whole picture would. Contexts are clipped at the borders of the
-picture: there, and only there, the zero padding of the convolutions is the one that the whole picture gets.
+this much context computes its core exactly as the whole image would. Contexts are clipped at the borders of the
+image: there, and only there, the zero padding of the convolutions is the one that the whole image gets.
 Integers only; units are LR pixels.
 """
 
@@ -50,7 +50,7 @@ class Box:
         return Box(self.top - other.top, self.left - other.left, self.bottom - other.top, self.right - other.left)
 
     def slices(self, scale: int = 1) -> tuple[slice, slice]:
-        """(rows, columns) of this box in a picture ``scale`` times as large."""
+        """(rows, columns) of this box in an image ``scale`` times as large."""
         return (
             slice(self.top * scale, self.bottom * scale),
             slice(self.left * scale, self.right * scale),
@@ -76,11 +76,11 @@ class Tile:
 
 
 def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int, align: int = 1) -> list[Tile]:
-    """Cut a picture into tiles of nearly equal size, in reading order.
+    """Cut an image into tiles of nearly equal size, in reading order.
 
     Args:
-        height: rows of the picture.
-        width: columns of the picture.
+        height: rows of the image.
+        width: columns of the image.
         tile: largest core, (rows, columns); rounded up to a multiple of ``align``.
         overlap: context on every side; the network's reach makes the cuts invisible.
         align: cuts lie at multiples of this.
@@ -103,8 +103,8 @@ def fit_tile(height: int, width: int, overlap: int, pixels: int, at_once: int = 
     """The core size that takes the least time while no context exceeds a budget of pixels.
 
     Args:
-        height: rows of the picture.
-        width: columns of the picture.
+        height: rows of the image.
+        width: columns of the image.
         overlap: context on every side.
         pixels: largest context, in pixels. Where even the smallest cores exceed it, the budget yields: cores are never
             cut below 32 x 32.

@@ -1,4 +1,4 @@
-"""A network made ready to enlarge pictures of any size on one device. Floor 3."""
+"""A network made ready to enlarge images of any size on one device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from repsr_cli.engine.backends.onnxruntime import LAYERS, ForeignTrunk
-from repsr_cli.engine.backends.openvino import CompiledTrunk, compiles
+from repsr_cli.engine.backends.onnxruntime import LAYERS, ForeignBody
+from repsr_cli.engine.backends.openvino import CompiledBody, compiles
 from repsr_cli.engine.backends.registry import engine_name, pick_engine
-from repsr_cli.engine.body import LumaTrunk, place, trunk_of
+from repsr_cli.engine.body import LumaBody, body_of, place
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.runner import (
     Say,
@@ -30,7 +30,7 @@ __all__ = ["Upscaler", "pick_device"]
 
 
 class Upscaler:
-    """Enlarges RGB pictures; equal, tile by tile, to the network on the whole picture.
+    """Enlarges RGB images; equal, tile by tile, to the network on the whole image.
 
     Args:
         net: a plain network, RGB or luma; left untouched.
@@ -39,10 +39,10 @@ class Upscaler:
         tile: ``auto``, ``auto:N`` (tiles of at most N LR pixels, their surroundings included), ``off`` or the side of a
             tile in LR pixels.
         threads: CPU threads; None leaves torch's own choice.
-        engine: what runs the frames of clips: ``auto`` (OpenVINO on the CPU where it is installed, else torch),
+        engine: what runs the frames of videos: ``auto`` (OpenVINO on the CPU where it is installed, else torch),
             ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, ``compile`` or ``tensorrt``.
         say: one line for the user about what was decided or had to change.
-        progress: called with (tiles done, tiles in all) of one picture.
+        progress: called with (tiles done, tiles in all) of one image.
 
     Raises:
         UsageError: an argument that makes no sense.
@@ -72,7 +72,7 @@ class Upscaler:
         self._engine = pick_engine(engine, where, self._precision)
         if net.spec.colors == 1:
             say("this network knows luma only: colour is enlarged by bicubic interpolation")
-        self._runner = self.runner(LumaTrunk(net) if net.spec.colors == 1 else trunk_of(net), 3 * self.scale**2)
+        self._runner = self.runner(LumaBody(net) if net.spec.colors == 1 else body_of(net), 3 * self.scale**2)
 
     def variant(self, engine: str, tile: str | int) -> Upscaler:
         """The same network where this one is, with another engine and other tiles.
@@ -97,37 +97,37 @@ class Upscaler:
             every format, it gives finished samples (see ``CompiledTrunk``) in place of features.
         """
         threads, name = torch.get_num_threads(), engine_name(self._engine)
-        trunk: nn.Module = folded.trunk
+        body: nn.Module = folded.body
         compiled = None
         if self._engine == "openvino" and compiles(folded):
-            compiled = CompiledTrunk(folded, fmt, threads)
+            compiled = CompiledBody(folded, fmt, threads)
         elif self._engine == "openvino":
             self._say(f"chroma of this siting at x{self.scale} is not for {name}: torch computes the frames")
             name = "torch"
         elif self._engine in LAYERS:
             # The runner has two tiles under way.
-            trunk = ForeignTrunk(self._engine, folded.trunk, max(threads // 2, 1))
-        return self.runner(trunk, folded.parts[-1].stop, margin, compiled, self._engine), name
+            body = ForeignBody(self._engine, folded.body, max(threads // 2, 1))
+        return self.runner(body, folded.parts[-1].stop, margin, compiled, self._engine), name
 
     def runner(
         self,
-        trunk: nn.Module,
+        body: nn.Module,
         outputs: int,
         margin: int = 0,
-        compiled: CompiledTrunk | None = None,
+        compiled: CompiledBody | None = None,
         engine: str = "torch",
     ) -> TileRunner:
         """A runner for a variant of this network, on the same device, in the precision and tiles asked for.
 
         Args:
-            trunk: what to run; same reach as the network.
+            body: what to run; same reach as the network.
             outputs: features it gives for each LR pixel.
             margin: pixels around the core that are wanted of every tile.
-            compiled: what computes in place of the trunk.
+            compiled: what computes in place of the body.
             engine: as ``TileRunner``.
         """
         return TileRunner(
-            trunk,
+            body,
             reach=self.spec.reach,
             channels=max(self.spec.channels, outputs),
             device=self._device,
@@ -161,7 +161,7 @@ class Upscaler:
 
     @property
     def engine(self) -> str:
-        """What runs the frames of clips, by the words of ``--engine``."""
+        """What runs the frames of videos, by the words of ``--engine``."""
         return self._engine
 
     @property
@@ -178,8 +178,8 @@ class Upscaler:
         """Network, device, precision and engine in one line."""
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
         tile = self._tile if isinstance(self._tile, str) else f"{self._tile} px"
-        clips = f", clips by {self.engine_name}" if self._engine != "torch" else ""
-        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{clips}"
+        videos = f", videos by {self.engine_name}" if self._engine != "torch" else ""
+        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{videos}"
 
     def digest(self) -> str:
         """SHA-256 of the weights, 32 hexadecimal digits: equal networks have the same, from whatever file."""
@@ -209,10 +209,10 @@ class Upscaler:
 
         def write(features: Tensor, tile: Tile) -> None:
             samples = features.to("cpu", torch.float32)
-            for picture in range(n):
+            for image in range(n):
                 for color in range(3):
-                    window = sr[(picture, color, *tile.core.slices(scale))]
-                    place(samples[picture, ..., color * scale**2 : (color + 1) * scale**2], window, scale, scale)
+                    window = sr[(image, color, *tile.core.slices(scale))]
+                    place(samples[image, ..., color * scale**2 : (color + 1) * scale**2], window, scale, scale)
 
         self._runner(lr, write, self.progress)
         return sr

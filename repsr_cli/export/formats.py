@@ -1,4 +1,4 @@
-"""A plain network as a file of another program, written only if it gives what torch gives. Floor 4."""
+"""A plain network as a file of another program, written only if it gives what torch gives."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _SUBSAMPLE = {"420": (2, 2), "422": (1, 2), "444": (1, 1), None: (1, 1)}
 
 
 def parse_planes(text: str) -> PlaneFormat:
-    """What planes mean, in words: a pixel format, then matrix, range and siting where they are not a film's.
+    """What planes mean, in words: a pixel format, then matrix, range and siting where they are not a video's.
 
     Args:
         text: e.g. ``yuv420p``, ``yuv420p10:bt2020:topleft``, ``yuv444p:bt601:full``, ``gray``.
@@ -103,7 +103,7 @@ def parse_planes(text: str) -> PlaneFormat:
 
 
 def export(net: PlainSR, target: Path, metadata: dict[str, str], planes: PlaneFormat | None = None) -> float | None:
-    """Write a network for another program: pictures of any size, values in [0, 1], results not clamped.
+    """Write a network for another program: images of any size, values in [0, 1], results not clamped.
 
     Args:
         net: the network.
@@ -113,7 +113,7 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], planes: PlaneFo
 
     Returns:
         The largest difference to torch, computed by the program on seeded noise: as ``largest_difference`` counts it,
-        of planes in codes; None where it is not installed.
+        of planes in samples; None where it is not installed.
 
     Raises:
         UsageError: a package is missing that is needed to write it, or the file cannot be written.
@@ -165,9 +165,9 @@ def largest_difference(net: PlainSR, run: Run) -> float:
 
 
 def largest_plane_difference(net: PlainSR, fmt: PlaneFormat, run: Run) -> float:
-    """The largest difference in codes between another program's planes and torch's, on seeded pictures.
+    """The largest difference in samples between another program's planes and torch's, on seeded images.
 
-    Noise of the middle codes: all of them would make some networks answer far outside the codes there are, where
+    Noise of the middle samples: all of them would make some networks answer far outside the samples there are, where
     clipping would hide what differs.
     """
     random = np.random.Generator(np.random.Philox(0))
@@ -258,9 +258,9 @@ def _ncnn_runner(files: tuple[bytes, ...]) -> Run:
 
     def run(inputs: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
         results = []
-        for picture in inputs[0]:
+        for image in inputs[0]:
             extractor = net.create_extractor()
-            extractor.input("data", ncnn.Mat(np.ascontiguousarray(picture)).clone())
+            extractor.input("data", ncnn.Mat(np.ascontiguousarray(image)).clone())
             results.append(np.array(extractor.extract("output")[1]))
         return [np.stack(results)]
 

@@ -1,4 +1,4 @@
-"""Training checkpoint -> plain network, written only if both agree. Floor 4."""
+"""Training checkpoint -> plain network, written only if both agree."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class FuseReport:
         step: training step of the checkpoint; 0 for a network that was fused before.
         sha256: of the file written.
         exported: files for other programs that were written too.
-        error_exported: largest difference between each program and torch, of the largest value, or of planes in codes;
-            None: not checked, since the program is not installed.
+        error_exported: largest difference between each program and torch, of the largest value, or of planes in code
+            values; None: not checked, since the program is not installed.
     """
 
     target: Path
@@ -58,7 +58,7 @@ class FuseReport:
 
 @torch.inference_mode()
 def largest_difference(trained: RepSR, plain: PlainSR, dtype: torch.dtype) -> float:
-    """The largest difference of two networks' outputs on seeded noise and flat pictures, borders included.
+    """The largest difference of two networks' outputs on seeded noise and flat images, borders included.
 
     Args:
         trained: judged in its branched form under population statistics.

@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs, from RGB to RGB and from planes to planes. Floor 4.
+"""Networks as ONNX graphs, from RGB to RGB and from planes to planes.
 
 Convolution, PReLU, pixel shuffle and a nearest-neighbour skip are all that a network has; planes need filters for
 chroma besides, which are convolutions over mirrored borders.
@@ -63,18 +63,18 @@ def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> byt
     graph = _PlaneGraph()
     kind = "UINT8" if fmt.depth == 8 else "UINT16"
     names = ["y"] if fmt.matrix == "grey" else ["y", "u", "v"]
-    codes = []
+    samples = []
     for name in names:
         plane = graph.add("Cast", [name], to=graph.type("FLOAT"))
         for axis in (0, 1):
             if name != "y" and fmt.subsample[axis] == 2:
                 plane = graph.enlarged(plane, axis, fmt.cosited[axis])
-        codes.append(plane)
-    stacked = codes[0] if len(codes) == 1 else graph.add("Concat", codes, axis=1)
+        samples.append(plane)
+    stacked = samples[0] if len(samples) == 1 else graph.add("Concat", samples, axis=1)
     black = graph.constant("black", np.reshape(folded.black, (1, -1, 1, 1)))
     lr = graph.add("Mul", [graph.add("Sub", [stacked, black]), graph.constant("gain", folded.gain)])
-    features = graph.layers(folded.trunk.layers, lr)
-    skip = graph.convolution(lr, "skip", folded.trunk.skip.T[:, :, None, None].numpy())
+    features = graph.layers(folded.body.layers, lr)
+    skip = graph.convolution(lr, "skip", folded.body.skip.T[:, :, None, None].numpy())
     features = graph.add("Add", [features, skip])
     for name, part in zip(names, folded.parts, strict=True):
         bounds = [
@@ -86,7 +86,7 @@ def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> byt
         for axis in (0, 1):
             if part.unfinished[axis]:
                 plane = graph.shrunk(plane, axis, fmt.cosited[axis])
-        # One half was added to codes: the fraction is dropped here.
+        # One half was added to samples: the fraction is dropped here.
         limits = [graph.constant(f"{name}.lowest", 0.0), graph.constant(f"{name}.highest", float(fmt.peak))]
         graph.add("Cast", [graph.add("Clip", [plane, *limits])], f"sr_{name}", to=graph.type(kind))
 

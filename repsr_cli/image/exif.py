@@ -1,4 +1,4 @@
-"""Image file directories: the tagged structure that TIFF files and EXIF blocks are made of. Floor 2.
+"""Image file directories: the tagged structure that TIFF files and EXIF blocks are made of.
 
 Source: TIFF 6.0, section 2; BigTIFF (Aldus/AWare, 2007); CIPA DC-008 for EXIF's nested directories.
 """
@@ -196,10 +196,10 @@ def exif_orientation(exif: bytes | None) -> int:
 
 
 def exif_for(exif: bytes, height: int, width: int) -> bytes:
-    """The EXIF block for an upright picture of another size, every other byte as it was.
+    """The EXIF block for an upright image of another size, every other byte as it was.
 
     Patched in place rather than rebuilt: makers' notes hold offsets that nobody but the maker understands. The
-    orientation becomes 1, the pixel dimensions become the new ones, and the thumbnail of the old picture is unhooked.
+    orientation becomes 1, the pixel dimensions become the new ones, and the thumbnail of the old image is unhooked.
     """
     patched = bytearray(exif)
     file = io.BytesIO(exif)

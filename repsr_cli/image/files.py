@@ -1,4 +1,4 @@
-"""Pictures: files <-> pixels and everything around them. Floor 2.
+"""Images: files <-> pixels and everything around them.
 
 The door to the ``image_*`` files beside it. Content decides what a file is, its suffix what a new one becomes. Reading
 is lazy, page by page and strip by strip; writing is all or nothing.
@@ -23,7 +23,7 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.exif import exif_for, exif_orientation
 from repsr_cli.image.gif import write_gif
 from repsr_cli.image.opencv import open_hdr
-from repsr_cli.image.page import Metadata, Page, Picture, Strip, page_of, upright
+from repsr_cli.image.page import Image, Metadata, Page, Strip, page_of, upright
 from repsr_cli.image.pillow import bits_beyond, open_pillow, write_pillow
 from repsr_cli.image.png import open_png, write_png
 from repsr_cli.image.tiff import open_tiff, write_tiff
@@ -32,10 +32,10 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "Format",
+    "Image",
     "ImageSource",
     "Metadata",
     "Page",
-    "Picture",
     "Strip",
     "format_for",
     "is_image",
@@ -48,7 +48,7 @@ __all__ = [
 
 # More pixels than this are not held at a time unless the caller allows it: a few bytes can claim to be terabytes.
 MAX_PIXELS = 1 << 29
-# Rows that are held of a picture that is read in strips.
+# Rows that are held of an image that is read in strips.
 _HELD_ROWS = 512
 
 
@@ -119,7 +119,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """An opened picture file: what it is, and its pages on demand.
+    """An opened image file: what it is, and its pages on demand.
 
     Attributes:
         path: the file.
@@ -148,7 +148,7 @@ class ImageSource:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's first bytes are a picture's (readable here or not); False if it cannot be read at all."""
+    """Whether a file's first bytes are an image's (readable here or not); False if it cannot be read at all."""
     try:
         return _sniff(path) is not None
     except OSError:
@@ -156,7 +156,7 @@ def is_image(path: Path) -> bool:
 
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
-    """Open a picture without decoding it.
+    """Open an image without decoding it.
 
     Args:
         path: the file.
@@ -164,15 +164,15 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
             PNG and TIFF files are read in strips and may have any number of rows.
 
     Raises:
-        MediaError: it is missing, no picture, damaged, too large, or needs a package that is not installed. What pixels
+        MediaError: it is missing, no image, damaged, too large, or needs a package that is not installed. What pixels
             hide is found when pages and strips are read, and raises MediaError there.
     """
     try:
         kind = _sniff(path)
         if kind is None:
-            raise MediaError(path, "not a picture of any known format", "PNG, JPEG, WebP, TIFF, AVIF and GIF are.")
+            raise MediaError(path, "not an image of any known format", "PNG, JPEG, WebP, TIFF, AVIF and GIF are.")
         if kind == "EXR":
-            raise MediaError(path, "OpenEXR pictures cannot be read", "Convert it to a float TIFF first.")
+            raise MediaError(path, "OpenEXR images cannot be read", "Convert it to a float TIFF first.")
         _require(path, kind)
         own = {"PNG": open_png, "TIFF": open_tiff, "HDR": open_hdr}.get(kind)
         file = own(path) if own is not None else open_pillow(path, kind)
@@ -190,8 +190,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
     return ImageSource(path, kind, height, width, file.count, file.loop, lossless, pages)
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The first page of a picture file, whole and upright.
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+    """The first page of an image file, whole and upright.
 
     Raises:
         MediaError: as ``open_image``, or its pixels are damaged.
@@ -200,8 +200,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     for page in source.pages():
         _check_pixels(path, page.height, page.width, max_pixels)
         pixels, alpha = page.read()
-        return Picture(pixels, alpha, page.metadata, source.format, page.duration, page.notes)
-    raise MediaError(path, "it holds no picture")
+        return Image(pixels, alpha, page.metadata, source.format, page.duration, page.notes)
+    raise MediaError(path, "it holds no image")
 
 
 def format_for(target: Path) -> Format:
@@ -214,11 +214,11 @@ def format_for(target: Path) -> Format:
         if target.suffix.lower() in fmt.suffixes:
             return fmt
     known = " ".join(fmt.suffixes[0] for fmt in FORMATS)
-    raise UsageError(target, f"no picture format has the suffix {target.suffix!r}", f"Use one of {known}.")
+    raise UsageError(target, f"no image format has the suffix {target.suffix!r}", f"Use one of {known}.")
 
 
 def roomier_suffix(path: Path) -> str | None:
-    """The suffix of a format that holds what this picture holds and its own format, as written here, does not.
+    """The suffix of a format that holds what this image holds and its own format, as written here, does not.
 
     Returns:
         The suffix, or None if its own will do (or it cannot be read, which opening it will tell).
@@ -241,7 +241,7 @@ def write_image(
     lossless: bool = True,
     strip_metadata: bool = False,
 ) -> None:
-    """Write a picture file: complete under its name, or not at all.
+    """Write an image file: complete under its name, or not at all.
 
     Args:
         target: the file; its suffix decides the format. An existing one is replaced in the end.
@@ -289,7 +289,7 @@ def whole_file(target: Path) -> Iterator[BinaryIO]:
 def losses(
     fmt: Format, page: Page, height: int, width: int, *, count: int = 1, animated: bool = False
 ) -> tuple[str, ...]:
-    """What of a picture a format cannot hold.
+    """What of an image a format cannot hold.
 
     Args:
         fmt: the format to be written.
@@ -396,7 +396,7 @@ def _require(subject: Path, kind: str) -> None:
 
 
 def _orientation(metadata: Metadata) -> int:
-    """How EXIF, or else XMP, wants the picture turned: 1 to 8."""
+    """How EXIF, or else XMP, wants the image turned: 1 to 8."""
     said = exif_orientation(metadata.exif)
     match = _XMP_ORIENTATION.search(metadata.xmp or b"")
     return int(match[2]) if said == 1 and match is not None else said

@@ -63,7 +63,7 @@ def _blocks(data: bytes) -> bytes:
 
 
 def _indexed(strip: Strip) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int | None]:
-    """A picture as (indices (H, W), colours (up to 256, 3), index that stands for transparent or None)."""
+    """An image as (indices (H, W), colours (up to 256, 3), index that stands for transparent or None)."""
     pixels, alpha = strip
     rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
     hidden = np.zeros(rgb.shape[:2], bool) if alpha is None else alpha < 128
@@ -74,9 +74,9 @@ def _indexed(strip: Strip) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int | 
         indices = np.searchsorted(used, packed).astype(np.uint8)
         table = np.stack([used >> 16, used >> 8 & 255, used & 255], axis=1).astype(np.uint8)
     else:
-        picture = Image.fromarray(np.where(hidden[..., None], 0, rgb).astype(np.uint8))
-        palette = picture.quantize(room, Image.Quantize.MEDIANCUT)
-        quantized = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+        image = Image.fromarray(np.where(hidden[..., None], 0, rgb).astype(np.uint8))
+        palette = image.quantize(room, Image.Quantize.MEDIANCUT)
+        quantized = image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
         indices = np.array(quantized)
         table = np.array(quantized.getpalette("RGB"), np.uint8).reshape(-1, 3)[:room]
     if not hidden.any():

@@ -1,4 +1,4 @@
-"""What OpenCV alone decodes: Radiance HDR, and AVIF and JPEG 2000 at more than 8 bit. Floor 2.
+"""What OpenCV alone decodes: Radiance HDR, and AVIF and JPEG 2000 at more than 8 bit.
 
 OpenCV is imported when such a file is met and no sooner: its usual package wants a system library that servers lack,
 and there everything else works.
@@ -22,7 +22,7 @@ _RESOLUTION = re.compile(rb"\n-Y ([0-9]{1,9}) \+X ([0-9]{1,9})\n")
 
 
 def open_hdr(path: Path) -> Stored:
-    """Read the header of a Radiance HDR picture (RGBE): linear light as floats, no upper end.
+    """Read the header of a Radiance HDR image (RGBE): linear light as floats, no upper end.
 
     Raises:
         MediaError: it is damaged or of a rare layout; later, from pages: OpenCV is not there, or cannot decode it.
@@ -43,10 +43,10 @@ def open_hdr(path: Path) -> Stored:
 
 
 def decode(path: Path) -> NDArray[Any] | None:
-    """A picture as OpenCV decodes it.
+    """An image as OpenCV decodes it.
 
     Returns:
-        (H, W, 1, 3 or 4), grey, RGB or RGBA: codes as the file stores them, before any rotation; None if it cannot.
+        (H, W, 1, 3 or 4), grey, RGB or RGBA: samples as the file stores them, before any rotation; None if it cannot.
 
     Raises:
         MediaError: OpenCV cannot be imported.

@@ -1,6 +1,6 @@
-"""What a picture is, apart from any file format: pixels, transparency, and everything around them. Floor 2, numpy only.
+"""What an image is, apart from any file format: pixels, transparency, and everything around them. Floor 2, numpy only.
 
-A *page* is one picture of a file: the only one of a photograph, one of several in a fax, one frame of an animation. It
+A *page* is one image of a file: the only one of a photograph, one of several in a fax, one frame of an animation. It
 says what it is at once and hands out its rows from top to bottom on demand, so that a page larger than memory is no
 special case.
 """
@@ -52,7 +52,7 @@ class Strip(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One picture of a file: what it is, and its rows on demand.
+    """One image of a file: what it is, and its rows on demand.
 
     Attributes:
         height: rows.
@@ -121,7 +121,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class Image:
     """A whole page in memory.
 
     Attributes:

@@ -47,7 +47,7 @@ _opening = threading.Lock()
 
 
 def open_pillow(path: Path, kind: str) -> Stored:
-    """Read everything of a picture but its pixels.
+    """Read everything of an image but its pixels.
 
     Args:
         path: the file.
@@ -58,7 +58,7 @@ def open_pillow(path: Path, kind: str) -> Stored:
     """
     with _translated(path, kind), _open(path, kind) as image:
         width, height = image.size
-        # A PSD's other "frames" are its layers, a multi-picture JPEG's are previews, depth or gain maps.
+        # A PSD's other "frames" are its layers, a multi-image JPEG's are previews, depth or gain maps.
         count = getattr(image, "n_frames", 1) if kind in _ANIMATED else 1
         animated = count > 1
         loop = _loop(image, kind) if animated else None
@@ -214,7 +214,7 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
         image, notes = _to_srgb(image, icc)
         icc = None
     if kind == "MPO" or "mpoffset" in image.info:
-        notes += ("Only the main picture is kept: previews, depth or gain maps beside it are not.",)
+        notes += ("Only the main image is kept: previews, depth or gain maps beside it are not.",)
     bits = 0 if image.mode.startswith("I") else bits_beyond(path, kind)
     strip, reason = _deep(path, kind, bits) if bits and not animated else (None, "animated")
     if bits and strip is None:
@@ -271,16 +271,16 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, tuple[
             intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
             flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
             converted = ImageCms.profileToProfile(image, profile, srgb, intent, "RGB", flags=flags)
-            return _with_info(converted, image), ("CMYK was converted to sRGB through the picture's ICC profile.",)
+            return _with_info(converted, image), ("CMYK was converted to sRGB through the image's ICC profile.",)
         except ImageCms.PyCMSError:
-            note = "CMYK was converted to RGB by the plain formula: the picture's ICC profile is damaged."
+            note = "CMYK was converted to RGB by the plain formula: the image's ICC profile is damaged."
             return image.convert("RGB"), (note,)
-    return image.convert("RGB"), ("CMYK was converted to RGB by the plain formula: the picture has no ICC profile.",)
+    return image.convert("RGB"), ("CMYK was converted to RGB by the plain formula: the image has no ICC profile.",)
 
 
 def _with_info(converted: Image.Image | None, source: Image.Image) -> Image.Image:
     if converted is None:
-        raise ValueError("the colour conversion gave no picture")
+        raise ValueError("the colour conversion gave no image")
     converted.info = dict(source.info)
     return converted
 
@@ -305,22 +305,22 @@ def bits_beyond(path: Path, kind: str) -> int:
 def _deep(path: Path, kind: str, bits: int) -> tuple[Strip | None, str]:
     """The pixels of a still of 9 to 16 bit at 16 bit, the largest code the largest; or None and why not."""
     try:
-        codes = _heif_codes(path, bits) if kind == "HEIF" else decode(path)
+        samples = _heif_samples(path, bits) if kind == "HEIF" else decode(path)
     except MediaError as error:
         return None, error.happened
-    if codes is None or codes.dtype != np.uint16 or codes.shape[2] not in (1, 3, 4):
+    if samples is None or samples.dtype != np.uint16 or samples.shape[2] not in (1, 3, 4):
         return None, f"OpenCV, which could do more, does not know this kind of {kind}"
     peak = 2**bits - 1
-    wide = ((codes.astype(np.uint32) * 65535 + peak // 2) // peak).astype(np.uint16)
+    wide = ((samples.astype(np.uint32) * 65535 + peak // 2) // peak).astype(np.uint16)
     if wide.shape[2] < 4:
         return Strip(wide), ""
     return Strip(np.ascontiguousarray(wide[..., :3]), np.ascontiguousarray(wide[..., 3])), ""
 
 
-def _heif_codes(path: Path, bits: int) -> NDArray[Any]:
+def _heif_samples(path: Path, bits: int) -> NDArray[Any]:
     heif: Any = importlib.import_module("pillow_heif")
-    codes = np.asarray(heif.open_heif(path, convert_hdr_to_8bit=False))  # moved up to the top of 16 bit
-    return (codes if codes.ndim == 3 else codes[..., None]) >> (16 - bits)
+    samples = np.asarray(heif.open_heif(path, convert_hdr_to_8bit=False))  # moved up to the top of 16 bit
+    return (samples if samples.ndim == 3 else samples[..., None]) >> (16 - bits)
 
 
 def _metadata(image: Image.Image, icc: bytes | None) -> Metadata:

@@ -1,6 +1,6 @@
 """PNG and animated PNG, read and written strip by strip at their full depth. Floor 2, numpy and Pillow.
 
-Pillow turns 16 bits per channel into 8, and needs the whole picture at once, so of it only the decoder that undoes line
+Pillow turns 16 bits per channel into 8, and needs the whole image at once, so of it only the decoder that undoes line
 filters is used, on the lines of one strip at a time. Everything else a PNG is made of is bytes.
 
 Source: W3C, Portable Network Graphics (PNG) Specification (Third Edition), whose names are used.
@@ -63,7 +63,7 @@ class _Header:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Where a picture's compressed data lie, and for a frame of an animation how it is shown.
+    """Where an image's compressed data lie, and for a frame of an animation how it is shown.
 
     ``data`` holds (offset, length) of every piece; ``box`` is (left, top, width, height).
     """
@@ -350,7 +350,7 @@ def _split(samples: NDArray[Any], alpha: bool) -> Strip:
 
 
 def _samples(file: BinaryIO, parsed: _File, frame: _Frame) -> Iterator[NDArray[Any]]:
-    """The picture in strips of (rows, W, channels + alpha) at 8 or 16 bit, palette and transparent colour resolved."""
+    """The image in strips of (rows, W, channels + alpha) at 8 or 16 bit, palette and transparent colour resolved."""
     header = parsed.header
     _, _, width, height = frame.box
     if header.interlaced:

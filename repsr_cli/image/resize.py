@@ -1,7 +1,7 @@
 """Antialiased bicubic resizing, sample for sample what MATLAB's ``imresize`` gives. Floor 2, numpy only.
 
 Super-resolution figures are comparable only if everyone shrinks the same way, and that way is ``imresize``: Keys' cubic
-with a = -1/2, stretched by the factor when shrinking, the picture mirrored at its borders with the edge repeated, one
+with a = -1/2, stretched by the factor when shrinking, the image mirrored at its borders with the edge repeated, one
 axis after the other, integers rounded and clipped after *each* axis.
 """
 
@@ -75,12 +75,12 @@ def imresize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def imresize_rows(part: Pixels, first: int, height: int, size: tuple[int, int], rows: tuple[int, int]) -> Pixels:
-    """Some rows of what ``imresize`` makes of a picture, from the rows of the picture that they depend on.
+    """Some rows of what ``imresize`` makes of an image, from the rows of the image that they depend on.
 
     Args:
-        part: rows ``first`` to ``first + len(part)`` of the picture; at least those that ``rows_needed`` names.
+        part: rows ``first`` to ``first + len(part)`` of the image; at least those that ``rows_needed`` names.
         first: where the part begins.
-        height: rows of the whole picture.
+        height: rows of the whole image.
         size: target (height, width) of the whole.
         rows: which rows of the target to make, (start, stop).
 
@@ -103,7 +103,7 @@ def imresize_rows(part: Pixels, first: int, height: int, size: tuple[int, int], 
 
 
 def rows_needed(height: int, target: int, rows: tuple[int, int]) -> tuple[int, int]:
-    """Which rows, (start, stop), of a picture of ``height`` the target's rows (start, stop) depend on."""
+    """Which rows, (start, stop), of an image of ``height`` the target's rows (start, stop) depend on."""
     indices = taps(height, target)[0][slice(*rows)]
     return int(indices.min()), int(indices.max()) + 1
 

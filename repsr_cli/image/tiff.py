@@ -1,6 +1,6 @@
 """TIFF and BigTIFF, read and written strip by strip at their full depth. Floor 2, numpy and Pillow.
 
-Pillow turns 16 bits per channel into 8, knows floats in grey only, and needs the whole picture at once. So what is
+Pillow turns 16 bits per channel into 8, knows floats in grey only, and needs the whole image at once. So what is
 stored as plain samples is read here, and Pillow decodes the rest: faxes, JPEG, palettes, CMYK, Lab.
 
 Source: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (2002) for Deflate, Technical Note 3 (2005) for floating-point
@@ -52,7 +52,7 @@ from repsr_cli.image.pillow import read_pillow_page
 (PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES) = (317, 322, 323, 324, 325)
 (SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION) = (330, 338, 339, 347, 50706)
 
-# Tags that describe a picture, not how it is stored: document and page name, description, make, model, software, date,
+# Tags that describe an image, not how it is stored: document and page name, description, make, model, software, date,
 # artist, host, copyright, rating, IPTC, Photoshop's block, and Windows' five.
 _DESCRIPTIVE = (269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 18246, 33432, 33723, 34377, *range(40091, 40096))
 _PLAIN = 1
@@ -95,7 +95,7 @@ def open_tiff(path: Path) -> Stored:
         if DNG_VERSION in first.tags or first.photometric in _RAW_PHOTOMETRIC:
             raise MediaError(path, "it is a camera's raw file", "Develop it to a 16-bit TIFF first.")
         if first.number(SUBFILE, 0) & 1 and SUB_IFDS in first.tags:
-            raise MediaError(path, "its picture is a preview of a camera's raw", "Develop it to a 16-bit TIFF first.")
+            raise MediaError(path, "its image is a preview of a camera's raw", "Develop it to a 16-bit TIFF first.")
     except (DirectoryError, _Damaged) as damage:
         raise _error(path, damage) from damage
 
@@ -152,7 +152,7 @@ def _error(path: Path, damage: Exception) -> MediaError:
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """One directory of the file, read as the description of a picture."""
+    """One directory of the file, read as the description of an image."""
 
     tags: Directory
     order: Order
@@ -291,7 +291,7 @@ def _strip(block: NDArray[Any], stored: _Directory, dtype: np.dtype[Any]) -> Str
 
 
 def _blocks(file: BinaryIO, stored: _Directory) -> Iterator[NDArray[Any]]:
-    """The picture as stored, in blocks of (rows, W, samples)."""
+    """The image as stored, in blocks of (rows, W, samples)."""
     if stored.planes == 1:
         yield from _plane(file, stored, 0, stored.samples)
         return
@@ -367,7 +367,7 @@ def _unpacked(data: bytes, stored: _Directory, rows: int, pitch: int) -> bytes:
     """The bytes of a strip or tile as libtiff unpacks them: Pillow is shown a TIFF of this one strip.
 
     JPEG is shown as what it is, and comes back as RGB or grey. Of the others only bytes matter: they are shown as a
-    grey picture as wide as a row has bytes.
+    grey image as wide as a row has bytes.
     """
     tags: Directory = {
         WIDTH: longs([pitch]),

@@ -1,1 +1,1 @@
-"""Floor 1: the trained network, the plain network, the door between them, and their files."""
+"""The trained network, the plain network, the door between them, and their files."""

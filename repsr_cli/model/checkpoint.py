@@ -1,4 +1,4 @@
-"""Networks to files and back. Loading a file runs no code and takes no more memory than the file can fill. Floor 1.
+"""Networks to files and back. Loading a file runs no code and takes no more memory than the file can fill.
 
 Three kinds of file:
 

@@ -1,8 +1,8 @@
-"""Initial weights that interpolate: a fresh network enlarges smoothly, colour included, before its first step. Floor 1.
+"""Initial weights that interpolate: a fresh network enlarges smoothly, colour included, before its first step.
 
-Most of a picture's detail is common to its channels, so a small network drawn at random learns one residual for all of
+Most of an image's detail is common to its channels, so a small network drawn at random learns one residual for all of
 them and leaves colour to the nearest-neighbour skip, from where it hardly ever gets away. So the first channels carry
-the picture itself through the network, and the tail makes an interpolation of it; the others are drawn at random and
+the image itself through the network, and the tail makes an interpolation of it; the others are drawn at random and
 are heard as soon as the tail has learned to listen to them.
 """
 
@@ -63,14 +63,14 @@ def start_as_interpolation(net: PlainSR | RepSR) -> None:
 
 @torch.no_grad()
 def colour_by_interpolation(net: PlainSR, first: int) -> None:
-    """Leave luma as a network makes it, and let new channels carry the picture, of which the tail interpolates colour.
+    """Leave luma as a network makes it, and let new channels carry the image, of which the tail interpolates colour.
 
     For a network grown from one that knows luma alone, whose colour is the skip's: it starts from smooth edges of
     colour in place of serrated ones.
 
     Args:
         net: of three colours; changed in place.
-        first: the first of the three channels that carry the picture; nothing else may listen to them yet.
+        first: the first of the three channels that carry the image; nothing else may listen to them yet.
 
     Raises:
         ValueError: too few channels, or colours other than RGB.

@@ -1,4 +1,4 @@
-"""A larger network that computes what a smaller one does, to train on from there. Floor 1."""
+"""A larger network that computes what a smaller one does, to train on from there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network of another factor that begins as one that is trained: its tail, read between the pixels. Floor 1."""
+"""A network of another factor that begins as one that is trained: its tail, read between the pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network that ships: plain 3x3 convolutions, PReLU, pixel shuffle, nearest skip. Floor 1."""
+"""The network that ships: plain 3x3 convolutions, PReLU, pixel shuffle, nearest skip."""
 
 from __future__ import annotations
 

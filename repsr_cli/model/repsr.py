@@ -1,4 +1,4 @@
-"""The network that trains, and its one-way door to the network that ships. Floor 1.
+"""The network that trains, and its one-way door to the network that ships.
 
 Source: RepSR (arXiv 2205.05671): VGG-style blocks of a clean identity path and two expand-and-squeeze paths
 (3x3 -> BN -> 1x1), batch statistics first, population statistics in the later training period.

@@ -1,4 +1,4 @@
-"""Shipped networks by name: ``weights/index.toml`` and the files beside it. Floor 1."""
+"""Shipped networks by name: ``weights/index.toml`` and the files beside it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Weight:
         path: the file.
         scale: enlargement factor; 0 where only loading the file can tell.
         size: ``fast``, ``balanced`` or ``best``; empty for a file.
-        family: ``clean`` (made for pictures without compression) or ``video``; empty for a file.
+        family: ``clean`` (made for images without compression) or ``video``; empty for a file.
         sha256: digest the file must have; empty for a file.
         network: the field's name of the size, e.g. ``M4C16``.
         psnr_y: dB on benchmark sets, by name.

@@ -1,1 +1,1 @@
-"""Floor 3: what learning needs, minus the loop. Works where PyAV is not installed."""
+"""What learning needs, minus the loop. Works where PyAV is not installed."""

@@ -1,8 +1,8 @@
-"""LR/HR training pairs: a packed crop file, and batches as a pure function of (seed, step). Floor 3.
+"""LR/HR training pairs: a packed crop file, and batches as a pure function of (seed, step).
 
-A packed file holds decoded pictures and their LR versions for one scale as raw bytes, so that training reads crops
+A packed file holds decoded images and their LR versions for one scale as raw bytes, so that training reads crops
 through a memory map and decodes nothing. Layout: ``MAGIC``, the header's length (8 bytes, little-endian), the header
-(JSON), zeros up to a multiple of 64, then the pictures, HWC uint8, each HR followed by its LR.
+(JSON), zeros up to a multiple of 64, then the images, HWC uint8, each HR followed by its LR.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class PackedPicture:
-    """Where one picture lies in the file.
+class PackedImage:
+    """Where one image lies in the file.
 
     Attributes:
         name: path inside the folder it came from.
         group: the photograph it was cut from; validation is split by it.
-        height: of the HR picture, a multiple of the scale.
-        width: of the HR picture, a multiple of the scale.
+        height: of the HR image, a multiple of the scale.
+        width: of the HR image, a multiple of the scale.
         offset: of its first byte, from the start of the data.
         held_out: for validation only.
     """
@@ -55,30 +55,30 @@ class PackedPicture:
     held_out: bool = False
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Every picture under a folder, by content, sorted by path.
+def find_images(folder: Path) -> list[Path]:
+    """Every image under a folder, by content, sorted by path.
 
     Raises:
-        RecipeError: no such folder, or no picture in it.
+        RecipeError: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise RecipeError(folder, "no such folder", "Give a folder of pictures.")
+        raise RecipeError(folder, "no such folder", "Give a folder of images.")
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_image(path)]
     if not found:
-        raise RecipeError(folder, "holds no pictures", "Give a folder of pictures.")
+        raise RecipeError(folder, "holds no images", "Give a folder of images.")
     return found
 
 
 def photographs(folder: Path) -> dict[str, str]:
-    """Which photograph each picture of a folder was cut from, by its path in the folder.
+    """Which photograph each image of a folder was cut from, by its path in the folder.
 
     ``index.csv`` (columns file, source_name) says so, if the folder has one; otherwise names do: 0001_s003.png
     (BasicSR's sub-images) and 0001_3.png are tiles of photograph 0001.
 
     Raises:
-        RecipeError: as ``find_pictures``.
+        RecipeError: as ``find_images``.
     """
-    named = {path.relative_to(folder).as_posix(): re.sub(r"_s?\d+$", "", path.stem) for path in find_pictures(folder)}
+    named = {path.relative_to(folder).as_posix(): re.sub(r"_s?\d+$", "", path.stem) for path in find_images(folder)}
     index = folder / "index.csv"
     if index.is_file():
         with index.open(newline="", encoding="utf-8") as lines:
@@ -88,11 +88,11 @@ def photographs(folder: Path) -> dict[str, str]:
     return named
 
 
-def check_pictures(paths: Sequence[Path], scale: int, patch: int) -> list[str]:
-    """What is wrong with each unusable training picture; an empty list if all can be used.
+def check_images(paths: Sequence[Path], scale: int, patch: int) -> list[str]:
+    """What is wrong with each unusable training image; an empty list if all can be used.
 
     Args:
-        paths: pictures.
+        paths: images.
         scale: enlargement factor.
         patch: side of a crop in LR px.
     """
@@ -119,7 +119,7 @@ def _hr(path: Path, scale: int) -> Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture to be packed.
+    """An image to be packed.
 
     Attributes:
         name: unique in the file.
@@ -145,7 +145,7 @@ def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
         pairs: drawn one at a time.
     """
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    pictures: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     offset = 0
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -153,12 +153,12 @@ def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
         with tempfile.TemporaryFile(dir=target.parent) as blobs:
             for pair in pairs:
                 height, width = pair.hr.shape[:2]
-                entry = PackedPicture(pair.name, pair.group, height, width, offset, pair.held_out)
-                pictures.append({key: getattr(entry, key) for key in PackedPicture.__slots__})
+                entry = PackedImage(pair.name, pair.group, height, width, offset, pair.held_out)
+                images.append({key: getattr(entry, key) for key in PackedImage.__slots__})
                 lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
                 for blob in (pair.hr, lr):
                     offset += blobs.write(np.ascontiguousarray(blob).data)
-            header = json.dumps({"scale": scale, "bytes": offset, "pictures": pictures}).encode()
+            header = json.dumps({"scale": scale, "bytes": offset, "pictures": images}).encode()
             blobs.seek(0)
             with partial.open("wb") as out:
                 start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
@@ -172,24 +172,24 @@ def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
 def folder_pairs(
     folder: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Iterator[Pair]:
-    """Every picture of a folder, decoded and cropped to a multiple of the scale.
+    """Every image of a folder, decoded and cropped to a multiple of the scale.
 
     Args:
         folder: searched recursively.
         scale: enlargement factor.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
 
     Raises:
-        RecipeError: nothing found, or a picture that cannot be used; ``check_pictures`` lists all of them.
+        RecipeError: nothing found, or an image that cannot be used; ``check_images`` lists all of them.
     """
-    paths = find_pictures(folder)
+    paths = find_images(folder)
     groups = photographs(folder)
     for done, path in enumerate(paths):
         progress(done, len(paths))
         try:
             hr = _hr(path, scale)
         except MediaError as error:
-            raise RecipeError(path, error.happened, "repsr train --check lists every such picture.") from error
+            raise RecipeError(path, error.happened, "repsr train --check lists every such image.") from error
         if min(hr.shape[:2]) < scale:
             raise RecipeError(path, f"is smaller than the scale ({scale})", "Take it out.")
         name = path.relative_to(folder).as_posix()
@@ -199,14 +199,14 @@ def folder_pairs(
 def build_pack(
     folder: Path, target: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> None:
-    """Decode a folder of pictures into a packed crop file; arguments and errors as ``folder_pairs``."""
+    """Decode a folder of images into a packed crop file; arguments and errors as ``folder_pairs``."""
     write_pack(target, scale, folder_pairs(folder, scale, progress))
 
 
 def pack_digest(folder: Path, scale: int) -> str:
     """Names the pack of a folder as it is now: by paths, sizes and times of its files."""
     digest = hashlib.sha256(f"{folder.resolve()} x{scale} {MAGIC!r}".encode())
-    for path in find_pictures(folder):
+    for path in find_images(folder):
         facts = path.stat()
         digest.update(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
@@ -227,42 +227,42 @@ class Pack:
             with path.open("rb") as file:
                 magic, size = file.read(len(MAGIC)), int.from_bytes(file.read(8), "little")
                 if magic != MAGIC or size > path.stat().st_size:
-                    raise RecipeError(path, "is not a packed crop file", "Give a folder of pictures to make one.")
+                    raise RecipeError(path, "is not a packed crop file", "Give a folder of images to make one.")
                 header = json.loads(file.read(size))
         except (OSError, ValueError) as error:
-            raise RecipeError(path, f"cannot be read ({error})", "Give a folder of pictures to make one.") from error
+            raise RecipeError(path, f"cannot be read ({error})", "Give a folder of images to make one.") from error
         start = -(-(len(MAGIC) + 8 + size) // 64) * 64
         self.scale = int(header["scale"])
-        self.pictures = [PackedPicture(**entry) for entry in header["pictures"]]
+        self.images = [PackedImage(**entry) for entry in header["pictures"]]
         if path.stat().st_size < start + header["bytes"]:
             raise RecipeError(path, "is cut short", "Delete it; it is made anew from the folder.")
         self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r", start, (header["bytes"],))
 
-    def hr(self, picture: PackedPicture) -> Pixels:
-        """The HR picture, (height, width, 3), a view of the file."""
-        shape = (picture.height, picture.width, 3)
-        return self._bytes[picture.offset :][: picture.height * picture.width * 3].reshape(shape)
+    def hr(self, image: PackedImage) -> Pixels:
+        """The HR image, (height, width, 3), a view of the file."""
+        shape = (image.height, image.width, 3)
+        return self._bytes[image.offset :][: image.height * image.width * 3].reshape(shape)
 
-    def lr(self, picture: PackedPicture) -> Pixels:
+    def lr(self, image: PackedImage) -> Pixels:
         """Its LR version, (height / scale, width / scale, 3), a view of the file."""
-        height, width = picture.height // self.scale, picture.width // self.scale
-        start = picture.offset + picture.height * picture.width * 3
+        height, width = image.height // self.scale, image.width // self.scale
+        start = image.offset + image.height * image.width * 3
         return self._bytes[start:][: height * width * 3].reshape(height, width, 3)
 
-    def split(self, holdout: int) -> tuple[list[PackedPicture], list[PackedPicture]]:
-        """(training, validation): ``holdout`` pictures of as many photographs, whose other pictures are in neither.
+    def split(self, holdout: int) -> tuple[list[PackedImage], list[PackedImage]]:
+        """(training, validation): ``holdout`` images of as many photographs, whose other images are in neither.
 
         Photographs are drawn by the hash of their name, so the choice is the same for every scale and machine. A file
-        whose pictures say themselves which are held out is split by that.
+        whose images say themselves which are held out is split by that.
         """
-        if any(picture.held_out for picture in self.pictures):
-            chosen = [picture for picture in self.pictures if picture.held_out]
-            return [picture for picture in self.pictures if not picture.held_out], chosen
-        by_group: dict[str, list[PackedPicture]] = {}
-        for picture in self.pictures:
-            by_group.setdefault(picture.group, []).append(picture)
+        if any(image.held_out for image in self.images):
+            chosen = [image for image in self.images if image.held_out]
+            return [image for image in self.images if not image.held_out], chosen
+        by_group: dict[str, list[PackedImage]] = {}
+        for image in self.images:
+            by_group.setdefault(image.group, []).append(image)
         validation = [by_group.pop(group)[0] for group in held_out_groups(by_group, holdout)]
-        return [picture for group in by_group.values() for picture in group], validation
+        return [image for group in by_group.values() for image in group], validation
 
 
 def held_out_groups(groups: Iterable[str], holdout: int) -> list[str]:
@@ -271,24 +271,24 @@ def held_out_groups(groups: Iterable[str], holdout: int) -> list[str]:
 
 
 class PairSource:
-    """Random, augmented crops of a pack's pictures; the batch of a step depends on (seed, step) alone.
+    """Random, augmented crops of a pack's images; the batch of a step depends on (seed, step) alone.
 
     Args:
         pack: the packed file.
-        pictures: which of its pictures to draw from, each as often as its area counts.
-        patch: the largest side of a crop in LR px that will be asked for; smaller pictures are left out.
+        images: which of its images to draw from, each as often as its area counts.
+        patch: the largest side of a crop in LR px that will be asked for; smaller images are left out.
         seed: of the choice of crops.
         channel_shuffle: whether colour channels are permuted.
         saturation: the most that colour differences are multiplied by, in every second crop; 1 leaves them alone.
 
     Raises:
-        RecipeError: no picture is large enough.
+        RecipeError: no image is large enough.
     """
 
     def __init__(
         self,
         pack: Pack,
-        pictures: Sequence[PackedPicture],
+        images: Sequence[PackedImage],
         patch: int,
         seed: int,
         channel_shuffle: bool = False,
@@ -296,10 +296,10 @@ class PairSource:
     ) -> None:
         side = patch * pack.scale
         self.pack, self.seed, self.channel_shuffle, self.saturation = pack, seed, channel_shuffle, saturation
-        self.pictures = [p for p in pictures if min(p.height, p.width) >= side]
-        if not self.pictures:
-            raise RecipeError("data.train", f"no picture holds a crop of {side} px", "Lower batch.patch.")
-        areas = np.array([p.height * p.width for p in self.pictures], np.float64)
+        self.images = [p for p in images if min(p.height, p.width) >= side]
+        if not self.images:
+            raise RecipeError("data.train", f"no image holds a crop of {side} px", "Lower batch.patch.")
+        areas = np.array([p.height * p.width for p in self.images], np.float64)
         self._cumulative = np.cumsum(areas / areas.sum())
 
     def batch(self, step: int, size: int, patch: int) -> tuple[Tensor, Tensor]:
@@ -315,14 +315,14 @@ class PairSource:
         hr = np.empty((size, patch * scale, patch * scale, 3), np.uint8)
         chosen = np.searchsorted(self._cumulative, random.random(size), side="right")
         for slot, index in enumerate(chosen):
-            picture = self.pictures[min(int(index), len(self.pictures) - 1)]
-            y = int(random.integers(picture.height // scale - patch + 1))
-            x = int(random.integers(picture.width // scale - patch + 1))
+            image = self.images[min(int(index), len(self.images) - 1)]
+            y = int(random.integers(image.height // scale - patch + 1))
+            x = int(random.integers(image.width // scale - patch + 1))
             turns, mirror = int(random.integers(4)), bool(random.integers(2))
             channels = random.permutation(3) if self.channel_shuffle else slice(None)
             for whole, side, factor, crops in (
-                (self.pack.lr(picture), patch, 1, lr),
-                (self.pack.hr(picture), patch * scale, scale, hr),
+                (self.pack.lr(image), patch, 1, lr),
+                (self.pack.hr(image), patch * scale, scale, hr),
             ):
                 crop = whole[y * factor :, x * factor :][:side, :side]
                 crop = np.rot90(crop[:, ::-1] if mirror else crop, turns)
@@ -338,12 +338,12 @@ class PairSource:
         return (self.batch(step, size, patch)[0] for step in range(first, first + count))
 
 
-def saturated(pictures: Tensor, gains: NDArray[np.float64]) -> Tensor:
-    """Pictures whose colour differences are multiplied, luma kept: (N, 3, H, W), by as many gains; not clamped."""
+def saturated(images: Tensor, gains: NDArray[np.float64]) -> Tensor:
+    """Images whose colour differences are multiplied, luma kept: (N, 3, H, W), by as many gains; not clamped."""
     luma = torch.tensor(LUMA)
     gain = torch.from_numpy(gains).float()[:, None, None]
     mix = gain * torch.eye(3) + (1 - gain) * luma.expand(3, 3)
-    return torch.einsum("noc,nchw->nohw", mix, pictures)
+    return torch.einsum("noc,nchw->nohw", mix, images)
 
 
 def _as_tensor(pixels: Pixels) -> Tensor:

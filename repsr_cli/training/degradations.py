@@ -1,7 +1,7 @@
-"""What happens to pictures before a network sees them: motion, bars, blur, other downscalers, noise, JPEG. Floor 3.
+"""What happens to images before a network sees them: motion, bars, blur, other downscalers, noise, JPEG.
 
-Mild by design: the aim is what cameras and encoders of ordinary clips do, not ruins. Everything is drawn from a given
-generator, so a degraded picture is a function of its seed.
+Mild by design: the aim is what cameras and encoders of ordinary videos do, not ruins. Everything is drawn from a given
+generator, so a degraded image is a function of its seed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ KERNELS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """What one moving picture goes through, in this order; 0 leaves a step out.
+    """What one moving image goes through, in this order; 0 leaves a step out.
 
     Attributes:
         blur: standard deviation of a Gaussian on HR, HR px.
         kernel: the antialiased downscaler.
-        noise: standard deviation of Gaussian noise on LR, codes of 8 bit, new in every frame.
+        noise: standard deviation of Gaussian noise on LR, samples of 8 bit, new in every frame.
         grey_noise: whether the noise is the same in all channels.
         jpeg: JPEG quality of every LR frame.
         codec: video encoder of the LR frames; empty: none.
@@ -95,40 +95,40 @@ def degrade_still(hr: Pixels, scale: int, degradation: Degradation, random: Gene
     return lr
 
 
-def softened(picture: Pixels, random: Generator) -> Pixels:
-    """Part of a picture as large as all of it was, as soft as frames of films are, or the picture itself.
+def softened(image: Pixels, random: Generator) -> Pixels:
+    """Part of an image as large as all of it was, as soft as frames of videos are, or the image itself.
 
-    Clips that are shrunk by four come back by bicubic interpolation at 35 dB (train/studies/video/study.py --crf 1), as
-    pictures do that were enlarged by three; sharp pictures come back at 25.
+    Videos that are shrunk by four come back by bicubic interpolation at 35 dB (train/studies/video/study.py --crf 1),
+    as images do that were enlarged by three; sharp images come back at 25.
 
     Args:
-        picture: (height, width, 3).
+        image: (height, width, 3).
         random: of whether, how much (1.2 to 5 times) and where.
     """
     if random.random() >= 0.85:
-        return picture
-    height, width = picture.shape[:2]
+        return image
+    height, width = image.shape[:2]
     factor = math.exp(random.uniform(math.log(1.2), math.log(5)))
     part_height, part_width = int(height / factor), int(width / factor)
     top, left = int(random.integers(height - part_height + 1)), int(random.integers(width - part_width + 1))
-    part = Image.fromarray(picture[top : top + part_height, left : left + part_width])
+    part = Image.fromarray(image[top : top + part_height, left : left + part_width])
     return np.asarray(part.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def moving_windows(picture: Pixels, side: int, frames: int, random: Generator) -> list[Pixels]:
-    """A window that pans over a picture at constant speed, as a short shot.
+def moving_windows(image: Pixels, side: int, frames: int, random: Generator) -> list[Pixels]:
+    """A window that pans over an image at constant speed, as a short shot.
 
     Args:
-        picture: (height, width, 3), at least ``side`` on both axes.
+        image: (height, width, 3), at least ``side`` on both axes.
         side: of the window, px.
         frames: length of the shot.
-        random: of start and speed, on each axis at most 6 px a frame, mostly 1 or none, as in films.
+        random: of start and speed, on each axis at most 6 px a frame, mostly 1 or none, as in videos.
 
     Returns:
         ``frames`` views of (side, side, 3).
     """
     path = []
-    for length in picture.shape[:2]:
+    for length in image.shape[:2]:
         room = length - side
         most = 6 if random.random() < 0.3 else 1
         speed = int(random.integers(-most, most + 1))
@@ -136,13 +136,13 @@ def moving_windows(picture: Pixels, side: int, frames: int, random: Generator) -
         travel = speed * (frames - 1)
         start = int(random.integers(max(0, -travel), room - max(0, travel) + 1))
         path.append([start + speed * t for t in range(frames)])
-    return [picture[y : y + side, x : x + side] for y, x in zip(*path, strict=True)]
+    return [image[y : y + side, x : x + side] for y, x in zip(*path, strict=True)]
 
 
 def letterboxed(shot: list[Pixels], random: Generator) -> list[Pixels]:
-    """One shot in five with black bars, above and below or at the sides, as films carry them; the others unchanged.
+    """One shot in five with black bars, above and below or at the sides, as videos carry them; the others unchanged.
 
-    A network for soft films that never met their one hard edge smears it.
+    A network for soft videos that never met their one hard edge smears it.
 
     Args:
         shot: frames of one size (height, width, 3).

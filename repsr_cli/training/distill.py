@@ -1,9 +1,9 @@
-"""A folder of pictures -> a packed file whose targets a larger network made, for training smaller ones. Floor 4.
+"""A folder of images -> a packed file whose targets a larger network made, for training smaller ones.
 
-Most of what a picture holds cannot be told from its LR version: a small network that is asked for it learns from noise.
+Most of what an image holds cannot be told from its LR version: a small network that is asked for it learns from noise.
 What a larger network makes of the same LR version is what can be told, and a smaller one gets there in half the steps
-(train/studies/gains.md). Its luma is taken, in the mean over eight views of the picture; colour stays the
-picture's own, which measured better.
+(train/studies/gains.md). Its luma is taken, in the mean over eight views of the image; colour stays the
+image's own, which measured better.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Pixels = NDArray[np.uint8]
 
 
 def taught(hr: Pixels, sr: NDArray[np.float32]) -> Pixels:
-    """A picture with the luma of another.
+    """An image with the luma of another.
 
     Args:
         hr: (height, width, 3), whose colour differences are kept.
-        sr: (height, width, 3) in codes of 8 bit, whose luma is taken.
+        sr: (height, width, 3) in samples of 8 bit, whose luma is taken.
     """
     difference = (sr - hr.astype(np.float32)) @ np.array(LUMA, np.float32)
     result: Pixels = np.clip(np.rint(hr + difference[..., None]), 0, 255).astype(np.uint8)
@@ -39,13 +39,13 @@ def taught(hr: Pixels, sr: NDArray[np.float32]) -> Pixels:
 
 
 def taught_pairs(folder: Path, teacher: Upscaler, holdout: int, progress: Callable[[int, int], None]) -> Iterator[Pair]:
-    """Every picture of a folder as its teacher sees it; of held-out photographs one, as it is.
+    """Every image of a folder as its teacher sees it; of held-out photographs one, as it is.
 
     Args:
-        folder: HR pictures.
+        folder: HR images.
         teacher: of the scale that is wanted.
         holdout: photographs to keep out of training, chosen as ``Pack.split`` does.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
 
     Raises:
         RecipeError: as ``folder_pairs``.
@@ -71,7 +71,7 @@ def distil(
     holdout: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
-    """Write a packed file of what a network makes of a folder's pictures, for ``data.train`` of a recipe.
+    """Write a packed file of what a network makes of a folder's images, for ``data.train`` of a recipe.
 
     Args:
         folder: as in ``taught_pairs``.
@@ -82,7 +82,7 @@ def distil(
         progress: as in ``taught_pairs``.
 
     Raises:
-        RecipeError: a picture cannot be used.
+        RecipeError: an image cannot be used.
         UsageError: a teacher of another factor, or one that knows luma only.
     """
     if teacher.scale != scale:

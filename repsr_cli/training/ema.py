@@ -1,4 +1,4 @@
-"""The averaged copy of a network, and BN statistics measured for the weights they belong to. Floor 3."""
+"""The averaged copy of a network, and BN statistics measured for the weights they belong to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge networks on HR pictures: Y-PSNR, RGB-PSNR and SSIM by the protocol of the field. Floor 4."""
+"""Judge networks on HR images: Y-PSNR, RGB-PSNR and SSIM by the protocol of the field."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import downscale, imresize
-from repsr_cli.training.dataset import find_pictures
+from repsr_cli.training.dataset import find_images
 from repsr_cli.training.metrics import psnr_rgb, psnr_y, ssim_y
 
 Pixels = NDArray[np.uint8]
@@ -24,7 +24,7 @@ BICUBIC = "bicubic"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How near a picture came to the original; dB, dB and 0 to 1, averaged over pictures where it is a mean."""
+    """How near an image came to the original; dB, dB and 0 to 1, averaged over images where it is a mean."""
 
     psnr_y: float
     psnr_rgb: float
@@ -32,44 +32,44 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureScore:
-    """One picture's row of a table."""
+class ImageScore:
+    """One image's row of a table."""
 
     network: str
     folder: str
-    picture: str
+    image: str
     score: Score
 
 
 def mean_score(scores: Iterable[Score]) -> Score:
-    """The mean of each figure over pictures, as the field reports sets."""
+    """The mean of each figure over images, as the field reports sets."""
     table = np.array([(s.psnr_y, s.psnr_rgb, s.ssim_y) for s in scores])
     return Score(*(float(value) for value in table.mean(axis=0)))
 
 
 def score(sr: Pixels, hr: Pixels, border: int) -> Score:
-    """All figures of one picture, ``border`` px cropped on each side."""
+    """All figures of one image, ``border`` px cropped on each side."""
     return Score(psnr_y(sr, hr, border), psnr_rgb(sr, hr, border), ssim_y(sr, hr, border))
 
 
 def upscale_pixels(upscaler: Upscaler, lr: Pixels) -> Pixels:
-    """A picture (H, W, 3) through the tiled engine to 8-bit pixels (H * scale, W * scale, 3)."""
+    """An image (H, W, 3) through the tiled engine to 8-bit pixels (H * scale, W * scale, 3)."""
     return to_pixels(upscaler(to_tensor(lr)), np.dtype(np.uint8), grey=False).astype(np.uint8, copy=False)
 
 
 def pairs_of(folder: Path, scale: int, lr_folder: Path | None = None) -> Iterator[tuple[str, Pixels, Pixels]]:
-    """(name, lr, hr) of every picture of a folder, one at a time.
+    """(name, lr, hr) of every image of a folder, one at a time.
 
     HR is cropped to a multiple of the scale and grey becomes RGB. LR is MATLAB's bicubic of it, or comes from
-    ``lr_folder``: the picture of the same name, also as ``name_LRBI_x4``, ``namex4`` or ``name_x4``.
+    ``lr_folder``: the image of the same name, also as ``name_LRBI_x4``, ``namex4`` or ``name_x4``.
 
     Raises:
-        UsageError: a picture is not 8 bit, or has no LR partner of the right size.
+        UsageError: an image is not 8 bit, or has no LR partner of the right size.
     """
-    for path in find_pictures(folder):
+    for path in find_images(folder):
         pixels = read_image(path).pixels
         if pixels.dtype != np.uint8:
-            raise UsageError(path, f"is {pixels.dtype}; figures are defined on 8-bit pictures", "Convert it.")
+            raise UsageError(path, f"is {pixels.dtype}; figures are defined on 8-bit images", "Convert it.")
         height, width = (side - side % scale for side in pixels.shape[:2])
         hr = np.ascontiguousarray(np.broadcast_to(pixels[:height, :width], (height, width, 3))).astype(np.uint8)
         if lr_folder is None:
@@ -93,20 +93,20 @@ def _partner(path: Path, lr_folder: Path, scale: int) -> Pixels:
 
 def evaluate(
     networks: Sequence[tuple[str, Upscaler]], folders: Sequence[Path], scale: int, lr_folder: Path | None = None
-) -> Iterator[PictureScore]:
-    """Judge networks, and bicubic beside them, on folders of HR pictures.
+) -> Iterator[ImageScore]:
+    """Judge networks, and bicubic beside them, on folders of HR images.
 
     Args:
         networks: (name, engine) of networks of this scale.
-        folders: HR pictures, 8 bit.
+        folders: HR images, 8 bit.
         scale: enlargement factor; also the border cropped before measuring.
         lr_folder: LR partners for one HR folder; None: made from HR by MATLAB's bicubic.
 
     Yields:
-        One row per picture and network, bicubic first.
+        One row per image and network, bicubic first.
 
     Raises:
-        UsageError: a network of another scale, or a picture that cannot be judged.
+        UsageError: a network of another scale, or an image that cannot be judged.
     """
     for name, upscaler in networks:
         if upscaler.scale != scale:
@@ -114,9 +114,9 @@ def evaluate(
     if lr_folder is not None and len(folders) != 1:
         raise UsageError(lr_folder, "LR partners belong to one HR folder", "Give one folder.")
     for folder in folders:
-        for picture, lr, hr in pairs_of(folder, scale, lr_folder):
+        for image, lr, hr in pairs_of(folder, scale, lr_folder):
             height, width = hr.shape[:2]
             rows = [(BICUBIC, imresize(lr, (height, width)))]
             rows += [(name, upscale_pixels(upscaler, lr)) for name, upscaler in networks]
             for name, sr in rows:
-                yield PictureScore(name, folder.name, picture, score(sr, hr, scale))
+                yield ImageScore(name, folder.name, image, score(sr, hr, scale))

@@ -1,4 +1,4 @@
-"""Fine-tune a general network on what the user has in high definition, and keep it only if it wins. Floor 4."""
+"""Fine-tune a general network on what the user has in high definition, and keep it only if it wins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.zoo import Weight
 from repsr_cli.training.dataset import Pack, Pair, folder_pairs, write_pack
 from repsr_cli.training.evaluate import upscale_pixels
-from repsr_cli.training.frame_sampling import frames_at, sample_film
+from repsr_cli.training.frame_sampling import frames_at, sample_video
 from repsr_cli.training.loop import StepReport, train
 from repsr_cli.training.metrics import psnr_y
 from repsr_cli.training.recipe import Batch, Data, Loss, Network, Recipe, Run, Schedule, Validation
@@ -43,8 +43,8 @@ class LearnOutcome:
         bicubic: Y-PSNR in dB on what was kept out.
         general: of the network it started from.
         learnt: of the new one.
-        trained_on: frames or pictures learnt from.
-        held_out: frames or pictures judged on.
+        trained_on: frames or images learnt from.
+        held_out: frames or images judged on.
         steps: training steps done.
     """
 
@@ -57,9 +57,9 @@ class LearnOutcome:
     steps: int
 
 
-def film_pairs(path: Path, scale: int, say: Callable[[str], None]) -> Iterator[Pair]:
-    """Training and held-out frames of a film as pairs; errors as ``sample_film`` and ``frames_at``."""
-    sampling = sample_film(path)
+def video_pairs(path: Path, scale: int, say: Callable[[str], None]) -> Iterator[Pair]:
+    """Training and held-out frames of a video as pairs; errors as ``sample_video`` and ``frames_at``."""
+    sampling = sample_video(path)
     kept_out = ", ".join(f"{a:.1f}-{b:.1f} s" for a, b in sampling.stretches[:4])
     more = "" if len(sampling.stretches) <= 4 else f" and {len(sampling.stretches) - 4} more"
     counts = f"{len(sampling.training)} frames to learn from, {len(sampling.held_out)} kept out"
@@ -69,32 +69,32 @@ def film_pairs(path: Path, scale: int, say: Callable[[str], None]) -> Iterator[P
             yield Pair(f"{path.name}@{pts}", path.name, hr, held_out=held_out)
 
 
-def picture_pairs(folder: Path, scale: int) -> Iterator[Pair]:
-    """Pictures of a folder as pairs, a fifth of the photographs held out; errors as ``folder_pairs``."""
+def image_pairs(folder: Path, scale: int) -> Iterator[Pair]:
+    """Images of a folder as pairs, a fifth of the photographs held out; errors as ``folder_pairs``."""
     groups: dict[str, bool] = {}
     for pair in folder_pairs(folder, scale):
         held_out = groups.setdefault(pair.group, len(groups) % 5 == 4)
         yield replace(pair, held_out=held_out)
     if len(groups) < 5:
-        raise RecipeError(folder, f"holds {len(groups)} pictures", "Give at least five, so that one can be kept out.")
+        raise RecipeError(folder, f"holds {len(groups)} images", "Give at least five, so that one can be kept out.")
 
 
 def pairs_to_learn_from(source: Path, scale: int, say: Callable[[str], None]) -> Iterator[Pair]:
-    """Pairs of a film, of a folder of films, or of a folder of pictures.
+    """Pairs of a video, of a folder of videos, or of a folder of images.
 
     Raises:
         UsageError: nothing of the kind.
     """
     if source.is_file():
-        yield from film_pairs(source, scale, say)
+        yield from video_pairs(source, scale, say)
         return
     if not source.is_dir():
-        raise UsageError(source, "no such file or folder", "Give a film, a folder of films, or a folder of pictures.")
-    films = [path for path in sorted(source.rglob("*")) if path.is_file() and is_video(path)]
-    for film in films:
-        yield from film_pairs(film, scale, say)
-    if not films:
-        yield from picture_pairs(source, scale)
+        raise UsageError(source, "no such file or folder", "Give a video, a folder of videos, or a folder of images.")
+    videos = [path for path in sorted(source.rglob("*")) if path.is_file() and is_video(path)]
+    for video in videos:
+        yield from video_pairs(video, scale, say)
+    if not videos:
+        yield from image_pairs(source, scale)
 
 
 def _recipe(weight: Weight, net: PlainSR, pack: Path, steps: int, threads: int, device: str) -> Recipe:
@@ -119,8 +119,8 @@ def _judge(net: PlainSR | None, pack: Pack, device: str, threads: int) -> float:
     """Mean Y-PSNR in dB on what the packed file holds out; of bicubic without a network."""
     engine = None if net is None else Upscaler(net, device=device, precision="fp32", threads=threads)
     figures = []
-    for picture in pack.split(0)[1]:
-        lr, hr = np.array(pack.lr(picture)), np.array(pack.hr(picture))
+    for image in pack.split(0)[1]:
+        lr, hr = np.array(pack.lr(image)), np.array(pack.hr(image))
         sr = imresize(lr, hr.shape[:2]) if engine is None else upscale_pixels(engine, lr)
         figures.append(psnr_y(sr, hr, pack.scale))
     return float(np.mean(figures))
@@ -138,10 +138,10 @@ def learn(
     say: Callable[[str], None] = lambda _line: None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LearnOutcome:
-    """Fine-tune a network on a film, or on pictures, for a given time.
+    """Fine-tune a network on a video, or on images, for a given time.
 
     Args:
-        source: a film, a folder of films, or a folder of pictures, in high definition.
+        source: a video, a folder of videos, or a folder of images, in high definition.
         weight: the network to start from.
         target: the file to write, ``.safetensors``.
         minutes: training time.
@@ -167,8 +167,8 @@ def learn(
     scale = general.spec.scale
     folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
     try:
-        write_pack(folder / "film.pack", scale, pairs_to_learn_from(source, scale, say))
-        pack = Pack(folder / "film.pack")
+        write_pack(folder / "video.pack", scale, pairs_to_learn_from(source, scale, say))
+        pack = Pack(folder / "video.pack")
         learnt_from, held_out = pack.split(0)
 
         def run(name: str, steps: int, tell: Callable[[int, int], None]) -> float:
@@ -178,7 +178,7 @@ def learn(
                 speeds.append(report.steps_per_second)
                 tell(report.step, report.steps)
 
-            recipe = _recipe(weight, general, folder / "film.pack", steps, threads, device)
+            recipe = _recipe(weight, general, folder / "video.pack", steps, threads, device)
             train(recipe, folder / name, on_report=on_report)
             # The first steps are slow, and the last report of a run includes its validation.
             return float(np.median(speeds[len(speeds) // 4 : -1]))
@@ -202,7 +202,7 @@ def learn(
         if not outcome.learnt > outcome.general + WINS_BY:  # two perfect networks are a draw, too
             raise LearningDidNotWin(
                 source,
-                f"on {outcome.held_out} pictures kept out, the learnt network has {outcome.learnt:.2f} dB, "
+                f"on {outcome.held_out} images kept out, the learnt network has {outcome.learnt:.2f} dB, "
                 f"{weight.name} {outcome.general:.2f} dB, bicubic {outcome.bicubic:.2f} dB",
                 f"Nothing was written: go on with {weight.name}, or give more and more varied material.",
             )

@@ -1,4 +1,4 @@
-"""Frames of a film to learn from, and frames kept out, far enough from each other. Floor 4."""
+"""Frames of a video to learn from, and frames kept out, far enough from each other."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames of a film are used.
+    """Which frames of a video are used.
 
     Attributes:
-        source: the film.
+        source: the video.
         timeline: its packets.
         training: timestamps to learn from, ascending.
         held_out: timestamps to judge on, ascending.
@@ -45,7 +45,7 @@ class Sampling:
 
 
 def held_out_stretches(start: float, end: float) -> tuple[tuple[float, float], ...]:
-    """Whole stretches to keep out: the last fifth of a short clip; of a film up to twelve of four seconds each.
+    """Whole stretches to keep out: the last fifth of a short video; of a video up to twelve of four seconds each.
 
     Args:
         start: seconds at which the first frame is shown.
@@ -64,14 +64,14 @@ def _evenly(items: list[int], count: int) -> list[int]:
     return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def sample_film(path: Path) -> Sampling:
+def sample_video(path: Path) -> Sampling:
     """Choose the frames.
 
     Training frames are keyframes first, since encoders put one at every cut, so that every scene is met; then frames in
     between, evenly.
 
     Raises:
-        MediaError: the film cannot be read.
+        MediaError: the video cannot be read.
         RecipeError: it is too short to keep a stretch out.
     """
     source = probe(path)
@@ -96,9 +96,9 @@ def frames_at(sampling: Sampling, wanted: tuple[int, ...], scale: int) -> Iterat
     """Decode chosen frames.
 
     Args:
-        sampling: of the film.
+        sampling: of the video.
         wanted: timestamps, ascending.
-        scale: pictures are cropped to a multiple of it.
+        scale: images are cropped to a multiple of it.
 
     Yields:
         (timestamp, RGB (height, width, 3)), HDR as coded.

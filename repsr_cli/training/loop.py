@@ -1,4 +1,4 @@
-"""The training loop: recipe in, run directory out. Floor 4.
+"""The training loop: recipe in, run directory out.
 
 A run directory holds ``recipe.toml`` (resolved), ``log.jsonl``, ``last.pt`` and ``best.pt`` (checkpoints),
 ``curve.png``, and ``validation.png`` (bicubic, network, original) of the best network so far. Crops,
@@ -35,7 +35,7 @@ from repsr_cli.model.net2net import grow
 from repsr_cli.model.net2net_scale import change_factor
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
-from repsr_cli.training.dataset import Pack, PackedPicture, PairSource, build_pack, pack_digest
+from repsr_cli.training.dataset import Pack, PackedImage, PairSource, build_pack, pack_digest
 from repsr_cli.training.distributed import process_group
 from repsr_cli.training.ema import average_into, copy_into, measure_statistics
 from repsr_cli.training.evaluate import pairs_of, upscale_pixels
@@ -48,7 +48,7 @@ from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, lea
 
 CHECK_EVERY = 20  # steps between two looks at the loss: each look waits for the device
 DIVERGED = 4.0  # a mean loss this many times the lowest so far is no learning any more
-SHOWN = 4  # validation pictures in a run's validation.png
+SHOWN = 4  # validation images in a run's validation.png
 STATISTICS_STREAM = 1 << 40  # first step number of the crops that statistics are measured on; no run gets there
 
 Pixels = NDArray[np.uint8]
@@ -65,7 +65,7 @@ class StepReport:
         learning_rate: of the last step.
         steps_per_second: since the last report, validation left out.
         data_share: share of that time spent waiting for crops, 0 to 1.
-        psnr_y: of the averaged, fused network on the validation pictures, dB; None between validations.
+        psnr_y: of the averaged, fused network on the validation images, dB; None between validations.
         psnr_rgb: likewise.
         note: an event worth a line (the switch of BN, a rollback), else empty.
     """
@@ -139,31 +139,31 @@ def open_pack(recipe: Recipe, cache: Path, progress: Callable[[int, int], None])
         source = path
     elif not source.exists():
         raise RecipeError(
-            source, "no such folder or packed file", "Set data.train, for example --set data.train=PICTURES."
+            source, "no such folder or packed file", "Set data.train, for example --set data.train=IMAGES."
         )
     pack = Pack(source)
     if pack.scale != scale:
-        raise RecipeError(source, f"is packed for x{pack.scale}, not x{scale}", "Give the folder of pictures.")
+        raise RecipeError(source, f"is packed for x{pack.scale}, not x{scale}", "Give the folder of images.")
     return pack
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Mean figures over the validation pictures, dB, and the first few of what was judged."""
+    """Mean figures over the validation images, dB, and the first few of what was judged."""
 
     psnr_y: float
     psnr_rgb: float
     shown: tuple[Pixels, ...]
 
 
-def validate(net: RepSR | PlainSR, pictures: Sequence[tuple[Pixels, Pixels]], device: str, threads: int) -> Judgement:
-    """Judge the fused network through the tiled engine on (lr, hr) pictures."""
+def validate(net: RepSR | PlainSR, images: Sequence[tuple[Pixels, Pixels]], device: str, threads: int) -> Judgement:
+    """Judge the fused network through the tiled engine on (lr, hr) images."""
     plain = fuse(net) if isinstance(net, RepSR) else net
     upscaler = Upscaler(plain, device=device, precision="fp32", threads=threads)
     border = plain.spec.scale
     figures: list[tuple[float, float]] = []
     shown: list[Pixels] = []
-    for lr, hr in pictures:
+    for lr, hr in images:
         sr = upscale_pixels(upscaler, lr)
         figures.append((psnr_y(sr, hr, border), psnr_rgb(sr, hr, border)))
         if len(shown) < SHOWN:
@@ -260,7 +260,7 @@ def _summary_writer() -> Any:
 def _what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
     """The values of a recipe that decide what is learnt, by ``section.key``: a run goes on with no others.
 
-    Not among them: where pictures lie, on what it is judged, on what and how it runs, and ``start_from``, which a run
+    Not among them: where images lie, on what it is judged, on what and how it runs, and ``start_from``, which a run
     needs only to begin.
     """
     flat = {f"{section}.{key}": value for section, values in recipe.items() for key, value in values.items()}
@@ -279,17 +279,17 @@ def toml_of(recipe: Recipe) -> str:
     )
 
 
-def pair_source(recipe: Recipe, pack: Pack, pictures: Sequence[PackedPicture], patch: int) -> PairSource:
-    """The crops that a recipe asks for, of these pictures, ``patch`` LR px wide at most; errors as ``PairSource``."""
+def pair_source(recipe: Recipe, pack: Pack, images: Sequence[PackedImage], patch: int) -> PairSource:
+    """The crops that a recipe asks for, of these images, ``patch`` LR px wide at most; errors as ``PairSource``."""
     data = recipe.data
-    return PairSource(pack, pictures, patch, recipe.run.seed, data.channel_shuffle, data.saturation)
+    return PairSource(pack, images, patch, recipe.run.seed, data.channel_shuffle, data.saturation)
 
 
 def draw_batch(recipe: Recipe, run: Path, target: Path, on_packing: Callable[[int, int], None]) -> None:
     """Draw the first batch of a run as PNG, each LR crop beside its HR crop.
 
     Raises:
-        RecipeError: unusable data, or the picture cannot be written.
+        RecipeError: unusable data, or the image cannot be written.
     """
     pack = open_pack(recipe, run.parent / "packs", on_packing)
     training, _held_out = pack.split(recipe.data.holdout)
@@ -317,7 +317,7 @@ def train(
         run: the run directory; packed crop files are kept beside it in ``packs``.
         resume: go on from ``run/last.pt`` if there is one.
         on_report: called at log steps, validations and events.
-        on_packing: called with (pictures done, pictures) while a folder is packed.
+        on_packing: called with (images done, images) while a folder is packed.
         should_stop: asked after every step; True saves a checkpoint and ends the run.
 
     Raises:
@@ -362,10 +362,10 @@ class _Trainer:
         if rank != 0:
             pack = open_pack(recipe, run.parent / "packs", on_packing)
         training, held_out = pack.split(recipe.data.holdout if not recipe.data.validation else 0)
-        self.pictures = [(np.array(pack.lr(p)), np.array(pack.hr(p))) for p in held_out]
+        self.images = [(np.array(pack.lr(p)), np.array(pack.hr(p))) for p in held_out]
         if recipe.data.validation:
             pairs = pairs_of(Path(recipe.data.validation).expanduser(), recipe.network.scale)
-            self.pictures = [(lr, hr) for _name, lr, hr in pairs]
+            self.images = [(lr, hr) for _name, lr, hr in pairs]
         largest = max(recipe.batch.patch, recipe.batch.late_patch if recipe.batch.late else 0)
         self.source = pair_source(recipe, pack, training, largest)
 
@@ -477,10 +477,10 @@ class _Trainer:
         judged = self.average
         if isinstance(judged, RepSR) and not judged.bn_frozen:
             measure_statistics(judged, self._statistics_batches())
-        return validate(judged, self.pictures, str(self.device), self.recipe.run.threads)
+        return validate(judged, self.images, str(self.device), self.recipe.run.threads)
 
     def _keep(self, judged: Judgement) -> None:
-        """Save what a validation showed: the network and its pictures if it is the best so far, and the curve."""
+        """Save what a validation showed: the network and its images if it is the best so far, and the curve."""
         if self.rank == 0:
             draw_curve(self.run / "log.jsonl", self.run / "curve.png")
         if judged.psnr_y <= self.progress["best_psnr_y"]:
@@ -488,7 +488,7 @@ class _Trainer:
         self.progress |= {"best_psnr_y": judged.psnr_y, "best_step": self.step}
         self._save(self.run / "best.pt")
         if self.rank == 0:
-            rows = zip(self.pictures, judged.shown, strict=False)
+            rows = zip(self.images, judged.shown, strict=False)
             sheets = [comparison([imresize(lr, hr.shape[:2]), sr, hr]) for (lr, hr), sr in rows]
             write_sheet(self.run / "validation.png", sheets)
 

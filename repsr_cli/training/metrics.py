@@ -1,4 +1,4 @@
-"""PSNR and SSIM as the field reports them: 8-bit pictures, luma of BT.601, border cropped. Floor 3, numpy only."""
+"""PSNR and SSIM as the field reports them: 8-bit images, luma of BT.601, border cropped. Floor 3, numpy only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Pixels = NDArray[np.uint8]
 
 
 def luma(pixels: Pixels) -> NDArray[np.float64]:
-    """Luma (H, W) of an RGB picture (H, W, 3) in 16 .. 235, not rounded; MATLAB's rgb2ycbcr before rounding.
+    """Luma (H, W) of an RGB image (H, W, 3) in 16 .. 235, not rounded; MATLAB's rgb2ycbcr before rounding.
 
-    A grey picture (H, W, 1) counts as RGB of equal channels.
+    A grey image (H, W, 1) counts as RGB of equal channels.
     """
     rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).astype(np.float64)
     return np.asarray(16 + rgb @ (np.array([65.481, 128.553, 24.966]) / 255))
@@ -27,12 +27,12 @@ def _psnr(difference: NDArray[np.float64]) -> float:
 
 
 def psnr_y(sr: Pixels, hr: Pixels, border: int) -> float:
-    """PSNR in dB on luma of two pictures (H, W, C) without ``border`` px on each side."""
+    """PSNR in dB on luma of two images (H, W, C) without ``border`` px on each side."""
     return _psnr(_cropped(luma(sr) - luma(hr), border))
 
 
 def psnr_rgb(sr: Pixels, hr: Pixels, border: int) -> float:
-    """PSNR in dB over all channels of two pictures (H, W, C) without ``border`` px on each side."""
+    """PSNR in dB over all channels of two images (H, W, C) without ``border`` px on each side."""
     return _psnr(_cropped(sr.astype(np.float64) - hr.astype(np.float64), border))
 
 

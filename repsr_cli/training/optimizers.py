@@ -1,4 +1,4 @@
-"""Optimisers by name. Floor 3."""
+"""Optimisers by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a run: its curve, and what a batch looks like. Floor 3."""
+"""Images of a run: its curve, and what a batch looks like."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw_curve(log: Path, target: Path) -> None:
 
     Args:
         log: a run's ``log.jsonl``.
-        target: the picture; nothing is drawn while there is no validation in the log.
+        target: the image; nothing is drawn while there is no validation in the log.
     """
     entries = read_log(log)
     psnr = [(e["step"], e["psnr_y"]) for e in entries if e.get("psnr_y") is not None]
@@ -80,7 +80,7 @@ def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
         columns: pairs in a row.
 
     Returns:
-        One picture (H, W, 3).
+        One image (H, W, 3).
     """
     scale = hr.shape[-1] // lr.shape[-1]
     large = lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
@@ -96,17 +96,17 @@ def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
     return sheet
 
 
-def comparison(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures of equal height side by side, e.g. bicubic, network, original."""
-    gap = np.full((pictures[0].shape[0], 4, 3), 255, np.uint8)
+def comparison(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images of equal height side by side, e.g. bicubic, network, original."""
+    gap = np.full((images[0].shape[0], 4, 3), 255, np.uint8)
     row: list[NDArray[np.uint8]] = []
-    for picture in pictures:
-        row += [picture, gap]
+    for image in images:
+        row += [image, gap]
     return np.concatenate(row[:-1], axis=1)
 
 
 def write_sheet(target: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
-    """Write pictures of any width below each other as one PNG."""
+    """Write images of any width below each other as one PNG."""
     sheet = np.full((sum(row.shape[0] for row in rows), max(row.shape[1] for row in rows), 3), 255, np.uint8)
     y = 0
     for row in rows:

@@ -1,7 +1,7 @@
-"""A folder of pictures -> a packed file of degraded, compressed pairs, for training ``video`` networks. Floor 4.
+"""A folder of images -> a packed file of degraded, compressed pairs, for training ``video`` networks.
 
 Done ahead, since it needs an encoder, which ``repsr train`` must not, and since single frames show no artefacts between
-frames: each picture becomes a short shot, is degraded, encoded, decoded, and one of its frames is kept.
+frames: each image becomes a short shot, is degraded, encoded, decoded, and one of its frames is kept.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> 
 
 
 def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -> Pair:
-    """One picture as one compressed LR frame beside its HR window, by (seed, index, variant) alone."""
+    """One image as one compressed LR frame beside its HR window, by (seed, index, variant) alone."""
     random = Generator(Philox(key=[seed, index * 1000 + variant]))
     degradation = draw_degradation(random)
     unit = LR_UNIT * scale
@@ -76,7 +76,7 @@ def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -
 def degraded_pairs(
     folder: Path, scale: int, variants: int, seed: int, progress: Callable[[int, int], None]
 ) -> Iterator[Pair]:
-    """Every picture of a folder, ``variants`` times; errors as ``folder_pairs``."""
+    """Every image of a folder, ``variants`` times; errors as ``folder_pairs``."""
     for index, pair in enumerate(folder_pairs(folder, scale, progress)):
         if min(pair.hr.shape[:2]) >= MIN_LR_SIDE * scale:
             for variant in range(variants):
@@ -94,14 +94,14 @@ def prepare(
     """Write a packed file of degraded pairs.
 
     Args:
-        folder: HR pictures; smaller ones than 80 * scale px are left out.
+        folder: HR images; smaller ones than 80 * scale px are left out.
         target: the packed file, for ``data.train`` of a recipe.
         scale: enlargement factor.
-        variants: degradations of each picture.
+        variants: degradations of each image.
         seed: of all of them.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
 
     Raises:
-        RecipeError: a picture cannot be used.
+        RecipeError: an image cannot be used.
     """
     write_pack(target, scale, degraded_pairs(folder, scale, variants, seed, progress))

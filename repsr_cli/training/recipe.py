@@ -1,4 +1,4 @@
-"""A training recipe: a TOML file as a frozen, checked dataclass. Floor 3; imports nothing heavy."""
+"""A training recipe: a TOML file as a frozen, checked dataclass. imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Data:
     """What it learns from.
 
     Attributes:
-        train: folder of HR pictures (searched recursively), or a packed crop file made from one.
-        holdout: pictures kept out for validation, each from another photograph, whose other pictures are left out too.
-        validation: folder of HR pictures to validate on instead of ``holdout``; empty: none.
+        train: folder of HR images (searched recursively), or a packed crop file made from one.
+        holdout: images kept out for validation, each from another photograph, whose other images are left out too.
+        validation: folder of HR images to validate on instead of ``holdout``; empty: none.
         channel_shuffle: whether colour channels of a training crop are shuffled.
         saturation: colour differences of every second training crop are multiplied by 1 to this.
     """

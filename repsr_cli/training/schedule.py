@@ -1,4 +1,4 @@
-"""What the step number decides, as pure functions of the recipe. Floor 3.
+"""What the step number decides, as pure functions of the recipe.
 
 Steps count from 0. Resuming replays a run because nothing here has state.
 """

@@ -1,4 +1,4 @@
-"""SOAP: Adam in the eigenbasis of Shampoo's factors. Floor 3.
+"""SOAP: Adam in the eigenbasis of Shampoo's factors.
 
 Source: Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam" (arXiv 2409.11321), algorithm 3. Written for
 small convolution networks: weights are matrices (out, in * height * width), so the two factors stay small.

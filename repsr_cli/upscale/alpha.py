@@ -1,4 +1,4 @@
-"""What lies under and around transparency when a picture is enlarged. Floor 4, numpy only.
+"""What lies under and around transparency when an image is enlarged. Floor 4, numpy only.
 
 A network must not see the arbitrary colours that files keep where nothing shows: they would bleed into what does show.
 And an enlarged alpha channel must stay within what was there: no halo, opaque stays opaque, hidden stays hidden.
@@ -35,7 +35,7 @@ def bleed(pixels: NDArray[Any], alpha: NDArray[Any], reach: int) -> NDArray[Any]
     if known.all() or not known.any():
         return pixels
     integers = np.issubdtype(pixels.dtype, np.integer)
-    # Integer sums are exact, so that a strip gives what the whole picture gives.
+    # Integer sums are exact, so that a strip gives what the whole image gives.
     colours = np.where(known[..., None], pixels, 0).astype(np.int64 if integers else np.float64)
     for radius in _radii(reach):
         count = box_sum(known.astype(np.int64)[..., None], radius)

@@ -1,4 +1,4 @@
-"""Pictures and frames as arrays: what ``import repsr_cli`` offers. Floor 4."""
+"""Images and frames as arrays: what ``import repsr_cli`` offers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load(
     Args:
         network: ``fast``, ``balanced``, ``best``, a name that ``repsr models`` lists, or a file; None: the default.
         scale: wanted factor; the smallest trained one that is at least as large is taken. None: 4.
-        family: ``clean`` for pictures, ``video`` for frames of compressed clips.
+        family: ``clean`` for images, ``video`` for frames of compressed videos.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``off`` or a size in LR pixels; the result is the same.
@@ -48,7 +48,7 @@ def load(
 
 
 def upscale_image(pixels: NDArray[Any], upscaler: Upscaler) -> NDArray[Any]:
-    """Enlarge one picture.
+    """Enlarge one image.
 
     Args:
         pixels: (H, W), (H, W, 1) or (H, W, 3), uint8, uint16 or float32 in [0, 1], grey or RGB.
@@ -63,8 +63,8 @@ def upscale_image(pixels: NDArray[Any], upscaler: Upscaler) -> NDArray[Any]:
     """
     if pixels.dtype.name not in ("uint8", "uint16", "float32"):
         raise ValueError(f"expected uint8, uint16 or float32, got {pixels.dtype}")
-    picture = pixels[..., None] if pixels.ndim == 2 else pixels
-    sr = to_pixels(upscale_flat(upscaler, to_tensor(picture)), pixels.dtype, grey=picture.shape[-1] == 1)
+    image = pixels[..., None] if pixels.ndim == 2 else pixels
+    sr = to_pixels(upscale_flat(upscaler, to_tensor(image)), pixels.dtype, grey=image.shape[-1] == 1)
     return sr[..., 0] if pixels.ndim == 2 else sr
 
 
@@ -88,7 +88,7 @@ def measure_speed(net: PlainSR, device: str = "auto", size: tuple[int, int] = (1
     Args:
         net: the network.
         device: as in ``load``.
-        size: (height, width) of the picture, LR px.
+        size: (height, width) of the image, LR px.
     """
     upscaler = Upscaler(net, device)
     lr = torch.rand(1, 3, *size)

@@ -1,4 +1,4 @@
-"""Jobs -> files: choose the network, run job after job, go on after a failure and report it. Floor 4."""
+"""Jobs -> files: choose the network, run job after job, go on after a failure and report it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from repsr_cli.upscale.image_pool import Turns
 
 
-# How pictures are run: small ones side by side on a CPU, medium ones in turns, large ones and clips alone; all that a
+# How images are run: small ones side by side on a CPU, medium ones in turns, large ones and videos alone; all that a
 # cluster does by as many threads as it takes tasks.
 Way = Literal["apart", "turns", "alone", "far"]
-# LR pixels of a picture of which several may be in flight: some 200 MB each at factor 4, 8 bit.
+# LR pixels of an image of which several may be in flight: some 200 MB each at factor 4, 8 bit.
 SMALL_PIXELS = 4 << 20
 
 
@@ -102,12 +102,12 @@ def _run_group(
     from repsr_cli.upscale.image_pool import Turns
 
     threads = options.threads or torch.get_num_threads()
-    # With fewer pictures than this, some cores would soon have none left.
+    # With fewer images than this, some cores would soon have none left.
     apart = way == "apart" and threads > 1 and len(jobs) >= 2 * threads
     if way == "far":
-        from repsr_cli.upscale.executors.ray import pictures_at_once
+        from repsr_cli.upscale.executors.ray import images_at_once
 
-        networks.turns = Turns(pictures_at_once(options))
+        networks.turns = Turns(images_at_once(options))
     else:
         networks.turns = Turns(threads, apart=True) if apart else Turns()
     try:
@@ -118,17 +118,17 @@ def _run_group(
 
 
 def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter, made: set[Path]) -> Outcome:
-    """Upscale one picture or clip; folders made for it are added to ``made``.
+    """Upscale one image or video; folders made for it are added to ``made``.
 
     Raises:
         RepsrError: the job failed; the target is not left behind.
     """
     if not options.benchmark:
         made.update(_make_folders(job.target.parent))
-    if job.kind == "picture" and options.ray is not None:
+    if job.kind == "image" and options.ray is not None:
         return networks.cluster_for(job, reporter).upscale_image(job.source, job.target, reporter, networks.stop())
     upscaler = networks.upscaler_for(job, reporter)
-    if job.kind == "picture":
+    if job.kind == "image":
         from repsr_cli.upscale.image import upscale_image
 
         return upscale_image(job.source, job.target, upscaler, options, reporter)
@@ -139,7 +139,7 @@ def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Rep
 
 
 def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
-    """What a job would do, line by line; of a clip also how long, from a trial of a few seconds.
+    """What a job would do, line by line; of a video also how long, from a trial of a few seconds.
 
     Raises:
         RepsrError: what would stop the job, as far as that can be seen from here.
@@ -151,7 +151,7 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
         f"{job.kind} of {width}x{height}, {factor:g} times as large",
         f"network {weight.name}" + ("" if weight.scale == factor else ", then a resize"),
     ]
-    if job.kind == "clip":
+    if job.kind == "video":
         from repsr_cli.upscale.estimate import estimate
         from repsr_cli.upscale.plan_video import plan_video
 
@@ -177,7 +177,7 @@ def _make_folders(folder: Path) -> list[Path]:
 
 def _interrupted(job: Job, done: int, total: int, options: UpscaleOptions) -> Interrupted:
     before = f" after {done} of {total} inputs" if total > 1 else ""
-    if job.kind == "clip" and options.resume:
+    if job.kind == "video" and options.resume:
         remedy = "Finished segments are kept: the same command goes on from there."
     elif done:
         remedy = "Add --skip-existing to go on from there."
@@ -238,7 +238,7 @@ class Networks:
         return self._others[upscaler]
 
     def cluster_for(self, job: Job, reporter: Reporter) -> Cluster:
-        """The cluster, with the network for a picture.
+        """The cluster, with the network for an image.
 
         Raises:
             RepsrError: as ``upscaler_for``, or there is no cluster.
@@ -253,7 +253,7 @@ class Networks:
             return self._clusters[upscaler.net]
 
     def stop(self) -> Event:
-        """Set when the pictures in flight are to end."""
+        """Set when the images in flight are to end."""
         return Event() if self.turns is None else self.turns.stop
 
     def upscaler_for(self, job: Job, reporter: Reporter) -> Upscaler:
@@ -288,7 +288,7 @@ class Networks:
             upscaler = self._upscalers[key]
             if new:
                 self._networks[weight.path] = net
-                several = f", {self.turns.at_once} pictures at a time" if self.turns and apart else ""
+                several = f", {self.turns.at_once} images at a time" if self.turns and apart else ""
                 reporter.say(f"network {weight.name}: {upscaler.describe()}{several}{faster(net.spec)}")
         return upscaler if self.turns is None else self.turns.share(upscaler)
 
@@ -296,7 +296,7 @@ class Networks:
         """How a job is run, by the memory it takes and the cores that it keeps busy."""
         from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, pick_device
 
-        if job.kind == "clip":
+        if job.kind == "video":
             return "alone"
         if self.options.ray is not None:
             return "far"
@@ -321,7 +321,7 @@ def choose_weight(job: Job, options: UpscaleOptions) -> Weight:
     from repsr_cli.model.zoo import resolve
 
     factor = wanted_factor(job, options)
-    weight = resolve(options.network, factor, "clean" if job.kind == "picture" else "video")
+    weight = resolve(options.network, factor, "clean" if job.kind == "image" else "video")
     if factor > weight.scale:
         raise CheckpointError(
             weight.name, f"enlarges by {weight.scale}, not {factor:.4g}", f"Use -s {weight.scale}, twice if need be."

@@ -1,7 +1,7 @@
-"""Which engine and which size of tiles are the fastest for a clip on this machine: timed once, and remembered. Floor 4.
+"""Which engine and which size of tiles are the fastest for a video on this machine: timed once, and remembered.
 
 On one processor ncnn wins on small tiles, on another OpenVINO on whole frames, and with another network torch does: no
-rule tells beforehand (docs/speed.md). So where a clip is long enough that it pays, engines and budgets of pixels for
+rule tells beforehand (docs/speed.md). So where a video is long enough that it pays, engines and budgets of pixels for
 tiles are tried on noise for a second or two. What computes changes a sample by one code at most.
 """
 
@@ -48,7 +48,7 @@ _HOPELESS = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What computes clips of a kind.
+    """What computes videos of a kind.
 
     Attributes:
         engine: by the words of ``--engine``.
@@ -81,14 +81,14 @@ class Trial:
 
 
 def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say: Say) -> Upscaler:
-    """The network with the engine and the tiles for a clip.
+    """The network with the engine and the tiles for a video.
 
     Where the user left both open, on the CPU in fp32: those of an interrupted job that goes on; those that were the
-    fastest for such clips before; those that are now, if the clip is long enough. Otherwise it stays as it is.
+    fastest for such videos before; those that are now, if the video is long enough. Otherwise it stays as it is.
 
     Args:
         upscaler: the network.
-        plan: of the clip.
+        plan: of the video.
         options: the request.
         say: told what was chosen, and what went wrong with remembering it.
     """
@@ -101,7 +101,7 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say
     fmt_in = plane_format(plan.source.planar, plan.source.tags, plan.source.path)
     fmt_out = plane_format(plan.encoding.pix_fmt, plan.encoding.tags, plan.source.path)
     size = (plan.source.height, plan.source.width)
-    # A resize goes by way of RGB pictures, which are torch's.
+    # A resize goes by way of RGB images, which are torch's.
     if not folds(upscaler.net, fmt_out) or plan.size != (size[0] * upscaler.scale, size[1] * upscaler.scale):
         return upscaler
     memory = Memory.here()
@@ -211,7 +211,7 @@ def kind_of(upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The choices made on this machine, in a JSON file: kinds of clips (``kind_of``) to engines and tiles.
+    """The choices made on this machine, in a JSON file: kinds of videos (``kind_of``) to engines and tiles.
 
     Attributes:
         file: where; it need not exist.
@@ -253,7 +253,7 @@ class Memory:
                 json.dump(content, file, indent=1)
             partial.replace(self.file)
         except OSError as error:
-            say(f"{self.file}: cannot be written ({error.strerror}); the next clip is measured anew")
+            say(f"{self.file}: cannot be written ({error.strerror}); the next video is measured anew")
             if partial is not None:
                 partial.unlink(missing_ok=True)
 

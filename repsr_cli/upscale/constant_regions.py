@@ -1,4 +1,4 @@
-"""What is of one colour stays of that colour. Floor 4."""
+"""What is of one colour stays of that colour."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def upscale_flat(upscaler: Upscaler, lr: Tensor) -> Tensor:
 
     Args:
         upscaler: the network on its device.
-        lr: (1, 3, H, W), a picture or rows of it with their context.
+        lr: (1, 3, H, W), an image or rows of it with their context.
 
     Returns:
         (1, 3, H * s, W * s).

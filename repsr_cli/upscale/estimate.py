@@ -1,4 +1,4 @@
-"""How long a clip will take, from its first frames taken through every stage. Floor 4."""
+"""How long a video will take, from its first frames taken through every stage."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SECONDS = 3.0
 
 
 def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: Say) -> str:
-    """A sentence on the time that a clip will take.
+    """A sentence on the time that a video will take.
 
     The first frames are decoded, enlarged and encoded for three seconds, at least one of them; the packets are thrown
-    away. What comes later in the clip may be harder or easier.
+    away. What comes later in the video may be harder or easier.
 
     Args:
-        plan: of the clip, which is a file.
+        plan: of the video, which is a file.
         upscaler: the network on its device.
         options: the request.
         say: told what computes, where that was measured.

@@ -1,4 +1,4 @@
-"""What a device needs for a clip beside itself: the decoder that feeds it, and the network between planes. Floor 4."""
+"""What a device needs for a video beside itself: the decoder that feeds it, and the network between planes."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.upscale.request import UpscaleOptions
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.decode import Decoder
-from repsr_cli.video.encode import card_format
+from repsr_cli.video.encode import gpu_format
 
 
 def decoder_for(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> Decoder:
-    """A decoder, on the card of the network if it decodes on one: there its frames stay."""
-    card = _card(upscaler)
-    nvdec = plan.nvdec if plan.nvdec is None or card is None else replace(plan.nvdec, device=card)
-    return Decoder(plan.source, plan.timeline, options.on_error, options.deinterlace, nvdec, card is not None)
+    """A decoder, on the GPU of the network if it decodes on one: there its frames stay."""
+    gpu = _gpu(upscaler)
+    nvdec = plan.nvdec if plan.nvdec is None or gpu is None else replace(plan.nvdec, device=gpu)
+    return Decoder(plan.source, plan.timeline, options.on_error, options.deinterlace, nvdec, gpu is not None)
 
 
 def network_for(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> PlaneUpscaler:
-    """The network from the clip's planes to the encoder's; they stay on the card if the encoder is there too."""
-    clip, encoding = plan.source, plan.encoding
-    natural = (clip.height * upscaler.scale, clip.width * upscaler.scale)
+    """The network from the video's planes to the encoder's; they stay on the GPU if the encoder is there too."""
+    video, encoding = plan.source, plan.encoding
+    natural = (video.height * upscaler.scale, video.width * upscaler.scale)
     return PlaneUpscaler(
         upscaler,
-        plane_format(clip.planar, clip.tags, clip.path),
-        plane_format(encoding.pix_fmt, encoding.tags, clip.path),
+        plane_format(video.planar, video.tags, video.path),
+        plane_format(encoding.pix_fmt, encoding.tags, video.path),
         None if plan.size == natural else plan.size,
         options.reuse,
-        None if _card(upscaler) is None else card_format(encoding),
+        None if _gpu(upscaler) is None else gpu_format(encoding),
     )
 
 
-def _card(upscaler: Upscaler) -> int | None:
+def _gpu(upscaler: Upscaler) -> int | None:
     """CUDA's number of the device that a network is on; None: it is on none of CUDA's."""
     return (upscaler.device.index or 0) if upscaler.device.type == "cuda" else None

@@ -1,6 +1,6 @@
-"""One picture file in, one picture file out: every page, strip by strip. Floor 4.
+"""One image file in, one image file out: every page, strip by strip.
 
-A strip carries the rows its pixels depend on, so strips leave no trace, and a picture larger than memory goes the same
+A strip carries the rows its pixels depend on, so strips leave no trace, and an image larger than memory goes the same
 way as a small one.
 """
 
@@ -44,7 +44,7 @@ _STRIP_PIXELS = 1 << 23
 def upscale_image(
     source: Path, target: Path, upscaler: Upscaler, options: UpscaleOptions, reporter: Reporter
 ) -> Outcome:
-    """Enlarge every page or frame of a picture file.
+    """Enlarge every page or frame of an image file.
 
     Args:
         source: the file; its content decides what it is.
@@ -207,7 +207,7 @@ def _peak(page: Page) -> float:
 
 
 def _resized(sr: Tensor, first: int, height: int, size: tuple[int, int], rows: tuple[int, int]) -> Tensor:
-    """Rows of a picture resized, still as floats, from the rows that they depend on."""
+    """Rows of an image resized, still as floats, from the rows that they depend on."""
     part: NDArray[Any] = np.ascontiguousarray(sr[0].permute(1, 2, 0).numpy())
     resized = imresize_rows(part, first, height, size, rows)
     return torch.from_numpy(resized).permute(2, 0, 1)[None]

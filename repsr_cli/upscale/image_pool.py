@@ -1,6 +1,6 @@
-"""Several pictures in flight at once. Floor 4.
+"""Several images in flight at once.
 
-Small ones on a CPU go side by side, each on one core with a network of its own: cores that share a small picture wait
+Small ones on a CPU go side by side, each on one core with a network of its own: cores that share a small image wait
 for each other more than they compute. All others take turns at one network: one is read and one written while it works
 on a third.
 """
@@ -25,10 +25,10 @@ IN_FLIGHT = 3
 
 
 class Turns:
-    """Threads that work on one picture each, and all end soon once ``stop`` is set.
+    """Threads that work on one image each, and all end soon once ``stop`` is set.
 
     Args:
-        at_once: how many pictures are in flight.
+        at_once: how many images are in flight.
         apart: each thread has a network of its own; False: they take turns at one.
     """
 
@@ -39,7 +39,7 @@ class Turns:
         self.stop = Event()
 
     def share(self, upscaler: Upscaler) -> Upscaler:
-        """A view of an upscaler for one picture, with a ``progress`` of its own."""
+        """A view of an upscaler for one image, with a ``progress`` of its own."""
         return _Sharing(upscaler, self)
 
     def run(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
@@ -47,7 +47,7 @@ class Turns:
 
         Whatever ends the caller's loop early (Ctrl-C, a bug) ends the work in flight as well, before it goes on up.
         """
-        with ThreadPoolExecutor(self.at_once, thread_name_prefix="picture") as pool:
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="image") as pool:
             futures = [pool.submit(work, job) for job in jobs]
             try:
                 for future in futures:
@@ -80,4 +80,4 @@ class _Sharing(Upscaler):
 
     def _go_on(self) -> None:
         if self._turns.stop.is_set():
-            raise Interrupted("stopped", "another picture in flight ended the run")
+            raise Interrupted("stopped", "another image in flight ended the run")

@@ -1,7 +1,7 @@
-"""What was typed -> a list of jobs, every one checked before anything is loaded or written. Floor 4.
+"""What was typed -> a list of jobs, every one checked before anything is loaded or written.
 
-Pictures and clips meet here. Their libraries are imported when the first file of a kind is seen, so that clips work
-where OpenCV cannot be imported and pictures where PyAV is missing.
+Images and videos meet here. Their libraries are imported when the first file of a kind is seen, so that videos work
+where OpenCV cannot be imported and images where PyAV is missing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.upscale.request import UpscaleOptions
 from repsr_cli.video.image_sequence import is_pattern, numbered
 
-Kind = Literal["picture", "clip"]
+Kind = Literal["image", "video"]
 
 # Formats that a target keeps from its source, by extension. Any other becomes what loses nothing: PNG, Matroska.
-KEPT_PICTURES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
-CLIPS = frozenset({".mkv", ".mp4", ".m4v", ".mov", ".webm"})
+KEPT_IMAGES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
+VIDEOS = frozenset({".mkv", ".mp4", ".m4v", ".mov", ".webm"})
 
 # As input, raw frames (y4m) from standard input; as ``-o``, the same to standard output.
 PIPE = Path("-")
@@ -54,7 +54,7 @@ class Job:
     """One input to upscale.
 
     Attributes:
-        kind: ``picture`` or ``clip``, by content.
+        kind: ``image`` or ``video``, by content.
         source: the input.
         target: the file to write; it does not exist, or the user allowed replacing it.
     """
@@ -96,7 +96,7 @@ class _Found:
 
 
 def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) -> Plan:
-    """Find the files, tell pictures from clips by content, name the targets, and check all that can be checked.
+    """Find the files, tell images from videos by content, name the targets, and check all that can be checked.
 
     Args:
         inputs: files, folders, glob patterns, and ``@list.txt`` with one path per line, as typed.
@@ -152,8 +152,8 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
     if naming.format is not None and jobs and not any(_dotted(naming.format) == job.target.suffix for job in jobs):
         raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
     if not (jobs or failures or skipped):
-        remedy = "Name pictures, clips or folders." if naming.recursive else "Add -r to look into subfolders."
-        raise MediaError(", ".join(inputs) or "upscale", "no pictures or clips there", remedy)
+        remedy = "Name images, videos or folders." if naming.recursive else "Add -r to look into subfolders."
+        raise MediaError(", ".join(inputs) or "upscale", "no images or videos there", remedy)
     return Plan(tuple(jobs), tuple(failures), tuple(skipped))
 
 
@@ -189,7 +189,7 @@ def check_naming(options: UpscaleOptions, naming: Naming) -> None:
         raise UsageError("--skip-existing", "asks for the opposite of -y", "Give one of the two.")
     if naming.suffix is not None and any(mark in naming.suffix for mark in "/\\\0"):
         raise UsageError(f"--suffix {naming.suffix}", "holds a path separator", "Use -o for another folder.")
-    known = picture_suffixes() | CLIPS
+    known = image_suffixes() | VIDEOS
     if naming.format is not None and _dotted(naming.format) not in known:
         names = ", ".join(sorted(suffix[1:] for suffix in known))
         raise UsageError(f"--format {naming.format}", "not a format that can be written", f"Choose from: {names}.")
@@ -256,7 +256,7 @@ def natural_order(text: str) -> list[tuple[int, int, str]]:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Whether a file is a picture or a clip, by its content; None if neither.
+    """Whether a file is an image or a video, by its content; None if neither.
 
     Raises:
         MediaError: the file cannot be opened.
@@ -264,18 +264,18 @@ def kind_of(path: Path) -> Kind | None:
     from repsr_cli.image.files import is_image
 
     if path == PIPE or is_pattern(path):
-        return "clip"
+        return "video"
     if not path.is_file():
         raise MediaError(path, "not a file")
     if is_image(path):
-        return "picture"
+        return "image"
     try:
         from repsr_cli.video.probe import is_video
     except ImportError as error:
         if not (mimetypes.guess_type(path)[0] or "").startswith("video/"):
             return None
-        raise MediaError(path, "not a picture, and clips need PyAV", "Install it: pip install av") from error
-    return "clip" if is_video(path) else None
+        raise MediaError(path, "not an image, and videos need PyAV", "Install it: pip install av") from error
+    return "video" if is_video(path) else None
 
 
 def neither(path: Path) -> MediaError:
@@ -289,34 +289,34 @@ def neither(path: Path) -> MediaError:
         reason = error
     except ImportError:
         pass
-    return MediaError(path, f"neither a picture nor a clip: {reason.happened}", reason.remedy)
+    return MediaError(path, f"neither an image nor a video: {reason.happened}", reason.remedy)
 
 
-def picture_suffixes() -> frozenset[str]:
-    """Extensions of all formats that pictures can be written in."""
+def image_suffixes() -> frozenset[str]:
+    """Extensions of all formats that images can be written in."""
     from repsr_cli.image.files import FORMATS
 
     return frozenset(suffix for known in FORMATS for suffix in known.suffixes)
 
 
 def source_size(kind: Kind, path: Path, max_pixels: int | None = None) -> tuple[int, int]:
-    """(height, width) of a picture or clip as it is shown, from its header.
+    """(height, width) of an image or video as it is shown, from its header.
 
     Args:
         kind: which it is.
         path: the file.
-        max_pixels: refuse a picture that would hold more at a time; None: ``media.images.MAX_PIXELS``.
+        max_pixels: refuse an image that would hold more at a time; None: ``media.images.MAX_PIXELS``.
 
     Raises:
         MediaError: it cannot be read.
     """
     if path == PIPE:
         raise UsageError(path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
-    if kind == "picture":
+    if kind == "image":
         from repsr_cli.image.files import MAX_PIXELS, open_image
 
-        picture = open_image(path, max_pixels or MAX_PIXELS)
-        return picture.height, picture.width
+        image = open_image(path, max_pixels or MAX_PIXELS)
+        return image.height, image.width
     from repsr_cli.video.probe import probe
 
     return probe(path).display_size
@@ -385,7 +385,7 @@ def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming
     if one.path == PIPE:
         raise UsageError(PIPE, "frames from a pipe have no name", "Give a file with -o, or -o - for a pipe.")
     if is_pattern(one.path):
-        raise UsageError(one.path, "pictures have many names", "Give the clip one with -o.")
+        raise UsageError(one.path, "images have many names", "Give the video one with -o.")
     suffix = default_suffix(options) if naming.suffix is None else naming.suffix
     name = f"{one.path.stem}{suffix}{_extension(one.path, kind, naming.format)}"
     if naming.output is None:
@@ -394,14 +394,14 @@ def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming
 
 
 def _extension(path: Path, kind: Kind, format: str | None) -> str:
-    if format is not None and _dotted(format) in (picture_suffixes() if kind == "picture" else CLIPS):
+    if format is not None and _dotted(format) in (image_suffixes() if kind == "image" else VIDEOS):
         return _dotted(format)
-    if kind == "picture":
+    if kind == "image":
         from repsr_cli.image.files import roomier_suffix
 
         if roomier := roomier_suffix(path):
             return roomier
-    kept, lossless = (KEPT_PICTURES, ".png") if kind == "picture" else (CLIPS, ".mkv")
+    kept, lossless = (KEPT_IMAGES, ".png") if kind == "image" else (VIDEOS, ".mkv")
     return path.suffix if path.suffix.lower() in kept else lossless
 
 
@@ -419,7 +419,7 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")
     if target.exists() and not overwrite:
         raise UsageError(target, "exists", "Add -y to replace it, or --skip-existing to leave it.")
-    if kind == "picture":
+    if kind == "image":
         from repsr_cli.image.files import format_for
 
         format_for(target)

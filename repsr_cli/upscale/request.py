@@ -1,4 +1,4 @@
-"""What a user can ask of ``repsr upscale``, and what a pipeline tells back. Floor 4; imports nothing heavy."""
+"""What a user can ask of ``repsr upscale``, and what a pipeline tells back. imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class UpscaleOptions:
         short_side: target length in px of whichever side is the shorter.
         network: name (``fast``, ``balanced``, ``best``, ``fast-x4``) or path of a network file; None: the default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        more_devices: further devices of the same kind, which take segments of clips from the same queue.
+        more_devices: further devices of the same kind, which take segments of videos from the same queue.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``auto:N`` (within N LR px, context included), ``off`` or a size in LR px.
-        engine: what computes the frames of clips: ``auto``, ``torch`` or another word of
+        engine: what computes the frames of videos: ``auto``, ``torch`` or another word of
             ``repsr_cli.engine.backends.registry.ENGINES``.
         threads: CPU threads for the network; None: as many as there are cores.
         overwrite: replace an existing target.
-        strip_metadata: leave out EXIF, XMP, ICC and text (pictures).
+        strip_metadata: leave out EXIF, XMP, ICC and text (images).
         tta: average over the 8 flips and rotations.
-        max_pixels: refuse pictures that would hold more at a time; None: ``media.images.MAX_PIXELS``.
+        max_pixels: refuse images that would hold more at a time; None: ``media.images.MAX_PIXELS``.
         codec: video encoder by name, e.g. ``libx264``; None: by container.
         crf: quality on libx264's scale, mapped for other encoders.
         preset: encoder preset.
@@ -38,17 +38,17 @@ class UpscaleOptions:
         encoder_options: further encoder options, ``-e key=value``.
         allow_loss: let streams be dropped that the output container cannot hold.
         resume: keep finished segments and go on from them.
-        fps: frames a second of numbered pictures, which have no times of their own.
+        fps: frames a second of numbered images, which have no times of their own.
         start: seconds into the source at which to start.
         end: seconds into the source at which to stop.
         on_error: what to do about a corrupt packet: ``stop`` or ``keep`` (repeat a frame and say which).
-        hwaccel: what decodes clips: ``none`` (software) or ``cuda`` (NVDEC, where the card can).
+        hwaccel: what decodes videos: ``none`` (software) or ``cuda`` (NVDEC, where the GPU can).
         deinterlace: deinterlace interlaced material with bwdif; without it, such material is refused.
         matrix: override an unspecified or wrong colour matrix tag.
         full_range: override the range tag.
         reuse: keep the output of what did not change since the frame before; the bytes are the same either way.
         benchmark: run everything but write nothing (null encoder).
-        ray: address of a Ray cluster whose workers upscale pictures and segments of clips, ``auto``: the one at hand.
+        ray: address of a Ray cluster whose workers upscale images and segments of videos, ``auto``: the one at hand.
     """
 
     scale: float | None = None
@@ -113,7 +113,7 @@ class Progress:
     """How far one job is.
 
     Attributes:
-        done: units finished (frames of a clip, pages of a picture, tiles of a page).
+        done: units finished (frames of a video, pages of an image, tiles of a page).
         total: units in all; None if unknown.
         unit: ``frame``, ``page`` or ``tile``.
     """

@@ -1,4 +1,4 @@
-"""One clip: everything decided before the first frame, then segment after segment, then one file. Floor 4."""
+"""One video: everything decided before the first frame, then segment after segment, then one file."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.frames import CARRIED, Frame, Planes, nbytes, side_data
 from repsr_cli.video.image_sequence import existing
 from repsr_cli.video.lock import FolderLock
-from repsr_cli.video.mux import PICTURES, Y4M, join, write_pictures
-from repsr_cli.video.packet_chunks import Parcel, pictures
+from repsr_cli.video.mux import IMAGES, Y4M, join, write_images
+from repsr_cli.video.packet_chunks import PacketChunk, images
 from repsr_cli.video.probe import translated
 from repsr_cli.video.segments import SegmentWriter, Store, fingerprint, free_space, job_folder
 from repsr_cli.video.stages import run_stages
 from repsr_cli.video.timeline import Segment
 from repsr_cli.video.y4m import PIPE, header, open_pipe, write_frame
 
-__all__ = ["Finished", "VideoPlan", "plan_video", "upscale_parcel", "upscale_video"]
+__all__ = ["Finished", "VideoPlan", "plan_video", "upscale_chunk", "upscale_video"]
 
 
-# In the folder of a job whose numbered pictures get their names, which takes more than a moment.
+# In the folder of a job whose numbered images get their names, which takes more than a moment.
 _WRITING = "writing"
 
 
@@ -57,7 +57,7 @@ class _Upscaled:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What comes of a parcel.
+    """What comes of a chunk.
 
     Attributes:
         segments: their files, as a store holds them, by index.
@@ -277,12 +277,12 @@ def upscale_video(
     reporter: Reporter,
     others: Sequence[Upscaler] = (),
 ) -> Outcome:
-    """Upscale a clip.
+    """Upscale a video.
 
     Segments that are finished stay on disk until the target is; the same command goes on from them.
 
     Args:
-        source: the clip.
+        source: the video.
         target: the file to write.
         upscaler: the network.
         options: the request.
@@ -348,34 +348,34 @@ def upscale_video(
     )
 
 
-def upscale_parcel(
-    plan: VideoPlan, parcel: Parcel, upscaler: Upscaler, options: UpscaleOptions, folder: Path
+def upscale_chunk(
+    plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, options: UpscaleOptions, folder: Path
 ) -> Finished | None:
-    """Upscale segments where the clip itself is not.
+    """Upscale segments where the video itself is not.
 
     Args:
-        plan: of the clip.
-        parcel: what to decode them from.
+        plan: of the video.
+        chunk: what to decode them from.
         upscaler: the network.
         options: the request.
         folder: for what is being made.
 
     Returns:
-        The segments; None if they must be decoded from the beginning of the clip.
+        The segments; None if they must be decoded from the beginning of the video.
 
     Raises:
         MediaError: decoding or encoding failed.
         DeviceError: the network failed on its device.
     """
-    work = _Work(plan, Reporter(), Store.begin(folder / "parcel", {}, resume=False))
+    work = _Work(plan, Reporter(), Store.begin(folder / "chunk", {}, resume=False))
     assert work.store is not None
     try:
         lane = _lane(work, upscaler, options, None)
-        first = None if parcel.segments[0].index == 0 and plan.window.start is None else parcel.segments[0].first
-        lane.given = lane.decoder.frames_of(pictures(parcel), first, parcel.segments[-1].end, parcel.whole)
+        first = None if chunk.segments[0].index == 0 and plan.window.start is None else chunk.segments[0].first
+        lane.given = lane.decoder.frames_of(images(chunk), first, chunk.segments[-1].end, chunk.whole)
         if lane.given is None:
             return None
-        work.queue.append(list(parcel.segments))
+        work.queue.append(list(chunk.segments))
         stages = lane.run(Event())
         made = {index: work.store.path(index).read_bytes() for index in work.done}
         return Finished(made, lane.decoder.repeated, lane.decoder.notes, stages, upscaler.precision)
@@ -457,7 +457,7 @@ def _agree(plan: VideoPlan, options: UpscaleOptions) -> None:
 
 def _in_the_way(plan: VideoPlan) -> Path | None:
     """A file that is there and would be replaced."""
-    if plan.format != PICTURES:
+    if plan.format != IMAGES:
         return plan.target if plan.target != PIPE and plan.target.exists() else None
     if (job_folder(plan.target) / _WRITING).exists():  # those that are there are of this job, which was stopped
         return None
@@ -503,9 +503,9 @@ def _finish(plan: VideoPlan, store: Store, frames: int) -> None:
     """
     partial = store.folder / f"joined{plan.target.suffix}"
     packets = (packet for segment in plan.segments for packet in store.packets(segment.index))
-    if plan.format == PICTURES:
+    if plan.format == IMAGES:
         (store.folder / _WRITING).touch()
-        write_pictures(packets, plan.target)
+        write_images(packets, plan.target)
         store.remove()
         return
     written = join(plan.source, plan.streams, plan.format, plan.encoding, packets, partial, plan.window)

@@ -1,4 +1,4 @@
-"""What a clip's numbers say about colour: tags as codecs write them, what stands in for missing ones, HDR. Floor 2.
+"""What a video's numbers say about colour: tags as codecs write them, what stands in for missing ones, HDR.
 
 The integers are those of ITU-T H.273 (and FFmpeg): matrix 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020, 2 means
 "unspecified"; range 1 is limited, 2 is full, 0 unspecified.
@@ -25,7 +25,7 @@ _MATRICES: dict[int, Matrix] = {
     6: "bt601",
     7: "smpte240m",
     9: "bt2020",
-    # Constant luminance differs from 9 in how luma was made, not in how the codes are scaled: the map and its inverse
+    # Constant luminance differs from 9 in how luma was made, not in how the samples are scaled: the map and its inverse
     # cancel, and the network sees nearly the right colours.
     10: "bt2020",
 }
@@ -148,7 +148,7 @@ def plane_format(pix_fmt: str, tags: ColourTags, subject: object = "") -> PlaneF
         subject: what an error is about.
 
     Raises:
-        MediaError: the matrix is one that is not linear in the codes (YCgCo, ICtCp).
+        MediaError: the matrix is one that is not linear in the samples (YCgCo, ICtCp).
     """
     layout = VideoFormat(pix_fmt)
     depth = max(8, layout.components[0].bits)

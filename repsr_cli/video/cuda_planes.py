@@ -1,4 +1,4 @@
-"""Planes that lie on an NVIDIA card, from its decoder and for its encoder, without a way through the host. Floor 2.
+"""Planes that lie on an NVIDIA GPU, from its decoder and for its encoder, without a way through the host.
 
 The engine takes such planes too, and works where PyAV is not installed: so PyAV is imported by the functions that use
 it. No library of CUDA is used here. Memory changes hands by DLPack, which numpy, torch and PyAV speak.
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # DLPack's number for memory of CUDA.
 _CUDA = 2
-# The formats that PyAV hands out of a card and takes on one: Y, then U and V interleaved at half the size.
-ON_CARD = frozenset({"nv12", "p010le", "p016le"})
+# The formats that PyAV hands out of a GPU and takes on one: Y, then U and V interleaved at half the size.
+ON_GPU = frozenset({"nv12", "p010le", "p016le"})
 
 _own = threading.local()
 
@@ -42,7 +42,7 @@ class DevicePlanes:
         pix_fmt: ``nv12``, ``p010le`` or ``p016le``.
         height: rows of Y, even.
         width: columns of Y, even.
-        shift: bits below the codes: a sample holds ``code << shift``. 0 for ``nv12``, 6 for ``p010le``, 4 where
+        shift: bits below the samples: a sample holds ``code << shift``. 0 for ``nv12``, 6 for ``p010le``, 4 where
             ``p016le`` holds 12 bits.
     """
 
@@ -54,7 +54,7 @@ class DevicePlanes:
 
     @property
     def planar(self) -> str:
-        """The planar format of the same codes: ``yuv420p``, ``yuv420p10le``, ..."""
+        """The planar format of the same samples: ``yuv420p``, ``yuv420p10le``, ..."""
         return "yuv420p" if self.pix_fmt == "nv12" else f"yuv420p{16 - self.shift}le"
 
     @property
@@ -119,8 +119,8 @@ def downloaded(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
     """A copy of a frame in system memory, with all that rides on it.
 
     Args:
-        frame: on a card or not.
-        pix_fmt: planar format of the same codes; the conversion changes none (``tests/unit/test_video_cuda.py``).
+        frame: on a GPU or not.
+        pix_fmt: planar format of the same samples; the conversion changes none (``tests/unit/test_video_cuda.py``).
     """
     # In one thread: where swscale splits up interleaved chroma of 10 bits it writes past the ends of lines, which only
     # the next line puts right, and with several threads that one may be written already.
@@ -138,11 +138,11 @@ def missing_device(index: int) -> str | None:
 
 
 def need_device(subject: str, index: int, otherwise: str) -> None:
-    """See that there is a card.
+    """See that there is a GPU.
 
     Args:
         subject: what needs it.
-        index: CUDA's number of the card.
+        index: CUDA's number of the GPU.
         otherwise: what the user can do without one, the end of a sentence.
 
     Raises:
@@ -150,8 +150,8 @@ def need_device(subject: str, index: int, otherwise: str) -> None:
     """
     why = missing_device(index)
     if why is not None:
-        happened = f"needs an NVIDIA card, and cuda:{index} cannot be used ({why})"
-        raise DeviceError(subject, happened, f"Install the card's driver, or {otherwise}.")
+        happened = f"needs an NVIDIA GPU, and cuda:{index} cannot be used ({why})"
+        raise DeviceError(subject, happened, f"Install the GPU's driver, or {otherwise}.")
 
 
 def refusal(attempt: Callable[[], object]) -> str | None:

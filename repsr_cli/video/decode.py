@@ -1,4 +1,4 @@
-"""Decoding: the frames of a clip in the order they are shown, every one of them, or an error. Floor 2."""
+"""Decoding: the frames of a video in the order they are shown, every one of them, or an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
-from repsr_cli.video.cuda_planes import ON_CARD, device_planes
+from repsr_cli.video.cuda_planes import ON_GPU, device_planes
 from repsr_cli.video.frames import Frame, PlaneReader
 from repsr_cli.video.nvdec import Nvdec
 from repsr_cli.video.probe import VideoSource, main_stream, open_video, translated
@@ -30,14 +30,14 @@ DECODE_ERRORS = (av.InvalidDataError, av.PatchWelcomeError, av.ExternalError, av
 
 @dataclass(slots=True)
 class Decoder:
-    """How a clip is decoded, and what was noticed on the way.
+    """How a video is decoded, and what was noticed on the way.
 
     Attributes:
-        source: the clip.
+        source: the video.
         timeline: its packets; None where it can be read only once (standard input).
         on_error: ``stop`` raises at the first frame that is damaged or missing; ``keep`` repeats the frame before it.
         deinterlace: pass frames through bwdif.
-        nvdec: decode on a card; None: in software.
+        nvdec: decode on a GPU; None: in software.
         keep_on_card: leave the planes there, where their format and size allow it.
         repeated: seconds of the frames that were repeated.
         notes: what else was done about irregularities, a sentence each.
@@ -48,7 +48,7 @@ class Decoder:
     on_error: Literal["stop", "keep"] = "stop"
     deinterlace: bool = False
     nvdec: Nvdec | None = None
-    keep_on_card: bool = False
+    keep_on_gpu: bool = False
     repeated: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -66,44 +66,44 @@ class Decoder:
             Frames in order of time, with strictly ascending timestamps, and durations that are known.
 
         Raises:
-            MediaError: a frame is damaged or missing under ``stop``; the picture changes its size or format.
+            MediaError: a frame is damaged or missing under ``stop``; the image changes its size or format.
         """
         opened = container if container is not None else open_video(self.source.path)
         with translated(self.source.path), opened:
-            yield from self._checked(self._pictures(opened, first), first, end)
+            yield from self._checked(self._images(opened, first), first, end)
 
     def frames_of(
-        self, pictures: Iterator[VideoFrame | None], first: int | None, end: int | None, whole: bool
+        self, images: Iterator[VideoFrame | None], first: int | None, end: int | None, whole: bool
     ) -> Iterator[Frame] | None:
-        """As ``frames``, of pictures that were decoded without a container.
+        """As ``frames``, of images that were decoded without a container.
 
         Args:
-            pictures: from ``timeline.roll(first)`` on.
+            images: from ``timeline.roll(first)`` on.
             first: as in ``frames``.
             end: as in ``frames``.
-            whole: the pictures begin with the clip.
+            whole: the images begin with the video.
 
         Returns:
             The frames; None if the way to ``first`` was not a clean one, so that decoding must begin earlier.
         """
         if self.deinterlace:
-            pictures = deinterlaced(pictures, self.source, self._pix_fmt)
+            images = deinterlaced(images, self.source, self._pix_fmt)
         if first is not None and self.timeline is not None and not whole:
-            found = approached(pictures, self.timeline, first)
+            found = approached(images, self.timeline, first)
             if found is None:
                 return None
-            pictures = found
-        return self._checked(pictures, first, end)
+            images = found
+        return self._checked(images, first, end)
 
-    def _pictures(self, container: InputContainer, first: int | None) -> Iterator[VideoFrame | None]:
+    def _images(self, container: InputContainer, first: int | None) -> Iterator[VideoFrame | None]:
         """Decoded frames; None stands for an error of the decoder. Begins early enough before ``first``."""
         timeline = self.timeline
         if first is None or timeline is None or timeline.roll(first) <= timeline.pts[0]:
             yield from self._decoded(container)
             return
-        pictures = self._approached(container, timeline, first)
-        if pictures is not None:
-            yield from pictures
+        images = self._approached(container, timeline, first)
+        if images is not None:
+            yield from images
             return
         # Seeking by time is a matter of luck in some containers. Decoding from the beginning is not.
         with open_video(self.source.path) as again:
@@ -118,9 +118,9 @@ class Decoder:
         next(self._decoded_as_stored(container), None)
         # Transport streams have no index: seeking in them lands late, and from an earlier target where it should.
         for target in timeline.targets(first):
-            pictures = self._sought(container, timeline, first, target)
-            if pictures is not None:
-                return pictures
+            images = self._sought(container, timeline, first, target)
+            if images is not None:
+                return images
         return None
 
     def _sought(
@@ -134,8 +134,8 @@ class Decoder:
         return approached(self._decoded(container), timeline, first)
 
     def _decoded(self, container: InputContainer) -> Iterator[VideoFrame | None]:
-        pictures = self._decoded_as_stored(container)
-        return deinterlaced(pictures, self.source, self._pix_fmt) if self.deinterlace else pictures
+        images = self._decoded_as_stored(container)
+        return deinterlaced(images, self.source, self._pix_fmt) if self.deinterlace else images
 
     def _decoded_as_stored(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         stream = main_stream(container, self.source.path)
@@ -144,31 +144,31 @@ class Decoder:
             if packet.is_corrupt:
                 yield None
             try:
-                pictures = decoder.decode(packet)
+                images = decoder.decode(packet)
             except DECODE_ERRORS:
                 yield None
                 continue
-            if self.nvdec is None or self._stay_on_card:
-                yield from pictures
+            if self.nvdec is None or self._stay_on_gpu:
+                yield from images
             else:
-                yield from (self.nvdec.downloaded(picture, self.source.planar) for picture in pictures)
+                yield from (self.nvdec.downloaded(image, self.source.planar) for image in images)
 
     @property
-    def _stay_on_card(self) -> bool:
-        """Whether frames are left on the card: bwdif runs on the host, and odd sizes halve to no whole number."""
-        if self.nvdec is None or not self.keep_on_card or self.deinterlace:
+    def _stay_on_gpu(self) -> bool:
+        """Whether frames are left on the GPU: bwdif runs on the host, and odd sizes halve to no whole number."""
+        if self.nvdec is None or not self.keep_on_gpu or self.deinterlace:
             return False
-        return self.nvdec.pix_fmt in ON_CARD and self.source.height % 2 == self.source.width % 2 == 0
+        return self.nvdec.pix_fmt in ON_GPU and self.source.height % 2 == self.source.width % 2 == 0
 
     @property
     def _pix_fmt(self) -> str:
-        """The pixel format of all pictures."""
+        """The pixel format of all images."""
         if self.nvdec is None:
             return self.source.pix_fmt
-        return self.nvdec.pix_fmt if self._stay_on_card else self.source.planar
+        return self.nvdec.pix_fmt if self._stay_on_gpu else self.source.planar
 
-    def _checked(self, pictures: Iterator[VideoFrame | None], first: int | None, end: int | None) -> Iterator[Frame]:
-        """Give every picture its time and its planes, and see that none is missing."""
+    def _checked(self, images: Iterator[VideoFrame | None], first: int | None, end: int | None) -> Iterator[Frame]:
+        """Give every image its time and its planes, and see that none is missing."""
         source, timeline = self.source, self.timeline
         reader = PlaneReader(source.planar)
         strict = source.codec in _FRAME_PER_PACKET and timeline is not None and not self.deinterlace
@@ -176,13 +176,13 @@ class Decoder:
         previous: Frame | None = None
         last_pts: int | None = None
         damaged = False
-        for picture in pictures:
-            if picture is None:
-                # Errors before the first picture are those of a file that begins in the middle, or of the way to a
+        for image in images:
+            if image is None:
+                # Errors before the first image are those of a file that begins in the middle, or of the way to a
                 # segment; what they cost is seen by the timeline.
                 damaged = True
                 continue
-            pts = self._time_of(picture, last_pts, nominal)
+            pts = self._time_of(image, last_pts, nominal)
             done = end is not None and pts >= end
             if timeline is not None and last_pts is None and first is None:
                 self._begins(timeline, pts, damaged)
@@ -195,13 +195,13 @@ class Decoder:
                 return
             last_pts = pts
             if first is not None and pts < first:
-                if not picture.is_corrupt:
-                    previous = self._frame(picture, pts, nominal, reader)
+                if not image.is_corrupt:
+                    previous = self._frame(image, pts, nominal, reader)
                 continue
-            if picture.is_corrupt and not self._ends_here(pts):
+            if image.is_corrupt and not self._ends_here(pts):
                 previous = self._repeat(previous, pts, "damaged")
             else:
-                previous = self._frame(picture, pts, nominal, reader)
+                previous = self._frame(image, pts, nominal, reader)
             yield previous
         if last_pts is None:
             raise MediaError(source.path, "no frame of its video can be decoded", "Check that it plays.")
@@ -230,33 +230,33 @@ class Decoder:
         else:
             self._note(f"the first {skipped} frames lean on what was cut off before them: they cannot be shown")
 
-    def _time_of(self, picture: VideoFrame, last: int | None, nominal: int) -> int:
-        """A picture's timestamp; where there is none, or it does not ascend, the least that does."""
-        if picture.pts is not None and (last is None or picture.pts > last):
-            return picture.pts
-        pts = 0 if last is None else last + (nominal if picture.pts is None else 1)
+    def _time_of(self, image: VideoFrame, last: int | None, nominal: int) -> int:
+        """An image's timestamp; where there is none, or it does not ascend, the least that does."""
+        if image.pts is not None and (last is None or image.pts > last):
+            return image.pts
+        pts = 0 if last is None else last + (nominal if image.pts is None else 1)
         self._note("some frames had no timestamp, or one out of order: they got the next that fits")
         return pts
 
-    def _frame(self, picture: VideoFrame, pts: int, nominal: int, reader: PlaneReader) -> Frame:
+    def _frame(self, image: VideoFrame, pts: int, nominal: int, reader: PlaneReader) -> Frame:
         source = self.source
-        # A frame on a card is of the format "cuda", whatever it holds.
-        pix_fmt = (picture.sw_format or picture.format).name
-        if (picture.height, picture.width, pix_fmt) != (source.height, source.width, self._pix_fmt):
+        # A frame on a GPU is of the format "cuda", whatever it holds.
+        pix_fmt = (image.sw_format or image.format).name
+        if (image.height, image.width, pix_fmt) != (source.height, source.width, self._pix_fmt):
             at = float(pts * source.time_base)
             happened = (
                 f"changes from {source.width}x{source.height} {self._pix_fmt} to "
-                f"{picture.width}x{picture.height} {pix_fmt} at {at:.3f} s"
+                f"{image.width}x{image.height} {pix_fmt} at {at:.3f} s"
             )
             raise MediaError(source.path, happened, f"Upscale it in parts, with --end {at:.3f} and --start {at:.3f}.")
-        duration = picture.duration
+        duration = image.duration
         if duration <= 0:
             following = self.timeline.after(pts) if self.timeline is not None else None
             duration = nominal if following is None else following - pts
-        if self._stay_on_card:
+        if self._stay_on_gpu:
             depth = VideoFormat(source.planar).components[0].bits
-            return Frame(device_planes(picture, depth), pts, duration, source.time_base, picture)
-        planes, origin = reader.read(picture)
+            return Frame(device_planes(image, depth), pts, duration, source.time_base, image)
+        planes, origin = reader.read(image)
         return Frame(planes, pts, duration, source.time_base, origin)
 
     def _repeat(self, previous: Frame | None, pts: int, how: str) -> Frame:
@@ -290,26 +290,24 @@ class Decoder:
 
 
 def approached(
-    pictures: Iterator[VideoFrame | None], timeline: Timeline, first: int
+    images: Iterator[VideoFrame | None], timeline: Timeline, first: int
 ) -> Iterator[VideoFrame | None] | None:
-    """Pictures from the one before ``first`` on; None if the way there was not a clean one, or began too late."""
+    """Images from the one before ``first`` on; None if the way there was not a clean one, or began too late."""
     before: VideoFrame | None = None
-    for picture in pictures:
-        if picture is None or picture.pts is None:
+    for image in images:
+        if image is None or image.pts is None:
             return None
-        if before is None and not timeline.pts[0] < picture.pts <= timeline.roll(first):
+        if before is None and not timeline.pts[0] < image.pts <= timeline.roll(first):
             return None
-        if picture.pts >= first:
-            return chain([picture] if before is None else [before, picture], pictures)
-        if picture.is_corrupt:
+        if image.pts >= first:
+            return chain([image] if before is None else [before, image], images)
+        if image.is_corrupt:
             return None
-        before = picture
+        before = image
     return None
 
 
-def deinterlaced(
-    pictures: Iterator[VideoFrame | None], source: VideoSource, pix_fmt: str
-) -> Iterator[VideoFrame | None]:
+def deinterlaced(images: Iterator[VideoFrame | None], source: VideoSource, pix_fmt: str) -> Iterator[VideoFrame | None]:
     """One progressive frame for every frame flagged as two fields (bwdif, by libavfilter); others pass.
 
     Source: bwdif is the weighted blend of Bob Weaver and the cubic interpolation of the BBC's PH-2071.
@@ -336,11 +334,11 @@ def deinterlaced(
             frame.time_base = source.time_base
             yield frame
 
-    for picture in pictures:
-        if picture is None:
+    for image in images:
+        if image is None:
             yield None
             continue
-        graph.vpush(picture)
+        graph.vpush(image)
         yield from pull()
     graph.vpush(None)
     yield from pull()

@@ -1,4 +1,4 @@
-"""Encoding: frames of a segment in, packets out, by an encoder that knows nothing of other segments. Floor 2.
+"""Encoding: frames of a segment in, packets out, by an encoder that knows nothing of other segments.
 
 Encoders of equal settings write equal headers, so that the packets of many segments make one stream.
 """
@@ -44,16 +44,16 @@ _CRF: dict[str, tuple[str, float, float, float]] = {
 }
 NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
 _PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "6"} | dict.fromkeys(NVENC, "p4")
-# What an encoder wants where its formats are not planar, by the planar name of the same codes. PNG packs its planes.
+# What an encoder wants where its formats are not planar, by the planar name of the same samples. PNG packs its planes.
 # NVENC interleaves chroma and reads 10 bits from the top of 16.
 _STORED = {"png": {"gbrp": "rgb24", "gbrp16le": "rgb48be", "gray16le": "gray16be"}} | {
     codec: {"yuv420p10le": "p010le", "yuv444p10le": "yuv444p10msble"} for codec in NVENC
 }
-# The same for planes that are on the card already.
-_ON_CARD = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
+# The same for planes that are on the GPU already.
+_ON_GPU = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _LOSSLESS = frozenset({"ffv1", "png", "ffvhuff", "huffyuv", "utvideo", "rawvideo"})
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
-# Bits per pixel of output, of the order that encoders need for upscaled film at the default quality.
+# Bits per pixel of output, of the order that encoders need for upscaled video at the default quality.
 _BITS_PER_PIXEL = {
     "libx264": 0.12,
     "libx265": 0.08,
@@ -262,7 +262,7 @@ def choose_pix_fmt(
     planar = [name for name in formats if name.startswith(("yuv4", "gbrp", "gray")) and not name.endswith("be")]
     if not planar:
         raise MediaError(codec, "takes no planar pixel format", "Choose another encoder with -c.")
-    # H.264 and HEVC count the crop of a 4:2:0 picture in pairs of pixels: an odd size cannot be written.
+    # H.264 and HEVC count the crop of a 4:2:0 image in pairs of pixels: an odd size cannot be written.
     odd = codec not in ("libvpx-vp9", "libvpx", "libsvtav1", "libaom-av1", "ffv1", "rawvideo")
     usable = [name for name in planar if not odd or _divides(name, height, width)] or planar
     if wanted in usable:
@@ -330,10 +330,10 @@ def _stored(encoding: Encoding) -> str:
     return _STORED.get(encoding.codec, {}).get(encoding.pix_fmt, encoding.pix_fmt)
 
 
-def card_format(encoding: Encoding) -> str | None:
-    """The format in which an encoder takes planes that are on its card: ``nv12`` or ``p010le``; None: it does not."""
+def gpu_format(encoding: Encoding) -> str | None:
+    """The format in which an encoder takes planes that are on its GPU: ``nv12`` or ``p010le``; None: it does not."""
     even = encoding.height % 2 == encoding.width % 2 == 0
-    return _ON_CARD.get(encoding.pix_fmt) if encoding.codec in NVENC and even else None
+    return _ON_GPU.get(encoding.pix_fmt) if encoding.codec in NVENC and even else None
 
 
 def open_encoder(encoding: Encoding) -> VideoCodecContext:
@@ -341,7 +341,7 @@ def open_encoder(encoding: Encoding) -> VideoCodecContext:
 
     Raises:
         UsageError: an option that it does not know, a value that it does not take, or frames that it cannot encode.
-        DeviceError: it needs a card that is not there, or that has no such encoder.
+        DeviceError: it needs a GPU that is not there, or that has no such encoder.
     """
     # SVT-AV1 reads its verbosity from here alone.
     os.environ.setdefault("SVT_LOG", "1")
@@ -370,7 +370,7 @@ def _new_encoder(encoding: Encoding) -> VideoCodecContext:
 
 
 def _need_nvenc(codec: str) -> None:
-    """See that it was not the card that refused.
+    """See that it was not the GPU that refused.
 
     Raises:
         DeviceError: it is not there, or has no such encoder.
@@ -379,7 +379,7 @@ def _need_nvenc(codec: str) -> None:
     why = nvenc_refusal(codec)
     if why is not None:
         remedy = "Update the driver, or choose another encoder with -c."
-        raise DeviceError(codec, f"this card, or its driver, does not have it ({why})", remedy)
+        raise DeviceError(codec, f"this GPU, or its driver, does not have it ({why})", remedy)
 
 
 def nvenc_refusal(codec: str) -> str | None:
@@ -408,7 +408,7 @@ class SegmentEncoder:
         """Add a frame.
 
         Args:
-            planes: as the encoding's pixel format has them. Those on a card stay there if they are of ``card_format``
+            planes: as the encoding's pixel format has them. Those on a GPU stay there if they are of ``card_format``
                 and carry nothing along.
             pts: its time, later than any before.
             duration: how long it is shown.
@@ -444,18 +444,18 @@ class SegmentEncoder:
 
     def _frame(self, planes: Planes | DevicePlanes, origin: VideoFrame | None) -> VideoFrame:
         encoding = self.encoding
-        if isinstance(planes, DevicePlanes) and origin is None and planes.pix_fmt == card_format(encoding):
+        if isinstance(planes, DevicePlanes) and origin is None and planes.pix_fmt == gpu_format(encoding):
             return frame_of(planes)
         host = on_host(planes)
         if encoding.codec == "png" and _stored(encoding) != encoding.pix_fmt:
             return packed_frame(host, _stored(encoding))
-        # PyAV brings it into the encoder's own order of samples, and to its card.
+        # PyAV brings it into the encoder's own order of samples, and to its GPU.
         frame = carry(origin, self._reformatter, encoding.width, encoding.height, encoding.pix_fmt)
         fill(frame, host)
         return frame
 
     def _opened(self, frame: VideoFrame) -> VideoCodecContext:
-        """The encoder, for frames such as the first: one on a card brings the card along when it is encoded."""
+        """The encoder, for frames such as the first: one on a GPU brings the GPU along when it is encoded."""
         if frame.sw_format is None:
             return open_encoder(self.encoding)
         context = _new_encoder(self.encoding)

@@ -1,4 +1,4 @@
-"""Decoded frames <-> planes of numpy arrays, without a conversion wherever the bytes allow it. Floor 2."""
+"""Decoded frames <-> planes of numpy arrays, without a conversion wherever the bytes allow it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ CARRIED = frozenset({"A53_CC", "S12M_TIMECODE"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One frame of a clip, in planes.
+    """One frame of a video, in planes.
 
     Attributes:
         planes: Y, U, V or R, G, B or Y alone; (height, width) each, uint8 at 8 bit, uint16 above. Read only. Where the
-            decoder was asked to leave frames on its card: planes there.
+            decoder was asked to leave frames on its GPU: planes there.
         pts: presentation time in units of ``time_base``.
         duration: in the same units; 0 if unknown.
         time_base: seconds per unit.

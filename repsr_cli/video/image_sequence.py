@@ -1,4 +1,4 @@
-"""Numbered pictures that stand for a clip: ``frames/%06d.png``. Floor 2, without PyAV."""
+"""Numbered images that stand for a video: ``frames/%06d.png``. Floor 2, without PyAV."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _PATTERN = re.compile(r"([^%]*)%(?:0?\d+)?d([^%]*\.\w+)")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path stands for numbered pictures; a file of that very name is that file."""
+    """Whether a path stands for numbered images; a file of that very name is that file."""
     return _PATTERN.fullmatch(path.name) is not None and not path.exists()
 
 
 def existing(pattern: Path) -> dict[int, Path]:
-    """The pictures there are of those that a pattern stands for, by number, in order.
+    """The images there are of those that a pattern stands for, by number, in order.
 
     Raises:
         MediaError: the folder cannot be read.
@@ -34,17 +34,17 @@ def existing(pattern: Path) -> dict[int, Path]:
 
 
 def numbered(pattern: Path) -> dict[int, Path]:
-    """As ``existing``, for pictures that are to be read.
+    """As ``existing``, for images that are to be read.
 
     Raises:
         MediaError: there are none, or one in between is missing.
     """
-    pictures = existing(pattern)
-    if not pictures:
-        raise MediaError(pattern, "no such pictures", "Check the path, and the digits: %06d is 000001.")
-    first, last = min(pictures), max(pictures)
-    missing = next((number for number in range(first, last) if number not in pictures), None)
+    images = existing(pattern)
+    if not images:
+        raise MediaError(pattern, "no such images", "Check the path, and the digits: %06d is 000001.")
+    first, last = min(images), max(images)
+    missing = next((number for number in range(first, last) if number not in images), None)
     if missing is not None:
         name = pattern.with_name(pattern.name % missing)
-        raise MediaError(name, f"is missing, with {pictures[last].name} still to come")
-    return pictures
+        raise MediaError(name, f"is missing, with {images[last].name} still to come")
+    return images

@@ -1,6 +1,6 @@
-"""Telling what is really interlaced from what is only flagged so. Floor 2.
+"""Telling what is really interlaced from what is only flagged so.
 
-Broadcasts flag film as interlaced as well. Whether two fields show two moments is seen in the picture alone.
+Broadcasts flag video as interlaced as well. Whether two fields show two moments is seen in the image alone.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from av.video.format import VideoFormat
 
 from repsr_cli.video.probe import VideoSource, main_stream, open_video, translated
 
-# Frames looked at; enough for a pan or a walk in any film, few enough not to be noticed.
+# Frames looked at; enough for a pan or a walk in any video, few enough not to be noticed.
 _FRAMES = 100
 
 
 def combed_share(source: VideoSource) -> float:
-    """The share of a clip's frames, among those that can be told, whose fields show different moments.
+    """The share of a video's frames, among those that can be told, whose fields show different moments.
 
-    By libavfilter's ``idet`` on the first frames. Still pictures cannot be told either way and count as neither.
+    By libavfilter's ``idet`` on the first frames. Still images cannot be told either way and count as neither.
     """
     graph = Graph()
     buffer = graph.add_buffer(

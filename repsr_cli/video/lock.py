@@ -1,4 +1,4 @@
-"""One job at a time for a target: a lock that the system takes back when its holder dies, however it dies. Floor 2."""
+"""One job at a time for a target: a lock that the system takes back when its holder dies, however it dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Muxing: the packets of an upscaled stream and, byte for byte, everything else the source has. Floor 2.
+"""Muxing: the packets of an upscaled stream and, byte for byte, everything else the source has.
 
 What becomes of every stream is decided, and tried on the muxer itself, before the first frame is decoded.
 """
@@ -26,7 +26,7 @@ from repsr_cli.video.probe import StreamInfo, VideoSource, open_video, stream_in
 from repsr_cli.video.timeline import Timeline
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-PICTURES = "pictures"
+IMAGES = "images"
 Y4M = "y4m"
 
 # Tags that MP4 has a place of its own for; others need the QuickTime metadata keys.
@@ -82,10 +82,10 @@ class Window:
 def format_of(target: Path) -> str:
     """FFmpeg's name of the container that a target's name asks for.
 
-    ``-`` and ``.y4m`` are raw frames; ``frames/%06d.png`` is a numbered picture for every frame.
+    ``-`` and ``.y4m`` are raw frames; ``frames/%06d.png`` is a numbered image for every frame.
 
     Raises:
-        UsageError: it is none that can hold what a clip has.
+        UsageError: it is none that can hold what a video has.
     """
     if str(target) == "-" or target.suffix.lower() == ".y4m":
         return Y4M
@@ -93,8 +93,8 @@ def format_of(target: Path) -> str:
     if found is None and "%" in target.name:
         numbered = target.suffix.lower() == ".png" and re.fullmatch(r"[^%]*%(0?[0-9]{1,2})?d[^%]*", target.name)
         if not numbered:
-            raise UsageError(target, "not a pattern for numbered pictures", "Try frames/%06d.png.")
-        return PICTURES
+            raise UsageError(target, "not a pattern for numbered images", "Try frames/%06d.png.")
+        return IMAGES
     if found is None:
         raise UsageError(target, "not a container for video", f"Choose from: {', '.join(FORMATS)}.")
     return found
@@ -108,8 +108,8 @@ def plan_streams(
     Raises:
         MediaError: the container cannot hold the upscaled stream itself.
     """
-    if format in (PICTURES, Y4M):
-        why = f"{format} {'have' if format == PICTURES else 'has'} no room for it"
+    if format in (IMAGES, Y4M):
+        why = f"{format} {'have' if format == IMAGES else 'has'} no room for it"
         return tuple(
             StreamAction(info, "upscale") if info.index == source.index else StreamAction(info, "drop", why)
             for info in source.streams
@@ -278,7 +278,7 @@ def join(
     """Write the output file.
 
     Args:
-        source: the clip.
+        source: the video.
         actions: what becomes of its streams.
         format: FFmpeg's name of the container.
         encoding: the settings that the packets were made with.
@@ -419,7 +419,7 @@ def _chapters(container: InputContainer, window: Window) -> Iterator[Any]:
 
 
 def _covers(path: Path, actions: tuple[StreamAction, ...]) -> dict[int, bytes]:
-    """The pictures that are attached to a file, by stream."""
+    """The images that are attached to a file, by stream."""
     wanted = {action.stream.index for action in actions if action.action == "attach"}
     covers: dict[int, bytes] = {}
     if wanted:
@@ -457,15 +457,15 @@ def _container_options(
     }
 
 
-def write_pictures(packets: Iterable[EncodedPacket], target: Path) -> int:
-    """Write every packet as a picture of its own, numbered from 1.
+def write_images(packets: Iterable[EncodedPacket], target: Path) -> int:
+    """Write every packet as an image of its own, numbered from 1.
 
     Args:
-        packets: encoded pictures, in order.
+        packets: encoded images, in order.
         target: a pattern: ``frames/%06d.png``.
 
     Returns:
-        The number of pictures written.
+        The number of images written.
 
     Raises:
         MediaError: writing failed.

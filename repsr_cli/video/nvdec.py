@@ -1,7 +1,7 @@
-"""Decoding on an NVIDIA card. Floor 2.
+"""Decoding on an NVIDIA GPU.
 
-Whether a card decodes a clip depends on its generation, the codec, its profile and the size. So it is tried, on the
-clip's first frame; FFmpeg would go back to software silently, at any moment, and is not allowed to.
+Whether a GPU decodes a video depends on its generation, the codec, its profile and the size. So it is tried, on the
+video's first frame; FFmpeg would go back to software silently, at any moment, and is not allowed to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from repsr_cli.video.cuda_planes import downloaded, need_device, refusal
 from repsr_cli.video.probe import VideoSource, decoder_settings, main_stream, new_decoder, open_video, translated
 
 # Codecs whose standards say to the bit what a decoder gives. The transforms of MPEG-2, MPEG-4 Part 2 and JPEG are only
-# bounded in their error, so that a card's result is another than that of software.
+# bounded in their error, so that a GPU's result is another than that of software.
 EXACT = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 
 # The format in which NVDEC gives what software decodes to a planar one; those of more than 8 bits have them on top.
@@ -44,10 +44,10 @@ _TRIAL = 64
 
 @dataclass(frozen=True, slots=True)
 class Nvdec:
-    """How a card decodes a clip.
+    """How a GPU decodes a video.
 
     Attributes:
-        device: CUDA's number of the card.
+        device: CUDA's number of the GPU.
         pix_fmt: format of the frames on it: ``nv12``, ``p010le``, ...
     """
 
@@ -55,10 +55,10 @@ class Nvdec:
     pix_fmt: str
 
     def decoder(self, stream: VideoStream) -> VideoCodecContext:
-        """A decoder for a stream, whose frames are on the card.
+        """A decoder for a stream, whose frames are on the GPU.
 
         Raises:
-            DeviceError: the card is not there.
+            DeviceError: the GPU is not there.
         """
         context = stream.codec_context
         try:
@@ -67,25 +67,25 @@ class Nvdec:
             happened = f"cuda:{self.device} cannot be used ({error.strerror})"
             raise DeviceError("--hwaccel cuda", happened, "Leave it out, or name other devices.") from error
 
-    def downloaded(self, picture: VideoFrame, planar: str) -> VideoFrame:
-        """A frame in system memory: in the planar format, unless it is not what the clip began with."""
-        own = picture.sw_format or picture.format
-        return downloaded(picture, planar if own.name == self.pix_fmt else own.name)
+    def downloaded(self, image: VideoFrame, planar: str) -> VideoFrame:
+        """A frame in system memory: in the planar format, unless it is not what the video began with."""
+        own = image.sw_format or image.format
+        return downloaded(image, planar if own.name == self.pix_fmt else own.name)
 
 
 def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
-    """Try a clip on a card.
+    """Try a video on a GPU.
 
     Args:
-        source: the clip.
-        device: CUDA's number of the card.
+        source: the video.
+        device: CUDA's number of the GPU.
 
     Returns:
         How it is decoded there, or why it is not.
 
     Raises:
-        DeviceError: there is no such card, or no driver.
-        MediaError: the clip cannot be read.
+        DeviceError: there is no such GPU, or no driver.
+        MediaError: the video cannot be read.
     """
     need_device("--hwaccel cuda", device, "leave it out")
     if source.codec not in EXACT:
@@ -95,16 +95,16 @@ def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
     found: list[VideoFrame] = []
     why = refusal(lambda: found.extend(_first_frame(source, device)))
     if not found:
-        return f"this card does not decode it ({why or 'it gives no frame'})"
+        return f"this GPU does not decode it ({why or 'it gives no frame'})"
     given = (found[0].sw_format or found[0].format).name
-    # A card crops at the right and at the bottom only.
+    # A GPU crops at the right and at the bottom only.
     if (found[0].height, found[0].width) != (source.height, source.width) or given != GIVEN[source.planar]:
-        return f"this card gives {found[0].width}x{found[0].height} {given} for it"
+        return f"this GPU gives {found[0].width}x{found[0].height} {given} for it"
     return Nvdec(device, given)
 
 
 def nvdec_refusal(device: int) -> str | None:
-    """Why a card decodes nothing, by one frame of H.264; None if it does."""
+    """Why a GPU decodes nothing, by one frame of H.264; None if it does."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 256, 256, "yuv420p", Fraction(1, 25)
@@ -121,16 +121,16 @@ def nvdec_refusal(device: int) -> str | None:
 
 def _decoder(codec: str, settings: dict[str, Any], device: int) -> VideoCodecContext:
     # By its own name: where two decoders share a codec FFmpeg opens a file with the one for processors (AV1).
-    card = HWAccel("cuda", device=str(device), allow_software_fallback=False, is_hw_owned=True)
+    gpu = HWAccel("cuda", device=str(device), allow_software_fallback=False, is_hw_owned=True)
     told = {name: value for name, value in settings.items() if name != "pix_fmt"}
-    context = new_decoder(codec, told, card)
-    # Threads of the processor have nothing to do, and each would hold surfaces of the card.
+    context = new_decoder(codec, told, gpu)
+    # Threads of the processor have nothing to do, and each would hold surfaces of the GPU.
     context.thread_count = 1
     return context
 
 
 def _first_frame(source: VideoSource, device: int) -> list[VideoFrame]:
-    """The first frame of a clip as a card gives it, or none.
+    """The first frame of a video as a GPU gives it, or none.
 
     Raises:
         av.FFmpegError: every packet was refused; the first reason.

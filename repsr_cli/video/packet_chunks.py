@@ -1,6 +1,6 @@
-"""Stretches of a clip as compressed packets, to be decoded where the file is not. Floor 2.
+"""Stretches of a video as compressed packets, to be decoded where the file is not.
 
-A parcel begins at the keyframe from which its first frame comes out as it does from the beginning (``Timeline.roll``),
+A chunk begins at the keyframe from which its first frame comes out as it does from the beginning (``Timeline.roll``),
 and ends where its last frame is complete. With the settings of the decoder it is all that a stretch needs: no file, no
 container.
 """
@@ -47,7 +47,7 @@ class SourcePacket:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class PacketChunk:
     """What it takes to decode some consecutive segments.
 
     Attributes:
@@ -68,7 +68,7 @@ class Parcel:
 
     @property
     def whole(self) -> bool:
-        """Whether the packets begin with the clip."""
+        """Whether the packets begin with the video."""
         return self.head is None
 
     @property
@@ -77,16 +77,16 @@ class Parcel:
         return sum(len(packet.data) for packet in self.packets)
 
 
-def parcels(
+def chunks(
     source: VideoSource, timeline: Timeline, groups: Sequence[tuple[Segment, ...]], whole: bool = False
-) -> Iterator[Parcel]:
-    """Read a clip once, from the beginning, and wrap up groups of segments as they go by.
+) -> Iterator[PacketChunk]:
+    """Read a video once, from the beginning, and wrap up groups of segments as they go by.
 
     Args:
-        source: the clip.
-        timeline: of the clip.
+        source: the video.
+        timeline: of the video.
         groups: consecutive segments each, in order.
-        whole: let every parcel begin with the clip, where the way from a keyframe was not a clean one.
+        whole: let every chunk begin with the video, where the way from a keyframe was not a clean one.
 
     Raises:
         MediaError: the file cannot be read, or its packets cannot travel.
@@ -103,11 +103,11 @@ def parcels(
         codec, settings = stream.codec_context.codec.name, decoder_settings(stream.codec_context)
         time_base = Fraction(stream.time_base or source.time_base)
 
-        def wrapped() -> Parcel:
+        def wrapped() -> PacketChunk:
             group = waiting.popleft()
             at = _place(held, starts[group])
             first = None if held[at] is head else head
-            return Parcel(group, codec, settings, time_base, first, tuple(held[at:]))
+            return PacketChunk(group, codec, settings, time_base, first, tuple(held[at:]))
 
         missing = _wanted(timeline, waiting)
         for packet in container.demux(stream):
@@ -133,25 +133,25 @@ def parcels(
         yield wrapped()
 
 
-def pictures(parcel: Parcel) -> Iterator[VideoFrame | None]:
-    """Decode a parcel; None stands for an error of the decoder."""
-    context = new_decoder(parcel.codec, parcel.settings)
-    if parcel.head is not None:
+def images(chunk: PacketChunk) -> Iterator[VideoFrame | None]:
+    """Decode a chunk; None stands for an error of the decoder."""
+    context = new_decoder(chunk.codec, chunk.settings)
+    if chunk.head is not None:
         with translated("the first packet"):
-            for packet in (_restored(parcel.head, parcel.time_base), None):
+            for packet in (_restored(chunk.head, chunk.time_base), None):
                 context.decode(packet)
             context.flush_buffers()
     # Frames that an edit list cuts off: their packets are flagged, which PyAV lets read but not write.
-    unseen = {packet.pts for packet in parcel.packets if packet.discard}
-    for each in (*parcel.packets, None):
+    unseen = {packet.pts for packet in chunk.packets if packet.discard}
+    for each in (*chunk.packets, None):
         if each is not None and each.corrupt:
             yield None
         try:
-            found = context.decode(None if each is None else _restored(each, parcel.time_base))
+            found = context.decode(None if each is None else _restored(each, chunk.time_base))
         except DECODE_ERRORS:
             yield None
             continue
-        yield from (picture for picture in found if picture.pts not in unseen)
+        yield from (image for image in found if image.pts not in unseen)
 
 
 def _packet(packet: Packet[Any], source: VideoSource) -> SourcePacket:

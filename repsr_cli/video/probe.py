@@ -1,4 +1,4 @@
-"""Clips as they are found: opening, probing, and what went wrong said in the house's words. Floor 2.
+"""Videos as they are found: opening, probing, and what went wrong said in the house's words.
 
 No file is opened by a name that FFmpeg could read as an address, and no playlist may lead to another file.
 """
@@ -30,10 +30,10 @@ from repsr_cli.video.frames import layout_has_alpha, planar_name, side_data
 from repsr_cli.video.image_sequence import is_pattern, numbered
 from repsr_cli.yuv.formats import Siting
 
-# Demuxers that take nearly anything, text and single pictures included, for moving pictures.
+# Demuxers that take nearly anything, text and single images included, for moving images.
 _NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "concat", "hls", "dash", "bin", "ico", "image2"})
 
-# A frame of more is not decoded: a few kilobytes can claim to be 16384x16384. That of 16K film has 133 million.
+# A frame of more is not decoded: a few kilobytes can claim to be 16384x16384. That of 16K video has 133 million.
 MAX_PIXELS = 1 << 27
 
 # Threads of a decoder hold a frame each; more than these gain nothing beside a network.
@@ -69,7 +69,7 @@ class StreamInfo:
         kind: ``video``, ``audio``, ``subtitle``, ``attachment``, ``data`` or ``unknown``.
         codec: name of the codec, or of the attached file's type; ``unknown`` if none.
         language: as tagged, or an empty string.
-        cover: whether it is a picture attached to the file.
+        cover: whether it is an image attached to the file.
     """
 
     index: int
@@ -84,7 +84,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoSource:
-    """A clip, as far as opening it and decoding its first frame tell.
+    """A video, as far as opening it and decoding its first frame tell.
 
     Attributes:
         path: the file; ``-`` is y4m on standard input.
@@ -107,7 +107,7 @@ class VideoSource:
         tags: the same without gaps.
         hdr: mastering display and content light level.
         flagged_interlaced: whether the first frame claims to be made of two fields.
-        alpha: whether the picture has transparency, in the pixel format or beside it.
+        alpha: whether the image has transparency, in the pixel format or beside it.
         side_data: kinds of data that ride on the first frame, by FFmpeg's names.
         streams: all streams.
         notes: assumptions made, a sentence each.
@@ -178,7 +178,7 @@ def _reason(error: av.FFmpegError) -> str:
 
 
 def open_video(path: Path) -> InputContainer:
-    """Open a clip for reading; numbered pictures are one of 25 frames a second.
+    """Open a video for reading; numbered images are one of 25 frames a second.
 
     Tags that are not UTF-8 are kept as they are, byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
 
@@ -201,7 +201,7 @@ def open_video(path: Path) -> InputContainer:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file holds moving pictures, by its content.
+    """Whether a file holds moving images, by its content.
 
     Raises:
         MediaError: the file cannot be opened at all.
@@ -219,7 +219,7 @@ def is_video(path: Path) -> bool:
 
 
 def _main_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream that moves: cover art is a video stream of one picture."""
+    """The first video stream that moves: cover art is a video stream of one image."""
     names = set(container.format.name.split(","))
     if names == {"image2"} and is_pattern(Path(container.name.removeprefix("file:"))):
         return container.streams.video[0]
@@ -241,7 +241,7 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
     if stream is None:
         kinds = sorted({stream.type for stream in container.streams})
         found = f"no video stream, only {', '.join(kinds)}" if kinds else "no video stream"
-        raise MediaError(path, found, "upscale takes pictures and videos.")
+        raise MediaError(path, found, "upscale takes images and videos.")
     if stream.codec_context is None:
         raise MediaError(path, "no decoder for its video stream")
     if not stream.codec_context.is_open:
@@ -289,13 +289,13 @@ def stream_info(stream: Any) -> StreamInfo:
 def probe(
     path: Path, matrix: str | None = None, full_range: bool | None = None, rate: Fraction | None = None
 ) -> VideoSource:
-    """Look at a clip: its streams, and its first frame that decodes.
+    """Look at a video: its streams, and its first frame that decodes.
 
     Args:
         path: the file.
         matrix: overrides the colour matrix tag: ``bt709``, ``bt601``, ``fcc``, ``smpte240m`` or ``bt2020``.
         full_range: overrides the range tag.
-        rate: frames a second of numbered pictures.
+        rate: frames a second of numbered images.
 
     Raises:
         MediaError: missing, no media, no video stream, or no frame of it decodes.
@@ -359,7 +359,7 @@ def describe(
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> tuple[VideoFrame, bool]:
-    """The first frame that decodes, and whether packets carry alpha beside the picture, as WebM does.
+    """The first frame that decodes, and whether packets carry alpha beside the image, as WebM does.
 
     Raises:
         MediaError: no frame decodes.

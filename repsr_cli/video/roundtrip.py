@@ -1,4 +1,4 @@
-"""Frames through a lossy video encoder and back, in memory. Floor 2."""
+"""Frames through a lossy video encoder and back, in memory."""
 
 from __future__ import annotations
 

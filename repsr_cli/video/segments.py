@@ -1,4 +1,4 @@
-"""Finished segments on disk: packets, written once and whole, so that a job can be killed at any moment. Floor 2.
+"""Finished segments on disk: packets, written once and whole, so that a job can be killed at any moment.
 
 Beside the target lies a hidden folder with ``job.json``, which says what job it is, and one file for every segment that
 is finished. A segment file is written under another name first, so that a file that is there is a segment that is done;
@@ -32,13 +32,13 @@ _ENDS = 2**20
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a source from another: its size and the digest of its first and last megabyte; of pictures, all.
+    """What tells a source from another: its size and the digest of its first and last megabyte; of images, all.
 
     Raises:
         MediaError: it cannot be read.
     """
     if is_pattern(path):
-        prints = " ".join(fingerprint(picture) for picture in numbered(path).values())
+        prints = " ".join(fingerprint(image) for image in numbered(path).values())
         return hashlib.sha256(prints.encode()).hexdigest()
     with translated(path):
         size = path.stat().st_size

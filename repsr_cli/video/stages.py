@@ -1,6 +1,6 @@
-"""Three stages at once: a thread that gives, the caller's that works, a thread that takes. Floor 2.
+"""Three stages at once: a thread that gives, the caller's that works, a thread that takes.
 
-Between them are queues bounded in bytes, so that memory does not grow with the length of a clip. An exception in any
+Between them are queues bounded in bytes, so that memory does not grow with the length of a video. An exception in any
 stage ends the others and is raised in the caller.
 """
 

@@ -1,6 +1,6 @@
-"""When the frames of a clip are shown, read from its packets without decoding any. Floor 2.
+"""When the frames of a video are shown, read from its packets without decoding any.
 
-This is what a clip *should* give: the count for a progress bar, the places where segments are cut, and the check that
+This is what a video *should* give: the count for a progress bar, the places where segments are cut, and the check that
 decoding lost nothing on the way.
 """
 
@@ -29,7 +29,7 @@ SEGMENT_FRAMES = 120
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A clip's packets, counted.
+    """A video's packets, counted.
 
     Attributes:
         pts: presentation times of its frames in units of the stream's time base, ascending, without repeats.
@@ -89,7 +89,7 @@ class Segment:
 
 
 def scan(source: VideoSource) -> Timeline:
-    """Read all packets of a clip.
+    """Read all packets of a video.
 
     Raises:
         MediaError: the file cannot be read.
@@ -226,7 +226,7 @@ def shortened(path: Path) -> str | None:
 
 
 def out_of_step(path: Path) -> str | None:
-    """Where a transport stream leaves the raster of its packets or a picture does not begin as one; None if nowhere.
+    """Where a transport stream leaves the raster of its packets or an image does not begin as one; None if nowhere.
 
     Demultiplexers go on to the next without a word. A stream that does not lie on a raster from its first byte on is
     not judged.
@@ -255,7 +255,7 @@ def out_of_step(path: Path) -> str | None:
         own = begins[streams == stream], whole[streams == stream]
         if own[1].mean() > 0.5 and not own[1].all():
             at = int(own[0][own[1].argmin()]) * length
-            return f"the packet at byte {at} does not begin a picture or a sound as the others do"
+            return f"the packet at byte {at} does not begin an image or a sound as the others do"
     return None
 
 
@@ -291,10 +291,10 @@ def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
 
 
 def cut(timeline: Timeline, first: int, end: int | None, frames: int = SEGMENT_FRAMES) -> tuple[Segment, ...]:
-    """Cut a stretch of a clip into segments, at keyframes where these are near.
+    """Cut a stretch of a video into segments, at keyframes where these are near.
 
     Args:
-        timeline: of the clip.
+        timeline: of the video.
         first: timestamp of the first frame wanted.
         end: timestamp of the first frame no longer wanted; None: to the end.
         frames: fewest frames of a segment; without a keyframe it is cut at twice as many.

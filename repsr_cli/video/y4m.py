@@ -1,4 +1,4 @@
-"""YUV4MPEG2 on standard input and output: planes and a frame rate, nothing else. Floor 2.
+"""YUV4MPEG2 on standard input and output: planes and a frame rate, nothing else.
 
 Source: the format as mjpegtools' yuv4mpeg(5) describes it, with the names for more than 8 bits that FFmpeg reads.
 """
@@ -40,7 +40,7 @@ PIXEL_FORMATS = tuple(_LAYOUTS)
 
 
 def open_pipe() -> InputContainer:
-    """Standard input, as a clip.
+    """Standard input, as a video.
 
     Raises:
         MediaError: it is not y4m.

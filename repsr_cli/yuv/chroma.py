@@ -1,4 +1,4 @@
-"""Planes of integers to codes at luma size and back: the chroma filters. Floor 3.
+"""Planes of integers to samples at luma size and back: the chroma filters.
 
 The filters are the biorthogonal pairs of ``repsr_cli.yuv.formats``: shrinking undoes enlarging, whatever the numbers.
 At the borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
@@ -25,7 +25,7 @@ Plane = Tensor | NDArray[Any]
 Planes = tuple[NDArray[Any], ...]
 
 
-def codes_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
+def samples_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
     """Planes stacked at luma size.
 
     Args:
@@ -33,7 +33,7 @@ def codes_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
         fmt: their meaning.
 
     Returns:
-        (1, 3, H, W), of grey (1, 1, H, W), float32, still in codes.
+        (1, 3, H, W), of grey (1, 1, H, W), float32, still in samples.
     """
     expected = 1 if fmt.matrix == "grey" else 3
     if len(planes) != expected:
@@ -43,43 +43,43 @@ def codes_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
     for plane in planes[1:]:
         if tuple(plane.shape) != chroma_size:
             raise ValueError(f"luma of {height}x{width} needs chroma of {chroma_size}, not {tuple(plane.shape)}")
-    codes = torch.empty(1, expected, height, width)
-    codes[0, 0] = _as_float(planes[0])
+    samples = torch.empty(1, expected, height, width)
+    samples[0, 0] = _as_float(planes[0])
     if expected == 3:
-        codes[0, 1:] = enlarge_chroma(torch.stack([_as_float(plane) for plane in planes[1:]]), fmt, height, width)
-    return codes
+        samples[0, 1:] = enlarge_chroma(torch.stack([_as_float(plane) for plane in planes[1:]]), fmt, height, width)
+    return samples
 
 
-def planes_from_codes(codes: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
+def planes_from_samples(samples: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
     """Codes at luma size as planes: the inverse of ``codes_from_planes``.
 
     Args:
-        codes: (1, 3 or 1, H, W) real codes.
+        samples: (1, 3 or 1, H, W) real samples.
         fmt: their meaning.
 
     Returns:
-        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to the codes there are.
+        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to the samples there are.
     """
-    luma = rounded(codes[0, 0] + 0.5, fmt)
+    luma = rounded(samples[0, 0] + 0.5, fmt)
     if fmt.matrix == "grey":
         return (luma,)
-    return luma, *(rounded(plane + 0.5, fmt) for plane in shrink_chroma(codes[0, 1:], fmt))
+    return luma, *(rounded(plane + 0.5, fmt) for plane in shrink_chroma(samples[0, 1:], fmt))
 
 
 def rounded(plane: Tensor, fmt: PlaneFormat) -> NDArray[Any]:
-    """Integers from (H, W) codes to which one half was added: the fraction dropped, clipped to ``[0, fmt.peak]``."""
+    """Integers from (H, W) samples to which one half was added: the fraction dropped, clipped to ``[0, fmt.peak]``."""
     return integers(plane.clamp(0, fmt.peak).contiguous(), fmt).numpy().view(fmt.dtype)
 
 
-def integers(codes: Tensor, fmt: PlaneFormat) -> Tensor:
+def integers(samples: Tensor, fmt: PlaneFormat) -> Tensor:
     """Codes in ``[0, fmt.peak]``, on any device, as a CPU tensor of uint8 or (depth above 8) int16: fractions dropped.
 
     Torch has no arithmetic for uint16; an int16 of the same bits is as good for moving samples about.
     """
-    if not codes.is_cpu and fmt.depth < 16:
-        return codes.to(torch.uint8 if fmt.depth == 8 else torch.int16).cpu()
+    if not samples.is_cpu and fmt.depth < 16:
+        return samples.to(torch.uint8 if fmt.depth == 8 else torch.int16).cpu()
     # On the CPU torch converts to bytes one by one, numpy does not: measured three times as fast.
-    array = codes.cpu().numpy().astype(fmt.dtype)
+    array = samples.cpu().numpy().astype(fmt.dtype)
     return torch.from_numpy(array if fmt.depth == 8 else array.view(np.int16))
 
 

@@ -1,7 +1,7 @@
-"""What the numbers in a picture's planes mean: matrix, range, depth, subsampling, siting. Floor 2, numpy only.
+"""What the numbers in an image's planes mean: matrix, range, depth, subsampling, siting. Floor 2, numpy only.
 
 Chroma is resampled by biorthogonal pairs, so that enlarging it to luma size and shrinking it back is the identity
-(measured on any picture, not only smooth ones):
+(measured on any image, not only smooth ones):
 
 * an axis whose samples sit between two luma samples ("centred"): down ``(1, 1) / 2``, up ``(-1, 1, 8, 8, 1, -1) / 8``
   (Cohen-Daubechies-Feauveau 1.3), borders mirrored with the edge repeated;
@@ -37,7 +37,7 @@ class PlaneFormat:
     Attributes:
         matrix: ``rgb`` for planes R, G, B in this order, ``grey`` for one plane of luma, else the YCbCr matrix of
             planes Y, U, V.
-        full_range: True if codes span 0 .. 2**depth - 1, False for the video range (16-235 and 16-240 at 8 bit).
+        full_range: True if samples span 0 .. 2**depth - 1, False for the video range (16-235 and 16-240 at 8 bit).
         depth: significant bits of a code, 8 to 16; arrays are uint8 at 8, uint16 above.
         subsample: luma samples per chroma sample, (vertical, horizontal): (2, 2) is 4:2:0, (1, 2) is 4:2:2.
         siting: where chroma samples sit. ``left``: co-sited horizontally, centred vertically (MPEG-2, H.264).
@@ -62,7 +62,7 @@ class PlaneFormat:
 
     @property
     def dtype(self) -> type[np.uint8 | np.uint16]:
-        """What arrays of codes are made of."""
+        """What arrays of samples are made of."""
         return np.uint8 if self.depth == 8 else np.uint16
 
     def plane_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
@@ -76,14 +76,14 @@ class PlaneFormat:
         return -(-height // v), -(-width // h)
 
 
-def rgb_from_codes(fmt: PlaneFormat) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The affine map from codes to RGB.
+def rgb_from_samples(fmt: PlaneFormat) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The affine map from samples to RGB.
 
     Args:
         fmt: the meaning of the planes; of ``grey`` only the first column and row are used by callers.
 
     Returns:
-        (matrix (3, 3), offset (3,)) such that ``rgb = matrix @ codes + offset`` with codes ``(Y, U, V)`` (or
+        (matrix (3, 3), offset (3,)) such that ``rgb = matrix @ samples + offset`` with samples ``(Y, U, V)`` (or
         ``(R, G, B)``) and RGB nominally in [0, 1]. Codes outside the nominal range give RGB outside [0, 1]; nothing is
         clipped, so that the map can be undone.
 
@@ -111,18 +111,18 @@ def rgb_from_codes(fmt: PlaneFormat) -> tuple[NDArray[np.float64], NDArray[np.fl
     return matrix, -matrix @ zero
 
 
-def codes_from_rgb(fmt: PlaneFormat) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The affine map from RGB to codes: the inverse of ``rgb_from_codes``; for ``grey`` the BT.709 luma.
+def samples_from_rgb(fmt: PlaneFormat) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The affine map from RGB to samples: the inverse of ``rgb_from_codes``; for ``grey`` the BT.709 luma.
 
     Returns:
-        (matrix (3, 3), offset (3,)) such that ``codes = matrix @ rgb + offset``, not rounded.
+        (matrix (3, 3), offset (3,)) such that ``samples = matrix @ rgb + offset``, not rounded.
     """
     if fmt.matrix == "grey":
-        # A grey picture enters the network as R = G = B, and its luma must come back: weights that sum to one.
+        # A grey image enters the network as R = G = B, and its luma must come back: weights that sum to one.
         kr, kb = LUMA_WEIGHTS["bt709"]
-        matrix, offset = rgb_from_codes(fmt)
+        matrix, offset = rgb_from_samples(fmt)
         scale = 1 / matrix[0, 0]
         return np.array([[kr, 1 - kr - kb, kb], [0, 0, 0], [0, 0, 0]]) * scale, np.array([-offset[0] * scale, 0, 0])
-    matrix, offset = rgb_from_codes(fmt)
+    matrix, offset = rgb_from_samples(fmt)
     inverse = np.linalg.inv(matrix).astype(np.float64)
     return inverse, -inverse @ offset

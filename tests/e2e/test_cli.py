@@ -45,15 +45,15 @@ def process(*arguments: object, before: str = "") -> list[str]:
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
-def picture(path: str, size: tuple[int, int] = (8, 6)) -> Path:
+def image(path: str, size: tuple[int, int] = (8, 6)) -> Path:
     pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, "PNG")
     return Path(path)
 
 
-def clip(path: str, frames: int = 5, size: tuple[int, int] = (32, 24)) -> Path:
-    """A clip of constant rate with sound."""
+def video(path: str, frames: int = 5, size: tuple[int, int] = (32, 24)) -> Path:
+    """A video of constant rate with sound."""
     with av.open(path, "w") as out:
         video = out.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
@@ -78,8 +78,8 @@ def files() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
 
 
-def test_a_picture_and_a_clip(network: Path) -> None:
-    picture("a.png"), clip("b.mp4")
+def test_a_image_and_a_video(network: Path) -> None:
+    image("a.png"), video("b.mp4")
     result = repsr("upscale", "a.png", "b.mp4", "-s", 2, "-n", network)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines() == ["a_x2.png", "b_x2.mp4"]
@@ -99,7 +99,7 @@ def sound(path: str) -> list[tuple[int | None, bytes]]:
 
 
 def test_raw_frames_through_pipes(network: Path) -> None:
-    clip("b.mp4")
+    video("b.mp4")
     with av.open("b.mp4") as source, av.open("b.y4m", "w", format="yuv4mpegpipe") as out:
         stream = out.add_stream("rawvideo", rate=25)
         stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
@@ -118,7 +118,7 @@ def test_raw_frames_through_pipes(network: Path) -> None:
 
 
 def test_json_and_quiet(network: Path) -> None:
-    picture("a.png")
+    image("a.png")
     result = repsr("upscale", "a.png", "missing.png", "-s", 2, "-n", network, "--json", "--quiet")
     done, failed = sorted(
         (json.loads(line) for line in result.stdout.splitlines()), key=lambda record: record["status"]
@@ -130,7 +130,7 @@ def test_json_and_quiet(network: Path) -> None:
 
 
 def test_benchmark_measures_and_writes_nothing(network: Path) -> None:
-    picture("a.png"), clip("b.mp4"), picture("a_x2.png")
+    image("a.png"), video("b.mp4"), image("a_x2.png")
     before = files()
     result = repsr("upscale", "a.png", "b.mp4", "-s", 2, "-n", network, "--benchmark", "--json", "-o", "new/")
     assert result.exit_code == 0, result.stderr
@@ -143,7 +143,7 @@ def test_benchmark_measures_and_writes_nothing(network: Path) -> None:
 
 
 def test_models_doctor_bench_compare(network: Path) -> None:
-    picture("a.png"), clip("b.mp4", size=(64, 48))
+    image("a.png"), video("b.mp4", size=(64, 48))
     shown = repsr("models", "--no-speed")
     assert shown.exit_code == 0
     assert shown.stdout.splitlines()[0].split()[:3] == ["name", "network", "scale"]
@@ -160,20 +160,20 @@ def test_models_doctor_bench_compare(network: Path) -> None:
 
 
 def test_dry_run_writes_nothing(network: Path) -> None:
-    picture("a.png"), clip("b.mp4")
+    image("a.png"), video("b.mp4")
     before = files()
     result = repsr("upscale", "a.png", "b.mp4", "-s", 1.5, "-n", network, "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines() == ["a_x1.5.png", "b_x1.5.mp4"]
-    assert "picture of 8x6, 1.5 times as large" in result.stderr
+    assert "image of 8x6, 1.5 times as large" in result.stderr
     assert "then a resize" in result.stderr
     assert "b.mp4: time: about 0:00:" in result.stderr
     assert files() == before
 
 
-def test_numbered_pictures_in_and_out(network: Path) -> None:
+def test_numbered_images_in_and_out(network: Path) -> None:
     for number in range(3):
-        picture(f"in/{number:02d}.png", (16, 16))
+        image(f"in/{number:02d}.png", (16, 16))
     result = repsr("upscale", "in/%02d.png", "-s", 2, "-n", network, "--fps", 24, "-o", "out.mkv")
     assert (result.exit_code, result.stdout) == (0, "out.mkv\n"), result.stderr
     result = repsr("upscale", "in/%02d.png", "-s", 2, "-n", network, "--fps", 24, "-o", "out/%d.png")
@@ -184,8 +184,8 @@ def test_numbered_pictures_in_and_out(network: Path) -> None:
 
 
 def test_folder_mirrored_one_failure_does_not_stop_the_rest(network: Path) -> None:
-    picture("in/1.png"), picture("in/deep/2.png")
-    whole = picture("in/torn.png", (64, 64)).read_bytes()
+    image("in/1.png"), image("in/deep/2.png")
+    whole = image("in/torn.png", (64, 64)).read_bytes()
     Path("in/torn.png").write_bytes(whole[: len(whole) // 2])
     result = repsr("upscale", "in", "-r", "-o", "out", "-s", 2, "-n", network)
     assert result.stdout.splitlines() == ["out/1_x2.png", "out/deep/2_x2.png"]
@@ -195,7 +195,7 @@ def test_folder_mirrored_one_failure_does_not_stop_the_rest(network: Path) -> No
 
 
 def test_sizes(network: Path) -> None:
-    picture("a.png", (20, 10))
+    image("a.png", (20, 10))
     for arguments, size in (
         (("--width", 30), (30, 15)),
         (("--height", 20), (40, 20)),
@@ -208,7 +208,7 @@ def test_sizes(network: Path) -> None:
         with Image.open(json.loads(result.stdout)["target"]) as done:
             assert done.size == size
     assert "is 20x10 already" in repsr("upscale", "a.png", "-n", network, "--width", 10).stderr
-    clip("b.mkv", size=(32, 24))
+    video("b.mkv", size=(32, 24))
     for arguments, size in ((("--fit", "60x40"), (54, 40)), (("--short-side", 36), (48, 36))):
         result = repsr("upscale", "b.mkv", "-n", network, *arguments, "--json")
         assert result.exit_code == 0, result.stderr
@@ -219,7 +219,7 @@ def test_sizes(network: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a b.png", "写真.png", "[red].png", "#1.png", "-x.png", "100%.png", "ä'\".png"])
 def test_odd_names(network: Path, name: str) -> None:
-    picture(name)
+    image(name)
     result = repsr("upscale", "-s", 2, "-n", network, "--", name)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == name.replace(".png", "_x2.png\n")
@@ -228,9 +228,9 @@ def test_odd_names(network: Path, name: str) -> None:
 
 BAD = {
     "missing": (["none.mp4"], 3, "none.mp4: no such file"),
-    "text": (["text.mp4"], 3, "text.mp4: neither a picture nor a clip"),
+    "text": (["text.mp4"], 3, "text.mp4: neither an image nor a video"),
     "sound only": (["sound.m4a"], 3, "sound.m4a: "),
-    "torn picture": (["torn.png"], 3, "torn.png: "),
+    "torn image": (["torn.png"], 3, "torn.png: "),
     "wrong scale": (["a.png", "-s", "0.5"], 2, "--scale 0.5: not a factor of 1 or more"),
     "no scale": (["a.png", "-s", "x"], 2, "Invalid value"),
     "unwritable": (["a.png", "-o", "text.mp4/b.png"], 3, "text.mp4 cannot be written to"),
@@ -250,10 +250,10 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_requests_by_message_and_code(network: Path, case: str) -> None:
     arguments, code, message = BAD[case]
-    picture("a.png"), picture("old.png")
-    whole = picture("torn.png", (64, 64)).read_bytes()
+    image("a.png"), image("old.png")
+    whole = image("torn.png", (64, 64)).read_bytes()
     Path("torn.png").write_bytes(whole[: len(whole) // 2])
-    Path("text.mp4").write_text("this is not a clip\n" * 30)
+    Path("text.mp4").write_text("this is not a video\n" * 30)
     with av.open("sound.m4a", "w", format="ipod") as out:
         stream = out.add_stream("aac", rate=44100, layout="mono")
         out.mux(stream.encode(silence(0)))
@@ -289,7 +289,7 @@ sys.meta_path.insert(0, Block())
     ],
 )
 def test_bare_server(network: Path, blocked: str, arguments: list[str]) -> None:
-    picture("a.png"), clip("b.mp4")
+    image("a.png"), video("b.mp4")
     chosen = ["-n", network] if arguments[0] == "upscale" else []
     result = subprocess.run(
         process(*arguments, *chosen, before=BLOCK.format(name=blocked)), capture_output=True, text=True, timeout=120
@@ -306,7 +306,7 @@ def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, interrupt: 
     # Shells let what they start in the background ignore SIGINT, these tests perhaps among it.
     before_all = f"import signal; signal.signal(signal.SIGINT, signal.{interrupt})"
     save_plain(tmp_path / "slow.safetensors", PlainSR(Spec(scale=2, channels=64, blocks=16)), {})
-    picture("a.png", (1500, 1500))
+    image("a.png", (1500, 1500))
     before = files()
     run = subprocess.Popen(
         process("upscale", "a.png", "-n", "slow.safetensors", "-t", "32", before=before_all),
@@ -325,7 +325,7 @@ def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, interrupt: 
 
 
 def test_bars_on_a_terminal(network: Path) -> None:
-    clip("b.mp4", frames=60)
+    video("b.mp4", frames=60)
     main, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     run = subprocess.Popen(

@@ -23,7 +23,7 @@ scale = 2
 blocks = 1
 channels = 8
 [data]
-train = "PICTURES"
+train = "IMAGES"
 holdout = 1
 [batch]
 size = 4
@@ -56,10 +56,10 @@ def workers(torchrun: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through Linux's /proc")
 def test_a_process_that_dies_costs_no_more_than_a_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(4):
-        Image.fromarray(textured(64, 64, number)).save(tmp_path / "pictures" / f"p{number}.png")
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("PICTURES", str(tmp_path / "pictures")))
+        Image.fromarray(textured(64, 64, number)).save(tmp_path / "images" / f"p{number}.png")
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("IMAGES", str(tmp_path / "images")))
 
     def start(run: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

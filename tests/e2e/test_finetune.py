@@ -1,4 +1,4 @@
-"""repsr learn, by the real command on real little films."""
+"""repsr learn, by the real command on real little videos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import load_plain, read_metadata, save_plain
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 from tests.conftest import textured
-from tests.unit.training.test_frame_sampling import write_clip
+from tests.unit.training.test_frame_sampling import write_video
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["film", "pictures"])
+@pytest.mark.parametrize("kind", ["video", "images"])
 def test_learns_and_writes_what_won(start: Path, tmp_path: Path, kind: str) -> None:
-    if kind == "film":
+    if kind == "video":
         source = tmp_path / "film.mp4"
-        write_clip(source, 12, cuts=2)
+        write_video(source, 12, cuts=2)
     else:
-        source = tmp_path / "pictures"
+        source = tmp_path / "images"
         source.mkdir()
         for number in range(6):
             Image.fromarray(textured(96, 96, number)).save(source / f"{number}.png")
@@ -54,7 +54,7 @@ def test_learns_and_writes_what_won(start: Path, tmp_path: Path, kind: str) -> N
 
 def test_what_does_not_win_is_not_written(tmp_path: Path) -> None:
     """Flat scenes to learn from, and a network that is perfect on what is kept out: exit 8, nothing written."""
-    source = tmp_path / "pictures"
+    source = tmp_path / "images"
     source.mkdir()
     for number in range(6):
         Image.new("RGB", (96, 96), (40 * number, 90, 60)).save(source / f"{number}.png")
@@ -67,7 +67,7 @@ def test_what_does_not_win_is_not_written(tmp_path: Path) -> None:
     )
     assert result.exit_code == 8
     assert "Nothing was written" in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["perfect.safetensors", "pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "perfect.safetensors"]
 
 
 @pytest.mark.parametrize(

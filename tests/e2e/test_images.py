@@ -1,4 +1,4 @@
-"""Real pictures, the hard ones, in and out: every one comes back alike, or is refused with its reason."""
+"""Real images, the hard ones, in and out: every one comes back alike, or is refused with its reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REFUSED = {
 LOSSY = {"JPEG": 32, "WEBP": 48, "AVIF": 32, "JPEG2000": 0, "GIF": 80}
 
 
-def hard_pictures() -> list[str]:
+def hard_images() -> list[str]:
     folder = ROOT.parent / "shared" / "data" / "images"
     return sorted(path.name for path in folder.glob("*.*") if path.suffix != ".md") or ["none"]
 
@@ -61,7 +61,7 @@ def target_for(source: Path, folder: Path) -> Path:
     return folder / (source.stem + (source.suffix if source.suffix in known and not deep_jp2 else ".png"))
 
 
-@pytest.mark.parametrize("name", hard_pictures())
+@pytest.mark.parametrize("name", hard_images())
 def test_in_and_out(real_data: Path, tmp_path: Path, upscalers: dict[int, Upscaler], name: str) -> None:
     source = real_data / "images" / name
     target = target_for(source, tmp_path)
@@ -139,7 +139,7 @@ MUTATED = (
 
 
 @pytest.mark.parametrize("name", MUTATED)
-def test_mutated_pictures_are_read_or_refused(real_data: Path, tmp_path: Path, name: str) -> None:
+def test_mutated_images_are_read_or_refused(real_data: Path, tmp_path: Path, name: str) -> None:
     whole = (real_data / "images" / name).read_bytes()
     path = tmp_path / name
     for seed in range(20):
@@ -165,7 +165,7 @@ def test_mutated_pictures_are_read_or_refused(real_data: Path, tmp_path: Path, n
                     pass
 
 
-def test_every_hard_picture_is_known_for_one(real_data: Path) -> None:
+def test_every_hard_image_is_known_for_one(real_data: Path) -> None:
     unknown = [path.name for path in (real_data / "images").glob("*.*") if not is_image(path)]
     assert unknown == ["README.md"]
 
@@ -191,7 +191,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_memory_does_not_grow_with_the_picture(tmp_path: Path, suffix: str) -> None:
+def test_memory_does_not_grow_with_the_image(tmp_path: Path, suffix: str) -> None:
     """Four times the rows, no more memory; the larger one's output alone would be 49 MB."""
     rows = np.random.default_rng(0).integers(0, 4, (64, 1000, 3), np.uint8)
     peaks = []

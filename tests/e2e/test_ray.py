@@ -1,4 +1,4 @@
-"""Clips on a Ray cluster of two nodes: the packets of a local run, whatever becomes of the nodes."""
+"""Videos on a Ray cluster of two nodes: the packets of a local run, whatever becomes of the nodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from repsr_cli.upscale.video import upscale_video
 from repsr_cli.video.segments import job_folder
 from repsr_cli.video.timeline import cut
 from tests.conftest import textured
-from tests.video_clips import damage, frame_times, make_clip, other_packets, video_packets
+from tests.sample_videos import damage, frame_times, make_video, other_packets, video_packets
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
@@ -56,8 +56,8 @@ def network() -> PlainSR:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clips") / "in.mkv"
-    return make_clip(path, range(FRAMES), gop=5, options={"bf": "2"}, subtitles=["subrip"])
+    path = tmp_path_factory.mktemp("videos") / "in.mkv"
+    return make_video(path, range(FRAMES), gop=5, options={"bf": "2"}, subtitles=["subrip"])
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +118,15 @@ def test_a_job_goes_from_a_cluster_to_a_laptop_and_back(
     assert same(target, local)
 
 
-def test_a_clip_with_one_keyframe_goes_as_one_parcel(cluster: Any, network: PlainSR, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(20), gop=100, audio=0)
+def test_a_video_with_one_keyframe_goes_as_one_chunk(cluster: Any, network: PlainSR, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", range(20), gop=100, audio=0)
     run(source, tmp_path / "near.mp4", network)
     run(source, tmp_path / "far.mp4", network, ray=cluster.address)
     assert same(tmp_path / "far.mp4", tmp_path / "near.mp4")
 
 
 def test_damage_ends_as_it_does_in_one_process(cluster: Any, network: PlainSR, tmp_path: Path) -> None:
-    whole = make_clip(tmp_path / "whole.mp4", range(30), gop=5, audio=0, options={"bf": "0"})
+    whole = make_video(tmp_path / "whole.mp4", range(30), gop=5, audio=0, options={"bf": "0"})
     source = damage(whole, tmp_path / "in.mp4", 12)
     messages, repeated = [], []
     for place in ("near", "far"):
@@ -173,7 +173,7 @@ def test_a_node_that_dies_costs_nothing_but_time(
     assert same(tmp_path / "far.mkv", local)
 
 
-def test_pictures_of_a_cluster_are_those_of_one_process(cluster: Any, tmp_path: Path) -> None:
+def test_images_of_a_cluster_are_those_of_one_process(cluster: Any, tmp_path: Path) -> None:
     for number in range(5):
         Image.fromarray(textured(40, 60, number)).save(tmp_path / f"{number}.png")
     Image.fromarray(textured(40, 60, 9)).save(tmp_path / "9.jpg")

@@ -45,12 +45,12 @@ statistics_batches = 10
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("training")
-    (root / "pictures").mkdir()
+    (root / "images").mkdir()
     for number in range(8):
-        Image.fromarray(textured(96, 96, number)).save(root / "pictures" / f"p{number}.png")
+        Image.fromarray(textured(96, 96, number)).save(root / "images" / f"p{number}.png")
     (root / "recipe.toml").write_text(RECIPE)
     arguments = ["train", str(root / "recipe.toml"), "-o", str(root / "runs" / "a"), "--json"]
-    result = CliRunner().invoke(app, [*arguments, "--set", f"data.train={root / 'pictures'}"])
+    result = CliRunner().invoke(app, [*arguments, "--set", f"data.train={root / 'images'}"])
     assert result.exit_code == 0, result.output
     reports = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["step"] for r in reports if r["psnr_y"] is not None] == [250, 500]
@@ -63,18 +63,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_minute_of_training_beats_bicubic(trained: Path) -> None:
     network, rows = str(trained / "net.safetensors"), str(trained / "rows.csv")
-    arguments = ["eval", str(trained / "pictures"), "-s", "2", "-n", network, "--json", "--csv", rows]
+    arguments = ["eval", str(trained / "images"), "-s", "2", "-n", network, "--json", "--csv", rows]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     bicubic, ours = (json.loads(line) for line in result.stdout.splitlines())
     assert bicubic["network"] == "bicubic"
-    assert ours["pictures"] == 8
+    assert ours["images"] == 8
     assert ours["psnr_y"] > bicubic["psnr_y"] + 0.3
     assert ours["ssim_y"] > bicubic["ssim_y"]
     assert len((trained / "rows.csv").read_text().splitlines()) == 1 + 2 * 8
 
 
-def test_the_trained_network_upscales_a_picture(trained: Path, tmp_path: Path) -> None:
+def test_the_trained_network_upscales_a_image(trained: Path, tmp_path: Path) -> None:
     Image.fromarray(textured(20, 30)).save(tmp_path / "in.png")
     result = CliRunner().invoke(app, ["upscale", str(tmp_path / "in.png"), "-n", str(trained / "net.safetensors")])
     assert result.exit_code == 0, result.output
@@ -84,7 +84,7 @@ def test_the_trained_network_upscales_a_picture(trained: Path, tmp_path: Path) -
 def test_a_larger_network_goes_on_from_a_smaller_one_in_half_precision(trained: Path, tmp_path: Path) -> None:
     small = [json.loads(line) for line in (trained / "runs" / "a" / "log.jsonl").read_text().splitlines()]
     values = {
-        "data.train": trained / "pictures",
+        "data.train": trained / "images",
         "network.block": "plain",
         "network.blocks": 3,
         "network.channels": 16,
@@ -110,7 +110,7 @@ def test_another_factor_starts_from_a_trained_one_and_resumes_without_it(trained
     start = tmp_path / "start.safetensors"
     shutil.copy(trained / "net.safetensors", start)
     values = {
-        "data.train": trained / "pictures",
+        "data.train": trained / "images",
         "network.block": "plain",
         "network.scale": 3,
         "run.start_from": start,
@@ -150,7 +150,7 @@ def test_fuse_exports_planes(trained: Path, tmp_path: Path) -> None:
     assert "--export" in refused.stderr
     result = CliRunner().invoke(app, [*arguments, "--export", str(onnx)])
     assert result.exit_code == 0, result.output
-    assert "codes at most" in result.stderr
+    assert "samples at most" in result.stderr
     planes = {
         name: np.full((1, 1, *size), 128, np.uint8) for name, size in (("y", (6, 8)), ("u", (3, 4)), ("v", (3, 4)))
     }
@@ -158,7 +158,7 @@ def test_fuse_exports_planes(trained: Path, tmp_path: Path) -> None:
     assert [plane.shape for plane in found] == [(1, 1, 12, 16), (1, 1, 6, 8), (1, 1, 6, 8)]
 
 
-def test_check_lists_bad_pictures(trained: Path, tmp_path: Path) -> None:
+def test_check_lists_bad_images(trained: Path, tmp_path: Path) -> None:
     Image.fromarray(textured(8, 8)).save(tmp_path / "tiny.png")
     recipe = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "run"), "--check"]
     result = CliRunner().invoke(app, [*recipe, "--set", f"data.train={tmp_path}"])
@@ -186,7 +186,7 @@ def test_tensorboard_is_an_extra(trained: Path, tmp_path: Path, monkeypatch: pyt
     arguments = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "run"), "--set", "run.tensorboard=true"]
     arguments += [
         "--set",
-        f"data.train={trained / 'pictures'}",
+        f"data.train={trained / 'images'}",
         "--set",
         "schedule.steps=3",
         "--set",
@@ -259,7 +259,7 @@ def test_two_processes_learn_as_one(trained: Path, tmp_path: Path, phase: str) -
         run = tmp_path / f"run{processes}"
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
         command += ["-m", "repsr_cli", "train", str(trained / "recipe.toml"), "-o", str(run), "--quiet"]
-        settings = [f"data.train={trained / 'pictures'}", "schedule.steps=12", f"schedule.bn_freeze={freeze}"]
+        settings = [f"data.train={trained / 'images'}", "schedule.steps=12", f"schedule.bn_freeze={freeze}"]
         settings += ["run.log_every=1", "schedule.learning_rate=1e-3", "optimizer.name=adam", "run.device=cpu"]
         for setting in settings:
             command += ["--set", setting]

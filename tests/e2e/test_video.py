@@ -1,4 +1,4 @@
-"""Clips from file to file: times, streams, tags and codes arrive, and what cannot be done is said."""
+"""Videos from file to file: times, streams, tags and samples arrive, and what cannot be done is said."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from repsr_cli.upscale.video import plan_video, upscale_video
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut
-from tests.video_clips import damage, decoded, frame_times, make_clip, other_packets, picture, video_packets
+from tests.sample_videos import damage, decoded, frame_times, image, make_video, other_packets, video_packets
 
 VFR = (0, 3, 4, 9, 10, 11, 20, 22, 23, 24, 31, 40, 41, 42, 50, 51, 60, 61, 62, 75)
 
@@ -49,7 +49,7 @@ def run(source: Path, target: Path, scale: int = 2, **options: object) -> Outcom
 
 @pytest.fixture
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut every few frames, so that small clips have many segments."""
+    """Cut every few frames, so that small videos have many segments."""
     monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
 
 
@@ -69,7 +69,7 @@ def hidden(folder: Path) -> list[str]:
     ],
 )
 def test_times_arrive(tmp_path: Path, suffix: str, time_base: Fraction, pts: tuple[int, ...]) -> None:
-    source = make_clip(tmp_path / f"in{suffix}", pts, time_base, options={"bf": "3"})
+    source = make_video(tmp_path / f"in{suffix}", pts, time_base, options={"bf": "3"})
     outcome = run(source, tmp_path / f"out{suffix}")
     before, after = frame_times(source), frame_times(tmp_path / f"out{suffix}")
     assert [time for time, _ in after] == [time for time, _ in before]
@@ -80,7 +80,7 @@ def test_times_arrive(tmp_path: Path, suffix: str, time_base: Fraction, pts: tup
 
 
 def test_durations_arrive(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", VFR, Fraction(1, 1000), options={"bf": "0"})
+    source = make_video(tmp_path / "in.mkv", VFR, Fraction(1, 1000), options={"bf": "0"})
     run(source, tmp_path / "out.mkv")
     assert frame_times(tmp_path / "out.mkv") == frame_times(source)
 
@@ -89,7 +89,7 @@ def test_durations_arrive(tmp_path: Path) -> None:
 def test_everything_else_arrives(tmp_path: Path) -> None:
     cover = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(cover, "png")
-    source = make_clip(
+    source = make_video(
         tmp_path / "in.mkv",
         audio=3,
         subtitles=["subrip", "subrip"],
@@ -138,7 +138,7 @@ FORMATS = [
 def test_identity_network_changes_no_code_and_no_tag(
     tmp_path: Path, pix_fmt: str, tags: tuple[int, int, int, int]
 ) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(3), codec="ffv1", pix_fmt=pix_fmt, tags=tags, audio=0)
+    source = make_video(tmp_path / "in.mkv", range(3), codec="ffv1", pix_fmt=pix_fmt, tags=tags, audio=0)
     run(source, tmp_path / "out.mkv", scale=1, codec="ffv1")
     for before, after in zip(decoded(source), decoded(tmp_path / "out.mkv"), strict=True):
         for one, two in zip(before, after, strict=True):
@@ -150,7 +150,7 @@ def test_identity_network_changes_no_code_and_no_tag(
 
 
 def test_missing_tags_are_written_as_resolved_by_the_size_of_the_source(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(4), tags=None, audio=0, size=(36, 64))
+    source = make_video(tmp_path / "in.mp4", range(4), tags=None, audio=0, size=(36, 64))
     outcome = run(source, tmp_path / "out.mp4")
     found = probe(tmp_path / "out.mp4").found
     assert (found.matrix, found.range, found.primaries, found.transfer) == (5, 1, 5, 6)
@@ -161,15 +161,15 @@ def test_missing_tags_are_written_as_resolved_by_the_size_of_the_source(tmp_path
 
 @pytest.mark.parametrize(("suffix", "pix_fmt"), [(".mp4", "yuv444p"), (".mkv", "yuv444p"), (".webm", "yuv420p")])
 def test_odd_sizes_stay_what_they_are(tmp_path: Path, suffix: str, pix_fmt: str) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(3), size=(21, 33), codec="ffv1", audio=0)
+    source = make_video(tmp_path / "in.mkv", range(3), size=(21, 33), codec="ffv1", audio=0)
     outcome = run(source, tmp_path / f"out{suffix}", scale=3)
     made = probe(tmp_path / f"out{suffix}")
     assert (made.height, made.width, made.pix_fmt) == (63, 99, pix_fmt)
     assert any("odd" in note for note in outcome.notes) == (pix_fmt == "yuv444p")
 
 
-def test_asked_sizes_are_those_of_the_picture_as_shown(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(2), size=(36, 64), rotation=90, audio=0)
+def test_asked_sizes_are_those_of_the_image_as_shown(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", range(2), size=(36, 64), rotation=90, audio=0)
     run(source, tmp_path / "out.mp4", width=100)
     made = probe(tmp_path / "out.mp4")
     assert made.display_size == (178, 100)
@@ -192,7 +192,7 @@ def test_asked_sizes_are_those_of_the_picture_as_shown(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("short_segments")
 def test_every_encoder_joins_its_segments(tmp_path: Path, codec: str, suffix: str, depth: int) -> None:
     pix_fmt = "yuv420p" if depth == 8 else "yuv420p10le"
-    source = make_clip(
+    source = make_video(
         tmp_path / "in.mkv", range(0, 400, 40), Fraction(1, 1000), codec="ffv1", pix_fmt=pix_fmt, audio=0
     )
     crf = None if codec in ("prores_ks", "ffv1") else 10.0
@@ -206,7 +206,7 @@ def test_every_encoder_joins_its_segments(tmp_path: Path, codec: str, suffix: st
 
 
 def test_start_and_end_move_all_streams_alike(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", [512 * n for n in range(25)], Fraction(1, 12800), subtitles=["mov_text"])
+    source = make_video(tmp_path / "in.mp4", [512 * n for n in range(25)], Fraction(1, 12800), subtitles=["mov_text"])
     outcome = run(source, tmp_path / "out.mp4", start=0.4, end=0.8)
     assert outcome.facts["frames"] == 10
     assert [time for time, _ in frame_times(tmp_path / "out.mp4")] == [Fraction(n, 25) for n in range(10)]
@@ -220,7 +220,7 @@ def test_start_and_end_move_all_streams_alike(tmp_path: Path) -> None:
 
 
 def test_subtitles_are_converted_where_the_container_asks_for_it(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", subtitles=["subrip"])
+    source = make_video(tmp_path / "in.mkv", subtitles=["subrip"])
     run(source, tmp_path / "out.mp4")
     run(tmp_path / "out.mp4", tmp_path / "back.mkv", scale=1)
     with av.open(str(tmp_path / "out.mp4")) as made:
@@ -231,7 +231,7 @@ def test_subtitles_are_converted_where_the_container_asks_for_it(tmp_path: Path)
 
 
 def test_losing_something_needs_a_flag(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", attachments={"a.ttf": b"font"})
+    source = make_video(tmp_path / "in.mkv", attachments={"a.ttf": b"font"})
     with pytest.raises(UsageError, match=r"would lack #2 attachment font/ttf.*--allow-loss.*\.mkv") as error:
         run(source, tmp_path / "out.mp4")
     assert error.value.exit_code == 2
@@ -253,15 +253,15 @@ def test_interlaced_material_is_told_from_material_flagged_so(tmp_path: Path) ->
         woven[1::2] = second[0][1::2]
         combed.append((woven, *first[1:]))
         whole.append(first)
-    kinds = {"combed": combed, "film": whole}
+    kinds = {"combed": combed, "video": whole}
     for name, frames in kinds.items():
         fine = {"qmax": "2", "b": "9M"}
         path = tmp_path / f"{name}.mkv"
-        make_clip(path, codec="mpeg2video", size=(64, 96), frames=frames, options=fine, interlaced=True, audio=0)
+        make_video(path, codec="mpeg2video", size=(64, 96), frames=frames, options=fine, interlaced=True, audio=0)
         assert probe(tmp_path / f"{name}.mkv").flagged_interlaced
     with pytest.raises(MediaError, match=r"interlaced: in .*% of its frames.*Add --deinterlace"):
         run(tmp_path / "combed.mkv", tmp_path / "out.mkv")
-    outcome = run(tmp_path / "film.mkv", tmp_path / "out.mkv", scale=1)
+    outcome = run(tmp_path / "video.mkv", tmp_path / "out.mkv", scale=1)
     assert any("taken as progressive" in note for note in outcome.notes)
     run(tmp_path / "combed.mkv", tmp_path / "bob.mkv", scale=1, deinterlace=True, codec="ffv1")
     assert [t for t, _ in frame_times(tmp_path / "bob.mkv")] == [t for t, _ in frame_times(tmp_path / "combed.mkv")]
@@ -273,8 +273,8 @@ def test_interlaced_material_is_told_from_material_flagged_so(tmp_path: Path) ->
     assert combing(decoded(tmp_path / "bob.mkv")) < 0.3 * combing(decoded(tmp_path / "combed.mkv"))
 
 
-def test_numbered_pictures(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(3), codec="ffv1", pix_fmt="yuv444p", tags=(1, 2, 1, 1), audio=0)
+def test_numbered_images(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", range(3), codec="ffv1", pix_fmt="yuv444p", tags=(1, 2, 1, 1), audio=0)
     run(source, tmp_path / "%03d.png", scale=1)
     names = sorted(path.name for path in tmp_path.glob("*.png"))
     assert names == ["001.png", "002.png", "003.png"]
@@ -287,7 +287,7 @@ def test_numbered_pictures(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
-def test_numbered_pictures_are_a_clip(tmp_path: Path) -> None:
+def test_numbered_images_are_a_video(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     frames = np.random.default_rng(1).integers(0, 256, (5, 18, 32, 3), dtype=np.uint8)
     for number, frame in enumerate(frames, 98):
@@ -312,15 +312,15 @@ def test_numbered_pictures_are_a_clip(tmp_path: Path) -> None:
     (tmp_path / "frames" / "a100.png").unlink()
     with pytest.raises(MediaError, match=r"a100\.png: is missing, with a102\.png still to come"):
         run(pattern, tmp_path / "no.mp4", fps=Fraction(24))
-    with pytest.raises(MediaError, match="no such pictures"):
+    with pytest.raises(MediaError, match="no such images"):
         run(tmp_path / "frames" / "b%d.png", tmp_path / "no.mp4", fps=Fraction(24))
     assert hidden(tmp_path) == []
 
 
-def test_numbered_pictures_are_never_overwritten_and_a_stopped_job_ends_them(
+def test_numbered_images_are_never_overwritten_and_a_stopped_job_ends_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(6), codec="ffv1", audio=0)
+    source = make_video(tmp_path / "in.mkv", range(6), codec="ffv1", audio=0)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "5.png").write_text("precious")
     target = tmp_path / "out" / "%d.png"
@@ -328,13 +328,13 @@ def test_numbered_pictures_are_never_overwritten_and_a_stopped_job_ends_them(
         run(source, target)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["5.png"]
     (tmp_path / "out" / "5.png").unlink()
-    honest = upscaling.write_pictures
+    honest = upscaling.write_images
 
     def stopped(packets: Iterator[EncodedPacket], target: Path) -> None:
         honest(itertools.islice(packets, 2), target)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(upscaling, "write_pictures", stopped)
+    monkeypatch.setattr(upscaling, "write_images", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(source, target)
     monkeypatch.undo()
@@ -355,7 +355,7 @@ def test_transparency_is_not_lost_in_silence(tmp_path: Path) -> None:
 
 
 def test_pipes(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(5), codec="ffv1", audio=0)
+    source = make_video(tmp_path / "in.mkv", range(5), codec="ffv1", audio=0)
     run(source, tmp_path / "in.y4m", scale=1)
     script = (
         "from pathlib import Path\n"
@@ -377,7 +377,7 @@ def test_pipes(tmp_path: Path) -> None:
 
 
 def test_benchmark_writes_nothing(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(6))
+    source = make_video(tmp_path / "in.mp4", range(6))
     outcome = run(source, tmp_path / "out.mp4", benchmark=True)
     assert outcome.facts["frames"] == 6
     assert set(outcome.facts["occupancy"]) == {"decode", "network", "encode"}
@@ -386,7 +386,7 @@ def test_benchmark_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_plan_is_printable_without_a_network(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", attachments={"a.ttf": b"font"})
+    source = make_video(tmp_path / "in.mkv", attachments={"a.ttf": b"font"})
     text = str(plan_video(source, tmp_path / "out.mp4", 4, UpscaleOptions()))
     assert "64x36 h264 yuv420p, 24 frames, 25 fps" in text
     assert "256x144 libx264 yuv420p" in text
@@ -405,7 +405,7 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(device_ends, "PlaneUpscaler", Slow)
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)
-    source = make_clip(tmp_path / "in.mp4", range(240), audio=0)
+    source = make_video(tmp_path / "in.mp4", range(240), audio=0)
     plan = plan_video(source, tmp_path / "out.mp4", 2, UpscaleOptions(preset="ultrafast"))
     said = estimating.estimate(plan, identity(2), UpscaleOptions(), pytest.fail)
     found = re.fullmatch(r"time: about 0:(\d\d):(\d\d), an estimate from (\d+) frames at ([\d.]+) a second", said)
@@ -420,9 +420,9 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def bad_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
-    whole = make_clip(folder / "whole.mkv", range(30))
+    whole = make_video(folder / "whole.mkv", range(30))
     text = folder / "text.mp4"
-    text.write_text("This is not a film. " * 50)
+    text.write_text("This is not a video. " * 50)
     empty = folder / "empty.mp4"
     empty.touch()
     cut_off = folder / "cut.mkv"
@@ -468,14 +468,14 @@ def test_bad_inputs_say_what_they_are_and_leave_nothing(tmp_path: Path) -> None:
 def test_bad_options_are_refused_before_the_first_frame(
     tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(3), audio=0)
+    source = make_video(tmp_path / "in.mkv", range(3), audio=0)
     with pytest.raises(UsageError, match=message):
         run(source, tmp_path / "out.mkv", **options)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
 def test_targets_are_not_overwritten_and_must_be_containers(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(3))
+    source = make_video(tmp_path / "in.mp4", range(3))
     (tmp_path / "out.mp4").write_text("precious")
     with pytest.raises(UsageError, match="exists"):
         run(source, tmp_path / "out.mp4")
@@ -491,7 +491,7 @@ def test_targets_are_not_overwritten_and_must_be_containers(tmp_path: Path) -> N
 def test_no_room_is_said_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from repsr_cli.upscale import video as module
 
-    source = make_clip(tmp_path / "in.mp4", range(3))
+    source = make_video(tmp_path / "in.mp4", range(3))
     monkeypatch.setattr(module, "free_space", lambda _folder: 10)
     with pytest.raises(MediaError, match=r"needs about .* are free"):
         run(source, tmp_path / "out.mp4")
@@ -502,7 +502,7 @@ def test_no_room_is_said_before_the_first_frame(tmp_path: Path, monkeypatch: pyt
 def test_a_full_disk_while_working_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from repsr_cli.video import segments as video_segments
 
-    source = make_clip(tmp_path / "in.mp4", range(3))
+    source = make_video(tmp_path / "in.mp4", range(3))
     monkeypatch.setattr(
         video_segments.SegmentWriter, "_write", lambda _self, _data: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
@@ -512,7 +512,7 @@ def test_a_full_disk_while_working_is_said(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_damaged_frame_stops_or_is_repeated_by_name(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(24), options={"bf": "0", "slices": "1"}, gop=6)
+    source = make_video(tmp_path / "in.mp4", range(24), options={"bf": "0", "slices": "1"}, gop=6)
     broken = damage(source, tmp_path / "broken.mp4", 6)
     with pytest.raises(MediaError, match=r"the frame at 0\.\d+ s is (damaged|missing).*--on-error keep"):
         run(broken, tmp_path / "out.mp4")
@@ -524,7 +524,7 @@ def test_a_damaged_frame_stops_or_is_repeated_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_mutated_files_end_in_an_error_or_in_all_frames(tmp_path: Path, suffix: str) -> None:
-    whole = make_clip(tmp_path / f"whole{suffix}", range(24), size=(32, 48)).read_bytes()
+    whole = make_video(tmp_path / f"whole{suffix}", range(24), size=(32, 48)).read_bytes()
     random = np.random.default_rng(7)
     refused = 0
     for number in range(40):
@@ -568,7 +568,7 @@ print("finished", flush=True)
 
 
 def test_killed_again_and_again_it_ends_in_the_same_packets(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", [1001 * t for t in range(72)], Fraction(1, 30000), gop=25)
+    source = make_video(tmp_path / "in.mp4", [1001 * t for t in range(72)], Fraction(1, 30000), gop=25)
     command = [sys.executable, "-c", KILLED, str(source)]
     subprocess.run([*command, str(tmp_path / "whole.mp4")], check=True, capture_output=True)
     random = np.random.default_rng(3)
@@ -600,7 +600,7 @@ def test_killed_again_and_again_it_ends_in_the_same_packets(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("short_segments")
 def test_a_job_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(24), gop=6)
+    source = make_video(tmp_path / "in.mp4", range(24), gop=6)
     target = tmp_path / "out.mp4"
 
     def stop(step: object) -> None:
@@ -623,7 +623,7 @@ def test_a_job_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_write_one_target(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(72))
+    source = make_video(tmp_path / "in.mp4", range(72))
     target = tmp_path / "out.mp4"
     command = [sys.executable, "-c", KILLED, str(source), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -639,7 +639,7 @@ def test_two_processes_do_not_write_one_target(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("short_segments")
 def test_several_devices_write_what_one_writes(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", [512 * t for t in range(60)], Fraction(1, 12800), gop=7)
+    source = make_video(tmp_path / "in.mp4", [512 * t for t in range(60)], Fraction(1, 12800), gop=7)
     run(source, tmp_path / "one.mp4")
     target = tmp_path / "three.mp4"
     others = [Upscaler(identity_network(2), device="cpu", threads=1) for _ in range(2)]
@@ -660,8 +660,8 @@ def test_several_devices_write_what_one_writes(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
-def test_what_a_clip_needs_to_be_known_is_said_before_its_first_frame(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(4), tags=None, audio=0)
+def test_what_a_video_needs_to_be_known_is_said_before_its_first_frame(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", range(4), tags=None, audio=0)
     told: list[str] = []
     reporter = Reporter(progress=lambda step: told.append(str(step.done)), say=told.append)
     outcome = upscale_video(source, tmp_path / "out.mkv", identity(2), UpscaleOptions(), reporter)
@@ -671,8 +671,8 @@ def test_what_a_clip_needs_to_be_known_is_said_before_its_first_frame(tmp_path: 
     assert outcome.notes[: len(outcome.said)] == outcome.said
 
 
-def test_clips_need_no_opencv(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(3))
+def test_videos_need_no_opencv(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", range(3))
     script = KILLED.replace("import functools", "import sys; sys.modules['cv2'] = None\nimport functools")
     command = [sys.executable, "-c", script, str(source), str(tmp_path / "out.mp4")]
     subprocess.run(command, check=True, capture_output=True)
@@ -693,23 +693,23 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
     peaks = []
     # Large enough for the memory of lost frames to be seen beside that of everything else.
-    frames = [picture(n, 180, 320, "yuv420p") for n in range(8)] * 300
+    frames = [image(n, 180, 320, "yuv420p") for n in range(8)] * 300
     for count in (600, 2400):
         path, fast = tmp_path / f"{count}.mp4", {"preset": "ultrafast"}
-        source = make_clip(path, range(count), frames=frames, size=(180, 320), options=fast)
+        source = make_video(path, range(count), frames=frames, size=(180, 320), options=fast)
         command = [sys.executable, "-c", MEMORY, str(source), str(tmp_path / f"out{count}.mp4")]
         done = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
         peaks.append(int(done.stdout))
     assert peaks[1] < peaks[0] * 1.1
 
 
-# Real clips, where they are at hand.
+# Real videos, where they are at hand.
 
 
-def test_real_clips_arrive(tmp_path: Path, real_data: Path) -> None:
+def test_real_videos_arrive(tmp_path: Path, real_data: Path) -> None:
     names = [
         "carphone_qcif_sar128-117.mp4",
         "desks_h263_vfr14fps_sar12-11.3gp",
@@ -758,9 +758,9 @@ def test_hdr_keeps_its_depth_and_its_metadata(tmp_path: Path, real_data: Path) -
 
 
 def test_broadcasts(tmp_path: Path, real_data: Path) -> None:
-    clips = real_data / "clips"
-    flagged = clips / "dvb_576_mpeg2_flagged-interlaced_progressive-content_sar64-45.ts"
+    videos = real_data / "clips"
+    flagged = videos / "dvb_576_mpeg2_flagged-interlaced_progressive-content_sar64-45.ts"
     outcome = run(flagged, tmp_path / "film.mkv", scale=1, preset="ultrafast", end=0.6)
     assert any("taken as progressive" in note for note in outcome.notes)
     with pytest.raises(MediaError, match="Add --deinterlace"):
-        run(clips / "dvb_576i_mpeg2_interlaced_tff_dvbsub.ts", tmp_path / "tv.mkv", scale=1)
+        run(videos / "dvb_576i_mpeg2_interlaced_tff_dvbsub.ts", tmp_path / "tv.mkv", scale=1)

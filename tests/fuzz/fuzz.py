@@ -1,6 +1,6 @@
 """Hostile input through a front door, for as long as you like.
 
-    python -m tests.fuzz.fuzz network|picture|video [--minutes 10] [--first 0] [--seed 0]
+    python -m tests.fuzz.fuzz network|image|video [--minutes 10] [--first 0] [--seed 0]
     python -m tests.fuzz.fuzz network --replay FILE
 
 Every input is a file of the corpus, damaged by chance; input N of a seed is always the same. A child process opens
@@ -36,7 +36,7 @@ GROWTH = 1 << 30
 MEMORY = 6 << 30
 # A thousand inputs to a child, so that what leaks shows, and what it leaks does not add up for ever.
 BATCH = 1000
-# What is large on purpose is no finding: pictures and frames of more pixels are refused, as they are above the usual
+# What is large on purpose is no finding: images and frames of more pixels are refused, as they are above the usual
 # limits, which no test has the time for.
 PIXELS = 1 << 18
 
@@ -52,8 +52,8 @@ def open_network(path: Path, chance: random.Random) -> None:
         net(torch.zeros(1, net.spec.colors, 4, 4))
 
 
-def upscale_picture(path: Path, chance: random.Random) -> None:
-    """Enlarge a picture into one of the formats."""
+def upscale_image(path: Path, chance: random.Random) -> None:
+    """Enlarge an image into one of the formats."""
     from repsr_cli.upscale.image import upscale_image
     from repsr_cli.upscale.request import Reporter, UpscaleOptions
 
@@ -62,8 +62,8 @@ def upscale_picture(path: Path, chance: random.Random) -> None:
     upscale_image(path, target, _identity(), options, Reporter())
 
 
-def upscale_clip(path: Path, chance: random.Random) -> None:
-    """Enlarge a clip into one of the containers."""
+def upscale_video(path: Path, chance: random.Random) -> None:
+    """Enlarge a video into one of the containers."""
     from repsr_cli.upscale.request import Reporter, UpscaleOptions
     from repsr_cli.upscale.video import upscale_video
     from repsr_cli.video import probe as video
@@ -94,8 +94,8 @@ def _identity() -> object:
 _UPSCALER: object = None
 DOORS: dict[str, Callable[[Path, random.Random], None]] = {
     "network": open_network,
-    "picture": upscale_picture,
-    "video": upscale_clip,
+    "image": upscale_image,
+    "video": upscale_video,
 }
 
 

@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 from repsr_cli.model.checkpoint import TrainingCheckpoint, save_plain, save_training
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR
-from tests.video_clips import make_clip
+from tests.sample_videos import make_video
 
 CORPUS = Path(__file__).parent / "corpus"
 SPEC = Spec(scale=2, channels=2, blocks=1)
@@ -48,10 +48,10 @@ def _square(mode: str, seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8).squeeze(), mode)
 
 
-def _pictures() -> Iterator[tuple[str, bytes]]:
-    def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def _images() -> Iterator[tuple[str, bytes]]:
+    def saved(image: Image.Image, kind: str, **options: object) -> bytes:
         file = io.BytesIO()
-        picture.save(file, kind, **options)
+        image.save(file, kind, **options)
         return file.getvalue()
 
     text = PngImagePlugin.PngInfo()
@@ -92,32 +92,32 @@ def _pictures() -> Iterator[tuple[str, bytes]]:
     yield "rgb.qoi", b"qoif" + struct.pack(">IIBB", 4, 2, 3, 0) + b"\xfe\x10\x20\x30\xc6" + bytes(7) + b"\x01"
 
 
-def pictures(folder: Path) -> None:
-    """Pictures of twelve by nine pixels."""
-    for name, data in _pictures():
+def images(folder: Path) -> None:
+    """Images of twelve by nine pixels."""
+    for name, data in _images():
         (folder / name).write_bytes(data)
 
 
-def clips(folder: Path) -> None:
-    """Clips of a few frames of 32 x 24 pixels."""
+def videos(folder: Path) -> None:
+    """Videos of a few frames of 32 x 24 pixels."""
     small = {"size": (24, 32), "audio": 0, "gop": 4}
     quiet = {"crf": "40", "x264-params": "info=0"}
     times = (0, 1, 2, 5, 6, 9)
-    make_clip(folder / "h264.mp4", times, options=quiet, sar=None, chapters=True, **small)
-    make_clip(folder / "rotated.mov", times, options=quiet, rotation=90, **small)
-    make_clip(folder / "h264.mkv", times, options=quiet, subtitles=["subrip"], attachments={"a.ttf": b"font"}, **small)
-    make_clip(folder / "sound.mp4", range(3), options=quiet, **(small | {"audio": 1}))
-    make_clip(folder / "vp9.webm", times, codec="libvpx-vp9", **small)
-    make_clip(folder / "ffv1.mkv", range(2), codec="ffv1", pix_fmt="yuv422p10le", **small)
-    make_clip(folder / "mpeg4.avi", range(4), codec="mpeg4", tags=None, **small)
-    make_clip(folder / "mpeg2.ts", range(4), codec="mpeg2video", **small)
-    make_clip(folder / "prores.mov", range(2), codec="prores_ks", pix_fmt="yuv422p10le", **small)
-    make_clip(folder / "mjpeg.mov", range(2), codec="mjpeg", pix_fmt="yuvj420p", **small)
+    make_video(folder / "h264.mp4", times, options=quiet, sar=None, chapters=True, **small)
+    make_video(folder / "rotated.mov", times, options=quiet, rotation=90, **small)
+    make_video(folder / "h264.mkv", times, options=quiet, subtitles=["subrip"], attachments={"a.ttf": b"font"}, **small)
+    make_video(folder / "sound.mp4", range(3), options=quiet, **(small | {"audio": 1}))
+    make_video(folder / "vp9.webm", times, codec="libvpx-vp9", **small)
+    make_video(folder / "ffv1.mkv", range(2), codec="ffv1", pix_fmt="yuv422p10le", **small)
+    make_video(folder / "mpeg4.avi", range(4), codec="mpeg4", tags=None, **small)
+    make_video(folder / "mpeg2.ts", range(4), codec="mpeg2video", **small)
+    make_video(folder / "prores.mov", range(2), codec="prores_ks", pix_fmt="yuv422p10le", **small)
+    make_video(folder / "mjpeg.mov", range(2), codec="mjpeg", pix_fmt="yuvj420p", **small)
 
 
 def main() -> None:
     """Write all of it."""
-    for name, make in (("network", networks), ("picture", pictures), ("video", clips)):
+    for name, make in (("network", networks), ("image", images), ("video", videos)):
         folder = CORPUS / name
         folder.mkdir(parents=True, exist_ok=True)
         make(folder)

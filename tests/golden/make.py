@@ -1,4 +1,4 @@
-"""Make the golden pictures again: ``python -m tests.golden.make``. Then look at them, and at what git says changed.
+"""Make the golden images again: ``python -m tests.golden.make``. Then look at them, and at what git says changed.
 
 Their network is a small fixed one that lies beside them, so that shipping other networks changes nothing here; what is
 held is everything around it: decoding, depth, alpha, tiling, the network's arithmetic, resizing, encoding.
@@ -24,7 +24,7 @@ from tests.conftest import textured
 
 HERE = Path(__file__).parent
 NETWORK = HERE / "tiny-x2.safetensors"
-# Name of the golden picture: how it is asked for.
+# Name of the golden image: how it is asked for.
 CASES: dict[str, dict[str, Any]] = {
     "rgb.png": {},
     "resized.png": {"scale": 1.5},
@@ -38,7 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def write_sources(folder: Path) -> None:
-    """The small pictures, one for every golden one, under the same names."""
+    """The small images, one for every golden one, under the same names."""
     rgb = textured(20, 26, seed=1)
     deep = textured(16, 18, seed=2).astype(np.uint16) * 251 + 7
     disc = np.hypot(*np.mgrid[-10:10, -13:13]) < 8
@@ -65,7 +65,7 @@ def write_results(sources: Path, folder: Path) -> None:
 
 
 def make_network() -> None:
-    """A network in which every weight matters and that still shows the picture."""
+    """A network in which every weight matters and that still shows the image."""
     net = PlainSR(Spec(scale=2, channels=6, blocks=2))
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():

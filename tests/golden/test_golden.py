@@ -1,4 +1,4 @@
-"""Pictures as they were: a small fixed network's results, held to one code value."""
+"""Images as they were: a small fixed network's results, held to one code value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_picture_is_as_it_was(results: Path, name: str) -> None:
+def test_image_is_as_it_was(results: Path, name: str) -> None:
     golden, found = open_image(HERE / name), open_image(results / name)
     assert (found.format, found.count, found.loop) == (golden.format, golden.count, golden.loop)
     for old, new in zip(golden.pages(), found.pages(), strict=True):
@@ -30,8 +30,8 @@ def test_picture_is_as_it_was(results: Path, name: str) -> None:
         for before, after in zip(old.read(), new.read(), strict=True):
             if before is not None:
                 difference = np.abs(after.astype(int) - before.astype(int))
-                assert difference.max() <= code, f"codes off: {np.unique(difference, return_counts=True)}"
+                assert difference.max() <= code, f"samples off: {np.unique(difference, return_counts=True)}"
 
 
-def test_golden_pictures_are_small() -> None:
+def test_golden_images_are_small() -> None:
     assert sum(path.stat().st_size for path in HERE.iterdir() if path.suffix != ".py" and path.is_file()) < 50_000

@@ -1,4 +1,4 @@
-"""Frames on a card: captured graphs, batches and streams give what the CPU gives, and keep up with each other."""
+"""Frames on a GPU: captured graphs, batches and streams give what the CPU gives, and keep up with each other."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ pytestmark = [
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_card_gives_what_the_cpu_gives(scale, name, precision):
+def test_a_gpu_gives_what_the_cpu_gives(scale, name, precision):
     fmt, net = FORMATS[name], network(scale)
-    card = PlaneUpscaler(Upscaler(net, device="cuda", precision=precision), fmt, fmt)
+    gpu = PlaneUpscaler(Upscaler(net, device="cuda", precision=precision), fmt, fmt)
     cpu = PlaneUpscaler(Upscaler(net, device="cpu", engine="torch"), fmt, fmt)
     for height, width in ((3, 2), (40, 70), (135, 240)):
-        clip = [frame(fmt, height, width, seed) for seed in range(3)]
-        begun = [card.begin(planes) for planes in clip]
-        assert card._folded._card is not None
-        for planes, finish in zip(clip, begun, strict=True):
+        video = [frame(fmt, height, width, seed) for seed in range(3)]
+        begun = [gpu.begin(planes) for planes in video]
+        assert gpu._folded._gpu is not None
+        for planes, finish in zip(video, begun, strict=True):
             for found, expected in zip(finish(), cpu(planes), strict=True):
                 assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
 
 
-def test_a_long_clip_keeps_its_order():
+def test_a_long_video_keeps_its_order():
     net = network(4)
-    card = PlaneUpscaler(Upscaler(net, device="cuda", precision="fp32"), LEFT, LEFT)
+    gpu = PlaneUpscaler(Upscaler(net, device="cuda", precision="fp32"), LEFT, LEFT)
     cpu = PlaneUpscaler(Upscaler(net, device="cpu", engine="torch"), LEFT, LEFT)
-    clip = [frame(LEFT, 64, 96, seed) for seed in range(150)]
+    video = [frame(LEFT, 64, 96, seed) for seed in range(150)]
     begun, found = deque(), []
-    for planes in clip:
-        begun.append(card.begin(planes))
-        while len(begun) > card.ahead:
+    for planes in video:
+        begun.append(gpu.begin(planes))
+        while len(begun) > gpu.ahead:
             found.append(begun.popleft()())
     found += [finish() for finish in begun]
-    for planes, ours in zip(clip, found, strict=True):
+    for planes, ours in zip(video, found, strict=True):
         for a, b in zip(ours, cpu(planes), strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
@@ -58,11 +58,11 @@ def test_half_precision_that_overflows_goes_on_in_fp32():
         net.body[0].weight.mul_(3e5)
         net.body[2].weight.mul_(1e-6)
     said: list[str] = []
-    card = PlaneUpscaler(Upscaler(net, device="cuda", precision="fp16", say=said.append), LEFT, LEFT)
+    gpu = PlaneUpscaler(Upscaler(net, device="cuda", precision="fp16", say=said.append), LEFT, LEFT)
     cpu = PlaneUpscaler(Upscaler(net, device="cpu", engine="torch"), LEFT, LEFT)
     for seed in range(3):
         planes = frame(LEFT, 24, 30, seed)
-        for a, b in zip(card(planes), cpu(planes), strict=True):
+        for a, b in zip(gpu(planes), cpu(planes), strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
     assert any("overflowed" in line for line in said)
 
@@ -72,8 +72,8 @@ def test_a_compilers_network_gives_what_the_cpu_gives(engine):
     if not ENGINES[engine].installed:
         pytest.skip(f"needs {ENGINES[engine].title}")
     net = network(4)
-    card = PlaneUpscaler(Upscaler(net, device="cuda", precision="fp16", engine=engine), LEFT, LEFT)
+    gpu = PlaneUpscaler(Upscaler(net, device="cuda", precision="fp16", engine=engine), LEFT, LEFT)
     cpu = PlaneUpscaler(Upscaler(net, device="cpu", engine="torch"), LEFT, LEFT)
     planes = frame(LEFT, 64, 96)
-    for a, b in zip(card(planes), cpu(planes), strict=True):
+    for a, b in zip(gpu(planes), cpu(planes), strict=True):
         assert np.abs(a.astype(int) - b.astype(int)).max() <= 1

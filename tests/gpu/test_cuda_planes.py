@@ -1,4 +1,4 @@
-"""NVDEC and NVENC on a card: the same planes as in software, every frame at its time, nothing by way of the host."""
+"""NVDEC and NVENC on a GPU: the same planes as in software, every frame at its time, nothing by way of the host."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import (
     Encoding,
     SegmentEncoder,
-    card_format,
     encoder_options,
+    gpu_format,
     nvenc_refusal,
     open_encoder,
 )
 from repsr_cli.video.nvdec import Nvdec, find_nvdec, nvdec_refusal
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut, scan
-from tests.video_clips import damage, decoded, frame_times, make_clip, other_packets, picture
+from tests.sample_videos import damage, decoded, frame_times, image, make_video, other_packets
 
 pytestmark = [
     pytest.mark.gpu,
@@ -56,8 +56,8 @@ def nvenc(request: pytest.FixtureRequest) -> str:
     return codec
 
 
-def on_card(planes: tuple[np.ndarray, ...], pix_fmt: str) -> DevicePlanes:
-    """Planes in one allocation on the card, with lines that are padded, as an engine gives them."""
+def on_gpu(planes: tuple[np.ndarray, ...], pix_fmt: str) -> DevicePlanes:
+    """Planes in one allocation on the GPU, with lines that are padded, as an engine gives them."""
     height, width = planes[0].shape
     shift, dtype = (0, torch.uint8) if pix_fmt == "nv12" else (6, torch.uint16)
     memory = torch.zeros(height * 3 // 2, width + 64, dtype=dtype, device="cuda")
@@ -88,16 +88,16 @@ def encoding(codec: str, pix_fmt: str = "yuv420p") -> Encoding:
 @pytest.mark.parametrize("keep", [False, True])
 def test_nvdec_gives_the_planes_of_software(tmp_path: Path, codec: str, pix_fmt: str, suffix: str, keep: bool) -> None:
     options = {"bf": "3"} if codec == "libx264" else {}
-    clip = make_clip(
+    video = make_video(
         tmp_path / f"a.{suffix}", range(30), size=SIZE, codec=codec, pix_fmt=pix_fmt, options=options, gop=10
     )
-    source = probe(clip)
+    source = probe(video)
     found, timeline = find_nvdec(source, 0), scan(source)
     if isinstance(found, str):
         pytest.skip(found)
     for segment in cut(timeline, source.start, None, 8):
         first = segment.first if segment.index else None
-        frames = list(Decoder(source, timeline, nvdec=found, keep_on_card=keep).frames(first, segment.end))
+        frames = list(Decoder(source, timeline, nvdec=found, keep_on_gpu=keep).frames(first, segment.end))
         expected = list(Decoder(source, timeline).frames(first, segment.end))
         assert [(f.pts, f.duration) for f in frames] == [(f.pts, f.duration) for f in expected]
         for ours, theirs in zip(frames, expected, strict=True):
@@ -114,10 +114,10 @@ def test_nvdec_gives_the_planes_of_software(tmp_path: Path, codec: str, pix_fmt:
 
 @pytest.mark.usefixtures("nvdec")
 def test_what_was_read_stays_while_the_decoder_goes_on(tmp_path: Path) -> None:
-    source = probe(make_clip(tmp_path / "a.mp4", range(40), size=SIZE))
+    source = probe(make_video(tmp_path / "a.mp4", range(40), size=SIZE))
     found = find_nvdec(source, 0)
     assert isinstance(found, Nvdec), found
-    held = list(Decoder(source, scan(source), nvdec=found, keep_on_card=True).frames())
+    held = list(Decoder(source, scan(source), nvdec=found, keep_on_gpu=True).frames())
     for frame, expected in zip(held, decoded(source.path), strict=True):
         assert isinstance(frame.planes, DevicePlanes)
         assert all(np.array_equal(a, b) for a, b in zip(frame.planes.on_host(), expected, strict=True))
@@ -125,23 +125,23 @@ def test_what_was_read_stays_while_the_decoder_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nvdec")
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_whole_clip_by_nvdec_is_the_one_by_software(tmp_path: Path, device: str) -> None:
-    clip = make_clip(tmp_path / "in.mkv", VFR, Fraction(1, 1000), size=SIZE, audio=2)
+def test_a_whole_video_by_nvdec_is_the_one_by_software(tmp_path: Path, device: str) -> None:
+    video = make_video(tmp_path / "in.mkv", VFR, Fraction(1, 1000), size=SIZE, audio=2)
     for name in ("none", "cuda"):
         options = UpscaleOptions(hwaccel=name, codec="ffv1")  # type: ignore[arg-type]
         upscaler = Upscaler(identity_network(2), device=device)
-        outcome = upscale_video(clip, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
+        outcome = upscale_video(video, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
         assert outcome.facts["decoder"] == {"none": "software", "cuda": "nvdec"}[name]
     assert frame_times(tmp_path / "cuda.mkv") == frame_times(tmp_path / "none.mkv")
-    assert other_packets(tmp_path / "cuda.mkv") == other_packets(clip)
+    assert other_packets(tmp_path / "cuda.mkv") == other_packets(video)
     for ours, theirs in zip(decoded(tmp_path / "cuda.mkv"), decoded(tmp_path / "none.mkv"), strict=True):
         assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.usefixtures("nvdec")
-def test_a_damaged_clip_loses_no_frame_in_silence(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "a.mp4", range(40), size=SIZE, options={"bf": "0"})
-    source = probe(damage(clip, tmp_path / "b.mp4", 17))
+def test_a_damaged_video_loses_no_frame_in_silence(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4", range(40), size=SIZE, options={"bf": "0"})
+    source = probe(damage(video, tmp_path / "b.mp4", 17))
     found, timeline = find_nvdec(source, 0), scan(source)
     assert isinstance(found, Nvdec), found
     frames = list(Decoder(source, timeline, "keep", nvdec=found).frames())
@@ -149,33 +149,33 @@ def test_a_damaged_clip_loses_no_frame_in_silence(tmp_path: Path) -> None:
 
 
 def test_every_frame_of_nvenc_comes_at_its_time(tmp_path: Path, nvenc: str) -> None:
-    clip = make_clip(tmp_path / "in.mkv", VFR, Fraction(1, 1000), size=SIZE)
+    video = make_video(tmp_path / "in.mkv", VFR, Fraction(1, 1000), size=SIZE)
     options = UpscaleOptions(codec=nvenc, crf=8)
-    upscale_video(clip, tmp_path / "out.mkv", Upscaler(identity_network(2), device="cuda"), options, Reporter())
-    assert [time for time, _ in frame_times(tmp_path / "out.mkv")] == [time for time, _ in frame_times(clip)]
-    written, there = probe(tmp_path / "out.mkv").found, probe(clip).found
+    upscale_video(video, tmp_path / "out.mkv", Upscaler(identity_network(2), device="cuda"), options, Reporter())
+    assert [time for time, _ in frame_times(tmp_path / "out.mkv")] == [time for time, _ in frame_times(video)]
+    written, there = probe(tmp_path / "out.mkv").found, probe(video).found
     assert replace(written, siting=None) == replace(there, siting=None)
-    for ours, theirs in zip(decoded(tmp_path / "out.mkv"), decoded(clip), strict=True):
+    for ours, theirs in zip(decoded(tmp_path / "out.mkv"), decoded(video), strict=True):
         assert np.abs(ours[0][::2, ::2].astype(int) - theirs[0]).mean() < 12
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
-def test_planes_on_the_card_are_encoded_as_those_in_memory(nvenc: str, pix_fmt: str) -> None:
+def test_planes_on_the_gpu_are_encoded_as_those_in_memory(nvenc: str, pix_fmt: str) -> None:
     settings = encoding(nvenc, pix_fmt)
-    card = card_format(settings)
-    assert card is not None
+    gpu = gpu_format(settings)
+    assert gpu is not None
     try:
         open_encoder(settings)
-    except Exception as error:  # H.264 of 10 bits, on most cards
+    except Exception as error:  # H.264 of 10 bits, on most GPUs
         pytest.skip(str(error))
     packets = []
-    for way in (lambda planes: planes, lambda planes: on_card(planes, card)):
+    for way in (lambda planes: planes, lambda planes: on_gpu(planes, gpu)):
         encoder = SegmentEncoder(settings)
-        made = [p for n in range(12) for p in encoder.encode(way(picture(n, *SIZE, pix_fmt)), 40 * n, 40)]
+        made = [p for n in range(12) for p in encoder.encode(way(image(n, *SIZE, pix_fmt)), 40 * n, 40)]
         packets.append([*made, *encoder.finish()])
         assert all(packet.dts <= packet.pts for packet in packets[-1])
     assert packets[0] == packets[1]
-    assert frame_of(on_card(picture(0, *SIZE, pix_fmt), card)).format.name == "cuda"
+    assert frame_of(on_gpu(image(0, *SIZE, pix_fmt), gpu)).format.name == "cuda"
 
 
 def test_segments_of_nvenc_have_one_header(nvenc: str) -> None:

@@ -1,4 +1,4 @@
-"""Training on a card: every precision learns, and what it learns is what the CPU learns."""
+"""Training on a GPU: every precision learns, and what it learns is what the CPU learns."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def losses(recipe: Recipe, run: Path) -> list[float]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_card_learns_what_the_cpu_learns(recipe: Recipe, tmp_path: Path, precision, compiled) -> None:
+def test_a_gpu_learns_what_the_cpu_learns(recipe: Recipe, tmp_path: Path, precision, compiled) -> None:
     expected = losses(replace(recipe, run=replace(recipe.run, device="cpu")), tmp_path / "cpu")
-    card = replace(recipe.run, device="cuda", precision=precision, compile=compiled)
-    found = losses(replace(recipe, run=card), tmp_path / "card")
+    gpu = replace(recipe.run, device="cuda", precision=precision, compile=compiled)
+    found = losses(replace(recipe, run=gpu), tmp_path / "gpu")
     assert found[-1] < found[0]
     assert found[-1] == pytest.approx(expected[-1], rel=0.1 if precision == "fp32" else 0.3)

@@ -1,4 +1,4 @@
-"""Laws of picture files: what is written is read, whatever its shape; strips are only a way of reading."""
+"""Laws of image files: what is written is read, whatever its shape; strips are only a way of reading."""
 
 from __future__ import annotations
 

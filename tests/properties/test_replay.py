@@ -26,17 +26,17 @@ STEPS, SWITCH = 24, 10
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for number in range(5):
         Image.fromarray(textured(64, 64, number)).save(folder / f"p{number}.png")
     return folder
 
 
-def _recipe(pictures: Path, **sections: dict[str, Any]) -> Recipe:
+def _recipe(images: Path, **sections: dict[str, Any]) -> Recipe:
     values: dict[str, Any] = {
         "network": {"scale": 2, "blocks": 1, "channels": 4},
-        "data": {"train": str(pictures), "holdout": 1},
+        "data": {"train": str(images), "holdout": 1},
         "batch": {"size": 4, "patch": 12, "late": 0.2, "late_size": 6, "late_patch": 16},
         "schedule": {"steps": STEPS, "learning_rate": 1e-3, "warmup": 4, "bn_freeze": SWITCH / STEPS},
         "validation": {"every": 8, "statistics_batches": 3},
@@ -64,14 +64,14 @@ def _assert_equal(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
-    train(_recipe(pictures), run)
+    train(_recipe(images), run)
     return run
 
 
 @pytest.mark.parametrize("stop", [1, 7, SWITCH - 1, SWITCH, SWITCH + 1, 20, STEPS - 1])
-def test_stopped_and_resumed_equals_uninterrupted(pictures: Path, whole: Path, tmp_path: Path, stop: int) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(images: Path, whole: Path, tmp_path: Path, stop: int) -> None:
     steps = 0
 
     def should_stop() -> bool:
@@ -80,15 +80,15 @@ def test_stopped_and_resumed_equals_uninterrupted(pictures: Path, whole: Path, t
         return steps == stop
 
     with pytest.raises(Interrupted, match=f"stopped at step {stop} of {STEPS}"):
-        train(_recipe(pictures), tmp_path / "run", should_stop=should_stop)
+        train(_recipe(images), tmp_path / "run", should_stop=should_stop)
     assert load_training(tmp_path / "run" / "last.pt").step == stop
-    train(_recipe(pictures), tmp_path / "run", resume=True)
+    train(_recipe(images), tmp_path / "run", resume=True)
     _assert_equal(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_other_optimisers_replay_too(pictures: Path, tmp_path: Path, optimizer: str) -> None:
-    recipe = _recipe(pictures, optimizer={"name": optimizer})
+def test_other_optimisers_replay_too(images: Path, tmp_path: Path, optimizer: str) -> None:
+    recipe = _recipe(images, optimizer={"name": optimizer})
     train(recipe, tmp_path / "whole")
     asked = iter([False] * 12 + [True])
     with pytest.raises(Interrupted):
@@ -97,12 +97,12 @@ def test_other_optimisers_replay_too(pictures: Path, tmp_path: Path, optimizer: 
     _assert_equal(tmp_path / "run", tmp_path / "whole")
 
 
-def test_another_seed_is_another_run(pictures: Path, whole: Path, tmp_path: Path) -> None:
-    train(_recipe(pictures, run={"seed": 1, "checkpoint_every": 5, "log_every": 4}), tmp_path / "run")
+def test_another_seed_is_another_run(images: Path, whole: Path, tmp_path: Path) -> None:
+    train(_recipe(images, run={"seed": 1, "checkpoint_every": 5, "log_every": 4}), tmp_path / "run")
     assert not torch.equal(_state(whole)["net.head.weight"], _state(tmp_path / "run")["net.head.weight"])
 
 
-def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(images: Path, tmp_path: Path) -> None:
     script = (
         "import sys, json, pathlib\n"
         "from repsr_cli.training.recipe import recipe_from_dict\n"
@@ -111,7 +111,7 @@ def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path)
         "train(recipe, pathlib.Path(sys.argv[2]), resume=True, on_report=lambda r: print(r.step, flush=True))\n"
     )
     steps = {"steps": 400, "learning_rate": 1e-3, "warmup": 4, "bn_freeze": 0.1}
-    recipe = _recipe(pictures, schedule=steps)
+    recipe = _recipe(images, schedule=steps)
     command = [sys.executable, "-c", script, json.dumps(recipe.as_dict()), str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
@@ -142,9 +142,9 @@ def test_killed_and_resumed_equals_uninterrupted(pictures: Path, tmp_path: Path)
     ]
 
 
-def test_an_existing_run_is_not_overwritten(pictures: Path, whole: Path) -> None:
+def test_an_existing_run_is_not_overwritten(images: Path, whole: Path) -> None:
     with pytest.raises(RecipeError, match="holds a run already"):
-        train(_recipe(pictures), whole)
+        train(_recipe(images), whole)
 
 
 @pytest.mark.parametrize(
@@ -158,25 +158,25 @@ def test_an_existing_run_is_not_overwritten(pictures: Path, whole: Path) -> None
     ],
 )
 def test_a_run_does_not_go_on_by_another_recipe(
-    pictures: Path, whole: Path, section: str, key: str, value: float, was: str
+    images: Path, whole: Path, section: str, key: str, value: float, was: str
 ) -> None:
     with pytest.raises(RecipeError, match=f"{section}.{key} was {was}"):
-        train(_recipe(pictures, **{section: {key: value}}), whole, resume=True)
+        train(_recipe(images, **{section: {key: value}}), whole, resume=True)
 
 
-def test_a_run_goes_on_where_its_pictures_moved(pictures: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_its_images_moved(images: Path, whole: Path, tmp_path: Path) -> None:
     asked = iter([False] * 12 + [True])
     with pytest.raises(Interrupted):
-        train(_recipe(pictures), tmp_path / "run", should_stop=lambda: next(asked))
-    moved = shutil.copytree(pictures, tmp_path / "moved")
+        train(_recipe(images), tmp_path / "run", should_stop=lambda: next(asked))
+    moved = shutil.copytree(images, tmp_path / "moved")
     train(_recipe(moved, run={"log_every": 3}), tmp_path / "run", resume=True)
     _assert_equal(tmp_path / "run", whole)
 
 
-def test_divergence_goes_back_once_then_stops(pictures: Path, tmp_path: Path) -> None:
+def test_divergence_goes_back_once_then_stops(images: Path, tmp_path: Path) -> None:
     reports: list[StepReport] = []
     recipe = _recipe(
-        pictures,
+        images,
         network={"block": "plain"},
         schedule={"learning_rate": 1e6, "warmup": 0, "steps": 400},
         optimizer={"name": "adam"},

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repsr_cli.engine.body import trunk_of
+from repsr_cli.engine.body import body_of
 from repsr_cli.engine.runner import TileRunner
 from repsr_cli.engine.tiling import fit_tile, plan_tiles
 from repsr_cli.engine.upscaler import Upscaler
@@ -74,7 +74,7 @@ def test_tiled_differs_from_whole_when_the_overlap_is_one_short(tile, blocks, se
     whole = Upscaler(net, device="cpu", tile="off")(lr)
     tiled = torch.empty_like(whole)
     runner = TileRunner(
-        trunk_of(net),
+        body_of(net),
         reach=net.spec.reach - 1,
         channels=12,
         device=torch.device("cpu"),

@@ -1,6 +1,6 @@
 """Kills ``repsr upscale`` at random moments, gives the same command again, and compares with an uninterrupted run.
 
-    python -m tests.soak.kills [--kills 200] [--seed 0] [--clip FILE] [-- OPTIONS OF repsr upscale]
+    python -m tests.soak.kills [--kills 200] [--seed 0] [--video FILE] [-- OPTIONS OF repsr upscale]
 
 A job is killed (SIGKILL) again and again, each time after a random part of the time that an uninterrupted run takes,
 until one ends before its turn; then comes the next job, until there were so many kills. After every kill the final name
@@ -23,15 +23,15 @@ from pathlib import Path
 from repsr_cli.cli import app
 from repsr_cli.upscale import batch as _loaded  # noqa: F401
 from repsr_cli.upscale import video as _loaded_too  # noqa: F401
-from tests.video_clips import make_clip, video_packets
+from tests.sample_videos import make_video, video_packets
 
 OPTIONS = ["-n", "fast", "-s", "2", "--threads", "1", "--preset", "veryfast"]
 
 
-def made_clip(folder: Path) -> Path:
-    """A clip of 600 frames, five segments, with sound and subtitles."""
+def made_video(folder: Path) -> Path:
+    """A video of 600 frames, five segments, with sound and subtitles."""
     times = [1001 * n for n in range(600)]
-    return make_clip(folder / "clip.mp4", times, Fraction(1, 30000), (36, 64), gop=60, subtitles=["mov_text"])
+    return make_video(folder / "clip.mp4", times, Fraction(1, 30000), (36, 64), gop=60, subtitles=["mov_text"])
 
 
 def upscale(source: Path, target: Path, options: list[str], seconds: float | None = None) -> bool:
@@ -115,12 +115,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip", type=Path, help="default: one that is made")
+    parser.add_argument("--video", type=Path, help="default: one that is made")
     parser.add_argument("options", nargs="*", default=OPTIONS, help="of repsr upscale")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = asked.clip or made_clip(folder)
+        source = asked.video or made_video(folder)
         figures = soak(source, folder, asked.kills, asked.seed, asked.options)
     print(", ".join(f"{name} {count}" for name, count in figures.items()))  # noqa: T201
 

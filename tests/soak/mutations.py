@@ -1,8 +1,8 @@
-"""Upscales damaged clips: bits flipped, cut off, blocks zeroed, heads swapped with another clip's.
+"""Upscales damaged videos: bits flipped, cut off, blocks zeroed, heads swapped with another video's.
 
     python -m tests.soak.mutations [--inputs 200] [--seed 0]
 
-Each input ends in an error of the house's own, or in an output that has a frame for every one of the undamaged clip;
+Each input ends in an error of the house's own, or in an output that has a frame for every one of the undamaged video;
 under ``--on-error keep``, which says what is lost, for every one that a plain decoder finds in the damaged input. A
 traceback, a hang of more than 30 s or a missing frame ends the run with exit code 1.
 """
@@ -24,7 +24,7 @@ from repsr_cli.errors import RepsrError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale.request import Reporter, UpscaleOptions
 from repsr_cli.upscale.video import upscale_video
-from tests.video_clips import make_clip
+from tests.sample_videos import make_video
 
 FRAMES = 24
 SECONDS = 30
@@ -83,7 +83,7 @@ def soak(inputs: int, seed: int) -> Counter[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wholes = {
-            file: make_clip(folder / file, range(FRAMES), size=(32, 48), **settings).read_bytes()
+            file: make_video(folder / file, range(FRAMES), size=(32, 48), **settings).read_bytes()
             for file, settings in SOURCES.items()
         }
         for number in range(inputs):

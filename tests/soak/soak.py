@@ -37,9 +37,9 @@ from repsr_cli.cli import app
 from repsr_cli.upscale import batch as _loaded  # noqa: F401
 from repsr_cli.upscale import image as _loaded_too  # noqa: F401
 from repsr_cli.upscale import video as _loaded_three  # noqa: F401
-from tests.video_clips import make_clip, other_packets, video_packets
+from tests.sample_videos import make_video, other_packets, video_packets
 
-# Documented codes, as a shell sees them; a process may also die of the signal it was sent.
+# Documented samples, as a shell sees them; a process may also die of the signal it was sent.
 CODES = {0, 2, 3, 4, 5, 130}
 OPTIONS = ["-n", "fast", "-s", "2", "--threads", "1", "--preset", "veryfast", "--quiet"]
 
@@ -55,7 +55,7 @@ class Case:
 
 
 def content(path: Path) -> str:
-    """What a result is: the packets of a clip (its file holds a random identifier), the bytes of anything else."""
+    """What a result is: the packets of a video (its file holds a random identifier), the bytes of anything else."""
     if path.suffix in (".mkv", ".mp4"):
         return hashlib.sha256(repr((video_packets(path), other_packets(path))).encode()).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -212,9 +212,9 @@ def together(case: Case, chance: random.Random) -> int:
     one = Run(case)
     time.sleep(chance.uniform(0, case.seconds / 2))
     two = Run(case)
-    codes = sorted((one.wait(), two.wait()))
-    assert codes in ([0, 0], [0, 2]), f"exit codes {codes}"
-    return codes[1]
+    samples = sorted((one.wait(), two.wait()))
+    assert samples in ([0, 0], [0, 2]), f"exit codes {samples}"
+    return samples[1]
 
 
 def clock_jumps(case: Case, chance: random.Random) -> int:
@@ -256,7 +256,7 @@ def job_files(case: Case) -> list[Path]:
 
 
 def prepare_cases(folder: Path) -> list[Case]:
-    """Pictures and clips, and what they become undisturbed."""
+    """Images and videos, and what they become undisturbed."""
     y, x = np.mgrid[:120, :160]
     pixels = np.stack([x + y, 2 * x, 3 * y], -1).astype(np.uint8)
     frames = [Image.fromarray(np.roll(pixels, 9 * n, 1)) for n in range(6)]
@@ -265,8 +265,8 @@ def prepare_cases(folder: Path) -> list[Case]:
         more = {"save_all": True, "append_images": frames[1:]} if source.suffix in (".gif", ".tif") else {}
         frames[0].save(source, **more)
     times = tuple(range(300))
-    sources.append(make_clip(folder / "e.mp4", times, size=(36, 64), gop=60, options={"bf": "2"}))
-    sources.append(make_clip(folder / "f.mkv", times, size=(48, 64), gop=60, subtitles=["subrip"]))
+    sources.append(make_video(folder / "e.mp4", times, size=(36, 64), gop=60, options={"bf": "2"}))
+    sources.append(make_video(folder / "f.mkv", times, size=(48, 64), gop=60, subtitles=["subrip"]))
     cases = []
     for source in sources:
         place = folder / f"{source.stem}.out"

@@ -6,8 +6,8 @@ from repsr_cli import errors
 
 
 def test_message_reads_subject_happened_remedy() -> None:
-    assert str(errors.MediaError("talk.m4a", "no video stream", "Give a clip.")) == (
-        "talk.m4a: no video stream. Give a clip."
+    assert str(errors.MediaError("talk.m4a", "no video stream", "Give a video.")) == (
+        "talk.m4a: no video stream. Give a video."
     )
     assert str(errors.UsageError("-s", "is 0")) == "-s: is 0."
 

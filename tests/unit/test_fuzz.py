@@ -29,7 +29,7 @@ def test_every_seed_ends_in_a_result_or_an_error_of_the_house(door: str, path: P
     assert result == "done" or (path.name.startswith("found-") and "\n" not in result), result
 
 
-@pytest.mark.parametrize(("door", "inputs"), [("network", 60), ("picture", 60), ("video", 8)])
+@pytest.mark.parametrize(("door", "inputs"), [("network", 60), ("image", 60), ("video", 8)])
 def test_damaged_seeds_end_likewise(door: str, inputs: int, tmp_path: Path) -> None:
     for number in range(inputs):
         data, chance = fuzz.make_input(door, number, 0)
@@ -38,8 +38,8 @@ def test_damaged_seeds_end_likewise(door: str, inputs: int, tmp_path: Path) -> N
 
 
 def test_inputs_repeat_and_differ() -> None:
-    inputs = [fuzz.make_input("picture", number, 0)[0] for number in range(30)]
-    assert inputs == [fuzz.make_input("picture", number, 0)[0] for number in range(30)]
+    inputs = [fuzz.make_input("image", number, 0)[0] for number in range(30)]
+    assert inputs == [fuzz.make_input("image", number, 0)[0] for number in range(30)]
     assert len(set(inputs)) > 25
 
 

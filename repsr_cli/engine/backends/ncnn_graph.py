@@ -1,4 +1,4 @@
-"""Networks as ncnn's text of layers and its float32 weights, and ncnn reading them. Floor 3.
+"""Networks as ncnn's text of layers and its float32 weights, and ncnn reading them.
 
 Source of the format: ncnn's wiki, "param and model file structure" and "operation param weight table".
 """

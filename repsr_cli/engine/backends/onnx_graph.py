@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs: what an engine and the files for other programs have in common. Floor 3.
+"""Networks as ONNX graphs: what an engine and the files for other programs have in common.
 
 Written node by node: convolutions and PReLUs are nearly all that a network has.
 """

@@ -1,4 +1,4 @@
-"""A trunk whose convolutions another program computes: ONNX Runtime or ncnn, on the CPU in fp32. Floor 3.
+"""A body whose convolutions another program computes: ONNX Runtime or ncnn, on the CPU in fp32.
 
 What comes after the convolutions is torch's, as ever, so that every format of planes works.
 """
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from repsr_cli.engine.backends.ncnn_graph import NcnnGraph, load_ncnn
 from repsr_cli.engine.backends.onnx_graph import onnx_layers
-from repsr_cli.engine.body import Trunk, add_skip
+from repsr_cli.engine.body import Body, add_skip
 
 # (N, C, H, W) to (N, K, H, W), float32; may be called from several threads at once.
 Layers = Callable[[Tensor], Tensor]
 
 
-class ForeignTrunk(nn.Module):
-    """As ``Trunk``, by another program.
+class ForeignBody(nn.Module):
+    """As ``Body``, by another program.
 
     Args:
         engine: ``onnxruntime`` or ``ncnn``.
-        trunk: whose layers it takes over; its weights are copied.
+        body: whose layers it takes over; its weights are copied.
         threads: processor threads for each of the tiles that are computed at once.
 
     Raises:
@@ -34,14 +34,14 @@ class ForeignTrunk(nn.Module):
 
     skip: Tensor
 
-    def __init__(self, engine: str, trunk: Trunk, threads: int) -> None:
+    def __init__(self, engine: str, body: Body, threads: int) -> None:
         super().__init__()
         # A function, not an object: copies of this module share what it holds.
-        self._layers = LAYERS[engine](trunk.layers, threads)
-        self.register_buffer("skip", trunk.skip)
+        self._layers = LAYERS[engine](body.layers, threads)
+        self.register_buffer("skip", body.skip)
 
     def forward(self, lr: Tensor) -> Tensor:
-        """As ``Trunk.forward``.
+        """As ``Body.forward``.
 
         Raises:
             MemoryError: the program found none.
@@ -85,15 +85,15 @@ def by_ncnn(layers: nn.Sequential, threads: int) -> Layers:
     net = load_ncnn(graph.files(), threads)
 
     def run(lr: Tensor) -> Tensor:
-        pictures = []
-        for picture in lr.numpy():
+        images = []
+        for image in lr.numpy():
             extractor = net.create_extractor()
-            extractor.input("lr", ncnn.Mat(picture).clone())
+            extractor.input("lr", ncnn.Mat(image).clone())
             status, features = extractor.extract(out)
             if status != 0:  # these layers fail for want of memory only
                 raise MemoryError(f"ncnn gave {status}")
-            pictures.append(np.array(features, copy=False))
-        return torch.from_numpy(np.stack(pictures))
+            images.append(np.array(features, copy=False))
+        return torch.from_numpy(np.stack(images))
 
     return run
 

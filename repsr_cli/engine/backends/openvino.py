@@ -1,4 +1,4 @@
-"""A folded network as OpenVINO runs it, down to finished samples. Floor 3.
+"""A folded network as OpenVINO runs it, down to finished samples.
 
 Torch runs a network layer by layer and leaves what comes after it, adding the skip, filtering chroma, clipping,
 converting to integers, to passes over memory of their own. A compiler of graphs does most of that while a
@@ -28,8 +28,8 @@ def compiles(folded: Folded) -> bool:
     return not any(any(part.unfinished) for part in folded.parts)
 
 
-class CompiledTrunk:
-    """A folded network up to the pixel shuffle, from codes to rounded codes, on the CPU in fp32.
+class CompiledBody:
+    """A folded network up to the pixel shuffle, from samples to rounded samples, on the CPU in fp32.
 
     Args:
         folded: the network; every part finished or crossing.
@@ -61,7 +61,7 @@ class CompiledTrunk:
         Args:
             lr: (1, C, h, w) float32, as the folded network takes it.
             tile: where that lies.
-            width: columns of the whole picture.
+            width: columns of the whole image.
 
         Returns:
             (1, h, w, K) uint8, or int16 at depths above 8: the samples of luma, then of each chroma plane.
@@ -78,7 +78,7 @@ class CompiledTrunk:
         if not self._crossing:
             return self._tensor(found[0])
         luma, chroma = self._tensor(found[0]), self._tensor(found[1])
-        # The filter mirrors at the picture's borders; a convolution does not.
+        # The filter mirrors at the image's borders; a convolution does not.
         at_left, at_right = tile.context.left == 0, tile.context.right == width
         if at_left:
             chroma[:, :, 0] = self._border(found[2], True, at_right and size[1] == 1)[:, 0]
@@ -91,11 +91,11 @@ class CompiledTrunk:
 
     def _border(self, sums: NDArray[np.float32], at_left: bool, at_right: bool) -> Tensor:
         """Finished chroma of two columns, (h, 2, K), from what the network gives of them, (1, K, h, 2)."""
-        codes = torch.from_numpy(sums[0]).permute(1, 2, 0).contiguous()
+        samples = torch.from_numpy(sums[0]).permute(1, 2, 0).contiguous()
         parts = [replace(part, start=part.start - self._folded.parts[0].stop) for part in self._folded.parts[1:]]
         for part in parts:
-            cross(codes, part, at_left, at_right)
-        finished = torch.cat([codes[..., part.own] for part in parts], -1)
+            cross(samples, part, at_left, at_right)
+        finished = torch.cat([samples[..., part.own] for part in parts], -1)
         return integers(finished.clamp_(0, self._fmt.peak), self._fmt)
 
     def _model(self, height: int, width: int) -> Any:
@@ -103,11 +103,11 @@ class CompiledTrunk:
         import openvino
         from openvino import opset13 as ops
 
-        *layers, tail = self._folded.trunk.layers
+        *layers, tail = self._folded.body.layers
         assert isinstance(tail, nn.Conv2d)
         weight, bias = tail.weight, tail.bias
         assert bias is not None, "a folded network's convolutions have a bias"
-        skip = self._folded.trunk.skip.T[:, :, None, None]
+        skip = self._folded.body.skip.T[:, :, None, None]
         lr = ops.parameter([1, skip.shape[1], height, width], np.float32)
         features = lr
         for layer in layers:
@@ -120,8 +120,8 @@ class CompiledTrunk:
             added = _convolution(lr, skip[channels])
             return ops.add(_convolution(features, weight[channels], bias[channels]), added)
 
-        def finished(codes: Any) -> Any:
-            nhwc = ops.transpose(ops.clamp(codes, 0.0, float(self._fmt.peak)), ops.constant(np.array([0, 2, 3, 1])))
+        def finished(samples: Any) -> Any:
+            nhwc = ops.transpose(ops.clamp(samples, 0.0, float(self._fmt.peak)), ops.constant(np.array([0, 2, 3, 1])))
             # Codes come with one half added: the fraction is dropped here.
             return ops.convert(nhwc, "u8" if self._fmt.depth == 8 else "u16")
 

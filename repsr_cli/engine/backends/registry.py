@@ -1,4 +1,4 @@
-"""The programs that can compute the frames of clips: what they are called, which are installed. Floor 3.
+"""The programs that can compute the frames of videos: what they are called, which are installed.
 
 Some take a network's place on the CPU (``openvino`` and ``onnxruntime`` beside this file), some make a faster one of it
 that torch calls as ever (``optimized``).
@@ -82,7 +82,7 @@ def engine_name(word: str) -> str:
 
 
 def pick_engine(word: str, device: torch.device, precision: torch.dtype) -> str:
-    """What runs the frames of clips.
+    """What runs the frames of videos.
 
     Args:
         word: ``torch`` or of ``ENGINES``; ``auto`` takes OpenVINO where it is installed and applies, else torch.
@@ -116,7 +116,7 @@ def pick_engine(word: str, device: torch.device, precision: torch.dtype) -> str:
 def optimized(net: nn.Module, word: str, precision: torch.dtype) -> nn.Module:
     """A network as a compiler of torch runs it; the network itself for engines that are none.
 
-    It is compiled when it first sees pictures of a size, which takes seconds to minutes.
+    It is compiled when it first sees images of a size, which takes seconds to minutes.
 
     Args:
         net: on its device, in its precision.

@@ -1,6 +1,6 @@
-"""Clips and pictures on the workers of a Ray cluster: files and packets travel, no folder is shared. Floor 4.
+"""Videos and images on the workers of a Ray cluster: files and packets travel, no folder is shared.
 
-A picture goes there and back as the file it is. Of a clip, a task gets a parcel of compressed packets, and gives back
+An image goes there and back as the file it is. Of a video, a task gets a chunk of compressed packets, and gives back
 the files of its segments as the local store holds them. So the journal beside the target is that of a local run, and
 either can go on from the other's. Ray is imported by whoever asks for a cluster, and is in nobody else's way.
 """
@@ -24,17 +24,17 @@ from repsr_cli.image.files import whole_file
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import Finished, VideoPlan, upscale_parcel
-from repsr_cli.video.packet_chunks import Parcel, parcels
+from repsr_cli.upscale.video import Finished, VideoPlan, upscale_chunk
+from repsr_cli.video.packet_chunks import PacketChunk, chunks
 from repsr_cli.video.timeline import Segment, Timeline
 
 # Threads of a task where the user names no number: a decoder and an encoder keep the network company.
 _THREADS = 2
-# Parcels under way for every task that can run: the next one is there when a worker has finished.
+# Chunks under way for every task that can run: the next one is there when a worker has finished.
 _AHEAD = 2
 # Of the room for objects on the driver's node; the rest is for results.
 _SHARE = 0.25
-# How often a parcel may lose its worker.
+# How often a chunk may lose its worker.
 _RETRIES = 5
 
 # The networks of this worker, by digest, device and the like.
@@ -43,17 +43,17 @@ _networks: dict[tuple[object, ...], Upscaler] = {}
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What all parcels of a clip have in common, or all pictures that go through one network.
+    """What all chunks of a video have in common, or all images that go through one network.
 
     Attributes:
         version: of repsr, which must be the same everywhere.
-        plan: of the clip; None for pictures.
+        plan: of the video; None for images.
         options: the request, its device one of the worker's.
         network: digest of the weights.
         spec: of the network.
         weights: reference to the weights, fetched by who does not have them.
         threads: CPU threads of the network.
-        engine: name and version of what must compute clips.
+        engine: name and version of what must compute videos.
     """
 
     version: str
@@ -98,20 +98,20 @@ class Task:
         return upscaler
 
 
-def work(task: Task, parcel: Parcel) -> Finished | RepsrError | None:
-    """Upscale a parcel, in a worker; failures of the house are handed back, not raised."""
+def work(task: Task, chunk: PacketChunk) -> Finished | RepsrError | None:
+    """Upscale a chunk, in a worker; failures of the house are handed back, not raised."""
     assert task.plan is not None
     try:
         task.check()
         with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
-            return upscale_parcel(task.plan, parcel, task.upscaler(), task.options, Path(folder))
+            return upscale_chunk(task.plan, chunk, task.upscaler(), task.options, Path(folder))
     except RepsrError as error:
         return error
 
 
-def work_picture(task: Task, picture: tuple[str, bytes, str]) -> tuple[bytes, Outcome] | RepsrError:
-    """Upscale a picture file (its name, its bytes, the name of what it becomes), in a worker."""
-    name, data, wanted = picture
+def work_image(task: Task, image: tuple[str, bytes, str]) -> tuple[bytes, Outcome] | RepsrError:
+    """Upscale an image file (its name, its bytes, the name of what it becomes), in a worker."""
+    name, data, wanted = image
     try:
         task.check()
         with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
@@ -130,7 +130,7 @@ def work_picture(task: Task, picture: tuple[str, bytes, str]) -> tuple[bytes, Ou
 
 @dataclass(slots=True)
 class Cluster:
-    """A cluster at work on one clip, or on the pictures that go through one network.
+    """A cluster at work on one video, or on the images that go through one network.
 
     Attributes:
         device: kind of device of its workers: ``cuda`` or ``cpu``.
@@ -153,7 +153,7 @@ class Cluster:
 
         Args:
             address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-            plan: of the clip; None for pictures.
+            plan: of the video; None for images.
             upscaler: the network.
             options: the request.
 
@@ -168,7 +168,7 @@ class Cluster:
         import torch
 
         precision = name_of(pick_precision(options.precision, torch.device(device)))
-        # What was picked for clips here; pictures are torch's, and other devices have their own tiles.
+        # What was picked for videos here; images are torch's, and other devices have their own tiles.
         engine, name, tile = "torch", "torch", options.tile
         if plan is not None and device == upscaler.device.type:
             engine, name, tile = upscaler.engine, upscaler.engine_name, upscaler.tile
@@ -193,11 +193,11 @@ class Cluster:
             segments: those that are left, in order.
 
         Yields:
-            What comes of each parcel, as it comes.
+            What comes of each chunk, as it comes.
 
         Raises:
             RepsrError: what happened in a worker.
-            DeviceError: a parcel lost its worker again and again.
+            DeviceError: a chunk lost its worker again and again.
         """
         began = time.perf_counter()
         plan = self.task.plan
@@ -206,13 +206,13 @@ class Cluster:
         source, timeline = plan.source, plan.timeline
         groups = _groups(segments, timeline)
         unclean: list[tuple[Segment, ...]] = []
-        yield from self._all(parcels(source, timeline, groups), unclean)
+        yield from self._all(chunks(source, timeline, groups), unclean)
         groups = sorted(unclean, key=lambda group: group[0].index)
-        yield from self._all(parcels(source, timeline, groups, whole=True), unclean)
+        yield from self._all(chunks(source, timeline, groups, whole=True), unclean)
         self.seconds = time.perf_counter() - began
 
     def upscale_image(self, source: Path, target: Path, reporter: Reporter, stop: Event) -> Outcome:
-        """Upscale a picture file there; several threads may ask.
+        """Upscale an image file there; several threads may ask.
 
         Args:
             source: the file.
@@ -222,7 +222,7 @@ class Cluster:
 
         Raises:
             RepsrError: as ``upscale_image`` here.
-            DeviceError: the picture lost its worker again and again.
+            DeviceError: the image lost its worker again and again.
             Interrupted: ``stop`` was set.
         """
         import ray
@@ -234,12 +234,12 @@ class Cluster:
             data = source.read_bytes()
         except OSError as error:
             raise MediaError(source, f"cannot be read ({error.strerror})", "Check the path.") from error
-        remote = ray.remote(max_retries=_RETRIES, **_needs(self.device, self.task.threads))(work_picture)
+        remote = ray.remote(max_retries=_RETRIES, **_needs(self.device, self.task.threads))(work_image)
         reference = remote.remote(ray.put(self.task), (source.name, data, target.name))
         while not ray.wait([reference], timeout=0.5)[0]:
             if stop.is_set():
                 ray.cancel(reference, force=True)
-                raise Interrupted("stopped", "another picture in flight ended the run")
+                raise Interrupted("stopped", "another image in flight ended the run")
         result = _fetch(ray, reference, source.name)
         if isinstance(result, RepsrError):
             raise type(result)(target if target.name in result.subject else source, result.happened, result.remedy)
@@ -250,39 +250,39 @@ class Cluster:
         reporter.progress(Progress(1, 1, "page"))
         return replace(outcome, source=source, target=target, seconds=time.perf_counter() - started)
 
-    def _all(self, waiting: Iterator[Parcel], unclean: list[tuple[Segment, ...]]) -> Iterator[Finished]:
-        """Send parcels as long as there is room, and hand on what comes back."""
+    def _all(self, waiting: Iterator[PacketChunk], unclean: list[tuple[Segment, ...]]) -> Iterator[Finished]:
+        """Send chunks as long as there is room, and hand on what comes back."""
         import ray
 
         needs = _needs(self.device, self.task.threads)
         remote = ray.remote(max_retries=_RETRIES, **needs)(work)
         task = ray.put(self.task)
         limit = _SHARE * min(_each(ray, "object_store_memory"), default=2**30)
-        under_way: dict[Any, Parcel] = {}
+        under_way: dict[Any, PacketChunk] = {}
         following = next(waiting, None)
         try:
             while following is not None or under_way:
-                held = sum(parcel.nbytes for parcel in under_way.values())
+                held = sum(chunk.nbytes for chunk in under_way.values())
                 room = len(under_way) < _AHEAD * _slots(ray, needs) and held < limit
                 if following is not None and (room or not under_way):
                     under_way[remote.remote(task, following)] = following
                     following = next(waiting, None)
                     continue
                 for done in ray.wait(list(under_way), timeout=5.0)[0]:
-                    parcel = under_way.pop(done)
-                    finished = self._result(ray, done, parcel)
+                    chunk = under_way.pop(done)
+                    finished = self._result(ray, done, chunk)
                     if finished is None:
-                        unclean.append(parcel.segments)
+                        unclean.append(chunk.segments)
                     else:
                         yield finished
         finally:
             for reference in under_way:
                 ray.cancel(reference, force=True)
 
-    def _result(self, ray: Any, reference: Any, parcel: Parcel) -> Finished | None:
+    def _result(self, ray: Any, reference: Any, chunk: PacketChunk) -> Finished | None:
         assert self.task.plan is not None
         source = self.task.plan.source
-        at = float((parcel.segments[0].first - source.start) * source.time_base)
+        at = float((chunk.segments[0].first - source.start) * source.time_base)
         result: Finished | RepsrError | None = _fetch(ray, reference, f"the segment at {at:.3f} s")
         if isinstance(result, RepsrError):
             raise result
@@ -292,8 +292,8 @@ class Cluster:
         return result
 
 
-def pictures_at_once(options: UpscaleOptions) -> int:
-    """How many pictures to have under way on the cluster of a request.
+def images_at_once(options: UpscaleOptions) -> int:
+    """How many images to have under way on the cluster of a request.
 
     Raises:
         UsageError: no cluster answers.
@@ -352,7 +352,7 @@ def connect(address: str) -> Any:
 
 
 def _groups(segments: Sequence[Segment], timeline: Timeline) -> list[tuple[Segment, ...]]:
-    """Segments by the parcels they travel in: one that begins without a keyframe goes with the one before it."""
+    """Segments by the chunks they travel in: one that begins without a keyframe goes with the one before it."""
     keys = set(timeline.keys)
     groups: list[list[Segment]] = []
     for segment in segments:

@@ -68,8 +68,8 @@ def test_a_bug_keeps_its_traceback_and_exits_1() -> None:
 
 @pytest.mark.parametrize("error", RepsrError.__subclasses__())
 def test_every_error_has_its_own_exit_code(error: type[RepsrError], capsys: pytest.CaptureFixture[str]) -> None:
-    codes = [other.exit_code for other in RepsrError.__subclasses__()]
-    assert codes.count(error.exit_code) == 1
+    samples = [other.exit_code for other in RepsrError.__subclasses__()]
+    assert samples.count(error.exit_code) == 1
     assert error.exit_code not in (0, 1)
 
     @friendly

@@ -1,4 +1,4 @@
-"""compare/images.py and compare_clips.py: two pictures or clips against each other."""
+"""compare/images.py and compare_videos.py: two images or videos against each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from repsr_cli.compare.images import GAP, Crop, Form, compare, parse_crop
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image
-from repsr_cli.yuv.formats import PlaneFormat, codes_from_rgb
+from repsr_cli.yuv.formats import PlaneFormat, samples_from_rgb
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
 
@@ -25,7 +25,9 @@ def plain(path: Path, colour: tuple[int, ...], size: tuple[int, int], format: st
     return path
 
 
-def clip(path: Path, colour: tuple[int, int, int], size: tuple[int, int], times: list[int], base: int) -> Path:
+def one_colour_video(
+    path: Path, colour: tuple[int, int, int], size: tuple[int, int], times: list[int], base: int
+) -> Path:
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", options={"crf": "1"})
         stream.width, stream.height = size
@@ -40,11 +42,11 @@ def clip(path: Path, colour: tuple[int, int, int], size: tuple[int, int], times:
 
 
 def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
-def test_pictures_side_by_side(tmp_path: Path) -> None:
+def test_images_side_by_side(tmp_path: Path) -> None:
     small, large = plain(tmp_path / "a [red].png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
     outcome = compare(small, large, None, "beside")
     assert outcome.target == tmp_path / "a [red]_vs_b.png"
@@ -55,7 +57,7 @@ def test_pictures_side_by_side(tmp_path: Path) -> None:
     assert (result[:, 32 + GAP :] == BLUE).all()
 
 
-def test_pictures_split_and_cropped(tmp_path: Path) -> None:
+def test_images_split_and_cropped(tmp_path: Path) -> None:
     small, large = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
     result = pixels(compare(small, large, tmp_path / "s.png", "split", crop=Crop(20, 10, 12, 14)).target)
     assert result.shape == (10, 20, 3)
@@ -64,7 +66,7 @@ def test_pictures_split_and_cropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".gif"])
-def test_pictures_blink(tmp_path: Path, suffix: str) -> None:
+def test_images_blink(tmp_path: Path, suffix: str) -> None:
     small, large = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (32, 24))
     source = open_image(compare(small, large, tmp_path / f"c{suffix}", "blink", crop=Crop(20, 10, 2, 2)).target)
     assert (source.count, source.loop) == (2, 0)
@@ -83,9 +85,9 @@ def test_transparency_and_depth_as_a_screen_shows_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["beside", "split"])
-def test_clips_meet_by_time(tmp_path: Path, form: Form) -> None:
-    before = clip(tmp_path / "a.mkv", RED, (32, 16), [0, 33, 67, 100], 1000)
-    after = clip(tmp_path / "b.mp4", BLUE, (65, 32), [0, 1000, 2100, 3000, 4500], 30_000)
+def test_videos_meet_by_time(tmp_path: Path, form: Form) -> None:
+    before = one_colour_video(tmp_path / "a.mkv", RED, (32, 16), [0, 33, 67, 100], 1000)
+    after = one_colour_video(tmp_path / "b.mp4", BLUE, (65, 32), [0, 1000, 2100, 3000, 4500], 30_000)
     target = compare(before, after, tmp_path / "c.mp4", form).target
     with av.open(str(target)) as result:
         frames = list(result.decode(video=0))
@@ -94,26 +96,26 @@ def test_clips_meet_by_time(tmp_path: Path, form: Form) -> None:
     luma = frames[-1].to_ndarray()[:32].astype(float)
     half = luma.shape[1] // 2
     assert half == (32 if form == "split" else 64)
-    matrix, offset = codes_from_rgb(PlaneFormat("bt709", full_range=False, depth=8))
+    matrix, offset = samples_from_rgb(PlaneFormat("bt709", full_range=False, depth=8))
     for colour, side in ((RED, luma[:, : half - 4]), (BLUE, luma[:, half + 4 :])):
         assert np.abs(side - (matrix @ np.array(colour) / 255 + offset)[0]).max() < 4
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_sound_of_the_first_clip_is_kept(tmp_path: Path, channels: int) -> None:
-    before, after = tmp_path / "a.mkv", clip(tmp_path / "b.mp4", BLUE, (64, 32), list(range(30)), 30)
+def test_sound_of_the_first_video_is_kept(tmp_path: Path, channels: int) -> None:
+    before, after = tmp_path / "a.mkv", one_colour_video(tmp_path / "b.mp4", BLUE, (64, 32), list(range(30)), 30)
     tone = np.sin(np.arange(44_100) * 2 * np.pi * 441 / 44_100).astype(np.float32) / 2
     with av.open(str(before), "w") as out:
-        picture = out.add_stream("libx264", rate=30)
-        picture.width, picture.height, picture.pix_fmt = 32, 16, "yuv420p"
+        image = out.add_stream("libx264", rate=30)
+        image.width, image.height, image.pix_fmt = 32, 16, "yuv420p"
         sound = out.add_stream("flac", rate=44_100, layout="mono" if channels == 1 else "stereo")
         for _ in range(30):
-            out.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((16, 32, 3), RED, np.uint8), "rgb24")))
+            out.mux(image.encode(av.VideoFrame.from_ndarray(np.full((16, 32, 3), RED, np.uint8), "rgb24")))
         frame = av.AudioFrame.from_ndarray(np.repeat(tone[None], channels, 0), "fltp", sound.layout.name)
         frame.sample_rate, frame.pts = 44_100, 0
         out.mux(sound.encode(frame))
         out.mux(sound.encode(None))
-        out.mux(picture.encode(None))
+        out.mux(image.encode(None))
     with av.open(str(compare(before, after, tmp_path / "c.mp4", "split").target)) as result:
         (stream,) = result.streams.audio
         heard = np.concatenate([frame.to_ndarray() for frame in result.decode(stream)], axis=1)
@@ -125,7 +127,7 @@ def test_sound_of_the_first_clip_is_kept(tmp_path: Path, channels: int) -> None:
     assert np.abs(middle).max() == pytest.approx(0.5, rel=0.1)
 
 
-def test_one_frame_of_clips_as_a_picture(tmp_path: Path) -> None:
+def test_one_frame_of_videos_as_a_image(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "b.mkv"), "w") as out:  # red for 1 s, then blue
         stream = out.add_stream("libx264", rate=2, options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
@@ -133,7 +135,7 @@ def test_one_frame_of_clips_as_a_picture(tmp_path: Path) -> None:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 64, 3), colour, np.uint8), "rgb24")))
         out.mux(stream.encode(None))
     after = tmp_path / "b.mkv"
-    before = clip(tmp_path / "a.mkv", RED, (32, 16), [0, 500, 1000, 1500], 1000)
+    before = one_colour_video(tmp_path / "a.mkv", RED, (32, 16), [0, 500, 1000, 1500], 1000)
     for at, colour in ((0.0, RED), (0.9, RED), (1.0, BLUE), (1.7, BLUE)):
         target = compare(before, after, tmp_path / f"{at}.png", "beside", at=at, crop=Crop(20, 10, 5, 5)).target
         shown = pixels(target).astype(int)
@@ -152,8 +154,8 @@ def test_page_is_one_file_and_names_are_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;.bmp" in page
     assert page.count("data:image/png;base64,") == page.count("data:image/webp;base64,") == 1
     assert "http" not in page
-    clips = [clip(tmp_path / f"{n}.mp4", RED, (32, 16), [0, 1], 30) for n in "xy"]
-    assert compare(clips[0], clips[1], None, "page").target.read_text().count("data:video/mp4;base64,") == 2
+    videos = [one_colour_video(tmp_path / f"{n}.mp4", RED, (32, 16), [0, 1], 30) for n in "xy"]
+    assert compare(videos[0], videos[1], None, "page").target.read_text().count("data:video/mp4;base64,") == 2
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
@@ -170,15 +172,15 @@ def test_page_in_a_browser(tmp_path: Path) -> None:
 
 def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
     a, b = plain(tmp_path / "a.png", RED, (8, 6)), plain(tmp_path / "b.png", BLUE, (8, 6))
-    film = clip(tmp_path / "c.mkv", RED, (32, 16), [0, 1], 30)
+    video = one_colour_video(tmp_path / "c.mkv", RED, (32, 16), [0, 1], 30)
     torn = tmp_path / "torn.png"
     torn.write_bytes(a.read_bytes()[:60])
     names = sorted(path.name for path in tmp_path.iterdir())
     for before, after, form, error, text in (
-        (a, film, "beside", UsageError, "one is a picture, one a clip"),
+        (a, video, "beside", UsageError, "one is an image, one a video"),
         (a, tmp_path / "none.png", "beside", MediaError, "no such file"),
-        (film, film, "page", UsageError, "browsers show mp4 and webm only"),
-        (film, film, "blink", UsageError, "is for pictures"),
+        (video, video, "page", UsageError, "browsers show mp4 and webm only"),
+        (video, video, "blink", UsageError, "is for images"),
         (torn, b, "beside", MediaError, "torn.png"),
     ):
         with pytest.raises(error, match=text):
@@ -189,7 +191,7 @@ def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
         compare(a, b, None, "split", crop=Crop(8, 6, 1, 0))
     for still in ({"at": 1.0}, {"crop": Crop(1, 1, 0, 0)}):
         with pytest.raises(UsageError, match="is for"):
-            compare(*((a, b) if "at" in still else (film, film)), None, "split", **still)  # type: ignore[arg-type]
+            compare(*((a, b) if "at" in still else (video, video)), None, "split", **still)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="is for"):
             compare(a, b, None, "page", **still)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="exists"):

@@ -8,21 +8,21 @@ from repsr_cli.diagnostics import bench
 from repsr_cli.diagnostics.bench import measure_model
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
-from tests.unit.engine.test_cuda_batches import on_a_card
+from tests.unit.engine.test_cuda_batches import on_a_gpu
 
 
 def test_frames_under_way_together_are_counted_singly(monkeypatch):
     torch.manual_seed(0)
     net, begun = PlainSR(Spec(2, 8, 1)).eval(), []
 
-    def lent_a_card(_upscaler, fmt, _fmt_out, reuse):
-        planes = on_a_card(net, fmt, monkeypatch, batch=2, reuse=reuse)
+    def lent_a_gpu(_upscaler, fmt, _fmt_out, reuse):
+        planes = on_a_gpu(net, fmt, monkeypatch, batch=2, reuse=reuse)
         begin = planes.begin
         monkeypatch.setattr(planes, "begin", lambda frame: begun.append(frame) or begin(frame))
         return planes
 
     upscaler = Upscaler(net, device="cpu", threads=1)
-    monkeypatch.setattr(bench, "PlaneUpscaler", lent_a_card)
+    monkeypatch.setattr(bench, "PlaneUpscaler", lent_a_gpu)
     peak, row = measure_model(net, upscaler, (16, 24), rounds=1)
     # One to begin with; then four timed runs of four batches each, of two frames, twice over for the two slots.
     assert len(begun) == 1 + 4 * 16

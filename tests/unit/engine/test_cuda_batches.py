@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from repsr_cli.engine import cuda_batches as card
+from repsr_cli.engine import cuda_batches as gpu
 from repsr_cli.engine.colour_folding import fold
-from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CardFrames, PlanesNetwork
+from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CudaFrames, PlanesNetwork
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.upscaler import Upscaler
@@ -66,9 +66,9 @@ def frame(fmt, height, width, seed=0):
     return [rng.integers(0, fmt.peak + 1, size).astype(fmt.dtype) for size in sizes]
 
 
-def on_a_card(net, fmt, monkeypatch, batch=4, precision="fp32", say=lambda _line: None, **options):
+def on_a_gpu(net, fmt, monkeypatch, batch=4, precision="fp32", say=lambda _line: None, **options):
     """An upscaler whose device is lent queues, and takes to batches of a size."""
-    monkeypatch.setattr(card, "_seconds", lambda slot: 1.0 if len(slot.host[0]) <= batch else 1000.0)
+    monkeypatch.setattr(gpu, "_seconds", lambda slot: 1.0 if len(slot.host[0]) <= batch else 1000.0)
     planes = PlaneUpscaler(Upscaler(net, device="cpu", precision=precision, say=say), fmt, fmt, **options)
     planes._folded._queues = LaggingQueues()
     return planes
@@ -76,14 +76,14 @@ def on_a_card(net, fmt, monkeypatch, batch=4, precision="fp32", say=lambda _line
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", FORMATS)
-def test_it_gives_what_an_rgb_picture_in_between_gives(scale, name, monkeypatch):
+def test_it_gives_what_an_rgb_image_in_between_gives(scale, name, monkeypatch):
     fmt, net = FORMATS[name], network(scale)
-    ours, reference = on_a_card(net, fmt, monkeypatch), PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
+    ours, reference = on_a_gpu(net, fmt, monkeypatch), PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
     for height, width in ((1, 1), (3, 2), (2, 3), (40, 70)):
-        clip = [frame(fmt, height, width, seed) for seed in range(5)]
-        begun = [ours.begin(planes) for planes in clip]
-        assert ours._folded._card is not None
-        for planes, finish in zip(clip, begun, strict=True):
+        video = [frame(fmt, height, width, seed) for seed in range(5)]
+        begun = [ours.begin(planes) for planes in video]
+        assert ours._folded._gpu is not None
+        for planes, finish in zip(video, begun, strict=True):
             for found, expected in zip(finish(), reference.explicit(planes), strict=True):
                 assert found.dtype == expected.dtype
                 assert found.shape == expected.shape
@@ -93,24 +93,24 @@ def test_it_gives_what_an_rgb_picture_in_between_gives(scale, name, monkeypatch)
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 23])
 def test_frames_come_in_order_however_many_are_under_way(count, monkeypatch):
     net = network()
-    ours = on_a_card(net, LEFT, monkeypatch)
+    ours = on_a_gpu(net, LEFT, monkeypatch)
     tiled = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
-    clip = [frame(LEFT, 24, 30, seed) for seed in range(count)]
+    video = [frame(LEFT, 24, 30, seed) for seed in range(count)]
     begun, found = deque(), []
-    for planes in clip:
+    for planes in video:
         begun.append(ours.begin(planes))
         assert ours.ahead == SLOTS * 4
         if len(begun) > ours.ahead:
             found.append(begun.popleft()())
     found += [finish() for finish in begun]
     # All are looked at in the end: what came first must not have been written over.
-    for planes, ours_ in zip(clip, found, strict=True):
+    for planes, ours_ in zip(video, found, strict=True):
         for a, b in zip(ours_, tiled(planes), strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
 def test_a_frame_that_is_waited_for_at_once_does_not_wait_for_a_full_batch(monkeypatch):
-    ours = on_a_card(network(), LEFT, monkeypatch)
+    ours = on_a_gpu(network(), LEFT, monkeypatch)
     tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
     for seed in range(6):
         planes = frame(LEFT, 24, 30, seed)
@@ -128,8 +128,8 @@ def test_the_batch_grows_while_that_is_faster_and_there_is_room():
             return seconds(len(slot.host[0]))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(card, "_seconds", measured)
-            return CardFrames(LaggingQueues(), planes, (16, 16), pixels).batch
+            patch.setattr(gpu, "_seconds", measured)
+            return CudaFrames(LaggingQueues(), planes, (16, 16), pixels).batch
 
     assert batch(10**9, lambda n: 1.0) == LARGEST_BATCH
     assert batch(10**9, lambda n: float(n)) == 1
@@ -143,20 +143,20 @@ def test_half_precision_that_overflows_is_given_up_and_no_frame_is_lost(monkeypa
         net.body[0].weight.mul_(3e5)
         net.body[2].weight.mul_(1e-6)
     said: list[str] = []
-    ours = on_a_card(net, LEFT, monkeypatch, precision="fp16", say=said.append)
+    ours = on_a_gpu(net, LEFT, monkeypatch, precision="fp16", say=said.append)
     exact = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
-    clip = [frame(LEFT, 24, 30, seed) for seed in range(9)]
-    begun = [ours.begin(planes) for planes in clip]
-    for planes, finish in zip(clip, begun, strict=True):
+    video = [frame(LEFT, 24, 30, seed) for seed in range(9)]
+    begun = [ours.begin(planes) for planes in video]
+    for planes, finish in zip(video, begun, strict=True):
         for a, b in zip(finish(), exact(planes), strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
     assert any("overflowed" in line for line in said)
-    ours(clip[0])
-    assert ours._folded._card[1] is torch.float32
+    ours(video[0])
+    assert ours._folded._gpu[1] is torch.float32
 
 
 def test_no_room_for_one_frame_means_tiles(monkeypatch):
-    ours = on_a_card(network(), LEFT, monkeypatch)
+    ours = on_a_gpu(network(), LEFT, monkeypatch)
     tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
 
     def full(*_arguments):
@@ -169,7 +169,7 @@ def test_no_room_for_one_frame_means_tiles(monkeypatch):
 
 
 def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch):
-    ours = on_a_card(network(), LEFT, monkeypatch)
+    ours = on_a_gpu(network(), LEFT, monkeypatch)
     capture = LaggingQueues.capture
 
     def small(queues, planes_network, planes):
@@ -179,11 +179,11 @@ def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch):
 
     monkeypatch.setattr(LaggingQueues, "capture", small)
     ours(frame(LEFT, 24, 30))
-    assert ours._folded._card[2].batch == 1
+    assert ours._folded._gpu[2].batch == 1
 
 
 def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch):
-    ours = on_a_card(network(), LEFT, monkeypatch)
+    ours = on_a_gpu(network(), LEFT, monkeypatch)
 
     def broken(*_arguments):
         raise RuntimeError("an illegal memory access")
@@ -194,19 +194,19 @@ def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch):
 
 
 def test_a_frame_like_the_one_before_is_not_computed_again(monkeypatch):
-    ours = on_a_card(network(), LEFT, monkeypatch, batch=2)
+    ours = on_a_gpu(network(), LEFT, monkeypatch, batch=2)
     a, b = frame(LEFT, 24, 30, 0), frame(LEFT, 24, 30, 1)
-    clip = [a, a, b, b, b, a]
-    found = [finish() for finish in [ours.begin(planes) for planes in clip]]
+    video = [a, a, b, b, b, a]
+    found = [finish() for finish in [ours.begin(planes) for planes in video]]
     tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
-    for planes, ours_ in zip(clip, found, strict=True):
+    for planes, ours_ in zip(video, found, strict=True):
         for x, y in zip(ours_, tiled(planes), strict=True):
             assert np.abs(x.astype(int) - y.astype(int)).max() <= 1
     assert ours.reused == pytest.approx(0.5)
 
 
-def test_a_clip_that_changes_its_size_gets_memory_of_that_size(monkeypatch):
-    ours = on_a_card(network(), LEFT, monkeypatch)
+def test_a_video_that_changes_its_size_gets_memory_of_that_size(monkeypatch):
+    ours = on_a_gpu(network(), LEFT, monkeypatch)
     for height, width in ((24, 30), (30, 24), (24, 30)):
         assert ours(frame(LEFT, height, width))[0].shape == (2 * height, 2 * width)
 
@@ -216,13 +216,13 @@ def test_numbers_that_are_not_finite_are_told_from_others():
     with torch.no_grad():
         net.body[0].weight[0, 0, 0, 0] = torch.nan
     planes = PlanesNetwork(fold(net, LEFT, LEFT), LEFT, LEFT, torch.float32)
-    frames = CardFrames(LaggingQueues(), planes, (16, 16), 16 * 16)
+    frames = CudaFrames(LaggingQueues(), planes, (16, 16), 16 * 16)
     with pytest.raises(NotFiniteError):
         frames.begin(frame(LEFT, 16, 16))()
 
 
 def as_decoded(planes, fmt, padding=6):
-    """Planes as NVDEC leaves them on its card: U and V in turns, lines padded, codes in the upper bits."""
+    """Planes as NVDEC leaves them on its GPU: U and V in turns, lines padded, samples in the upper bits."""
     luma, u, v = (np.pad(plane, ((0, 0), (0, padding))) for plane in planes)
     chroma = np.stack([u, v], -1)
     shift = 0 if fmt.depth == 8 else 16 - fmt.depth
@@ -233,15 +233,15 @@ def as_decoded(planes, fmt, padding=6):
 
 @pytest.mark.parametrize("name", ["left", "left, 10 bit", "centre"])
 @pytest.mark.parametrize("stays", [False, True])
-def test_planes_that_lie_on_the_card_need_no_way_through_the_host(name, stays, monkeypatch):
+def test_planes_that_lie_on_the_gpu_need_no_way_through_the_host(name, stays, monkeypatch):
     fmt, net = FORMATS[name], network()
     pix_fmt = "nv12" if fmt.depth == 8 else "p010le"
-    ours = on_a_card(net, fmt, monkeypatch, card_format=pix_fmt if stays else None)
+    ours = on_a_gpu(net, fmt, monkeypatch, gpu_format=pix_fmt if stays else None)
     tiled = PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
-    clip = [frame(fmt, 24, 30, seed) for seed in range(7)]
+    video = [frame(fmt, 24, 30, seed) for seed in range(7)]
     # In turns from the decoder and from memory, as when damaged frames are repeated.
-    begun = [ours.begin(as_decoded(planes, fmt) if at % 3 else planes) for at, planes in enumerate(clip)]
-    for planes, finish in zip(clip, begun, strict=True):
+    begun = [ours.begin(as_decoded(planes, fmt) if at % 3 else planes) for at, planes in enumerate(video)]
+    for planes, finish in zip(video, begun, strict=True):
         found, expected = finish(), tiled(planes)
         assert isinstance(found, DevicePlanes) == stays
         if stays:
@@ -253,8 +253,8 @@ def test_planes_that_lie_on_the_card_need_no_way_through_the_host(name, stays, m
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
-def test_planes_on_the_card_come_down_where_frames_are_not_computed_whole():
-    ours = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT, card_format="nv12")
+def test_planes_on_the_gpu_come_down_where_frames_are_not_computed_whole():
+    ours = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT, gpu_format="nv12")
     planes = frame(LEFT, 24, 30)
     found = ours(as_decoded(planes, LEFT))
     assert all(np.array_equal(a, b) for a, b in zip(found, ours(planes), strict=True))

@@ -59,23 +59,23 @@ def test_frames_begun_before_the_last_is_done_are_the_same(reuse):
     net, planes = network(), frame(LEFT)
     ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=reuse)
     plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
-    clip = []
+    video = []
     for number in range(10):
-        clip.append(planes)
+        video.append(planes)
         # Nothing, a corner, everything.
         if number % 3 == 1:
             planes = changed(planes, 0, 3, 5, 6, 6)
         elif number % 3 == 2:
             planes = tuple(np.roll(plane, 1) for plane in planes)
-    begun = [ahead.begin(each) for each in clip]
-    assert all(same(finish(), plain(each)) for finish, each in zip(begun, clip, strict=True))
+    begun = [ahead.begin(each) for each in video]
+    assert all(same(finish(), plain(each)) for finish, each in zip(begun, video, strict=True))
 
 
 def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypatch):
-    net, clip = network(), [frame(LEFT, seed=seed) for seed in range(4)]
+    net, video = network(), [frame(LEFT, seed=seed) for seed in range(4)]
     ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
-    expected = [plain(each) for each in clip]
+    expected = [plain(each) for each in video]
     real, calls = runner.TileRunner._forward, itertools.count()
 
     def forward(self, lr):
@@ -84,7 +84,7 @@ def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypa
         return real(self, lr)
 
     monkeypatch.setattr(runner.TileRunner, "_forward", forward)
-    begun = [ahead.begin(each) for each in clip]
+    begun = [ahead.begin(each) for each in video]
     for finish, each in zip(begun, expected, strict=True):
         # Smaller tiles may add in another order.
         assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(finish(), each, strict=True))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from repsr_cli.engine.backends import onnxruntime as foreign
-from repsr_cli.engine.backends.onnxruntime import ForeignTrunk
+from repsr_cli.engine.backends.onnxruntime import ForeignBody
 from repsr_cli.engine.backends.registry import ENGINES
 from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
@@ -41,11 +41,11 @@ def test_it_gives_what_torch_gives(engine: str, scale: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("engine", FOREIGN)
-def test_features_are_those_of_the_trunk(engine: str) -> None:
+def test_features_are_those_of_the_body(engine: str) -> None:
     fmt, net = FORMATS["left"], network(4)
-    trunk = fold(net, fmt, fmt).trunk
+    body = fold(net, fmt, fmt).body
     lr = torch.rand(2, 3, 9, 14).to(memory_format=torch.channels_last)
-    found, expected = ForeignTrunk(engine, trunk, 1)(lr), trunk(lr)
+    found, expected = ForeignBody(engine, body, 1)(lr), body(lr)
     assert found.shape == expected.shape
     assert found.is_contiguous()
     assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
@@ -63,7 +63,7 @@ def test_reuse_changes_no_byte(engine: str) -> None:
 def test_it_is_named_where_it_is_used(engine: str) -> None:
     upscaler = Upscaler(network(2), device="cpu", engine=engine)
     assert upscaler.engine == engine
-    assert f"clips by {ENGINES[engine].title}" in upscaler.describe()
+    assert f"videos by {ENGINES[engine].title}" in upscaler.describe()
 
 
 @pytest.mark.skipif(not ENGINES["ncnn"].installed, reason="needs ncnn")
@@ -102,7 +102,7 @@ def test_onnxruntime_tells_want_of_memory_from_other_failures(monkeypatch: pytes
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
     fmt = FORMATS["left"]
-    trunk = fold(network(2), fmt, fmt).trunk
+    body = fold(network(2), fmt, fmt).body
     for text, kind in (
         ("BFCArena: Failed to allocate memory for requested buffer", MemoryError),
         ("no such node", Fail),
@@ -113,4 +113,4 @@ def test_onnxruntime_tells_want_of_memory_from_other_failures(monkeypatch: pytes
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, fail=fail, **__: SimpleNamespace(run=fail))
         with pytest.raises(kind, match=text[:8]):
-            ForeignTrunk("onnxruntime", trunk, 1)(torch.rand(1, 3, 8, 8))
+            ForeignBody("onnxruntime", body, 1)(torch.rand(1, 3, 8, 8))

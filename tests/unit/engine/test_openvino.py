@@ -23,7 +23,7 @@ FORMATS = {
     "rgb": PlaneFormat("rgb", full_range=True, depth=8),
     "grey": PlaneFormat("grey", full_range=True, depth=8),
 }
-# Where chroma is filtered down the picture or at an odd scale, torch computes.
+# Where chroma is filtered down the image or at an odd scale, torch computes.
 NOT_COMPILED = {("topleft", 2), ("topleft", 4)} | {
     (name, 3) for name in ("left", "left, 10 bit", "centre", "topleft", "4:2:2")
 }
@@ -52,7 +52,7 @@ def assert_same_planes(ours: PlaneUpscaler, reference: PlaneUpscaler, fmt: Plane
 
 
 def assert_reuse_changes_no_byte(reusing: PlaneUpscaler, plain: PlaneUpscaler, fmt: PlaneFormat) -> None:
-    """Of a clip in which little changes from frame to frame."""
+    """Of a video in which little changes from frame to frame."""
     planes = random_planes(fmt, 200, 260)
     for step in range(4):
         for found, expected in zip(reusing(planes), plain(planes), strict=True):
@@ -83,7 +83,7 @@ def test_reuse_changes_no_byte() -> None:
 
 @needs_openvino
 def test_it_is_named_where_it_is_used() -> None:
-    assert "clips by OpenVINO" in Upscaler(network(2), device="cpu").describe()
+    assert "videos by OpenVINO" in Upscaler(network(2), device="cpu").describe()
     assert "OpenVINO" not in Upscaler(network(2), device="cpu", engine="torch").describe()
 
 

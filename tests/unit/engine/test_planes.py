@@ -15,14 +15,14 @@ from repsr_cli.yuv.formats import PlaneFormat
 YUV420 = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2))
 
 
-def flat(fmt, height, width, *codes):
+def flat(fmt, height, width, *samples):
     dtype = np.uint8 if fmt.depth == 8 else np.uint16
     sizes = [(height, width), fmt.chroma_size(height, width), fmt.chroma_size(height, width)]
-    return tuple(np.full(size, code, dtype) for size, code in zip(sizes, codes, strict=False))
+    return tuple(np.full(size, code, dtype) for size, code in zip(sizes, samples, strict=False))
 
 
 @pytest.mark.parametrize(
-    ("fmt", "codes", "colour"),
+    ("fmt", "samples", "colour"),
     [
         # ITU-R BT.709 and BT.601: black, white, and pure red at 8 bit video range; JPEG's red; 10-bit white.
         (YUV420, (16, 128, 128), (0, 0, 0)),
@@ -36,13 +36,13 @@ def flat(fmt, height, width, *codes):
         (PlaneFormat("grey", full_range=False, depth=8), (16,), (0, 0, 0)),
     ],
 )
-def test_known_colours(fmt, codes, colour):
-    rgb = rgb_from_planes(flat(fmt, 4, 6, *codes), fmt)
+def test_known_colours(fmt, samples, colour):
+    rgb = rgb_from_planes(flat(fmt, 4, 6, *samples), fmt)
     assert rgb.shape == (1, 3, 4, 6)
     assert torch.allclose(rgb, torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1), atol=0.006)
 
 
-def test_codes_beyond_the_nominal_range_are_not_clipped():
+def test_samples_beyond_the_nominal_range_are_not_clipped():
     rgb = rgb_from_planes(flat(YUV420, 2, 2, 255, 255, 0), YUV420)
     assert rgb.max() > 1.2
     assert rgb.min() < 0.6

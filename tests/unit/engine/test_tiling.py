@@ -4,7 +4,7 @@ import pytest
 from repsr_cli.engine.tiling import Box, fit_tile, plan_tiles
 
 
-def test_a_picture_that_fits_is_one_tile_without_cuts():
+def test_a_image_that_fits_is_one_tile_without_cuts():
     (tile,) = plan_tiles(5, 7, (8, 8), overlap=3)
     assert tile.core == tile.context == tile.inner == Box(0, 0, 5, 7)
 
@@ -23,10 +23,10 @@ def test_context_reaches_out_by_the_overlap_and_is_clipped_at_borders():
 
 
 def test_slices_grow_with_the_scale():
-    picture = np.arange(24 * 24).reshape(24, 24)
+    image = np.arange(24 * 24).reshape(24, 24)
     box = Box(1, 2, 3, 5)
-    assert picture[box.slices(4)].shape == (8, 12)
-    assert picture[box.slices(4)][0, 0] == picture[4, 8]
+    assert image[box.slices(4)].shape == (8, 12)
+    assert image[box.slices(4)][0, 0] == image[4, 8]
 
 
 @pytest.mark.parametrize("bad", [(0, 5, (4, 4), 1), (5, 5, (0, 4), 1), (5, 5, (4, 4), -1)])
@@ -42,7 +42,7 @@ def test_fit_keeps_contexts_within_the_budget_and_pays_little_overlap():
     assert sum(tile.context.area for tile in tiles) < 1.06 * 1080 * 1920
 
 
-def test_fit_takes_the_whole_picture_if_it_may():
+def test_fit_takes_the_whole_image_if_it_may():
     assert fit_tile(270, 480, overlap=6, pixels=270 * 480) == (270, 480)
 
 

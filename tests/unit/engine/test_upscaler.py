@@ -139,7 +139,7 @@ def test_an_input_that_is_not_finite_is_blamed_itself():
         Upscaler(network(), device="cpu")(lr)
 
 
-class Card:
+class Gpu:
     """Memory for so many pixels: larger tiles raise what torch raises."""
 
     def __init__(self, pixels, error):
@@ -171,29 +171,29 @@ class Card:
 def test_out_of_memory_halves_the_tile_and_the_result_is_the_same(monkeypatch, error, tile):
     net, lr = network(), torch.rand(1, 3, 140, 150)
     expected = Upscaler(net, device="cpu")(lr)
-    card = Card(60 * 60, error)
-    card.install(monkeypatch)
+    gpu = Gpu(60 * 60, error)
+    gpu.install(monkeypatch)
     said = []
     upscaler = Upscaler(net, device="cpu", tile=tile, say=said.append)
     assert torch.allclose(upscaler(lr), expected, atol=1e-6)
     assert len(said) == 2
     # Twice halved, from the largest core there was: 150 or 140 pixels.
     assert any(f"{side} pixels" in said[-1] for side in (37, 35))
-    # The size that fitted is kept: the next picture starts with it.
-    card.sizes.clear()
+    # The size that fitted is kept: the next image starts with it.
+    gpu.sizes.clear()
     upscaler(lr)
-    assert max(h * w for h, w in card.sizes) <= 60 * 60
+    assert max(h * w for h, w in gpu.sizes) <= 60 * 60
     assert len(said) == 2
 
 
 def test_out_of_memory_at_the_smallest_tile_is_a_device_error(monkeypatch):
-    Card(0, torch.cuda.OutOfMemoryError("CUDA out of memory.")).install(monkeypatch)
+    Gpu(0, torch.cuda.OutOfMemoryError("CUDA out of memory.")).install(monkeypatch)
     with pytest.raises(DeviceError, match="smallest tile"):
         Upscaler(network(), device="cpu")(torch.rand(1, 3, 140, 150))
 
 
 def test_other_errors_of_torch_are_not_taken_for_short_memory(monkeypatch):
-    Card(0, RuntimeError("some bug")).install(monkeypatch)
+    Gpu(0, RuntimeError("some bug")).install(monkeypatch)
     with pytest.raises(RuntimeError, match="some bug"):
         Upscaler(network(), device="cpu")(torch.rand(1, 3, 4, 4))
 
@@ -264,5 +264,5 @@ def test_a_failure_beside_another_tile_ends_both(two_threads, monkeypatch):
 def test_out_of_memory_beside_another_tile_halves_both(two_threads, monkeypatch):
     net, lr = network(), torch.rand(1, 3, 140, 150)
     expected = Upscaler(net, device="cpu")(lr)
-    Card(60 * 60, MemoryError()).install(monkeypatch)
+    Gpu(60 * 60, MemoryError()).install(monkeypatch)
     assert torch.allclose(Upscaler(net, device="cpu", tile=100)(lr), expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Files for other programs: what torch gives, for any size of picture, or nothing is written."""
+"""Files for other programs: what torch gives, for any size of image, or nothing is written."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def test_planes_are_what_torch_gives(fmt: PlaneFormat, scale: int, suffix: str, 
     planes = [random.integers(fmt.peak // 4, fmt.peak * 3 // 4, (2, 1, *size)).astype(dtype) for size in sizes]
     upscaler = PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
     found = run(planes)
-    for picture in range(2):
-        expected = upscaler.explicit([plane[picture, 0] for plane in planes])
+    for image in range(2):
+        expected = upscaler.explicit([plane[image, 0] for plane in planes])
         for ours, theirs in zip(expected, found, strict=True):
             assert theirs.dtype == dtype
-            assert np.abs(ours.astype(int) - theirs[picture, 0]).max() <= 1
+            assert np.abs(ours.astype(int) - theirs[image, 0]).max() <= 1
 
 
 def test_planes_are_not_for_ncnn_nor_for_networks_of_luma(tmp_path: Path) -> None:

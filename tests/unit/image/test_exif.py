@@ -50,7 +50,7 @@ def test_patching_changes_orientation_and_size_alone(order: str) -> None:
     assert sum(a != b for a, b in zip(before, after, strict=True)) <= 12
 
 
-def test_thumbnail_of_the_old_picture_is_unhooked() -> None:
+def test_thumbnail_of_the_old_image_is_unhooked() -> None:
     exif = build_exif({271: Entry(2, b"maker\0")})
     at = 8 + 2 + 12
     hooked = exif[:at] + struct.pack("<I", 8) + exif[at + 4 :]

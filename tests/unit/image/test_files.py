@@ -1,4 +1,4 @@
-"""The door: what is a picture, what a format can hold, and that files are whole or not there."""
+"""The door: what is an image, what a format can hold, and that files are whole or not there."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_cmyk_goes_through_its_profile(tmp_path: Path, suffix: str) -> None:
     ink.paste((0, 0, 0, 0), (0, 0, 8, 16))
     ink.save(tmp_path / f"a{suffix}", icc_profile=cmyk_profile())
     found = read_image(tmp_path / f"a{suffix}")
-    assert "through the picture's ICC profile" in found.notes[0]
+    assert "through the image's ICC profile" in found.notes[0]
     assert found.metadata.icc is None
     assert found.pixels[8, 2].min() > 250
     red, green, blue = found.pixels[8, 13].astype(int)
@@ -221,10 +221,10 @@ def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
         b"%PDF-1.7" + bytes(56),
     ],
 )
-def test_what_is_no_picture(tmp_path: Path, head: bytes) -> None:
+def test_what_is_no_image(tmp_path: Path, head: bytes) -> None:
     (tmp_path / "a.png").write_bytes(head)
     assert not is_image(tmp_path / "a.png")
-    with pytest.raises(MediaError, match="not a picture"):
+    with pytest.raises(MediaError, match="not an image"):
         open_image(tmp_path / "a.png")
 
 
@@ -270,7 +270,7 @@ def test_what_is_read_in_strips_may_have_any_number_of_rows(tmp_path: Path) -> N
             open_image(tmp_path / f"a{suffix}", max_pixels=10 * 512 - 1)
 
 
-def test_a_large_picture_needs_no_permission_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_needs_no_permission_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "a.bmp", [page_of(photo(100, 100))])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_image(tmp_path / "a.bmp").pixels.shape == (100, 100, 3)

@@ -44,7 +44,7 @@ def test_transparency_is_split_at_one_half(colours: int) -> None:
     assert np.array_equal(found[..., 3], np.where(alpha < 128, 0, 255))
 
 
-def test_a_picture_that_hides_everything() -> None:
+def test_a_image_that_hides_everything() -> None:
     with written(page_of(np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8))) as image:
         assert (np.asarray(image.convert("RGBA"))[..., 3] == 0).all()
 

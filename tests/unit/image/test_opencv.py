@@ -28,15 +28,15 @@ def ramps(bits: int, channels: int) -> NDArray[np.uint16]:
 
 def write(path: Path, bits: int, channels: int) -> NDArray[np.uint16]:
     """Write without loss by OpenCV, whose channels are blue, green, red; returns what was meant."""
-    codes = ramps(bits, channels)
+    samples = ramps(bits, channels)
     options = (
         [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, 100]
         if path.suffix == ".avif"
         else [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
     )
-    stored = codes if channels == 1 else codes[..., [2, 1, 0, 3][:channels]]
+    stored = samples if channels == 1 else samples[..., [2, 1, 0, 3][:channels]]
     path.write_bytes(cv2.imencode(path.suffix, stored, options)[1].tobytes())
-    return codes
+    return samples
 
 
 @pytest.mark.parametrize(
@@ -45,67 +45,67 @@ def write(path: Path, bits: int, channels: int) -> NDArray[np.uint16]:
 )
 def test_depth_is_kept(tmp_path: Path, suffix: str, bits: int, channels: int) -> None:
     path = tmp_path / f"a{suffix}"
-    codes = write(path, 16 if suffix == ".jp2" else bits, channels)
+    samples = write(path, 16 if suffix == ".jp2" else bits, channels)
     if suffix == ".jp2" and bits == 12:
-        codes = as_12_bit(path)
-    picture = read_image(path)
-    expected = np.floor(codes * (65535 / (2**bits - 1)) + 0.5)
-    assert picture.pixels.dtype == np.uint16
-    assert np.array_equal(picture.pixels, expected[..., :3] if channels == 4 else expected)
-    assert (picture.alpha is not None) == (channels == 4)
-    if picture.alpha is not None:
-        assert np.array_equal(picture.alpha, expected[..., 3])
-    assert picture.notes == ()
+        samples = as_12_bit(path)
+    image = read_image(path)
+    expected = np.floor(samples * (65535 / (2**bits - 1)) + 0.5)
+    assert image.pixels.dtype == np.uint16
+    assert np.array_equal(image.pixels, expected[..., :3] if channels == 4 else expected)
+    assert (image.alpha is not None) == (channels == 4)
+    if image.alpha is not None:
+        assert np.array_equal(image.alpha, expected[..., 3])
+    assert image.notes == ()
     assert roomier_suffix(path) == (".png" if suffix == ".avif" else None)
 
 
 def test_depth_of_heif_is_kept(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
-    codes = ramps(10, 3)
-    picture = heif.from_bytes("RGB;16", (56, 40), (codes << 6).tobytes())
-    picture.save(tmp_path / "a.heic", quality=-1, chroma=444, matrix_coefficients=0)  # no loss: RGB as it is
+    samples = ramps(10, 3)
+    image = heif.from_bytes("RGB;16", (56, 40), (samples << 6).tobytes())
+    image.save(tmp_path / "a.heic", quality=-1, chroma=444, matrix_coefficients=0)  # no loss: RGB as it is
     found = read_image(tmp_path / "a.heic")
     assert found.pixels.dtype == np.uint16
-    assert np.abs(found.pixels - codes * (65535 / 1023)).max() < 65
+    assert np.abs(found.pixels - samples * (65535 / 1023)).max() < 65
     assert roomier_suffix(tmp_path / "a.heic") == ".png"
 
 
 def as_12_bit(path: Path) -> NDArray[np.uint16]:
-    """Rewrite a JPEG 2000 of 16 bit as one of 12, by its samples' middle and its headers; returns the codes."""
-    codes = ramps(12, 3)
+    """Rewrite a JPEG 2000 of 16 bit as one of 12, by its samples' middle and its headers; returns the samples."""
+    samples = ramps(12, 3)
     # Samples are stored as differences to the middle code.
-    stored = (codes[..., ::-1].astype(int) + (1 << 15) - (1 << 11)).astype(np.uint16)
+    stored = (samples[..., ::-1].astype(int) + (1 << 15) - (1 << 11)).astype(np.uint16)
     data = bytearray(cv2.imencode(".jp2", stored, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes())
     size = data.find(b"\xff\x51")  # the marker SIZ; each component's depth less one begins 40 bytes on
     for component in range(3):
         data[size + 40 + 3 * component] = 11
     data[data.find(b"ihdr") + 14] = 11
     path.write_bytes(data)
-    return codes
+    return samples
 
 
 def test_where_opencv_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codes = write(tmp_path / "a.avif", 10, 3)
+    samples = write(tmp_path / "a.avif", 10, 3)
     (tmp_path / "a.hdr").write_bytes(cv2.imencode(".hdr", np.ones((4, 5, 3), np.float32))[1].tobytes())
     monkeypatch.setitem(sys.modules, "cv2", None)
-    picture = read_image(tmp_path / "a.avif")
-    assert np.abs(picture.pixels.astype(float) - codes / 4.0117).max() <= 2
-    assert "10 bits per channel are decoded as 8: it needs OpenCV" in picture.notes[0]
+    image = read_image(tmp_path / "a.avif")
+    assert np.abs(image.pixels.astype(float) - samples / 4.0117).max() <= 2
+    assert "10 bits per channel are decoded as 8: it needs OpenCV" in image.notes[0]
     with pytest.raises(MediaError, match=r"needs OpenCV.*opencv-python-headless"):
         read_image(tmp_path / "a.hdr")
 
 
-def test_hdr_pictures_are_floats_and_become_tiff(tmp_path: Path) -> None:
+def test_hdr_images_are_floats_and_become_tiff(tmp_path: Path) -> None:
     light = np.random.default_rng(0).random((9, 7, 3), np.float32) * 40
     path = tmp_path / "a.hdr"
     path.write_bytes(cv2.imencode(".hdr", light[..., ::-1])[1].tobytes())
     assert is_image(path)
-    picture = read_image(path)
+    image = read_image(path)
     # A pixel's three mantissas of 8 bit share the exponent of the largest.
-    assert (np.abs(picture.pixels - light) <= light.max(axis=2, keepdims=True) / 128).all()
+    assert (np.abs(image.pixels - light) <= light.max(axis=2, keepdims=True) / 128).all()
     assert roomier_suffix(path) == ".tif"
     upscale_image(path, tmp_path / "b.tif", Upscaler(identity_network(2), "cpu"), UpscaleOptions(), Reporter())
-    assert np.allclose(read_image(tmp_path / "b.tif").pixels, picture.pixels.repeat(2, 0).repeat(2, 1), rtol=1e-5)
+    assert np.allclose(read_image(tmp_path / "b.tif").pixels, image.pixels.repeat(2, 0).repeat(2, 1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

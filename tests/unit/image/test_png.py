@@ -83,7 +83,7 @@ def test_opencv_reads_16_bit_as_written() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_16_bit_of_opencv_is_read_to_the_last_bit(tmp_path: Path, channels: int) -> None:
     cv2 = pytest.importorskip("cv2")
-    samples = noise(61, 47, channels, dtype=np.uint16) // 64  # a dark picture, whose upper bytes are almost empty
+    samples = noise(61, 47, channels, dtype=np.uint16) // 64  # a dark image, whose upper bytes are almost empty
     order = [2, 1, 0, 3][:channels] if channels > 1 else [0]
     ok, data = cv2.imencode(".png", samples[..., order])
     assert ok
@@ -95,9 +95,9 @@ def test_16_bit_of_opencv_is_read_to_the_last_bit(tmp_path: Path, channels: int)
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 def test_interlaced_equals_plain(tmp_path: Path, mode: str, real_data: Path) -> None:
-    """No encoder at hand interlaces, so lines are laid out by hand: seven reduced pictures, unfiltered."""
-    with Image.open(real_data / "images" / "pil123rgba.png") as picture:
-        image = picture.convert("RGB" if mode == "P" else mode).convert(mode).crop((0, 0, 45, 37))
+    """No encoder at hand interlaces, so lines are laid out by hand: seven reduced images, unfiltered."""
+    with Image.open(real_data / "images" / "pil123rgba.png") as image:
+        image = image.convert("RGB" if mode == "P" else mode).convert(mode).crop((0, 0, 45, 37))
     plain = io.BytesIO()
     image.save(plain, "PNG")
     samples = np.asarray(image).reshape(37, 45, -1)

@@ -126,8 +126,8 @@ def test_16_bit_lzw_of_opencv_is_read_to_the_last_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])
 def test_jpeg_in_strips_is_as_pillow_decodes_it(tmp_path: Path, mode: str) -> None:
-    picture = Image.fromarray(np.cumsum(noise(100, 90, 3) // 60, axis=0, dtype=np.uint8)).convert(mode)
-    picture.save(tmp_path / "a.tif", compression="jpeg", tiffinfo={278: 32})
+    image = Image.fromarray(np.cumsum(noise(100, 90, 3) // 60, axis=0, dtype=np.uint8)).convert(mode)
+    image.save(tmp_path / "a.tif", compression="jpeg", tiffinfo={278: 32})
     page = only_page(tmp_path / "a.tif")
     with Image.open(tmp_path / "a.tif") as image:
         assert image.tag_v2[262] == {"L": 1, "RGB": 2, "YCbCr": 6}[mode]

@@ -80,8 +80,8 @@ def test_colour_by_interpolation_keeps_luma_and_smooths_colour() -> None:
     lr = torch.rand(1, 3, 12, 11, dtype=torch.float64)
     with torch.no_grad():
         sr, before, smooth = large(lr), small.double()(lr), form("plain", Spec(2, 6, 1))(lr)
-    inside = (..., slice(2, -2), slice(2, -2))  # a picture's border is padded with zeros once or five times
-    ours, theirs, colour = (torch.einsum("c,nchw->nhw", luma, picture)[:, None] for picture in (sr, before, smooth))
+    inside = (..., slice(2, -2), slice(2, -2))  # an image's border is padded with zeros once or five times
+    ours, theirs, colour = (torch.einsum("c,nchw->nhw", luma, image)[:, None] for image in (sr, before, smooth))
     assert (ours - theirs)[inside].abs().max() < 1e-6
     assert ((sr - ours) - (smooth - colour))[inside].abs().max() < 1e-6
 

@@ -1,4 +1,4 @@
-"""model/net2net_scale.py: a tail for another factor gives about the same picture."""
+"""model/net2net_scale.py: a tail for another factor gives about the same image."""
 
 from __future__ import annotations
 

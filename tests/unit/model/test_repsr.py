@@ -69,7 +69,7 @@ def test_statistics_of_all_processes_in_every_precision(dtype, near, monkeypatch
     expected = alone(torch.cat([features, features]))[:4]
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(dist, "all_reduce", lambda total: total.mul_(2))  # the other process has the same pictures
+    monkeypatch.setattr(dist, "all_reduce", lambda total: total.mul_(2))  # the other process has the same images
     found = together(features)
     assert found.dtype == dtype
     assert (found - expected).abs().max() < near

@@ -17,8 +17,8 @@ from repsr_cli.training.dataset import (
     Pair,
     PairSource,
     build_pack,
-    check_pictures,
-    find_pictures,
+    check_images,
+    find_images,
     folder_pairs,
     pack_digest,
     write_pack,
@@ -28,14 +28,14 @@ from tests.conftest import textured
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     (root / "sub").mkdir(parents=True)
     for number in range(4):
         for tile in range(2):
-            picture = textured(50 + number, 61, seed=10 * number + tile)
-            Image.fromarray(picture).save(root / "sub" / f"p{number}_{tile}.png")
+            image = textured(50 + number, 61, seed=10 * number + tile)
+            Image.fromarray(image).save(root / "sub" / f"p{number}_{tile}.png")
     Image.fromarray(textured(64, 64, 99)[..., 0]).save(root / "grey.png")
-    (root / "notes.txt").write_text("not a picture")
+    (root / "notes.txt").write_text("not an image")
     return root
 
 
@@ -45,23 +45,23 @@ def pack(folder: Path, tmp_path: Path) -> Pack:
     return Pack(tmp_path / "x3.pack")
 
 
-def test_pack_holds_every_picture_and_its_matlab_downscale(pack: Pack, folder: Path) -> None:
-    assert len(pack.pictures) == 9
+def test_pack_holds_every_image_and_its_matlab_downscale(pack: Pack, folder: Path) -> None:
+    assert len(pack.images) == 9
     assert pack.scale == 3
-    for picture in pack.pictures:
-        original = np.asarray(Image.open(folder / picture.name).convert("RGB"))
-        hr = original[: picture.height, : picture.width]
-        assert picture.height % 3 == picture.width % 3 == 0
-        assert np.array_equal(pack.hr(picture), hr)
-        assert np.array_equal(pack.lr(picture), downscale(np.ascontiguousarray(hr), 3))
+    for image in pack.images:
+        original = np.asarray(Image.open(folder / image.name).convert("RGB"))
+        hr = original[: image.height, : image.width]
+        assert image.height % 3 == image.width % 3 == 0
+        assert np.array_equal(pack.hr(image), hr)
+        assert np.array_equal(pack.lr(image), downscale(np.ascontiguousarray(hr), 3))
 
 
 def test_validation_is_split_by_photograph(pack: Pack) -> None:
     training, validation = pack.split(2)
-    held_out = {picture.group for picture in validation}
+    held_out = {image.group for image in validation}
     assert len(validation) == len(held_out) == 2
-    assert not held_out & {picture.group for picture in training}
-    assert {p.group for p in training} | held_out == {p.group for p in pack.pictures}
+    assert not held_out & {image.group for image in training}
+    assert {p.group for p in training} | held_out == {p.group for p in pack.images}
     assert pack.split(2)[1] == validation
 
 
@@ -84,18 +84,18 @@ def test_pairs_may_bring_their_lr_and_their_split(tmp_path: Path) -> None:
 
 
 def test_batches_depend_on_seed_and_step_alone(pack: Pack) -> None:
-    source = PairSource(pack, pack.pictures, 8, seed=5)
+    source = PairSource(pack, pack.images, 8, seed=5)
     first = source.batch(3, 4, 8)
     source.batch(9, 4, 8)
-    again = PairSource(pack, pack.pictures, 8, seed=5).batch(3, 4, 8)
+    again = PairSource(pack, pack.images, 8, seed=5).batch(3, 4, 8)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], source.batch(4, 4, 8)[0])
-    assert not np.array_equal(first[0], PairSource(pack, pack.pictures, 8, seed=6).batch(3, 4, 8)[0])
+    assert not np.array_equal(first[0], PairSource(pack, pack.images, 8, seed=6).batch(3, 4, 8)[0])
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_lr_and_hr_crops_show_the_same_place(pack: Pack, shuffle: bool) -> None:
-    lr, hr = PairSource(pack, pack.pictures, 8, seed=0, channel_shuffle=shuffle).batch(0, 16, 8)
+    lr, hr = PairSource(pack, pack.images, 8, seed=0, channel_shuffle=shuffle).batch(0, 16, 8)
     assert lr.shape == (16, 3, 8, 8)
     assert hr.shape == (16, 3, 24, 24)
     small = hr.reshape(16, 3, 8, 3, 8, 3).mean((3, 5))
@@ -109,14 +109,14 @@ def test_augmentation_reaches_all_eight_poses(tmp_path: Path) -> None:
     Image.fromarray(textured(24, 24)).save(folder / "a.png")
     build_pack(folder, tmp_path / "x1.pack", 1)
     pack = Pack(tmp_path / "x1.pack")
-    _lr, hr = PairSource(pack, pack.pictures, 24, seed=0).batch(0, 80, 24)
+    _lr, hr = PairSource(pack, pack.images, 24, seed=0).batch(0, 80, 24)
     assert len({crop.numpy().tobytes() for crop in hr}) == 8
 
 
-def test_check_lists_every_unusable_picture(folder: Path) -> None:
+def test_check_lists_every_unusable_image(folder: Path) -> None:
     (folder / "broken.png").write_bytes((folder / "grey.png").read_bytes()[:200])
     Image.fromarray(textured(9, 9)).save(folder / "tiny.png")
-    problems = check_pictures(find_pictures(folder), 3, 8)
+    problems = check_images(find_images(folder), 3, 8)
     assert len(problems) == 2
     assert "broken.png" in problems[0]
     assert "tiny.png: 9x9 is smaller than a crop of 24 px" in problems[1]
@@ -124,18 +124,18 @@ def test_check_lists_every_unusable_picture(folder: Path) -> None:
 
 def test_unusable_packs_and_folders(folder: Path, tmp_path: Path, pack: Pack) -> None:
     with pytest.raises(RecipeError, match="no such folder"):
-        find_pictures(tmp_path / "none")
+        find_images(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match="holds no pictures"):
-        find_pictures(tmp_path / "empty")
+    with pytest.raises(RecipeError, match="holds no images"):
+        find_images(tmp_path / "empty")
     with pytest.raises(RecipeError, match="is not a packed crop file"):
         Pack(folder / "grey.png")
     whole = (tmp_path / "x3.pack").read_bytes()
     (tmp_path / "cut.pack").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RecipeError, match="is cut short"):
         Pack(tmp_path / "cut.pack")
-    with pytest.raises(RecipeError, match="no picture holds a crop"):
-        PairSource(pack, pack.pictures, 400, seed=0)
+    with pytest.raises(RecipeError, match="no image holds a crop"):
+        PairSource(pack, pack.images, 400, seed=0)
 
 
 def test_a_failed_build_leaves_nothing(folder: Path, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_two_may_build_the_same_pack_at_once(folder: Path, tmp_path: Path) -> No
         for built in [pool.submit(build_pack, folder, target, 2, progress) for _ in range(2)]:
             built.result()
     assert [path.name for path in tmp_path.iterdir() if path != folder] == ["a.pack"]
-    assert len(Pack(target).pictures) == len(find_pictures(folder))
+    assert len(Pack(target).images) == len(find_images(folder))
 
 
 def test_digest_follows_the_folder(folder: Path) -> None:
@@ -170,7 +170,7 @@ def test_digest_follows_the_folder(folder: Path) -> None:
 
 def test_saturation_multiplies_colour_differences_of_some_crops_and_keeps_luma(pack: Pack) -> None:
     luma = torch.tensor(LUMA)
-    coloured = [picture for picture in pack.pictures if picture.name != "grey.png"]
+    coloured = [image for image in pack.images if image.name != "grey.png"]
     plain = PairSource(pack, coloured, 8, 3).batch(5, 64, 8)
     vivid = PairSource(pack, coloured, 8, 3, saturation=3).batch(5, 64, 8)
     gains = []

@@ -33,7 +33,7 @@ def test_without_steps_it_is_a_bicubic_downscale() -> None:
 
 
 @pytest.mark.parametrize("change", [{"blur": 1.0}, {"kernel": "box"}, {"noise": 4.0}, {"jpeg": 60}])
-def test_every_step_changes_the_picture_but_not_its_mean(change: dict[str, object]) -> None:
+def test_every_step_changes_the_image_but_not_its_mean(change: dict[str, object]) -> None:
     hr = textured(128, 128)
     plain = degrade_still(hr, 2, CLEAN, _random()).astype(float)
     changed = degrade_still(hr, 2, replace(CLEAN, **change), _random()).astype(float)
@@ -56,9 +56,9 @@ def test_draws_depend_on_the_seed_and_reach_every_codec() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_windows_pan_at_constant_speed_inside_the_picture(seed: int) -> None:
-    picture = np.stack(np.broadcast_arrays(*np.mgrid[:90, :70], 0), axis=-1)
-    windows = moving_windows(picture, 40, 9, _random(seed))
+def test_windows_pan_at_constant_speed_inside_the_image(seed: int) -> None:
+    image = np.stack(np.broadcast_arrays(*np.mgrid[:90, :70], 0), axis=-1)
+    windows = moving_windows(image, 40, 9, _random(seed))
     assert all(window.shape == (40, 40, 3) for window in windows)
     corners = np.array([window[0, 0, :2] for window in windows])
     steps = np.diff(corners, axis=0)
@@ -66,22 +66,22 @@ def test_windows_pan_at_constant_speed_inside_the_picture(seed: int) -> None:
     assert np.abs(steps).max() <= 6
 
 
-def test_a_window_as_large_as_the_picture_stands_still() -> None:
-    picture = textured(40, 40)
-    assert all(np.array_equal(window, picture) for window in moving_windows(picture, 40, 5, _random()))
+def test_a_window_as_large_as_the_image_stands_still() -> None:
+    image = textured(40, 40)
+    assert all(np.array_equal(window, image) for window in moving_windows(image, 40, 5, _random()))
 
 
-def test_softened_pictures_keep_size_and_lose_detail() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
-    found = [softened(picture, _random(seed)) for seed in range(40)]
-    assert {each.shape for each in found} == {picture.shape}
-    soft = [each for each in found if not np.array_equal(each, picture)]
+def test_softened_images_keep_size_and_lose_detail() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    found = [softened(image, _random(seed)) for seed in range(40)]
+    assert {each.shape for each in found} == {image.shape}
+    soft = [each for each in found if not np.array_equal(each, image)]
     assert 10 < len(soft) < 38
 
     def detail(pixels: np.ndarray) -> float:
         return float(np.abs(np.diff(pixels.astype(float), axis=1)).mean())
 
-    assert all(detail(each) < 0.95 * detail(picture) for each in soft)
+    assert all(detail(each) < 0.95 * detail(image) for each in soft)
 
 
 def test_some_shots_have_the_same_black_bars_in_every_frame() -> None:

@@ -1,4 +1,4 @@
-"""Pairs whose targets a network made: its luma, the picture's colour, and validation as pictures are."""
+"""Pairs whose targets a network made: its luma, the image's colour, and validation as images are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def interpolating() -> Upscaler:
     return Upscaler(net, device="cpu", threads=1)
 
 
-def test_luma_is_the_teachers_and_colour_the_pictures() -> None:
+def test_luma_is_the_teachers_and_colour_the_images() -> None:
     rng = np.random.default_rng(0)
     hr = rng.integers(60, 190, (20, 30, 3)).astype(np.uint8)
     sr = hr + rng.uniform(-50, 50, hr.shape).astype(np.float32)
@@ -39,7 +39,7 @@ def test_luma_is_the_teachers_and_colour_the_pictures() -> None:
 
 
 def test_pairs_for_training_are_the_teachers_and_those_for_validation_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for photograph in range(4):
         for tile in range(2):
@@ -53,16 +53,16 @@ def test_pairs_for_training_are_the_teachers_and_those_for_validation_are_not(tm
     assert [[p.name for p in part] for part in (training, held_out)] == [
         sorted(p.name for p in part) for part in plain.split(2)
     ]
-    originals = {p.name: p for p in plain.pictures}
-    for picture in held_out:
-        assert np.array_equal(pack.hr(picture), plain.hr(originals[picture.name]))
-    for picture in training:
-        lr, original = np.array(pack.lr(picture)), np.array(plain.hr(originals[picture.name]))
+    originals = {p.name: p for p in plain.images}
+    for image in held_out:
+        assert np.array_equal(pack.hr(image), plain.hr(originals[image.name]))
+    for image in training:
+        lr, original = np.array(pack.lr(image)), np.array(plain.hr(originals[image.name]))
         assert np.array_equal(lr, downscale(original, 2))
         sr = upscale_pixels(teacher, lr)
         inside = (slice(4, -4), slice(4, -4))
         # Not to the code: eight views of it differ from one.
-        own = np.abs(luma(np.array(pack.hr(picture))) - luma(sr))[inside].mean()
+        own = np.abs(luma(np.array(pack.hr(image))) - luma(sr))[inside].mean()
         assert own < 1 < np.abs(luma(original) - luma(sr))[inside].mean()
 
 

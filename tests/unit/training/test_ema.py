@@ -34,7 +34,7 @@ def test_copy_takes_statistics_and_phase() -> None:
 
 
 def test_measured_statistics_are_the_networks_own() -> None:
-    """With population statistics of exactly these pictures, evaluation equals normalising by the batch itself."""
+    """With population statistics of exactly these images, evaluation equals normalising by the batch itself."""
     net = _net().double()
     lr = torch.rand(4, 3, 12, 12, dtype=torch.float64)
     net.train()

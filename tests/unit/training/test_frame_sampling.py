@@ -15,13 +15,13 @@ from repsr_cli.training.frame_sampling import (
     TRAINING_FRAMES,
     frames_at,
     held_out_stretches,
-    sample_film,
+    sample_video,
 )
 from tests.conftest import textured
 
 
-def write_clip(path: Path, seconds: float, cuts: int = 1, height: int = 96, width: int = 128, rate: int = 10) -> None:
-    """A clip that pans over another texture after every cut, a keyframe at each."""
+def write_video(path: Path, seconds: float, cuts: int = 1, height: int = 96, width: int = 128, rate: int = 10) -> None:
+    """A video that pans over another texture after every cut, a keyframe at each."""
     frames = int(seconds * rate)
     scenes = [textured(height + frames, width + frames, scene) for scene in range(cuts)]
     with av.open(str(path), "w") as container:
@@ -29,8 +29,8 @@ def write_clip(path: Path, seconds: float, cuts: int = 1, height: int = 96, widt
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             scene, at = divmod(number, -(-frames // cuts))
-            picture = scenes[scene][at : at + height, at : at + width]
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            image = scenes[scene][at : at + height, at : at + width]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             if at == 0:
                 frame.pict_type = av.video.frame.PictureType.I
             container.mux(stream.encode(frame))
@@ -38,7 +38,7 @@ def write_clip(path: Path, seconds: float, cuts: int = 1, height: int = 96, widt
 
 
 @given(start=st.floats(0, 100), length=st.floats(5, 20000))
-def test_stretches_lie_inside_and_leave_most_of_the_film(start: float, length: float) -> None:
+def test_stretches_lie_inside_and_leave_most_of_the_video(start: float, length: float) -> None:
     stretches = held_out_stretches(start, start + length)
     assert 1 <= len(stretches) <= 12
     for (a, b), after in zip(stretches, [*stretches[1:], (start + length + 1, 0)], strict=True):
@@ -48,8 +48,8 @@ def test_stretches_lie_inside_and_leave_most_of_the_film(start: float, length: f
 
 
 def test_training_frames_keep_their_distance_and_every_scene_is_met(tmp_path: Path) -> None:
-    write_clip(tmp_path / "film.mp4", 30, cuts=6)
-    sampling = sample_film(tmp_path / "film.mp4")
+    write_video(tmp_path / "film.mp4", 30, cuts=6)
+    sampling = sample_video(tmp_path / "film.mp4")
     tick = float(sampling.source.time_base)
     assert 0 < len(sampling.training) <= TRAINING_FRAMES
     assert 0 < len(sampling.held_out) <= HELD_OUT_FRAMES
@@ -60,8 +60,8 @@ def test_training_frames_keep_their_distance_and_every_scene_is_met(tmp_path: Pa
 
 
 def test_chosen_frames_are_the_right_ones(tmp_path: Path) -> None:
-    write_clip(tmp_path / "film.mp4", 12, cuts=2)
-    sampling = sample_film(tmp_path / "film.mp4")
+    write_video(tmp_path / "film.mp4", 12, cuts=2)
+    sampling = sample_video(tmp_path / "film.mp4")
     got = list(frames_at(sampling, sampling.training, 3))
     assert [pts for pts, _ in got] == list(sampling.training)
     tick = float(sampling.source.time_base)
@@ -76,6 +76,6 @@ def test_chosen_frames_are_the_right_ones(tmp_path: Path) -> None:
 
 
 def test_too_short(tmp_path: Path) -> None:
-    write_clip(tmp_path / "short.mp4", 2)
+    write_video(tmp_path / "short.mp4", 2)
     with pytest.raises(RecipeError, match="too short"):
-        sample_film(tmp_path / "short.mp4")
+        sample_video(tmp_path / "short.mp4")

@@ -47,11 +47,11 @@ def test_ssim_agrees_with_scikit_image(pair: tuple[np.ndarray, np.ndarray]) -> N
         use_sample_covariance=False,
         full=True,
     )
-    # The authors' code counts only windows that lie inside the picture.
+    # The authors' code counts only windows that lie inside the image.
     assert ssim_y(sr, hr, 4) == pytest.approx(float(full[5:-5, 5:-5].mean()), abs=1e-6)
 
 
-def test_equal_pictures() -> None:
+def test_equal_images() -> None:
     hr = textured(20, 20)
     assert psnr_y(hr, hr, 2) == float("inf")
     assert ssim_y(hr, hr, 2) == pytest.approx(1)

@@ -32,7 +32,7 @@ def test_codec_damage_grows_with_crf_and_no_frame_is_lost(codec: str) -> None:
 
 
 def test_prepared_pairs_are_aligned_seeded_and_damaged(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(4):
         Image.fromarray(textured(180 + 8 * number, 200, number)).save(folder / f"p{number}.png")
@@ -40,10 +40,10 @@ def test_prepared_pairs_are_aligned_seeded_and_damaged(tmp_path: Path) -> None:
     for target in ("a", "b"):
         prepare(folder, tmp_path / f"{target}.pack", 2, variants=2, seed=3)
     a, b = Pack(tmp_path / "a.pack"), Pack(tmp_path / "b.pack")
-    assert [p.name for p in a.pictures] == [f"p{n}.png#{v}" for n in range(4) for v in range(2)]
-    assert {p.group for p in a.pictures} == {f"p{n}" for n in range(4)}
+    assert [p.name for p in a.images] == [f"p{n}.png#{v}" for n in range(4) for v in range(2)]
+    assert {p.group for p in a.images} == {f"p{n}" for n in range(4)}
     damage = []
-    for one, other in zip(a.pictures, b.pictures, strict=True):
+    for one, other in zip(a.images, b.images, strict=True):
         assert np.array_equal(a.lr(one), b.lr(other))
         assert np.array_equal(a.hr(one), b.hr(other))
         ideal = downscale(np.array(a.hr(one)), 2).astype(float)

@@ -8,7 +8,7 @@ from repsr_cli.errors import RecipeError
 from repsr_cli.training.recipe import Recipe, load_recipe
 from tests.conftest import ROOT
 
-MINIMAL = '[network]\nscale = 4\n[data]\ntrain = "pictures"\n[schedule]\nsteps = 100\n'
+MINIMAL = '[network]\nscale = 4\n[data]\ntrain = "images"\n[schedule]\nsteps = 100\n'
 
 
 def _load(tmp_path: Path, text: str, *overrides: str) -> Recipe:

@@ -18,7 +18,7 @@ from repsr_cli.model import zoo
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import Spec, identity_network
 from repsr_cli.upscale import batch as upscale
-from repsr_cli.upscale import image as upscaling_picture
+from repsr_cli.upscale import image as upscaling_image
 from repsr_cli.upscale.batch import choose_weight, faster, run_jobs, settle_scale
 from repsr_cli.upscale.jobs import Failure, Job, Naming, plan_jobs
 from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
@@ -36,7 +36,7 @@ def zoo_of_three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[zoo.We
     return weights
 
 
-def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
+def image(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((size[1], size[0], 3), 99, np.uint8)).save(path)
     return path
@@ -64,18 +64,18 @@ def jobs(*sources: Path, options: UpscaleOptions, **naming: Path) -> tuple[Job, 
 def test_smallest_factor_that_reaches(
     zoo_of_three: list[zoo.Weight], tmp_path: Path, options: UpscaleOptions, scale: int
 ) -> None:
-    source = picture(tmp_path / "a.png")
-    weight = choose_weight(Job("picture", source, tmp_path / "b.png"), options)
+    source = image(tmp_path / "a.png")
+    weight = choose_weight(Job("image", source, tmp_path / "b.png"), options)
     assert (weight.scale, weight.family) == (scale, "clean")
 
 
-def test_clips_take_the_video_family(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    clip = Job("clip", tmp_path / "a.mp4", tmp_path / "b.mp4")
-    assert choose_weight(clip, UpscaleOptions(scale=3)).name == "fast-video-x3"
+def test_videos_take_the_video_family(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
+    video = Job("video", tmp_path / "a.mp4", tmp_path / "b.mp4")
+    assert choose_weight(video, UpscaleOptions(scale=3)).name == "fast-video-x3"
 
 
 def test_factors_nobody_trained(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    job = Job("picture", picture(tmp_path / "a.png"), tmp_path / "b.png")
+    job = Job("image", image(tmp_path / "a.png"), tmp_path / "b.png")
     with pytest.raises(CheckpointError):
         choose_weight(job, UpscaleOptions(scale=4.5))
     with pytest.raises(CheckpointError, match="enlarges by 2, not 3"):
@@ -100,7 +100,7 @@ def test_what_would_be_faster(zoo_of_three: list[zoo.Weight]) -> None:
 
 def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
     options = UpscaleOptions(scale=2)
-    planned = jobs(*(picture(tmp_path / f"{n}.png") for n in range(5)), options=options)
+    planned = jobs(*(image(tmp_path / f"{n}.png") for n in range(5)), options=options)
     said: list[str] = []
     results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
     assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
@@ -109,10 +109,10 @@ def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.Wei
 
 
 @pytest.mark.parametrize("way", ["apart", "turns"])
-def test_pictures_in_flight_use_the_cores_there_are(
+def test_images_in_flight_use_the_cores_there_are(
     zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """Small pictures: a thread and a network each. Larger ones: all threads and one network for each."""
+    """Small images: a thread and a network each. Larger ones: all threads and one network for each."""
     options = UpscaleOptions(scale=2, threads=2)
     monkeypatch.setattr("repsr_cli.engine.runner.CPU_CONTEXT_PIXELS", 48 if way == "apart" else 47)
     made, used, before = [], set(), torch.get_num_threads()
@@ -133,7 +133,7 @@ def test_pictures_in_flight_use_the_cores_there_are(
 
     monkeypatch.setattr(Upscaler, "__init__", init)
     monkeypatch.setattr(Upscaler, "__call__", call)
-    planned = jobs(*(picture(tmp_path / f"{n}.png") for n in range(8)), options=options)
+    planned = jobs(*(image(tmp_path / f"{n}.png") for n in range(8)), options=options)
     said: list[str] = []
     try:
         results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
@@ -142,12 +142,12 @@ def test_pictures_in_flight_use_the_cores_there_are(
         torch.set_num_threads(before)
     assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
     assert (len(made), used) == ((2, {1}) if way == "apart" else (1, {2}))
-    assert ["2 pictures at a time" in line for line in said] == [way == "apart"]
+    assert ["2 images at a time" in line for line in said] == [way == "apart"]
 
 
 def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
     options = UpscaleOptions(scale=2)
-    good, torn = picture(tmp_path / "in" / "1.png"), picture(tmp_path / "in" / "2" / "torn.png", (64, 64))
+    good, torn = image(tmp_path / "in" / "1.png"), image(tmp_path / "in" / "2" / "torn.png", (64, 64))
     torn.write_bytes(torn.read_bytes()[:-40])
     naming = Naming(output=str(tmp_path / "out"), recursive=True)
     planned = plan_jobs([str(tmp_path / "in")], options, naming).jobs
@@ -163,8 +163,8 @@ def test_a_failure_takes_no_folder_from_under_its_neighbour(
     zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = UpscaleOptions(scale=2, threads=1)
-    good, bad = picture(tmp_path / "good.png"), picture(tmp_path / "bad.png")
-    failed, real = Event(), upscaling_picture.upscale_image
+    good, bad = image(tmp_path / "good.png"), image(tmp_path / "bad.png")
+    failed, real = Event(), upscaling_image.upscale_image
 
     def slowly(source: Path, *rest: Any) -> Outcome:
         if source == bad:
@@ -174,7 +174,7 @@ def test_a_failure_takes_no_folder_from_under_its_neighbour(
         time.sleep(0.2)  # for what follows a failure
         return real(source, *rest)
 
-    monkeypatch.setattr(upscaling_picture, "upscale_image", slowly)
+    monkeypatch.setattr(upscaling_image, "upscale_image", slowly)
     planned = plan_jobs([str(good), str(bad)], options, Naming(output=f"{tmp_path / 'new'}/")).jobs
     first, second = run_jobs(planned, options, lambda _job: Reporter())
     assert isinstance(first, Outcome)
@@ -182,7 +182,7 @@ def test_a_failure_takes_no_folder_from_under_its_neighbour(
 
 
 def test_what_would_fail_every_job_is_said_once(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    planned = jobs(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"), options=UpscaleOptions(scale=2))
+    planned = jobs(image(tmp_path / "a.png"), image(tmp_path / "b.png"), options=UpscaleOptions(scale=2))
     for options, error in (
         (UpscaleOptions(scale=2, network="slow"), CheckpointError),
         (UpscaleOptions(scale=2, device="cuda:77"), DeviceError),
@@ -196,7 +196,7 @@ def test_control_c(
     zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
 ) -> None:
     options = UpscaleOptions(scale=2)
-    planned = jobs(*(picture(tmp_path / f"{n}.png") for n in range(3 if several else 1)), options=options)
+    planned = jobs(*(image(tmp_path / f"{n}.png") for n in range(3 if several else 1)), options=options)
     real = upscale.run_job
 
     def interrupted(job: Job, *rest: object) -> Outcome:

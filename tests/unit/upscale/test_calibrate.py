@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from repsr_cli.diagnostics.bench import FILM
+from repsr_cli.diagnostics.bench import VIDEO
 from repsr_cli.engine.backends.registry import installed_engines
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
@@ -24,7 +24,7 @@ from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.upscale.video import upscale_video
 from repsr_cli.video.timeline import cut
-from tests.video_clips import make_clip, video_packets
+from tests.sample_videos import make_video, video_packets
 
 SIZE = (36, 64)
 
@@ -59,7 +59,7 @@ class Timed:
 
 def test_everything_installed_is_tried(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "_SAMPLE", 1e6)
-    trials = measure(upscaler, FILM, FILM, SIZE, pytest.fail)
+    trials = measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail)
     assert {trial.choice for trial in trials} == {
         Choice(engine, f"auto:{budget}") for engine in installed_engines() for budget in BUDGETS
     }
@@ -71,7 +71,7 @@ def test_the_fastest_comes_first(upscaler: Upscaler, monkeypatch: pytest.MonkeyP
     timed = Timed({("torch", "auto:20000"): 0.001})
     monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch"])
-    assert measure(upscaler, FILM, FILM, SIZE, pytest.fail, limit=5)[0].choice == Choice("torch", "auto:20000")
+    assert measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit=5)[0].choice == Choice("torch", "auto:20000")
 
 
 def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
@@ -83,7 +83,7 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "slow", "broken"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: "torch" if word == "slow" else word)
     monkeypatch.setattr(Upscaler, "variant", lambda _self, engine, tile: SimpleNamespace(engine=engine, tile=tile))
-    trials = measure(upscaler, FILM, FILM, SIZE, said.append, limit=5)
+    trials = measure(upscaler, VIDEO, VIDEO, SIZE, said.append, limit=5)
     assert [trial.choice.engine for trial in trials] == ["torch"] * len(BUDGETS) + ["slow"]
     assert said == ["broken fails here and is left out: no such library"]
 
@@ -91,7 +91,7 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
 def test_no_trial_begins_when_the_time_is_up(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     timed = Timed({})
     monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
-    assert len(measure(upscaler, FILM, FILM, SIZE, pytest.fail, limit=0)) == 1
+    assert len(measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit=0)) == 1
     assert timed.tried == [("torch", f"auto:{BUDGETS[0]}")]
 
 
@@ -137,26 +137,26 @@ def test_a_folder_that_cannot_be_written_is_no_failure(memory: Memory) -> None:
 
 
 def test_kinds_tell_apart_what_matters(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
-    grey = FILM.__class__("grey", True, 8)
+    grey = VIDEO.__class__("grey", True, 8)
     wider = Upscaler(PlainSR(Spec(2, 8, 1)), "cpu", threads=1)
     kinds = [
-        kind_of(upscaler, FILM, FILM, (270, 480)),
-        kind_of(upscaler, FILM, FILM, (540, 960)),
+        kind_of(upscaler, VIDEO, VIDEO, (270, 480)),
+        kind_of(upscaler, VIDEO, VIDEO, (540, 960)),
         kind_of(upscaler, grey, grey, (270, 480)),
-        kind_of(wider, FILM, FILM, (270, 480)),
+        kind_of(wider, VIDEO, VIDEO, (270, 480)),
     ]
-    assert kind_of(upscaler, FILM, FILM, (272, 480)) == kinds[0]
+    assert kind_of(upscaler, VIDEO, VIDEO, (272, 480)) == kinds[0]
     monkeypatch.setattr(calibrate, "processor", lambda: "another")
-    kinds.append(kind_of(upscaler, FILM, FILM, (270, 480)))
+    kinds.append(kind_of(upscaler, VIDEO, VIDEO, (270, 480)))
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "ncnn"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: f"{word} 1")
-    kinds.append(kind_of(upscaler, FILM, FILM, (270, 480)))
+    kinds.append(kind_of(upscaler, VIDEO, VIDEO, (270, 480)))
     assert len(set(kinds)) == len(kinds)
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Choice]:
-    """What a calibration finds, one after the other; every clip is worth one."""
+    """What a calibration finds, one after the other; every video is worth one."""
     found = [Choice("torch", "auto:500"), Choice("torch", "auto:900")]
 
     def give(*_arguments: object) -> list[Trial]:
@@ -182,10 +182,10 @@ def interrupted(source: Path, target: Path, upscaler: Upscaler) -> None:
         run(source, target, upscaler, Reporter(progress=stop))
 
 
-def test_a_long_clip_is_measured_once(
+def test_a_long_video_is_measured_once(
     upscaler: Upscaler, memory: Memory, measured: list[Choice], tmp_path: Path
 ) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(8), audio=0)
+    source = make_video(tmp_path / "in.mp4", range(8), audio=0)
     said: list[str] = []
     for name in ("one.mp4", "two.mp4"):
         outcome = run(source, tmp_path / name, upscaler, Reporter(say=said.append))
@@ -201,7 +201,7 @@ def test_a_long_clip_is_measured_once(
 def test_where_it_does_not_pay_or_was_not_left_open_nothing_is_measured(
     upscaler: Upscaler, measured: list[Choice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = make_clip(tmp_path / "in.mp4", range(8), audio=0)
+    source = make_video(tmp_path / "in.mp4", range(8), audio=0)
 
     def chosen(**more: Any) -> Upscaler:
         options = UpscaleOptions(**more)
@@ -220,7 +220,7 @@ def test_a_job_that_goes_on_keeps_its_choice(
     upscaler: Upscaler, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
-    source = make_clip(tmp_path / "in.mp4", range(20), audio=0)
+    source = make_video(tmp_path / "in.mp4", range(20), audio=0)
     target = tmp_path / "out.mp4"
     interrupted(source, target, upscaler)
     memory.file.unlink()  # measured anew it would be another
@@ -236,7 +236,7 @@ def test_a_job_begun_by_an_engine_that_is_gone_is_refused(
     upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
-    source = make_clip(tmp_path / "in.mp4", range(20), audio=0)
+    source = make_video(tmp_path / "in.mp4", range(20), audio=0)
     interrupted(source, tmp_path / "out.mp4", upscaler)
     record = tmp_path / ".out.mp4.repsr" / "job.json"
     record.write_text(record.read_text().replace('"engine": "torch"', '"engine": "ncnn 0.1"'))

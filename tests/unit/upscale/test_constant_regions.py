@@ -56,7 +56,7 @@ def test_one_colour_is_what_a_look_at_every_window_finds() -> None:
         assert np.array_equal(_one_colour(np.repeat(plane[None], 3, axis=0), reach), windows == 0)
 
 
-def test_a_picture_without_flat_parts_is_left_alone() -> None:
+def test_a_image_without_flat_parts_is_left_alone() -> None:
     upscaler = restless()
     pixels = textured(20, 30, 4)
     assert np.array_equal(upscale_image(pixels, upscaler), to_pixels(upscaler(to_tensor(pixels)), np.uint8, grey=False))

@@ -1,4 +1,4 @@
-"""A picture file enlarged: exact with a network that changes nothing, seamless with one that does."""
+"""An image file enlarged: exact with a network that changes nothing, seamless with one that does."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_identity_is_exact(tmp_path: Path, dtype: Any, channels: int, suffix: st
 
 
 def test_every_16_bit_value_comes_back(tmp_path: Path) -> None:
-    """Dark pictures too: no step of the way goes through 8 bits."""
+    """Dark images too: no step of the way goes through 8 bits."""
     pixels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
     write_image(tmp_path / "a.png", [page_of(pixels)])
     run(tmp_path / "a.png", tmp_path / "b.png", identity(1))
@@ -87,7 +87,7 @@ def test_strips_leave_no_trace(monkeypatch: pytest.MonkeyPatch, alpha: bool, siz
     strips = list(enlarged(piecewise, size, upscaler, tta=tta).strips())
     assert len(strips) > 3
     found = np.concatenate([strip.pixels for strip in strips]).astype(int)
-    # Other shapes may be summed in another order: a value at the border of two codes may fall to either side.
+    # Other shapes may be summed in another order: a value at the border of two samples may fall to either side.
     assert np.abs(found - whole.pixels).max() <= 1
     assert (found != whole.pixels).mean() < 0.001
     if alpha:
@@ -211,18 +211,16 @@ def test_pages_of_different_kinds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".gif", ".webp"])
 def test_frames_and_times(tmp_path: Path, suffix: str) -> None:
     colours = np.array([[0, 0, 0], [250, 10, 20], [0, 200, 90]], np.uint8)
-    pictures = [colours[np.random.default_rng(i).integers(0, 3, (12, 10))] for i in range(4)]
+    images = [colours[np.random.default_rng(i).integers(0, 3, (12, 10))] for i in range(4)]
     times = [Fraction(n, 100) for n in (5, 70, 5, 11)]
     source, target = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
-    write_image(
-        source, [page_of(p, None, Metadata(), t) for p, t in zip(pictures, times, strict=True)], count=4, loop=2
-    )
+    write_image(source, [page_of(p, None, Metadata(), t) for p, t in zip(images, times, strict=True)], count=4, loop=2)
     run(source, target, identity())
     result = open_image(target)
     assert (result.count, result.loop) == (4, 2)
-    for page, picture, seconds in zip(result.pages(), pictures, times, strict=True):
+    for page, image, seconds in zip(result.pages(), images, times, strict=True):
         assert page.duration == seconds
-        assert np.array_equal(page.read().pixels, nearest(picture))
+        assert np.array_equal(page.read().pixels, nearest(image))
 
 
 def test_progress_of_a_single_page_ends_at_its_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +277,7 @@ def test_nothing_is_overwritten_without_leave(tmp_path: Path) -> None:
     assert read_image(tmp_path / "b.png").pixels.shape == (8, 8, 3)
 
 
-def test_a_picture_that_breaks_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_breaks_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STRIP_PIXELS", 100 * 20)
     monkeypatch.setattr("repsr_cli.image.png._STRIP_BYTES", 151 * 10)
     write_image(tmp_path / "a.png", [page_of(noise(300, 50, 3))])

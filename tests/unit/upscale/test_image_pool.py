@@ -1,4 +1,4 @@
-"""upscale/image_pool.py: pictures in flight, one network."""
+"""upscale/image_pool.py: images in flight, one network."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from repsr_cli.upscale.request import UpscaleOptions
 X4 = UpscaleOptions(scale=4)
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((6, 8, 3), 120, np.uint8)).save(path, format="PNG")
     return path
@@ -39,7 +39,7 @@ def only_error(plan: Plan) -> RepsrError:
 
 
 def test_target_is_beside_the_input(tmp_path: Path) -> None:
-    source = picture(tmp_path / "a.png")
+    source = image(tmp_path / "a.png")
     assert targets(plan(source)) == [str(tmp_path / "a_x4.png")]
     assert targets(plan(source, options=UpscaleOptions(scale=1.5))) == [str(tmp_path / "a_x1.5.png")]
     assert targets(plan(source, options=UpscaleOptions(width=64))) == [str(tmp_path / "a_64w.png")]
@@ -48,7 +48,7 @@ def test_target_is_beside_the_input(tmp_path: Path) -> None:
 
 
 def test_output_is_a_file_if_it_has_an_extension(tmp_path: Path) -> None:
-    source = picture(tmp_path / "a.png")
+    source = image(tmp_path / "a.png")
     assert targets(plan(source, output=tmp_path / "b.png")) == [str(tmp_path / "b.png")]
     assert targets(plan(source, output=tmp_path / "out")) == [str(tmp_path / "out" / "a_x4.png")]
     assert targets(plan(source, output=f"{tmp_path}/new.d/")) == [str(tmp_path / "new.d" / "a_x4.png")]
@@ -57,20 +57,20 @@ def test_output_is_a_file_if_it_has_an_extension(tmp_path: Path) -> None:
 
 
 def test_content_decides_not_the_extension(tmp_path: Path) -> None:
-    source = picture(tmp_path / "really_a_png.mp4")
+    source = image(tmp_path / "really_a_png.mp4")
     (job,) = plan(source).jobs
-    assert (job.kind, job.target.name) == ("picture", "really_a_png_x4.png")
-    (tmp_path / "text.mp4").write_text("not a clip")
+    assert (job.kind, job.target.name) == ("image", "really_a_png_x4.png")
+    (tmp_path / "text.mp4").write_text("not a video")
     error = only_error(plan(tmp_path / "text.mp4"))
     assert isinstance(error, MediaError)
-    assert "neither a picture nor a clip" in str(error)
+    assert "neither an image nor a video" in str(error)
 
 
 def test_folder_in_natural_order_other_files_left_alone(tmp_path: Path) -> None:
     for name in ("10.png", "2.png", ".hidden.png"):
-        picture(tmp_path / "in" / name)
+        image(tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("hello")
-    picture(tmp_path / "in" / "deep" / "3.png")
+    image(tmp_path / "in" / "deep" / "3.png")
     assert [job.source.name for job in plan(tmp_path / "in").jobs] == ["2.png", "10.png"]
     out = tmp_path / "out"
     assert targets(plan(tmp_path / "in", output=out, recursive=True)) == [
@@ -81,9 +81,9 @@ def test_folder_in_natural_order_other_files_left_alone(tmp_path: Path) -> None:
 
 
 def test_results_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png")
-    picture(tmp_path / "in" / "a_x4.png")
-    picture(tmp_path / "in" / "b_x4.png")
+    image(tmp_path / "in" / "a.png")
+    image(tmp_path / "in" / "a_x4.png")
+    image(tmp_path / "in" / "b_x4.png")
     result = plan(tmp_path / "in", skip_existing=True)
     assert [path.name for path in result.skipped] == ["a_x4.png"]
     assert [job.source.name for job in result.jobs] == ["b_x4.png"]
@@ -91,13 +91,13 @@ def test_results_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
         "a_x4.png"
     ]
     assert len(plan(tmp_path / "in", output=tmp_path / "elsewhere").jobs) == 3
-    picture(tmp_path / "in" / "out" / "c.png")
+    image(tmp_path / "in" / "out" / "c.png")
     inside = plan(tmp_path / "in", output=tmp_path / "in" / "out", recursive=True)
     assert "c.png" not in [job.source.name for job in inside.jobs]
 
 
 def test_patterns_lists_and_names_that_look_like_them(tmp_path: Path) -> None:
-    odd = [picture(tmp_path / name) for name in ("[red].png", "-x.png", "a b#.png", "写真.png")]
+    odd = [image(tmp_path / name) for name in ("[red].png", "-x.png", "a b#.png", "写真.png")]
     assert [job.source for job in plan(*odd).jobs] == odd
     assert len(plan(tmp_path / "*.png").jobs) == 4
     listed = tmp_path / "list.txt"
@@ -107,12 +107,12 @@ def test_patterns_lists_and_names_that_look_like_them(tmp_path: Path) -> None:
 
 
 def test_named_twice_is_done_once(tmp_path: Path) -> None:
-    source = picture(tmp_path / "a.png")
+    source = image(tmp_path / "a.png")
     assert len(plan(source, source, tmp_path).jobs) == 1
 
 
 def test_existing_target_is_kept(tmp_path: Path) -> None:
-    source, target = picture(tmp_path / "a.png"), picture(tmp_path / "a_x4.png")
+    source, target = image(tmp_path / "a.png"), image(tmp_path / "a_x4.png")
     error = only_error(plan(source))
     assert isinstance(error, UsageError)
     assert str(error) == f"{target}: exists. Add -y to replace it, or --skip-existing to leave it."
@@ -121,7 +121,7 @@ def test_existing_target_is_kept(tmp_path: Path) -> None:
 
 
 def test_an_input_is_never_a_target(tmp_path: Path) -> None:
-    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "a_x4.png")
+    a, b = image(tmp_path / "a.png"), image(tmp_path / "a_x4.png")
     force = UpscaleOptions(scale=4, overwrite=True)
     assert "is the input itself" in str(only_error(plan(a, output=a, options=force)))
     (tmp_path / "link.png").symlink_to(a)
@@ -132,7 +132,7 @@ def test_an_input_is_never_a_target(tmp_path: Path) -> None:
 
 
 def test_two_jobs_never_share_a_target(tmp_path: Path) -> None:
-    a, b = picture(tmp_path / "1" / "a.png"), picture(tmp_path / "2" / "a.png")
+    a, b = image(tmp_path / "1" / "a.png"), image(tmp_path / "2" / "a.png")
     result = plan(a, b, output=tmp_path / "out")
     assert [job.source for job in result.jobs] == [a]
     assert isinstance(result.failures[0].error, UsageError)
@@ -141,11 +141,11 @@ def test_two_jobs_never_share_a_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [0.0, -2.0, 0.5, float("nan"), float("inf")])
 def test_wrong_scale(tmp_path: Path, scale: float) -> None:
     with pytest.raises(UsageError, match="not a factor"):
-        plan(picture(tmp_path / "a.png"), options=UpscaleOptions(scale=scale))
+        plan(image(tmp_path / "a.png"), options=UpscaleOptions(scale=scale))
 
 
 def test_requests_that_contradict_themselves(tmp_path: Path) -> None:
-    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    a, b = image(tmp_path / "a.png"), image(tmp_path / "b.png")
     for options, naming in (
         (UpscaleOptions(scale=2, width=100), {}),
         (UpscaleOptions(width=0), {}),
@@ -158,11 +158,11 @@ def test_requests_that_contradict_themselves(tmp_path: Path) -> None:
         (X4, {"format": "docx"}),
         (X4, {"format": "mkv"}),
         (X4, {"suffix": "../x"}),
-        (X4, {"output": picture(tmp_path / "c.png")}),
+        (X4, {"output": image(tmp_path / "c.png")}),
     ):
         with pytest.raises(UsageError):
             plan(a, b, options=options, **naming)
-    assert "no picture format has the suffix '.mp4'" in str(only_error(plan(a, output=tmp_path / "a.mp4")))
+    assert "no image format has the suffix '.mp4'" in str(only_error(plan(a, output=tmp_path / "a.mp4")))
     assert "is a folder" in str(only_error(plan(a, options=X4, suffix="", output=_folder(tmp_path / "o", "a.png"))))
 
 
@@ -172,7 +172,7 @@ def _folder(parent: Path, name: str) -> Path:
 
 
 def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
-    source = picture(tmp_path / "a.png")
+    source = image(tmp_path / "a.png")
     error = only_error(plan(source, output=source / "inside.png"))
     assert isinstance(error, MediaError)
     assert "cannot be written to" in str(error)
@@ -182,14 +182,14 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_one_bad_input_does_not_stop_the_others(tmp_path: Path) -> None:
-    good = picture(tmp_path / "a.png")
+    good = image(tmp_path / "a.png")
     result = plan(tmp_path / "missing.png", good)
     assert [job.source for job in result.jobs] == [good]
     assert "no such file" in str(result.failures[0].error)
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="no pictures or clips"):
+    with pytest.raises(MediaError, match="no images or videos"):
         plan()
     with pytest.raises(MediaError, match="Add -r"):
         plan(tmp_path)

@@ -28,7 +28,7 @@ from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
 from repsr_cli.upscale.video import upscale_video
 from repsr_cli.video.timeline import Segment, Timeline, cut
 from tests.conftest import textured
-from tests.video_clips import damage, frame_times, make_clip, video_packets
+from tests.sample_videos import damage, frame_times, make_video, video_packets
 
 
 class Lost(Exception):
@@ -59,10 +59,10 @@ class StandIn:
 
     def remote(self, **_needs: Any) -> Callable[..., Any]:
         def wrap(function: Callable[..., Any]) -> Any:
-            def submit(task: list[Any], parcel: Any) -> Any:
+            def submit(task: list[Any], chunk: Any) -> Any:
                 self.under_way += 1
                 self.most = max(self.most, self.under_way)
-                return functools.partial(function, task[0], parcel)
+                return functools.partial(function, task[0], chunk)
 
             return SimpleNamespace(remote=submit)
 
@@ -104,17 +104,17 @@ def run(source: Path, target: Path, network: PlainSR, **more: Any) -> Outcome:
 
 
 def test_results_out_of_order_make_the_packets_of_one_process(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(60), gop=5, options={"bf": "2"})
+    source = make_video(tmp_path / "in.mkv", range(60), gop=5, options={"bf": "2"})
     run(source, tmp_path / "near.mkv", network)
     outcome = run(source, tmp_path / "far.mkv", network, ray="auto")
     assert video_packets(tmp_path / "far.mkv") == video_packets(tmp_path / "near.mkv")
     assert outcome.facts["segments"] > 8
-    assert ray.most == 4  # two slots on nodes that live, two parcels for each
+    assert ray.most == 4  # two slots on nodes that live, two chunks for each
     assert not list(tmp_path.glob(".*"))
 
 
 def test_damage_ends_as_it_does_in_one_process(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
-    whole = make_clip(tmp_path / "whole.mp4", range(30), gop=5, audio=0, options={"bf": "0"})
+    whole = make_video(tmp_path / "whole.mp4", range(30), gop=5, audio=0, options={"bf": "0"})
     source = damage(whole, tmp_path / "in.mp4", 12)
     messages, repeated = [], []
     for name, more in (("near.mp4", {}), ("far.mp4", {"ray": "auto"})):
@@ -129,8 +129,8 @@ def test_damage_ends_as_it_does_in_one_process(ray: StandIn, network: PlainSR, t
     assert frame_times(tmp_path / "far.mp4") == frame_times(tmp_path / "near.mp4")
 
 
-def test_a_parcel_that_loses_its_workers_says_when(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(10), gop=5, audio=0)
+def test_a_chunk_that_loses_its_workers_says_when(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", range(10), gop=5, audio=0)
     ray.lose = True
     with pytest.raises(DeviceError, match=r"segment at .* lost its worker 6 times"):
         run(source, tmp_path / "far.mkv", network, ray="auto")
@@ -140,12 +140,12 @@ def test_a_parcel_that_loses_its_workers_says_when(ray: StandIn, network: PlainS
 def test_workers_of_another_version_are_refused(
     ray: StandIn, network: PlainSR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(10), gop=5, audio=0)
+    source = make_video(tmp_path / "in.mkv", range(10), gop=5, audio=0)
     real = cluster.work
 
-    def elsewhere(task: Any, parcel: Any) -> Any:
+    def elsewhere(task: Any, chunk: Any) -> Any:
         monkeypatch.setattr("repsr_cli.version.__version__", "0.0.1")
-        return real(task, parcel)
+        return real(task, chunk)
 
     monkeypatch.setattr(cluster, "work", elsewhere)
     with pytest.raises(UsageError, match=r"a worker has repsr 0\.0\.1"):
@@ -155,7 +155,7 @@ def test_workers_of_another_version_are_refused(
 def test_the_choice_of_the_driver_goes_to_the_workers(
     ray: StandIn, network: PlainSR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(10), gop=5, audio=0)
+    source = make_video(tmp_path / "in.mkv", range(10), gop=5, audio=0)
     monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("torch",), "ncnn"))
     upscaler, tasks = Upscaler(network, "cpu", threads=1, engine="ncnn", tile="auto:5000"), list[Any]()
     real, name = cluster.Cluster.run, upscaler.engine_name
@@ -164,7 +164,7 @@ def test_the_choice_of_the_driver_goes_to_the_workers(
         tasks.append(far)
         return real(far, segments)
 
-    def work(task: Any, _parcel: Any) -> Any:
+    def work(task: Any, _chunk: Any) -> Any:
         monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("numpy",), "ncnn"))  # as elsewhere, in another version
         try:
             return task.upscaler()
@@ -180,7 +180,7 @@ def test_the_choice_of_the_driver_goes_to_the_workers(
 
 
 def test_what_a_cluster_cannot_do_is_said(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", range(6), audio=0)
+    source = make_video(tmp_path / "in.mkv", range(6), audio=0)
     with pytest.raises(DeviceError, match="has no GPU"):
         run(source, tmp_path / "far.mkv", network, ray="auto", device="cuda")
     with pytest.raises(UsageError, match="read twice"):
@@ -197,16 +197,16 @@ def test_segments_without_a_keyframe_travel_with_the_one_before() -> None:
     timeline = Timeline(tuple(range(40)), (0, 20), {}, {}, None, None)  # type: ignore[arg-type]
     segments = [Segment(n, 10 * n, 10 * n + 10, 10) for n in range(4)]
     assert [[s.index for s in group] for group in cluster._groups(segments, timeline)] == [[0, 1], [2, 3]]
-    # A gap, because the first is done: what follows must begin its own parcel.
+    # A gap, because the first is done: what follows must begin its own chunk.
     assert [[s.index for s in group] for group in cluster._groups(segments[1:], timeline)] == [[1], [2, 3]]
 
 
-def test_pictures_go_there_and_back(ray: StandIn, tmp_path: Path) -> None:
+def test_images_go_there_and_back(ray: StandIn, tmp_path: Path) -> None:
     names = ["a.png", "b.jpg", "broken.png", "text.png"]
     for name in names[:2]:
         Image.fromarray(textured(20, 30, 1)).save(tmp_path / name)
     (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     results: dict[str, list[Any]] = {}
     for place, more in (("near", {}), ("far", {"ray": "auto"})):
         options = UpscaleOptions(scale=2.0, network="fast", threads=1, **more)
@@ -222,11 +222,11 @@ def test_pictures_go_there_and_back(ray: StandIn, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "far").iterdir()) == ["a_x2.png", "b_x2.jpg"]
 
 
-def test_a_picture_that_is_there_is_not_overwritten_from_afar(ray: StandIn, tmp_path: Path) -> None:
+def test_a_image_that_is_there_is_not_overwritten_from_afar(ray: StandIn, tmp_path: Path) -> None:
     Image.fromarray(textured(8, 8, 1)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("precious")
     options = UpscaleOptions(scale=2.0, network="fast", ray="auto")
-    job = Job("picture", tmp_path / "a.png", tmp_path / "b.png")
+    job = Job("image", tmp_path / "a.png", tmp_path / "b.png")
     (failure,) = run_jobs([job], options, lambda _job: Reporter())
     assert isinstance(failure, Failure)
     assert failure.error.exit_code == 2

@@ -1,4 +1,4 @@
-"""Planes on a card, NVDEC and NVENC, as far as they can be tried without a card: DLPack knows host memory as well."""
+"""Planes on a GPU, NVDEC and NVENC, as far as they can be tried without a GPU: DLPack knows host memory as well."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from repsr_cli.video.encode import (
     NVENC,
     Encoding,
     SegmentEncoder,
-    card_format,
     choose_pix_fmt,
     encoder_options,
+    gpu_format,
     open_encoder,
 )
 from repsr_cli.video.frames import PlaneReader, Planes, new_frame, planes_of
@@ -42,9 +42,9 @@ from repsr_cli.video.nvdec import GIVEN, Nvdec, find_nvdec
 from repsr_cli.video.probe import VideoSource, new_decoder, probe
 from repsr_cli.video.timeline import cut, scan
 from repsr_cli.yuv.formats import PlaneFormat
-from tests.video_clips import damage, frame_times, make_clip, picture, video_packets
+from tests.sample_videos import damage, frame_times, image, make_video, video_packets
 
-WITHOUT_CARD = pytest.mark.skipif(missing_device(0) is None, reason="needs a machine without a card")
+WITHOUT_GPU = pytest.mark.skipif(missing_device(0) is None, reason="needs a machine without a GPU")
 
 
 def encoding(**changes: object) -> Encoding:
@@ -53,7 +53,7 @@ def encoding(**changes: object) -> Encoding:
 
 
 def given(planes: Planes, planar: str, pix_fmt: str) -> VideoFrame:
-    """A frame in a format of NVDEC: codes at the top of their samples, chroma interleaved where it is in the format."""
+    """A frame in a format of NVDEC: values in the high bits, chroma interleaved where the format has it."""
     depth, whole = VideoFormat(planar).components[0].bits, VideoFormat(pix_fmt)
     height, width = planes[0].shape
     frame = VideoFrame(width, height, pix_fmt)
@@ -75,8 +75,8 @@ def same(a: Planes, b: Planes) -> bool:
 
 @pytest.mark.parametrize(("planar", "pix_fmt"), GIVEN.items())
 @pytest.mark.parametrize("full", [False, True])
-def test_what_comes_down_from_a_card_are_the_same_codes(planar: str, pix_fmt: str, full: bool) -> None:
-    planes = picture(1, 36, 66, planar, full=True)
+def test_what_comes_down_from_a_gpu_are_the_same_codes(planar: str, pix_fmt: str, full: bool) -> None:
+    planes = image(1, 36, 66, planar, full=True)
     frame = given(planes, planar, pix_fmt)
     frame.pts, frame.colorspace, frame.color_range = 7, 1, 2 if full else 1
     down = downloaded(frame, planar)
@@ -85,7 +85,7 @@ def test_what_comes_down_from_a_card_are_the_same_codes(planar: str, pix_fmt: st
 
 
 def test_no_thread_of_the_conversion_writes_into_the_lines_of_another() -> None:
-    planes = picture(1, 36, 1366, "yuv420p10le")
+    planes = image(1, 36, 1366, "yuv420p10le")
     frame = given(planes, "yuv420p10le", "p010le")
     reader = PlaneReader("yuv420p10le")
     for _ in range(100):
@@ -95,8 +95,8 @@ def test_no_thread_of_the_conversion_writes_into_the_lines_of_another() -> None:
 
 @pytest.mark.parametrize(("planar", "pix_fmt"), [("yuv420p10le", "p010le"), ("yuv444p10le", "yuv444p10msble")])
 @pytest.mark.parametrize("full", [False, True])
-def test_what_goes_up_to_a_card_are_the_same_codes(planar: str, pix_fmt: str, full: bool) -> None:
-    planes = picture(1, 36, 66, planar, full=True)
+def test_what_goes_up_to_a_gpu_are_the_same_codes(planar: str, pix_fmt: str, full: bool) -> None:
+    planes = image(1, 36, 66, planar, full=True)
     frame = new_frame(planes, planar)
     frame.colorspace, frame.color_range = 1, 2 if full else 1
     up, expected = downloaded(frame, pix_fmt), given(planes, planar, pix_fmt)
@@ -108,7 +108,7 @@ def test_what_goes_up_to_a_card_are_the_same_codes(planar: str, pix_fmt: str, fu
     ("planar", "pix_fmt", "shift"), [("yuv420p", "nv12", 0), ("yuv420p10le", "p010le", 6), ("yuv420p12le", "p016le", 4)]
 )
 def test_planes_on_a_device_say_how_to_read_them(planar: str, pix_fmt: str, shift: int) -> None:
-    expected = picture(1, 36, 66, planar)
+    expected = image(1, 36, 66, planar)
     planes = device_planes(given(expected, planar, pix_fmt), VideoFormat(planar).components[0].bits)
     assert (planes.pix_fmt, planes.planar, planes.shift) == (pix_fmt, planar, shift)
     assert planes.nbytes == sum(plane.nbytes for plane in expected)
@@ -119,7 +119,7 @@ def test_planes_on_a_device_say_how_to_read_them(planar: str, pix_fmt: str, shif
 
 
 def test_a_plane_is_handed_to_consumers_that_name_a_stream() -> None:
-    plane = device_planes(given(picture(0, 36, 66, "yuv420p"), "yuv420p", "nv12"), 8).planes[0]
+    plane = device_planes(given(image(0, 36, 66, "yuv420p"), "yuv420p", "nv12"), 8).planes[0]
     assert plane.__dlpack__(stream=1, max_version=(1, 0)) is not None
     assert plane.__dlpack_device__() == (1, 0)
 
@@ -136,7 +136,7 @@ def test_a_frame_for_the_encoder_is_the_memory_of_the_planes() -> None:
 
 
 def test_the_engine_takes_planes_of_a_device() -> None:
-    expected = picture(0, 36, 66, "yuv420p")
+    expected = image(0, 36, 66, "yuv420p")
     planes = device_planes(given(expected, "yuv420p", "nv12"), 8)
     fmt = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
     assert same(PlaneUpscaler(Upscaler(identity_network(1), device="cpu"), fmt, fmt)(planes), expected)
@@ -145,7 +145,7 @@ def test_the_engine_takes_planes_of_a_device() -> None:
 # NVDEC, played by the decoder for processors
 
 
-class Card:
+class Gpu:
     """Decodes as NVDEC does, but in memory: frames come in its formats."""
 
     def __init__(self, codec: str, settings: dict[str, Any], device: int) -> None:
@@ -158,8 +158,8 @@ class Card:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_nvdec, "_decoder", Card)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_nvdec, "_decoder", Gpu)
     monkeypatch.setattr(video_nvdec, "need_device", lambda *_: None)
 
 
@@ -180,57 +180,57 @@ def seen(frames: Iterator[Any]) -> list[tuple[int, int, list[bytes]]]:
     ]
 
 
-@pytest.mark.usefixtures("card")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize(
     ("pix_fmt", "codec", "size"),
     [("yuv420p", "libx264", (36, 66)), ("yuv420p10le", "libx265", (66, 64)), ("yuv420p", "libvpx-vp9", (35, 63))],
 )
-def test_a_card_gives_the_frames_of_software(
+def test_a_gpu_gives_the_frames_of_software(
     tmp_path: Path, keep: bool, pix_fmt: str, codec: str, size: tuple[int, int]
 ) -> None:
-    source = probe(make_clip(tmp_path / "a.mkv", range(30), codec=codec, pix_fmt=pix_fmt, size=size, gop=10))
+    source = probe(make_video(tmp_path / "a.mkv", range(30), codec=codec, pix_fmt=pix_fmt, size=size, gop=10))
     timeline = scan(source)
-    on_card = Decoder(source, timeline, nvdec=nvdec(source), keep_on_card=keep)
+    on_gpu = Decoder(source, timeline, nvdec=nvdec(source), keep_on_gpu=keep)
     for segment in cut(timeline, source.start, None, 8):
         first = segment.first if segment.index else None
-        frames = list(on_card.frames(first, segment.end))
+        frames = list(on_gpu.frames(first, segment.end))
         assert seen(iter(frames)) == seen(Decoder(source, timeline).frames(first, segment.end))
         stays = keep and size[0] % 2 == 0
         assert {isinstance(frame.planes, DevicePlanes) for frame in frames} == {stays}
 
 
-@pytest.mark.usefixtures("card")
+@pytest.mark.usefixtures("gpu")
 def test_full_range_of_old_names_keeps_its_codes(tmp_path: Path) -> None:
-    source = probe(make_clip(tmp_path / "a.mp4", range(3), pix_fmt="yuvj420p", tags=(1, 2, 1, 1)))
+    source = probe(make_video(tmp_path / "a.mp4", range(3), pix_fmt="yuvj420p", tags=(1, 2, 1, 1)))
     assert source.pix_fmt == "yuvj420p"
     assert seen(Decoder(source, None, nvdec=nvdec(source)).frames()) == seen(Decoder(source, None).frames())
 
 
-@pytest.mark.usefixtures("card")
+@pytest.mark.usefixtures("gpu")
 def test_interlaced_frames_come_down_for_the_filter(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "a.mkv", range(8), options={"x264-params": "interlaced=1"}, interlaced=True)
+    path = make_video(tmp_path / "a.mkv", range(8), options={"x264-params": "interlaced=1"}, interlaced=True)
     source = probe(path)
     assert source.flagged_interlaced
-    filtered = Decoder(source, None, deinterlace=True, nvdec=nvdec(source), keep_on_card=True)
+    filtered = Decoder(source, None, deinterlace=True, nvdec=nvdec(source), keep_on_gpu=True)
     expected = seen(Decoder(source, None, deinterlace=True).frames())
     assert seen(filtered.frames()) == expected
     assert expected != seen(Decoder(source, None).frames())
 
 
-@pytest.mark.usefixtures("card")
+@pytest.mark.usefixtures("gpu")
 def test_a_frame_that_is_missing_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = probe(make_clip(tmp_path / "a.mkv", range(20), options={"bf": "0"}))
+    source = probe(make_video(tmp_path / "a.mkv", range(20), options={"bf": "0"}))
     timeline, found = scan(source), nvdec(source)
 
-    class Lossy(Card):
+    class Lossy(Gpu):
         def decode(self, packet: Any) -> list[VideoFrame]:
             return [frame for frame in super().decode(packet) if frame.pts != timeline.pts[7]]
 
     monkeypatch.setattr(video_nvdec, "_decoder", Lossy)
     with pytest.raises(MediaError, match=r"the frame at 0\.280 s is missing"):
-        list(Decoder(source, timeline, nvdec=found, keep_on_card=True).frames())
-    keeping = Decoder(source, timeline, "keep", nvdec=found, keep_on_card=True)
+        list(Decoder(source, timeline, nvdec=found, keep_on_gpu=True).frames())
+    keeping = Decoder(source, timeline, "keep", nvdec=found, keep_on_gpu=True)
     frames = list(keeping.frames())
     assert [frame.pts for frame in frames] == list(timeline.pts)
     assert frames[7].repeats
@@ -238,19 +238,19 @@ def test_a_frame_that_is_missing_is_noticed(tmp_path: Path, monkeypatch: pytest.
     assert keeping.repeated == [0.28]
 
 
-@pytest.mark.usefixtures("card")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_change_of_format_is_not_hidden_by_the_way_down(tmp_path: Path, keep: bool) -> None:
-    source = probe(make_clip(tmp_path / "a.mkv", range(3)))
-    other = Decoder(source, None, nvdec=Nvdec(0, "p010le"), keep_on_card=keep)
+    source = probe(make_video(tmp_path / "a.mkv", range(3)))
+    other = Decoder(source, None, nvdec=Nvdec(0, "p010le"), keep_on_gpu=keep)
     with pytest.raises(MediaError, match=r"changes from 64x36 (p010le|yuv420p) to 64x36 nv12"):
         list(other.frames())
 
 
-@pytest.mark.usefixtures("card")
-def test_a_damaged_clip_ends_as_in_software(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "a.mp4", range(20), options={"bf": "0"})
-    source = probe(damage(clip, tmp_path / "b.mp4", 7))
+@pytest.mark.usefixtures("gpu")
+def test_a_damaged_video_ends_as_in_software(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4", range(20), options={"bf": "0"})
+    source = probe(damage(video, tmp_path / "b.mp4", 7))
     with pytest.raises(MediaError, match=r"0\.280 s"):
         list(Decoder(source, scan(source), nvdec=nvdec(source)).frames())
 
@@ -258,74 +258,74 @@ def test_a_damaged_clip_ends_as_in_software(tmp_path: Path) -> None:
 # Whether there is something to decode on, and to encode on
 
 
-@pytest.mark.usefixtures("card")
-def test_codecs_that_are_not_for_the_card_are_named(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "a.mp4", range(8), codec="mpeg4")
-    plan = plan_video(clip, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda"))
+@pytest.mark.usefixtures("gpu")
+def test_codecs_that_are_not_for_the_gpu_are_named(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4", range(8), codec="mpeg4")
+    plan = plan_video(video, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda"))
     assert plan.nvdec is None
     assert any("decoded in software: NVDEC is used for" in note and "mpeg4" in note for note in plan.notes)
 
 
-@pytest.mark.usefixtures("card")
-def test_a_card_that_gives_something_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = probe(make_clip(tmp_path / "a.mp4", range(8)))
-    assert find_nvdec(replace(source, width=62), 0) == "this card gives 64x36 nv12 for it"
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_that_gives_something_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = probe(make_video(tmp_path / "a.mp4", range(8)))
+    assert find_nvdec(replace(source, width=62), 0) == "this GPU gives 64x36 nv12 for it"
     assert find_nvdec(replace(source, planar="gray"), 0) == "NVDEC gives no gray"
 
-    class Refusing(Card):
+    class Refusing(Gpu):
         def decode(self, packet: Any) -> list[VideoFrame]:
             raise video_nvdec.av.ArgumentError(22, "no such profile")
 
     monkeypatch.setattr(video_nvdec, "_decoder", Refusing)
-    assert find_nvdec(source, 0) == "this card does not decode it (no such profile)"
+    assert find_nvdec(source, 0) == "this GPU does not decode it (no such profile)"
 
 
-@pytest.mark.usefixtures("card")
-def test_a_whole_clip_is_the_same_by_either_decoder(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "a.mkv", (0, 40, 90, 120, 200), Fraction(1, 1000))
+@pytest.mark.usefixtures("gpu")
+def test_a_whole_video_is_the_same_by_either_decoder(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mkv", (0, 40, 90, 120, 200), Fraction(1, 1000))
     outcomes = {}
     for name in ("none", "cuda"):
         options = UpscaleOptions(hwaccel=name)  # type: ignore[arg-type]
         upscaler = Upscaler(identity_network(2), device="cpu", threads=1)
-        outcomes[name] = upscale_video(clip, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
+        outcomes[name] = upscale_video(video, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
     assert outcomes["cuda"].facts["decoder"] == "nvdec"
     assert "decoded by NVDEC" in " ".join(outcomes["cuda"].notes)
     assert video_packets(tmp_path / "cuda.mkv") == video_packets(tmp_path / "none.mkv")
-    assert [time for time, _ in frame_times(tmp_path / "cuda.mkv")] == [time for time, _ in frame_times(clip)]
+    assert [time for time, _ in frame_times(tmp_path / "cuda.mkv")] == [time for time, _ in frame_times(video)]
 
 
 def test_a_cluster_decodes_in_software(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "a.mp4", range(4))
+    video = make_video(tmp_path / "a.mp4", range(4))
     with pytest.raises(UsageError, match="--hwaccel cuda: stands beside --ray"):
-        plan_video(clip, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda", ray="auto"))
+        plan_video(video, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda", ray="auto"))
 
 
-@WITHOUT_CARD
-def test_without_a_card_decoding_on_it_is_an_error(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "a.mp4", range(4))
+@WITHOUT_GPU
+def test_without_a_gpu_decoding_on_it_is_an_error(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mp4", range(4))
     with pytest.raises(
-        DeviceError, match=r"--hwaccel cuda: needs an NVIDIA card, and cuda:1 .* driver, or leave it out"
+        DeviceError, match=r"--hwaccel cuda: needs an NVIDIA GPU, and cuda:1 .* driver, or leave it out"
     ):
-        plan_video(clip, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda", device="cuda:1"))
+        plan_video(video, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda", device="cuda:1"))
     # What the plan's trial would use is refused by FFmpeg, not replaced.
     with pytest.raises(OSError, match="not permitted"):
         new_decoder("h264", {}, HWAccel("cuda", is_hw_owned=True, allow_software_fallback=False))
 
 
-@WITHOUT_CARD
+@WITHOUT_GPU
 @pytest.mark.parametrize("codec", NVENC)
-def test_without_a_card_encoding_on_it_is_an_error(codec: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DeviceError, match=f"{codec}: needs an NVIDIA card, .* or choose another encoder with -c"):
+def test_without_a_gpu_encoding_on_it_is_an_error(codec: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DeviceError, match=f"{codec}: needs an NVIDIA GPU, .* or choose another encoder with -c"):
         open_encoder(encoding(codec=codec))
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_card_that_lacks_the_encoder_is_told_from_wrong_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_lacks_the_encoder_is_told_from_wrong_options(monkeypatch: pytest.MonkeyPatch) -> None:
     from repsr_cli.video import encode as video_encode
 
     monkeypatch.setattr(video_encode, "need_device", lambda *_: None)
     monkeypatch.setattr(video_encode, "refusal", lambda _: "No capable devices found")
-    with pytest.raises(DeviceError, match=r"h264_nvenc: this card, .* \(No capable devices found\)"):
+    with pytest.raises(DeviceError, match=r"h264_nvenc: this GPU, .* \(No capable devices found\)"):
         open_encoder(encoding(codec="h264_nvenc"))
     monkeypatch.setattr(video_encode, "nvenc_refusal", lambda _: None)
     with pytest.raises(UsageError, match=r"h264_nvenc: cannot encode 66x36 yuv420p .*\(No capable"):
@@ -376,29 +376,29 @@ def test_formats_of_nvenc(wanted: str, size: tuple[int, int], chosen: str) -> No
         ("libx264", "yuv420p", 36, None),
     ],
 )
-def test_only_nvenc_takes_planes_on_its_card(codec: str, pix_fmt: str, height: int, expected: str | None) -> None:
-    assert card_format(encoding(codec=codec, pix_fmt=pix_fmt, height=height)) == expected
+def test_only_nvenc_takes_planes_on_its_gpu(codec: str, pix_fmt: str, height: int, expected: str | None) -> None:
+    assert gpu_format(encoding(codec=codec, pix_fmt=pix_fmt, height=height)) == expected
 
 
-def test_planes_on_a_card_reach_its_encoder_without_a_copy() -> None:
+def test_planes_on_a_gpu_reach_its_encoder_without_a_copy() -> None:
     memory = torch.zeros(36 * 3 // 2, 66, dtype=torch.uint8)
     planes = DevicePlanes((memory[:36], memory[36:].view(18, 33, 2)), "nv12", 36, 66)
     encoder = SegmentEncoder(encoding(codec="h264_nvenc"))
     assert encoder._frame(planes, None).planes[0].buffer_ptr == memory.data_ptr()
     # Captions can be put only on frames in memory.
-    carried = encoder._frame(planes, new_frame(picture(0, 18, 33, "yuv444p"), "yuv444p"))
+    carried = encoder._frame(planes, new_frame(image(0, 18, 33, "yuv444p"), "yuv444p"))
     assert (carried.format.name, carried.planes[0].buffer_ptr == memory.data_ptr()) == ("yuv420p", False)
 
 
-def test_planes_on_a_card_reach_any_other_encoder_too() -> None:
+def test_planes_on_a_gpu_reach_any_other_encoder_too() -> None:
     packets = []
-    for on_card in (False, True):
+    for on_gpu in (False, True):
         encoder = SegmentEncoder(encoding())
         made = []
         for n in range(3):
-            planes = picture(n, 36, 66, "yuv420p")
+            planes = image(n, 36, 66, "yuv420p")
             device = device_planes(given(planes, "yuv420p", "nv12"), 8)
-            made += encoder.encode(device if on_card else planes, n, 1)
+            made += encoder.encode(device if on_gpu else planes, n, 1)
         packets.append([*made, *encoder.finish()])
     assert packets[0] == packets[1]
 
@@ -406,19 +406,19 @@ def test_planes_on_a_card_reach_any_other_encoder_too() -> None:
 # What repsr doctor says
 
 
-@WITHOUT_CARD
-def test_doctor_without_a_card(capfd: pytest.CaptureFixture[str]) -> None:
+@WITHOUT_GPU
+def test_doctor_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
     (finding,) = doctor._nvidia()
     assert (finding.subject, finding.state) == ("nvdec, nvenc", "absent")
-    assert "no card" in finding.text
+    assert "no GPU" in finding.text
     assert capfd.readouterr() == ("", "")
 
 
-def test_doctor_with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from repsr_cli.video import encode as video_encode
 
     monkeypatch.setattr(video_cuda, "missing_device", lambda _: None)
-    monkeypatch.setattr(video_nvdec, "_decoder", Card)
+    monkeypatch.setattr(video_nvdec, "_decoder", Gpu)
     monkeypatch.setattr(video_encode, "nvenc_refusal", lambda name: "Codec not supported" if "av1" in name else None)
     states = {finding.subject: finding.state for finding in doctor._nvidia()}
     assert states == {"nvdec": "ok", "h264_nvenc": "ok", "hevc_nvenc": "ok", "av1_nvenc": "absent"}

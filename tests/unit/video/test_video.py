@@ -38,13 +38,13 @@ from repsr_cli.video.segments import SegmentWriter, Store, fingerprint, job_fold
 from repsr_cli.video.stages import ByteQueue, run_stages
 from repsr_cli.video.timeline import Timeline, cut, out_of_step, scan, shortened
 from repsr_cli.video.y4m import is_steady
-from tests.video_clips import make_clip, picture
+from tests.sample_videos import image, make_video
 
 # Files
 
 
 def test_probe_says_what_is_there(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "a b ü [x].mkv", size=(38, 50), sar=Fraction(8, 9), subtitles=["subrip"])
+    path = make_video(tmp_path / "a b ü [x].mkv", size=(38, 50), sar=Fraction(8, 9), subtitles=["subrip"])
     source = probe(path)
     assert (source.height, source.width, source.codec, source.pix_fmt) == (38, 50, "h264", "yuv420p")
     assert (source.time_base, source.rate, source.sar) == (Fraction(1, 1000), 25, Fraction(8, 9))
@@ -55,7 +55,7 @@ def test_probe_says_what_is_there(tmp_path: Path) -> None:
 
 
 def test_a_name_with_a_colon_is_a_file_and_not_an_address(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "http:x.mp4", range(2), audio=0)
+    path = make_video(tmp_path / "http:x.mp4", range(2), audio=0)
     assert probe(path).height == 36
 
 
@@ -63,7 +63,7 @@ def test_a_name_with_a_colon_is_a_file_and_not_an_address(tmp_path: Path) -> Non
 def test_frames_beyond_the_limit_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, codec: str
 ) -> None:
-    path = make_clip(tmp_path / f"large{suffix}", range(2), codec=codec, audio=0)
+    path = make_video(tmp_path / f"large{suffix}", range(2), codec=codec, audio=0)
     monkeypatch.setattr(video, "MAX_PIXELS", 36 * 64)
     assert probe(path).height == 36
     monkeypatch.setattr(video, "MAX_PIXELS", 36 * 64 - 1)
@@ -72,14 +72,14 @@ def test_frames_beyond_the_limit_are_not_decoded(
 
 
 def test_videos_are_told_by_content(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "clip.mp4", range(2), audio=0)
-    hidden = tmp_path / "clip.txt"
-    hidden.write_bytes(clip.read_bytes())
+    video = make_video(tmp_path / "clip.mp4", range(2), audio=0)
+    hidden = tmp_path / "video.txt"
+    hidden.write_bytes(video.read_bytes())
     text = tmp_path / "text.mp4"
     text.write_text("hello " * 500)
     playlist = tmp_path / "list.m3u8"
-    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip}\n#EXT-X-ENDLIST\n")
-    assert [is_video(path) for path in (clip, hidden, text, playlist)] == [True, True, False, False]
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{video}\n#EXT-X-ENDLIST\n")
+    assert [is_video(path) for path in (video, hidden, text, playlist)] == [True, True, False, False]
     with pytest.raises(MediaError, match="No such file"):
         is_video(tmp_path / "missing.mp4")
 
@@ -87,14 +87,14 @@ def test_videos_are_told_by_content(tmp_path: Path) -> None:
 def test_a_file_shorter_than_it_says_is_noticed(tmp_path: Path) -> None:
     for suffix in (".mp4", ".mkv", ".avi"):
         codec = "mpeg4" if suffix == ".avi" else "libx264"
-        whole = make_clip(tmp_path / f"whole{suffix}", range(12), codec=codec, audio=0)
+        whole = make_video(tmp_path / f"whole{suffix}", range(12), codec=codec, audio=0)
         assert shortened(whole) is None
         (tmp_path / f"cut{suffix}").write_bytes(whole.read_bytes()[:-9])
         assert shortened(tmp_path / f"cut{suffix}") is not None, suffix
 
 
 def test_a_transport_stream_that_leaves_its_raster_is_noticed(tmp_path: Path) -> None:
-    whole = make_clip(tmp_path / "whole.ts", range(8), codec="mpeg2video", size=(64, 48), audio=0)
+    whole = make_video(tmp_path / "whole.ts", range(8), codec="mpeg2video", size=(64, 48), audio=0)
     data = whole.read_bytes()
     assert scan(probe(whole)).damage is None
     torn = tmp_path / "torn.ts"
@@ -104,7 +104,7 @@ def test_a_transport_stream_that_leaves_its_raster_is_noticed(tmp_path: Path) ->
     assert "at byte 940" in str(out_of_step(torn))
     first = data.index(b"\0\0\1\xe0")
     torn.write_bytes(data[:first] + b"\0\0\5" + data[first + 3 :])
-    assert "does not begin a picture" in str(out_of_step(torn))
+    assert "does not begin an image" in str(out_of_step(torn))
     lost = [at for at in range(0, len(data), 188) if data[at + 1 : at + 3] == b"\x41\0"][1]
     torn.write_bytes(data[: lost + 2] + b"\x77" + data[lost + 3 :])  # a packet given to another stream
     assert "Packet corrupt" in str(scan(probe(torn)).damage)
@@ -121,9 +121,9 @@ def test_a_transport_stream_that_leaves_its_raster_is_noticed(tmp_path: Path) ->
 
 def test_frames_that_an_avi_promises_are_counted(tmp_path: Path) -> None:
     # The muxer of AVI keeps the places of times without a frame by empty chunks: nothing is lost there.
-    gaps = make_clip(tmp_path / "gaps.avi", (0, 1, 2, 5, 6, 9), codec="mpeg4", audio=0)
+    gaps = make_video(tmp_path / "gaps.avi", (0, 1, 2, 5, 6, 9), codec="mpeg4", audio=0)
     assert scan(probe(gaps)).damage is None
-    whole = make_clip(tmp_path / "whole.avi", range(24), codec="mpeg4", audio=0)
+    whole = make_video(tmp_path / "whole.avi", range(24), codec="mpeg4", audio=0)
     assert scan(probe(whole)).damage is None
     data = bytearray(whole.read_bytes())
     index = data.index(b"idx1") + 8
@@ -229,7 +229,7 @@ def test_formats_that_do_not_fit_are_refused(name: str) -> None:
 @given(height=st.integers(1, 20), width=st.integers(1, 70))
 @settings(max_examples=15, deadline=None)
 def test_planes_go_into_frames_and_come_back(pix_fmt: str, height: int, width: int) -> None:
-    planes = picture(1, height, width, pix_fmt)
+    planes = image(1, height, width, pix_fmt)
     back = planes_of(new_frame(planes, pix_fmt), pix_fmt)
     assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(planes, back, strict=True))
 
@@ -237,7 +237,7 @@ def test_planes_go_into_frames_and_come_back(pix_fmt: str, height: int, width: i
 @pytest.mark.parametrize("packed", ["nv12", "yuyv422", "rgb24"])
 def test_packed_frames_are_read_without_loss(packed: str) -> None:
     planar = planar_name(packed)
-    planes = picture(0, 16, 32, planar)
+    planes = image(0, 16, 32, planar)
     frame = VideoReformatter().reformat(new_frame(planes, planar), format=packed)
     read, _ = PlaneReader(planar).read(frame)
     assert all(np.array_equal(a, b) for a, b in zip(planes, read, strict=True))
@@ -245,7 +245,7 @@ def test_packed_frames_are_read_without_loss(packed: str) -> None:
 
 def test_side_data_is_carried_to_a_larger_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_frames, "CARRIED", frozenset({"SEI_UNREGISTERED"}))
-    with open_video(make_clip(tmp_path / "a.mp4", range(2), audio=0)) as container:
+    with open_video(make_video(tmp_path / "a.mp4", range(2), audio=0)) as container:
         frame = next(iter(container.decode(video=0)))
         larger = video_frames.carry(frame, VideoReformatter(), 256, 144, "yuv420p")
         assert (larger.width, larger.height, larger.format.name) == (256, 144, "yuv420p")
@@ -278,7 +278,7 @@ def test_segments_cover_a_stretch_once(gaps: list[int], every: int, frames: int,
 
 def test_decoding_from_the_middle_gives_what_decoding_from_the_start_gives(tmp_path: Path) -> None:
     options = {"bf": "3", "x264-params": "open-gop=1"}
-    source = probe(make_clip(tmp_path / "a.mkv", range(60), options=options, gop=10))
+    source = probe(make_video(tmp_path / "a.mkv", range(60), options=options, gop=10))
     timeline = scan(source)
     assert len(timeline.pts) == 60
     assert len(timeline.keys) >= 6
@@ -301,7 +301,7 @@ def test_decoding_from_the_middle_gives_what_decoding_from_the_start_gives(tmp_p
         "roadtrip_vp9_10bit_426x240.webm",
     ],
 )
-def test_real_clips_decode_from_the_middle(name: str, real_data: Path) -> None:
+def test_real_videos_decode_from_the_middle(name: str, real_data: Path) -> None:
     source = probe(real_data / "clips" / name)
     timeline = scan(source)
     starts = [timeline.pts[len(timeline.pts) * n // 8] for n in (3, 6, 7)]
@@ -318,7 +318,7 @@ def test_real_clips_decode_from_the_middle(name: str, real_data: Path) -> None:
 
 def test_a_change_of_size_in_the_middle_is_said(tmp_path: Path) -> None:
     small, large = (
-        make_clip(tmp_path / f"{n}.ts", range(3), codec="mpeg2video", size=(n, 64), audio=0) for n in (32, 48)
+        make_video(tmp_path / f"{n}.ts", range(3), codec="mpeg2video", size=(n, 64), audio=0) for n in (32, 48)
     )
     both = tmp_path / "both.ts"
     both.write_bytes(small.read_bytes() + large.read_bytes())
@@ -368,7 +368,7 @@ def test_x264_is_told_to_compute_alike_everywhere_and_the_user_may_say_more() ->
     options = encoder_options("libx264", None, None, {"x264-params": "keyint=7:cpu-independent=0"}, hdr)
     assert dict(options)["x264-params"] == "cpu-independent=1:cll=900,300:keyint=7:cpu-independent=0"
     encoder = SegmentEncoder(encoding(options=options))
-    given = [p for n in range(16) for p in encoder.encode(picture(n, 36, 64, "yuv420p"), n * 40, 40)]
+    given = [p for n in range(16) for p in encoder.encode(image(n, 36, 64, "yuv420p"), n * 40, 40)]
     assert [p.pts // 40 for p in [*given, *encoder.finish()] if p.key] == [0, 7, 14]
 
 
@@ -409,7 +409,7 @@ def test_the_nearest_pixel_format(codec: str, wanted: str, size: tuple[int, int]
 
 def test_an_encoder_that_loses_frames_is_not_believed() -> None:
     encoder = SegmentEncoder(encoding())
-    encoder.encode(picture(0, 36, 64, "yuv420p"), 0, 40)
+    encoder.encode(image(0, 36, 64, "yuv420p"), 0, 40)
     encoder.frames += 1
     with pytest.raises(MediaError, match="gave 1 packets for 2 frames"):
         encoder.finish()
@@ -420,7 +420,7 @@ def test_x265_decodes_every_frame_before_it_shows_it(frames: int) -> None:
     options = (("x265-params", "log-level=error:frame-threads=2"),)
     for _ in range(4):  # what x265 makes of few frames depends on what lay in memory before
         encoder = SegmentEncoder(encoding(codec="libx265", options=options))
-        given = [p for n in range(frames) for p in encoder.encode(picture(n, 36, 64, "yuv420p"), 400 + n * 40, 40)]
+        given = [p for n in range(frames) for p in encoder.encode(image(n, 36, 64, "yuv420p"), 400 + n * 40, 40)]
         packets = [*given, *encoder.finish()]
         times = [p.dts for p in packets]
         assert times == sorted(set(times))

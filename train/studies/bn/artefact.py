@@ -1,4 +1,4 @@
-"""Where batch norm shows: the smooth part of a held-out picture on which it is wrong by most.
+"""Where batch norm shows: the smooth part of a held-out image on which it is wrong by most.
 
     python train/studies/bn/artefact.py PACK RUN_PLAIN RUN_BN RUN_SWITCHED -o artefact.png
 
@@ -26,10 +26,10 @@ from repsr_cli.training.evaluate import upscale_pixels
 BLOCK, SIDE, SMOOTH = 16, 128, 2.5  # px, px, codes of standard deviation
 
 
-def blocks(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+def blocks(image: NDArray[np.float64]) -> NDArray[np.float64]:
     """(H, W, 3) as (rows, columns, BLOCK * BLOCK, 3)."""
-    rows, columns = (side // BLOCK for side in picture.shape[:2])
-    cut = picture[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK, 3)
+    rows, columns = (side // BLOCK for side in image.shape[:2])
+    cut = image[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK, 3)
     return cut.transpose(0, 2, 1, 3, 4).reshape(rows, columns, BLOCK * BLOCK, 3)
 
 
@@ -44,11 +44,11 @@ def main() -> None:
     engines = [Upscaler(load_plain(run / "best.pt"), device="cpu", precision="fp32") for run in arguments.runs]
     errors: list[list[NDArray[np.float64]]] = [[] for _ in engines]
     worst: tuple[float, list[NDArray[np.uint8]]] = (-np.inf, [])
-    for picture in pack.split(24)[1]:
-        hr = np.array(pack.hr(picture))
-        pictures = [upscale_pixels(each, np.array(pack.lr(picture))) for each in engines]
+    for image in pack.split(24)[1]:
+        hr = np.array(pack.hr(image))
+        images = [upscale_pixels(each, np.array(pack.lr(image))) for each in engines]
         smooth = blocks(hr.astype(np.float64)).std(2).max(-1) < SMOOTH
-        wrong = [np.abs(blocks(sr.astype(np.float64) - hr).mean(2)).mean(-1) for sr in pictures]
+        wrong = [np.abs(blocks(sr.astype(np.float64) - hr).mean(2)).mean(-1) for sr in images]
         for kept, each in zip(errors, wrong, strict=True):
             kept.append(each[smooth])
         excess = np.where(smooth, wrong[1] - wrong[0], -np.inf)
@@ -56,7 +56,7 @@ def main() -> None:
         if excess[row, column] > worst[0]:
             place = zip((row, column), hr.shape, strict=False)
             top, left = (int(np.clip(at * BLOCK - SIDE // 2, 0, side - SIDE)) for at, side in place)
-            crops = [each[top : top + SIDE, left : left + SIDE] for each in (hr, *pictures)]
+            crops = [each[top : top + SIDE, left : left + SIDE] for each in (hr, *images)]
             worst = (float(excess[row, column]), crops)
     for run, kept in zip(arguments.runs, errors, strict=True):
         sys.stdout.write(f"{run.name}: {np.concatenate(kept).mean():.3f} codes over {sum(map(len, kept))} blocks\n")

@@ -1,7 +1,7 @@
 """Does batch norm that switches to population statistics train better networks? Four arms, two optimisers, some seeds.
 
-    python train/studies/bn/study.py PICTURES -o runs/bn [--network m4c16] [--steps 1500] [--seeds 3]
-    python train/studies/bn/study.py PICTURES -o runs/bn --switch 0.05 0.1 0.2 0.4 0.8 --optimisers SOAP
+    python train/studies/bn/study.py IMAGES -o runs/bn [--network m4c16] [--steps 1500] [--seeds 3]
+    python train/studies/bn/study.py IMAGES -o runs/bn --switch 0.05 0.1 0.2 0.4 0.8 --optimisers SOAP
 
 The second asks when to switch. Runs what is missing (interrupt it and give the same command again), then writes a
 table and a plot beside this file.
@@ -42,7 +42,7 @@ class Run:
 def train(folder: Path, arguments: argparse.Namespace, choices: dict[str, str], seed: int) -> None:
     """Train one network, unless that was done before."""
     settings = {
-        "data.train": str(arguments.pictures),
+        "data.train": str(arguments.images),
         # As the paper has it; the start that interpolates would help all arms alike.
         "network.init": "random",
         "data.saturation": 1,
@@ -155,7 +155,7 @@ def plot(runs: dict[str, dict[str, list[Run]]]) -> str:
 def main() -> None:
     """Train what is missing, then write the table and the plot of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--network", default="m4c16", help="a recipe's name without its factor")
     parser.add_argument("--steps", type=int, default=1500)

@@ -1,11 +1,11 @@
-"""Networks on compressed clips: how near they come to the original, and how much they flicker.
+"""Networks on compressed videos: how near they come to the original, and how much they flicker.
 
-    python train/studies/video/study.py CLIPS... -n fast-x4 -n mine.safetensors [--crf 23 28] [--frames 48]
+    python train/studies/video/study.py VIDEOS... -n fast-x4 -n mine.safetensors [--crf 23 28] [--frames 48]
 
-Each clip's frames are shrunk by MATLAB's bicubic, compressed by libx264 (preset medium) at each CRF, decoded, and
-enlarged again: by bicubic, and by each network through the way that films go. Prints a table.
+Each video's frames are shrunk by MATLAB's bicubic, compressed by libx264 (preset medium) at each CRF, decoded, and
+enlarged again: by bicubic, and by each network through the way that videos go. Prints a table.
 
-Figures are means over clips. PSNR and SSIM are those of luma, against the frames before they were shrunk. Flicker is
+Figures are means over videos. PSNR and SSIM are those of luma, against the frames before they were shrunk. Flicker is
 the mean absolute change of luma, in codes, from one frame to the next where the original did not change at all.
 """
 
@@ -33,14 +33,14 @@ from repsr_cli.video.probe import probe
 from repsr_cli.video.roundtrip import through_codec
 from repsr_cli.video.timeline import scan
 
-FILM = parse_planes("yuv420p")
+VIDEO = parse_planes("yuv420p")
 
 Pixels = NDArray[np.uint8]
 
 
-def originals(clip: Path, scale: int, count: int) -> list[Pixels]:
-    """RGB frames of a clip from a third of it on, cropped so that they shrink to even sizes."""
-    source = probe(clip)
+def originals(video: Path, scale: int, count: int) -> list[Pixels]:
+    """RGB frames of a video from a third of it on, cropped so that they shrink to even sizes."""
+    source = probe(video)
     timeline = scan(source)
     start = len(timeline.pts) // 3
     wanted = tuple(timeline.pts[start : start + count])
@@ -57,29 +57,29 @@ def flicker(frames: list[NDArray[np.float64]], still: list[NDArray[np.bool_]]) -
 def main() -> None:
     """Judge the networks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path, nargs="+")
+    parser.add_argument("videos", type=Path, nargs="+")
     parser.add_argument("-n", "--network", action="append", required=True)
     parser.add_argument("--crf", type=int, nargs="+", default=[23, 28])
     parser.add_argument("--frames", type=int, default=48)
-    parser.add_argument("--pictures", type=Path, help="a folder for the last frame of each, as PNG")
+    parser.add_argument("--images", type=Path, help="a folder for the last frame of each, as PNG")
     arguments = parser.parse_args()
     networks = {name: zoo.load(name, None, "clean") for name in arguments.network}
     scale = next(iter(networks.values())).spec.scale
-    ways = {Path(name).stem: PlaneUpscaler(Upscaler(net, device="cpu"), FILM, FILM) for name, net in networks.items()}
+    ways = {Path(name).stem: PlaneUpscaler(Upscaler(net, device="cpu"), VIDEO, VIDEO) for name, net in networks.items()}
     rows: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
-    for clip in arguments.clips:
-        hr = originals(clip, scale, arguments.frames)
-        luma = [planes_from_rgb(to_tensor(frame), FILM)[0] for frame in hr]
+    for video in arguments.videos:
+        hr = originals(video, scale, arguments.frames)
+        luma = [planes_from_rgb(to_tensor(frame), VIDEO)[0] for frame in hr]
         still = [a == b for a, b in pairwise(luma)]
-        lr = [planes_from_rgb(to_tensor(downscale(frame, scale)), FILM) for frame in hr]
+        lr = [planes_from_rgb(to_tensor(downscale(frame, scale)), VIDEO) for frame in hr]
         for crf in arguments.crf:
             decoded = through_codec(lr, "yuv420p", "libx264", {"crf": str(crf), "preset": "medium"})
             found = {"bicubic": [imresize(planes[0], hr[0].shape[:2]) for planes in decoded]}
-            pictures = {}
+            images = {}
             for name, way in ways.items():
                 planes = [way(frame) for frame in decoded]
                 found[name] = [each[0] for each in planes]
-                pictures[name] = planes[-1]
+                images[name] = planes[-1]
             for name, frames in found.items():
                 grey = [(a[..., None], b[..., None]) for a, b in zip(frames, luma, strict=True)]
                 row = (
@@ -88,13 +88,13 @@ def main() -> None:
                     flicker([frame.astype(np.float64) for frame in frames], still),
                 )
                 rows.setdefault((crf, name), []).append(row)
-                sys.stdout.write(f"{clip.name} crf {crf} {name}: {row[0]:.3f} dB {row[1]:.4f} {row[2]:.3f}\n")
+                sys.stdout.write(f"{video.name} crf {crf} {name}: {row[0]:.3f} dB {row[1]:.4f} {row[2]:.3f}\n")
                 sys.stdout.flush()
-            if arguments.pictures is not None:
-                for name, picture in {"lr": decoded[-1], **pictures}.items():
-                    rgb = to_pixels(rgb_from_planes(picture, FILM), np.dtype(np.uint8), grey=False)
-                    arguments.pictures.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(rgb.astype(np.uint8)).save(arguments.pictures / f"{clip.stem}-{crf}-{name}.png")
+            if arguments.images is not None:
+                for name, image in {"lr": decoded[-1], **images}.items():
+                    rgb = to_pixels(rgb_from_planes(image, VIDEO), np.dtype(np.uint8), grey=False)
+                    arguments.images.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(rgb.astype(np.uint8)).save(arguments.images / f"{video.stem}-{crf}-{name}.png")
     lines = ["| CRF | network | Y-PSNR, dB | Y-SSIM | flicker, codes |", "|---|---|---|---|---|"]
     for (crf, name), values in sorted(rows.items()):
         psnr, ssim, _ = (statistics.mean(column) for column in zip(*values, strict=True))

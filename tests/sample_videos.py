@@ -1,4 +1,4 @@
-"""Small clips made on the spot, with whatever a test is about. Imported by tests of the video path."""
+"""Small videos made on the spot, with whatever a test is about. Imported by tests of the video path."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from av.video.format import VideoFormat
 from repsr_cli.video.frames import Planes, new_frame
 
 
-def picture(index: int, height: int, width: int, pix_fmt: str, full: bool = False) -> Planes:
-    """Planes of a moving pattern with texture, colour and codes near both ends of the range."""
+def image(index: int, height: int, width: int, pix_fmt: str, full: bool = False) -> Planes:
+    """Planes of a moving pattern with texture, colour and samples near both ends of the range."""
     layout = VideoFormat(pix_fmt, width, height)
     depth = layout.components[0].bits
     unit = 2 ** (depth - 8)
@@ -30,12 +30,12 @@ def picture(index: int, height: int, width: int, pix_fmt: str, full: bool = Fals
         y, x = np.mgrid[0:h, 0:w]
         low, high = (0, 255) if full or layout.is_rgb else (16, 235 if luma else 240)
         wave = 0.5 + 0.45 * np.sin((x * (1 + number) + y * 2 + 3 * index) / 7) + noise.uniform(-0.04, 0.04, (h, w))
-        codes = (low + (high - low) * wave.clip(0, 1)) * unit
-        planes.append(codes.round().astype(np.uint8 if depth == 8 else np.uint16))
+        samples = (low + (high - low) * wave.clip(0, 1)) * unit
+        planes.append(samples.round().astype(np.uint8 if depth == 8 else np.uint16))
     return tuple(planes)
 
 
-def make_clip(
+def make_video(
     path: Path,
     pts: Sequence[int] = tuple(range(24)),
     time_base: Fraction = Fraction(1, 25),
@@ -56,7 +56,7 @@ def make_clip(
     gop: int = 12,
     interlaced: bool = False,
 ) -> Path:
-    """Write a clip.
+    """Write a video.
 
     Args:
         path: its suffix says which container.
@@ -118,7 +118,7 @@ def make_clip(
             out.mux(packet)
     full = bool(tags and tags[1] == 2)
     for index, time in enumerate(pts):
-        frame = new_frame(frames[index] if frames else picture(index, height, width, pix_fmt, full), pix_fmt)
+        frame = new_frame(frames[index] if frames else image(index, height, width, pix_fmt, full), pix_fmt)
         frame.pts, frame.time_base = time, time_base
         following = pts[index + 1] if index + 1 < len(pts) else time + (time - pts[index - 1] if index else 1)
         frame.duration = following - time
@@ -192,7 +192,7 @@ def decoded(path: Path) -> list[Planes]:
 
 
 def damage(path: Path, target: Path, frame: int) -> Path:
-    """A copy of a clip in which the packet of one frame is nonsense."""
+    """A copy of a video in which the packet of one frame is nonsense."""
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(container.streams.video[0]) if p.size]
         where, size = packets[frame].pos, packets[frame].size

@@ -1,6 +1,6 @@
-"""Makes the table of docs/pictures.md: every picture of a folder from file to file, by a network that changes nothing.
+"""Makes the table of docs/images.md: every image of a folder from file to file, by a network that changes nothing.
 
-    python docs/picture_table.py FOLDER
+    python docs/image_table.py FOLDER
 
 Targets are the ones that ``repsr upscale`` chooses. What is compared is what a reader of the output finds. For lossy
 formats the largest difference is told, in codes of 8 bit.
@@ -23,14 +23,14 @@ from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.jobs import Naming, plan_jobs
 from repsr_cli.upscale.request import Reporter, UpscaleOptions
 
-HEAD = """# Real pictures
+HEAD = """# Real images
 
-Made by `python docs/picture_table.py FOLDER`: hard pictures from file to file with a network that changes nothing, so
+Made by `python docs/image_table.py FOLDER`: hard images from file to file with a network that changes nothing, so
 that every difference would be repsr's. "Equal" is what a reader of the output finds; in lossy formats the largest
 difference is told, in codes of 8 bit. Around the pixels: ICC profile, XMP, text, colour chunks and resolution are held
 to be equal, EXIF to be there.
 
-| picture | to | mode | pixels | around them | pages, times, loops | remarks |
+| image | to | mode | pixels | around them | pages, times, loops | remarks |
 |---|---|---|---|---|---|---|
 """
 
@@ -56,14 +56,14 @@ def difference(before: Page, after: Page) -> float:
 
 
 def described(exif: bytes | None) -> bool:
-    """Whether an EXIF block tells more than that the picture stands upright."""
+    """Whether an EXIF block tells more than that the image stands upright."""
     tags = Image.Exif()
     tags.load(exif or b"")
     return bool(set(tags) - {ExifTags.Base.Orientation})
 
 
 def row(path: Path, folder: Path, upscaler: Upscaler) -> str:
-    """One picture's line."""
+    """One image's line."""
     options = UpscaleOptions(scale=1.0)
     try:
         plan = plan_jobs([str(path)], options, Naming(output=f"{folder}/"))
