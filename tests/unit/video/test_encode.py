@@ -1,0 +1,111 @@
+"""Encoder options, pixel formats and packets."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
+from repsr_cli.video.encode import (
+    Encoding,
+    SegmentEncoder,
+    choose_pix_fmt,
+    encoder_options,
+    open_encoder,
+)
+from tests.sample_videos import image
+
+
+def encoding(**changes: object) -> Encoding:
+    base = {
+        "codec": "libx264",
+        "pix_fmt": "yuv420p",
+        "height": 36,
+        "width": 64,
+        "time_base": Fraction(1, 1000),
+        "rate": Fraction(25),
+        "sar": None,
+        "tags": ColourTags(1, 1, 1, 1, "left"),
+        "options": (("crf", "20"), ("preset", "ultrafast")),
+    }
+    return Encoding(**{**base, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("codec", "expected"),
+    [
+        ("libx264", ("crf", "17")),
+        ("libx265", ("crf", "20")),
+        ("libsvtav1", ("crf", "26")),
+        ("libvpx-vp9", ("crf", "24")),
+    ],
+)
+def test_one_quality_for_all(codec: str, expected: tuple[str, str]) -> None:
+    assert expected in encoder_options(codec, None, None, {}, None)
+
+
+def test_x264_is_told_to_compute_alike_everywhere_and_the_user_may_say_more() -> None:
+    hdr = HdrMetadata(None, None, (900, 300))
+    assert dict(encoder_options("libx264", None, None, {}, None))["x264-params"] == "cpu-independent=1"
+    options = encoder_options("libx264", None, None, {"x264-params": "keyint=7:cpu-independent=0"}, hdr)
+    assert dict(options)["x264-params"] == "cpu-independent=1:cll=900,300:keyint=7:cpu-independent=0"
+    encoder = SegmentEncoder(encoding(options=options))
+    given = [p for n in range(16) for p in encoder.encode(image(n, 36, 64, "yuv420p"), n * 40, 40)]
+    assert [p.pts // 40 for p in [*given, *encoder.finish()] if p.key] == [0, 7, 14]
+
+
+def test_options_of_the_user_win_and_unknown_ones_are_errors() -> None:
+    options = dict(encoder_options("libx265", 20, None, {"x265-params": "aq-mode=1", "preset": "fast"}, None))
+    assert options["x265-params"] == "log-level=error:aq-mode=1"
+    assert options["preset"] == "fast"
+    with pytest.raises(UsageError, match="-e nonsense: libx264 has no such option"):
+        open_encoder(encoding(options=(("nonsense", "1"),)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "wanted", "size", "chosen"),
+    [
+        ("libx264", "yuv420p", (36, 64), "yuv420p"),
+        ("libx264", "yuv420p", (36, 63), "yuv444p"),
+        ("libx264", "yuv420p10le", (35, 64), "yuv422p10le"),
+        ("libx264", "yuv422p", (35, 64), "yuv422p"),
+        ("libvpx-vp9", "yuv420p", (35, 63), "yuv420p"),
+        ("libx264", "gbrp", (36, 64), "yuv444p"),
+        ("libx265", "yuv420p12le", (36, 64), "yuv420p12le"),
+        ("libsvtav1", "yuv444p", (36, 64), "yuv420p"),
+        ("libsvtav1", "gray", (36, 64), "yuv420p"),
+        ("ffv1", "gbrp", (36, 64), "gbrp"),
+        ("prores_ks", "yuv420p", (36, 64), "yuv422p10le"),
+        ("png", "gbrp", (35, 63), "gbrp"),
+    ],
+)
+def test_the_nearest_pixel_format(codec: str, wanted: str, size: tuple[int, int], chosen: str) -> None:
+    if codec == "ffv1":
+        chosen = choose_pix_fmt(codec, wanted, *size)[0]
+        assert chosen in ("gbrp", "gbrp9le", "gbrp10le")
+        return
+    found, why = choose_pix_fmt(codec, wanted, *size)
+    assert found == chosen
+    assert (why is None) == (chosen == wanted)
+
+
+def test_an_encoder_that_loses_frames_is_not_believed() -> None:
+    encoder = SegmentEncoder(encoding())
+    encoder.encode(image(0, 36, 64, "yuv420p"), 0, 40)
+    encoder.frames += 1
+    with pytest.raises(MediaError, match="gave 1 packets for 2 frames"):
+        encoder.finish()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7])
+def test_x265_decodes_every_frame_before_it_shows_it(frames: int) -> None:
+    options = (("x265-params", "log-level=error:frame-threads=2"),)
+    for _ in range(4):  # what x265 makes of few frames depends on what lay in memory before
+        encoder = SegmentEncoder(encoding(codec="libx265", options=options))
+        given = [p for n in range(frames) for p in encoder.encode(image(n, 36, 64, "yuv420p"), 400 + n * 40, 40)]
+        packets = [*given, *encoder.finish()]
+        times = [p.dts for p in packets]
+        assert times == sorted(set(times))
+        assert all(400 - 17 * 40 <= p.dts <= p.pts for p in packets)
