@@ -14,7 +14,7 @@ from av.audio.frame import AudioFrame
 from av.codec.context import Flags
 from av.video.format import VideoFormat
 
-from repsr_cli.video.frames import Planes, new_frame
+from repsr_cli.video.planes import Planes, new_frame
 
 
 def image(index: int, height: int, width: int, pix_fmt: str, full: bool = False) -> Planes:

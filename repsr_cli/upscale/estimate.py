@@ -14,7 +14,8 @@ from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.upscale.request import UpscaleOptions
 from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.video.encode import SegmentEncoder
-from repsr_cli.video.frames import Frame, Planes
+from repsr_cli.video.frames import Frame
+from repsr_cli.video.planes import Planes
 from repsr_cli.video.stages import run_stages
 
 # Long enough for an encoder to fill its window, short enough to be waited for.

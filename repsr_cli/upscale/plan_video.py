@@ -22,11 +22,11 @@ from repsr_cli.video.encode import (
     open_encoder,
     writes_hdr,
 )
-from repsr_cli.video.frames import planar_name
 from repsr_cli.video.image_sequence import is_pattern
 from repsr_cli.video.interlace import combed_share
 from repsr_cli.video.mux import IMAGES, Y4M, StreamAction, Window, format_of, plan_streams
 from repsr_cli.video.nvdec import Nvdec, find_nvdec
+from repsr_cli.video.planes import planar_name
 from repsr_cli.video.probe import VideoSource, probe
 from repsr_cli.video.timeline import Segment, Timeline, cut, scan
 from repsr_cli.video.y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady

@@ -26,12 +26,13 @@ from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOption
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import SegmentEncoder
-from repsr_cli.video.frames import CARRIED, Frame, Planes, nbytes, side_data
+from repsr_cli.video.frames import CARRIED, Frame, nbytes, side_data
 from repsr_cli.video.image_sequence import existing
 from repsr_cli.video.lock import FolderLock
 from repsr_cli.video.mux import IMAGES, Y4M, join, write_images
+from repsr_cli.video.open import translated
 from repsr_cli.video.packet_chunks import PacketChunk, images
-from repsr_cli.video.probe import translated
+from repsr_cli.video.planes import Planes
 from repsr_cli.video.segments import SegmentWriter, Store, fingerprint, free_space, job_folder
 from repsr_cli.video.stages import run_stages
 from repsr_cli.video.timeline import Segment

@@ -64,7 +64,7 @@ class DevicePlanes:
 
     def on_host(self) -> tuple[NDArray[Any], ...]:
         """A copy in memory: Y, U, V of ``planar``, unshifted."""
-        from repsr_cli.video.frames import planes_of
+        from repsr_cli.video.planes import planes_of
 
         return planes_of(downloaded(_imported(self), self.planar), self.planar)
 

@@ -17,7 +17,8 @@ from repsr_cli.errors import MediaError
 from repsr_cli.video.cuda_planes import ON_GPU, device_planes
 from repsr_cli.video.frames import Frame, PlaneReader
 from repsr_cli.video.nvdec import Nvdec
-from repsr_cli.video.probe import VideoSource, main_stream, open_video, translated
+from repsr_cli.video.open import main_stream, open_video, translated
+from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Timeline
 
 # Codecs whose decoders give one frame for every packet that is shown. Others (MPEG-4 in AVI, with its empty packets)

@@ -23,7 +23,8 @@ from av.video.reformatter import VideoReformatter
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
 from repsr_cli.video.cuda_planes import DevicePlanes, frame_of, need_device, on_host, refusal
-from repsr_cli.video.frames import Planes, carry, fill, packed_frame
+from repsr_cli.video.frames import carry
+from repsr_cli.video.planes import Planes, fill, packed_frame
 
 DEFAULT_CRF = 17.0
 

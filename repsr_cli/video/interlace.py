@@ -10,7 +10,8 @@ from itertools import islice
 from av.filter import Graph
 from av.video.format import VideoFormat
 
-from repsr_cli.video.probe import VideoSource, main_stream, open_video, translated
+from repsr_cli.video.open import main_stream, open_video, translated
+from repsr_cli.video.probe import VideoSource
 
 # Frames looked at; enough for a pan or a walk in any video, few enough not to be noticed.
 _FRAMES = 100

@@ -22,7 +22,8 @@ from av.stream import Disposition
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.video.encode import EncodedPacket, Encoding, configure
-from repsr_cli.video.probe import StreamInfo, VideoSource, open_video, stream_info, translated
+from repsr_cli.video.open import open_video, translated
+from repsr_cli.video.probe import StreamInfo, VideoSource, stream_info
 from repsr_cli.video.timeline import Timeline
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 
 from repsr_cli.errors import DeviceError
 from repsr_cli.video.cuda_planes import downloaded, need_device, refusal
-from repsr_cli.video.probe import VideoSource, decoder_settings, main_stream, new_decoder, open_video, translated
+from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, open_video, translated
+from repsr_cli.video.probe import VideoSource
 
 # Codecs whose standards say to the bit what a decoder gives. The transforms of MPEG-2, MPEG-4 Part 2 and JPEG are only
 # bounded in their error, so that a GPU's result is another than that of software.

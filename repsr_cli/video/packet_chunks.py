@@ -19,14 +19,8 @@ from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video.decode import DECODE_ERRORS
-from repsr_cli.video.probe import (
-    VideoSource,
-    decoder_settings,
-    main_stream,
-    new_decoder,
-    open_video,
-    translated,
-)
+from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, open_video, translated
+from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Segment, Timeline
 
 # What rides on packets, decoders need, and PyAV cannot put on a packet again.

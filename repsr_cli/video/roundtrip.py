@@ -8,7 +8,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from repsr_cli.video.frames import PlaneReader, Planes, new_frame
+from repsr_cli.video.frames import PlaneReader
+from repsr_cli.video.planes import Planes, new_frame
 
 
 def through_codec(shot: Sequence[Planes], planar: str, codec: str, options: Mapping[str, str]) -> list[Planes]:

@@ -25,7 +25,7 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.image_sequence import is_pattern, numbered
 from repsr_cli.video.lock import FolderLock
-from repsr_cli.video.probe import translated
+from repsr_cli.video.open import translated
 
 _PACKET = struct.Struct("<qqqqq")
 _ENDS = 2**20

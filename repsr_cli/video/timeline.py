@@ -6,21 +6,17 @@ decoding lost nothing on the way.
 
 from __future__ import annotations
 
-import re
-import struct
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av.logging
-import numpy as np
 from av.packet import Packet
 from av.stream import Stream
-from numpy.typing import NDArray
 
-from repsr_cli.video.image_sequence import is_pattern
-from repsr_cli.video.probe import VideoSource, main_stream, open_video, translated
+from repsr_cli.video.integrity import is_loss, out_of_step, promised, shortened
+from repsr_cli.video.open import main_stream, open_video, translated
+from repsr_cli.video.probe import VideoSource
 
 # A segment is cut at the first keyframe after this many frames, and without one at twice as many: enough for an encoder
 # not to notice the seam, few enough not to lose much to a power cut.
@@ -107,7 +103,7 @@ def scan(source: VideoSource) -> Timeline:
         with translated(source.path), av.logging.Capture() as log, open_video(source.path) as container:
             stream = main_stream(container, source.path)
             names = set(container.format.name.split(",")) | {container.format.name}
-            promised = _promised(source, names)
+            expected = promised(source, names)
             for packet in container.demux():
                 if not packet.size:
                     continue
@@ -130,38 +126,16 @@ def scan(source: VideoSource) -> Timeline:
     finally:
         av.logging.set_level(level)
     said = [(severity, message.strip()) for severity, name, message in log if name in names]
-    complaints = [message for severity, message in said if _is_loss(severity, message, source.index, last_dts)]
+    complaints = [message for severity, message in said if is_loss(severity, message, source.index, last_dts)]
     damage = complaints[0] if complaints else shortened(source.path)
     if torn and damage is None:
         damage = f"{len(torn)} packets of its video were torn on the way"
-    if packets.get(source.index, 0) < promised and damage is None:
-        damage = f"{packets.get(source.index, 0)} of {promised} frames are there"
+    if packets.get(source.index, 0) < expected and damage is None:
+        damage = f"{packets.get(source.index, 0)} of {expected} frames are there"
     if "mpegts" in names and damage is None:
         damage = out_of_step(source.path)
     begin = min(begins.values(), default=Fraction(0))
     return Timeline(tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, begin, damage)
-
-
-def _promised(source: VideoSource, names: set[str]) -> int:
-    """How many packets of its video a file says that it has; 0 where it does not say."""
-    if "avi" in names:  # its header counts frames that were dropped while recording too
-        return indexed(source.path, source.index) or source.frames or 0
-    return source.frames or 0 if "mp4" in names else 0
-
-
-def _is_loss(severity: int, message: str, index: int, last_dts: int | None) -> bool:
-    """Whether a demuxer says that packets of the video are lost: some skip what does not fit with a warning only.
-
-    Args:
-        severity: of the message, as libav counts it.
-        message: what was said.
-        index: the stream of the video.
-        last_dts: of its last packet: every recording of a broadcast cuts that one off.
-    """
-    torn = re.match(r"Packet corrupt \(stream = (\d+), dts = (-?\w+)\)", message)
-    if torn is not None:
-        return int(torn[1]) == index and torn[2] != str(last_dts)
-    return severity <= av.logging.ERROR or "exceeds containing master element" in message
 
 
 def is_shown(packet: Packet[Stream], codec: str) -> bool:
@@ -183,111 +157,6 @@ def is_shown(packet: Packet[Stream], codec: str) -> bool:
     at = 3 if profile < 3 else 2
     exists, shown = first >> at & 1, first >> (at - 2) & 1
     return bool(exists or shown)
-
-
-def shortened(path: Path) -> str | None:
-    """How a file is shorter than it says itself to be; None if it is not, or does not say.
-
-    Understands what MP4 and QuickTime, Matroska and WebM, and AVI write about the sizes of their parts.
-    """
-    if is_pattern(path):
-        return None
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(4096)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            at = 0
-            while at + 8 <= size:
-                file.seek(at)
-                length, kind = struct.unpack(">I4s", file.read(8))
-                if length == 1:
-                    extended = file.read(8)
-                    length = struct.unpack(">Q", extended)[0] if len(extended) == 8 else size + 1
-                if length == 0:
-                    return None
-                if length < 8 or at + length > size:
-                    name = kind.decode("latin-1")
-                    return f"its part {name!r} should reach byte {at + length}, the file ends at {size}"
-                at += length
-            return None
-        if head[:4] == b"\x1a\x45\xdf\xa3":
-            at = 4 + _ebml_length(head, 4)[1]
-            at += _ebml_length(head, 4)[0]
-            if head[at : at + 4] == b"\x18\x53\x80\x67":
-                length, width = _ebml_length(head, at + 4)
-                unknown = length == 2 ** (7 * width) - 1
-                if not unknown and at + 4 + width + length > size:
-                    return f"it should be {at + 4 + width + length} bytes long, but has {size}"
-        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            length = struct.unpack("<I", head[4:8])[0]
-            if length and length + 8 > size:
-                return f"it should be {length + 8} bytes long, but has {size}"
-    return None
-
-
-def out_of_step(path: Path) -> str | None:
-    """Where a transport stream leaves the raster of its packets or an image does not begin as one; None if nowhere.
-
-    Demultiplexers go on to the next without a word. A stream that does not lie on a raster from its first byte on is
-    not judged.
-
-    Source: ISO/IEC 13818-1, 2.4.3.2 (188 bytes, the first is 0x47) and 2.4.3.6 (00 00 01 begins a packet of an
-    elementary stream); 192 bytes with the time code of Blu-ray before them, 204 with parity behind.
-    """
-    data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
-    for length, sync in ((188, 0), (192, 4), (204, 0)):
-        marks = data[sync::length] == 0x47
-        if marks[:4].all() or 2 * np.count_nonzero(marks) > len(marks):
-            break
-    else:
-        return None
-    if not marks.all():
-        return f"the packet at byte {int(marks.argmin()) * length} does not begin as one"
-    if len(data) % length:
-        return f"it ends within a packet, at byte {len(data)}"
-    rows = data.reshape(-1, length)[:, sync : sync + 188]
-    begins = np.flatnonzero((rows[:, 1] & 0x40 != 0) & (rows[:, 3] & 0x10 != 0))
-    offset = 4 + np.where(rows[begins, 3] & 0x20 != 0, 1 + rows[begins, 4].astype(np.intp), 0)
-    begins, offset = begins[offset <= 185], offset[offset <= 185]
-    whole = np.all([rows[begins, offset + n] == byte for n, byte in enumerate((0, 0, 1))], axis=0)
-    streams = rows[begins, 1].astype(np.intp) << 8 & 0x1F00 | rows[begins, 2]
-    for stream in np.unique(streams[whole]):
-        own = begins[streams == stream], whole[streams == stream]
-        if own[1].mean() > 0.5 and not own[1].all():
-            at = int(own[0][own[1].argmin()]) * length
-            return f"the packet at byte {at} does not begin an image or a sound as the others do"
-    return None
-
-
-def indexed(path: Path, number: int) -> int:
-    """Packets of a stream that the (first) index of an AVI file lists, without the places of dropped frames; 0 if none.
-
-    Source: Microsoft, AVI RIFF file reference (idx1: four bytes each of name, flags, place, size).
-    """
-    with path.open("rb") as file:
-        at, end = 12, path.stat().st_size
-        while at + 8 <= end:
-            file.seek(at)
-            kind, size = struct.unpack("<4sI", file.read(8))
-            if kind == b"idx1":
-                listed = file.read(size)
-                entries = np.frombuffer(listed[: len(listed) // 16 * 16], "S4, <u4, <u4, <u4")
-                own = np.char.startswith(entries["f0"], b"%02d" % number)
-                return int(np.count_nonzero(own & (entries["f3"] > 0)))
-            at += 8 + size + size % 2
-    return 0
-
-
-def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
-    """A length of variable width as Matroska writes it: (value, bytes)."""
-    first = data[at] if at < len(data) else 0
-    width = 9 - first.bit_length()
-    if width > 8 or at + width > len(data):
-        return 0, 1
-    value = first & (1 << (8 - width)) - 1
-    for byte in data[at + 1 : at + width]:
-        value = value << 8 | byte
-    return value, width
 
 
 def cut(timeline: Timeline, first: int, end: int | None, frames: int = SEGMENT_FRAMES) -> tuple[Segment, ...]:

@@ -66,7 +66,7 @@ def upscale_video(path: Path, chance: random.Random) -> None:
     """Enlarge a video into one of the containers."""
     from repsr_cli.upscale.request import Reporter, UpscaleOptions
     from repsr_cli.upscale.video import upscale_video
-    from repsr_cli.video import probe as video
+    from repsr_cli.video import open as video
 
     video.MAX_PIXELS = PIXELS
     target = path.with_name("out" + chance.choice((".mkv", ".mkv", ".mp4", ".mov")))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repsr_cli.upscale import image as upscale_image
-from repsr_cli.video import probe as video
+from repsr_cli.video import open as video
 
 pytest.importorskip("resource", reason="limits of memory as POSIX has them")
 from tests.fuzz import fuzz

@@ -37,9 +37,11 @@ from repsr_cli.video.encode import (
     gpu_format,
     open_encoder,
 )
-from repsr_cli.video.frames import PlaneReader, Planes, new_frame, planes_of
+from repsr_cli.video.frames import PlaneReader
 from repsr_cli.video.nvdec import GIVEN, Nvdec, find_nvdec
-from repsr_cli.video.probe import VideoSource, new_decoder, probe
+from repsr_cli.video.open import new_decoder
+from repsr_cli.video.planes import Planes, new_frame, planes_of
+from repsr_cli.video.probe import VideoSource, probe
 from repsr_cli.video.timeline import cut, scan
 from repsr_cli.yuv.formats import PlaneFormat
 from tests.sample_videos import damage, frame_times, image, make_video, video_packets

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video import frames as video_frames
-from repsr_cli.video.frames import PlaneReader, new_frame, planar_name, planes_of, side_data
-from repsr_cli.video.probe import open_video
+from repsr_cli.video.frames import PlaneReader, side_data
+from repsr_cli.video.open import open_video
+from repsr_cli.video.planes import new_frame, planar_name, planes_of
 from tests.sample_videos import image, make_video
 
 

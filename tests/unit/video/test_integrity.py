@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from repsr_cli.video.integrity import out_of_step, shortened
 from repsr_cli.video.probe import probe
-from repsr_cli.video.timeline import out_of_step, scan, shortened
+from repsr_cli.video.timeline import scan
 from tests.sample_videos import make_video
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repsr_cli.errors import MediaError
-from repsr_cli.video import probe as video
+from repsr_cli.video import open as video_open
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.probe import is_video, probe
 from tests.sample_videos import make_video
@@ -35,9 +35,9 @@ def test_frames_beyond_the_limit_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, codec: str
 ) -> None:
     path = make_video(tmp_path / f"large{suffix}", range(2), codec=codec, audio=0)
-    monkeypatch.setattr(video, "MAX_PIXELS", 36 * 64)
+    monkeypatch.setattr(video_open, "MAX_PIXELS", 36 * 64)
     assert probe(path).height == 36
-    monkeypatch.setattr(video, "MAX_PIXELS", 36 * 64 - 1)
+    monkeypatch.setattr(video_open, "MAX_PIXELS", 36 * 64 - 1)
     with pytest.raises(MediaError, match="of more than 0 million pixels, or damaged"):
         probe(path)
 

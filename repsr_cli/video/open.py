@@ -1,0 +1,174 @@
+"""Open videos for reading, and translate the errors of PyAV."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+from av.codec import CodecContext
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from repsr_cli.errors import MediaError
+from repsr_cli.video.image_sequence import is_pattern, numbered
+
+# Demuxers that take nearly anything, text and single images included, for moving images.
+_NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "concat", "hls", "dash", "bin", "ico", "image2"})
+
+# A frame of more is not decoded: a few kilobytes can claim to be 16384x16384. That of 16K video has 133 million.
+MAX_PIXELS = 1 << 27
+
+# Threads of a decoder hold a frame each; more than these gain nothing beside a network.
+DECODER_THREADS = 8
+
+# What a container tells a decoder; the rest stands in the packets.
+_SETTINGS = (
+    "codec_tag",
+    "extradata",
+    "bits_per_coded_sample",
+    "width",
+    "height",
+    "pix_fmt",
+    "profile",
+    "level",
+    "framerate",
+    "sample_aspect_ratio",
+    "color_range",
+    "color_primaries",
+    "color_trc",
+    "colorspace",
+    "field_order",
+    "reorder_depth",
+)
+
+
+@contextmanager
+def translated(subject: object) -> Iterator[None]:
+    """Turn PyAV's errors into a ``MediaError`` about a file."""
+    try:
+        yield
+    except (av.FileNotFoundError, FileNotFoundError) as error:
+        raise MediaError(subject, "no such file", "Check the path, and quote names with spaces.") from error
+    except (av.IsADirectoryError, IsADirectoryError) as error:
+        raise MediaError(subject, "a folder, not a file") from error
+    except (av.PermissionError, PermissionError) as error:
+        raise MediaError(subject, "may not be read or written", "Check the permissions.") from error
+    except (av.InvalidDataError, av.EOFError, av.PatchWelcomeError) as error:
+        remedy = "If it is cut off or damaged, get it again."
+        raise MediaError(subject, f"not a video that can be read ({reason(error)})", remedy) from error
+    except av.FFmpegError as error:
+        raise MediaError(subject, reason(error)) from error
+    except OSError as error:
+        raise MediaError(subject, error.strerror or str(error)) from error
+
+
+def reason(error: av.FFmpegError) -> str:
+    """FFmpeg's own words about an error, without the file name that stands in front of the message anyway."""
+    # (level, name, message), or None where FFmpeg logged nothing.
+    log: Any = error.log
+    words = log[2].strip() if log else ""
+    return (words or error.strerror or "no reason given").rstrip(".").replace("\n", " ")
+
+
+def open_video(path: Path) -> InputContainer:
+    """Open a video for reading; numbered images are one of 25 frames a second.
+
+    Tags that are not UTF-8 are kept as they are, byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
+
+    Raises:
+        MediaError: the file is missing or no media.
+    """
+    options = {"max_pixels": str(MAX_PIXELS)}
+    if is_pattern(path):
+        options |= {"pattern_type": "sequence", "start_number": str(next(iter(numbered(path))))}
+    with translated(path):
+        # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
+        return av.open(
+            f"file:{path}",
+            "r",
+            metadata_errors="surrogateescape",
+            format="image2" if is_pattern(path) else None,
+            container_options={"protocol_whitelist": "file"},
+            options=options,
+        )
+
+
+def moving_stream(container: InputContainer) -> VideoStream | None:
+    """The first video stream that moves: cover art is a video stream of one image."""
+    names = set(container.format.name.split(","))
+    if names == {"image2"} and is_pattern(Path(container.name.removeprefix("file:"))):
+        return container.streams.video[0]
+    if names & _NOT_VIDEO or any(name.endswith("_pipe") and name != "yuv4mpegpipe" for name in names):
+        return None
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
+
+
+def main_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The stream that is upscaled.
+
+    Raises:
+        MediaError: there is none, or FFmpeg has no decoder for it.
+    """
+    stream = moving_stream(container)
+    if stream is None:
+        kinds = sorted({stream.type for stream in container.streams})
+        found = f"no video stream, only {', '.join(kinds)}" if kinds else "no video stream"
+        raise MediaError(path, found, "upscale takes images and videos.")
+    if stream.codec_context is None:
+        raise MediaError(path, "no decoder for its video stream")
+    if not stream.codec_context.is_open:
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
+def decoder_settings(context: VideoCodecContext) -> dict[str, Any]:
+    """What a container told a stream's decoder: what another one needs beside the packets."""
+    found = {name: getattr(context, name) for name in _SETTINGS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def new_decoder(codec: str, settings: dict[str, Any], hwaccel: HWAccel | None = None) -> VideoCodecContext:
+    """A decoder that belongs to no container.
+
+    Args:
+        codec: FFmpeg's name of it.
+        settings: from ``decoder_settings``.
+        hwaccel: the device to decode on.
+    """
+    context = CodecContext.create(codec, "r", hwaccel)
+    assert isinstance(context, VideoCodecContext)
+    for name, value in settings.items():
+        setattr(context, name, value)
+    context.thread_type = "AUTO"
+    context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return context
+
+
+def check_size(path: Path, context: VideoCodecContext) -> None:
+    """Refuse a video whose frames have more than ``MAX_PIXELS``.
+
+    Raises:
+        MediaError: they have.
+    """
+    if context.width * context.height > MAX_PIXELS:
+        raise too_large(path, f"{context.width}x{context.height}")
+
+
+def too_large(path: Path, what: str) -> MediaError:
+    """The words for frames that FFmpeg was told not to take."""
+    limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"
+    return MediaError(path, f"{what} of more than {limit}, or damaged", "Scale it down with another tool first.")
