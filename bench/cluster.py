@@ -153,7 +153,7 @@ def main() -> None:
                     best = {"fps": facts["fps"], "frames": facts["frames"], **facts["occupancy"]}
             found["workers"][number] = best
         found["segment"] = {name: round(value, 6) for name, value in driver_costs(source, folder, size).items()}
-    print(json.dumps(found))  # noqa: T201
+    print(json.dumps(found))
     ray.shutdown()
     nodes.shutdown()
 

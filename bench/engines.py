@@ -151,25 +151,25 @@ def main() -> None:
     folded = fold(net, VIDEO, VIDEO)
     body, operations = folded.body.eval(), 2 * folded.macs_per_pixel
     square = torch.ones(2048, 2048)
-    print(f"{'':<14}{'size':>9}{'GFLOP/s':>9}{'useful':>8}")  # noqa: T201
+    print(f"{'':<14}{'size':>9}{'GFLOP/s':>9}{'useful':>8}")
     for height, width in SIZES:
         runners = engines(body, (height, width), arguments.threads)
         runners["matrix product"] = lambda: torch.mm(square, square)
         for name, seconds in best(runners, arguments.rounds).items():
             if name == "matrix product":
-                print(f"{name:<14}{'':>9}{2 * 2048**3 / seconds / 1e9:>9.0f}")  # noqa: T201
+                print(f"{name:<14}{'':>9}{2 * 2048**3 / seconds / 1e9:>9.0f}")
                 continue
             speed = operations * height * width / seconds / 1e9
             reach = net.spec.reach
             useful = 1 if height == SIZES[0][0] else (1 - 2 * reach / height) * (1 - 2 * reach / width)
-            print(f"{name:<14}{f'{width}x{height}':>9}{speed:>9.0f}{speed * useful:>8.0f}")  # noqa: T201
+            print(f"{name:<14}{f'{width}x{height}':>9}{speed:>9.0f}{speed * useful:>8.0f}")
     frame = [np.random.default_rng(0).integers(16, 236, size, dtype=np.uint8) for size in VIDEO.plane_sizes(270, 480)]
     whole = rivals(net.spec.scale, frame, arguments.threads)
     for engine in installed_engines():
         planes = PlaneUpscaler(Upscaler(net, device="cpu", engine=engine), VIDEO, VIDEO, reuse=False)
         whole[f"{arguments.network} by {planes.engine}"] = lambda planes=planes: planes(frame)
     for name, seconds in best(whole, arguments.rounds).items():
-        print(f"{name}: {1000 * seconds:.1f} ms a frame of 480x270, planes to planes")  # noqa: T201
+        print(f"{name}: {1000 * seconds:.1f} ms a frame of 480x270, planes to planes")
 
 
 if __name__ == "__main__":

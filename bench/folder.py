@@ -76,7 +76,7 @@ def main() -> None:
             rounds.append((*measured(alone), *measured(folder)))
             shutil.rmtree(big)  # replacing a file costs time of its own on some disks
     clock, cores, folder_clock, folder_cores = map(min, zip(*rounds, strict=True))
-    print(  # noqa: T201
+    print(
         f"{upscaler.spec.name} x{upscaler.scale}, {asked.format}: network {clock:.2f} s ({cores:.2f} s of cores), "
         f"folder {folder_clock:.2f} s ({folder_cores:.2f} s), "
         f"{folder_clock / clock:.2f} times ({folder_cores / cores:.2f} times)"

@@ -134,17 +134,3 @@ def test_pinned_versions_suit_the_requirements() -> None:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
-
-
-@pytest.mark.parametrize(
-    "module", sorted((ROOT / "repsr_cli").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_every_module_says_what_it_is(module: Path) -> None:
-    assert re.match(r'(#.*\n)*"""\S', module.read_text(encoding="utf-8"))
-
-
-def test_architecture_names_every_file() -> None:
-    listed = re.findall(r"^\| `([\w/]+\.py)` \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
-    package = ROOT / "repsr_cli"
-    files = [path.relative_to(package).as_posix() for path in package.rglob("*.py") if "__" not in path.name]
-    assert sorted(listed) == sorted(files)

@@ -100,8 +100,6 @@ def _encoders() -> Iterator[Finding]:
 def _nvidia() -> Iterator[Finding]:
     """What the first GPU decodes and encodes, by trying."""
     try:
-        import av  # noqa: F401
-
         from repsr_cli.video.cuda_planes import missing_device
         from repsr_cli.video.encode import nvenc_refusal
         from repsr_cli.video.nvdec import nvdec_refusal

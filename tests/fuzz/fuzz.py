@@ -215,7 +215,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         path = folder / f"{self.door}-{self.seed}-{number}.bin"
         path.write_bytes(make_input(self.door, number, self.seed)[0])
-        print(f"{path}: {what}", file=sys.stderr)  # noqa: T201
+        print(f"{path}: {what}", file=sys.stderr)
 
 
 def main() -> None:
@@ -233,7 +233,7 @@ def main() -> None:
         return
     if words.replay is not None:
         with tempfile.TemporaryDirectory() as folder:
-            print(attempt(words.door, words.replay.read_bytes(), random.Random(0), Path(folder)))  # noqa: T201
+            print(attempt(words.door, words.replay.read_bytes(), random.Random(0), Path(folder)))
         return
     began = time.monotonic()
     run = Run(words.door, words.seed)
@@ -247,7 +247,7 @@ def main() -> None:
         "slowest_seconds": round(run.slowest, 2),
         "peak_megabytes": run.peak >> 20,
     }
-    print(json.dumps(figures))  # noqa: T201
+    print(json.dumps(figures))
     sys.exit(bool(run.findings))
 
 

@@ -122,7 +122,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         make(folder)
         sizes = [path.stat().st_size for path in folder.iterdir()]
-        print(f"{name}: {len(sizes)} files, {sum(sizes)} bytes")  # noqa: T201
+        print(f"{name}: {len(sizes)} files, {sum(sizes)} bytes")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ must not be there. Every result must equal the uninterrupted one, byte for byte,
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import random
 import signal
@@ -21,9 +22,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from repsr_cli.cli import app
-from repsr_cli.upscale import batch as _loaded  # noqa: F401
-from repsr_cli.upscale import video as _loaded_too  # noqa: F401
 from tests.sample_videos import make_video, video_packets
+
+# Loaded before the processes are forked, so that each starts at once.
+for _name in ("batch", "video"):
+    importlib.import_module(f"repsr_cli.upscale.{_name}")
 
 OPTIONS = ["-n", "fast", "-s", "2", "--threads", "1", "--preset", "veryfast"]
 
@@ -98,7 +101,7 @@ def soak(source: Path, folder: Path, kills: int, seed: int, options: list[str]) 
             figures["kills while joining"] += (journal / "joined.mp4").exists()
             resumed = resumed or segments > 0
             if figures["kills"] % 20 == 0:
-                print(dict(figures), flush=True, file=sys.stderr)  # noqa: T201
+                print(dict(figures), flush=True, file=sys.stderr)
         figures["results"] += 1
         figures["of them resumed"] += resumed
         if target.read_bytes() != wanted or video_packets(target) != packets:
@@ -122,7 +125,7 @@ def main() -> None:
         folder = Path(name)
         source = asked.video or made_video(folder)
         figures = soak(source, folder, asked.kills, asked.seed, asked.options)
-    print(", ".join(f"{name} {count}" for name, count in figures.items()))  # noqa: T201
+    print(", ".join(f"{name} {count}" for name, count in figures.items()))
 
 
 if __name__ == "__main__":

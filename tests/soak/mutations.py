@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     figures = soak(asked.inputs, asked.seed)
-    print("\n".join(f"{count:5} {name}" for name, count in figures.most_common()))  # noqa: T201
+    print("\n".join(f"{count:5} {name}" for name, count in figures.most_common()))
 
 
 if __name__ == "__main__":
