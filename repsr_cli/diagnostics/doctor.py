@@ -103,9 +103,10 @@ def _nvidia() -> Iterator[Finding]:
         from repsr_cli.video.cuda_planes import missing_device
         from repsr_cli.video.encode import nvenc_refusal
         from repsr_cli.video.nvdec import nvdec_refusal
+
+        why = missing_device(0)
     except ImportError:
         return  # PyAV, reported among the libraries
-    why = missing_device(0)
     if why is not None:
         yield Finding("nvdec, nvenc", "absent", f"no GPU ({why})", "With an NVIDIA GPU: install its driver.")
         return
