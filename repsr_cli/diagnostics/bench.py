@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from repsr_cli.engine.backends.registry import PRECISIONS
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import PlainSR
@@ -159,12 +160,13 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
     asked = options.upscale
     net = load_weight(resolve(asked.network, asked.scale, "clean"))
     upscaler = Upscaler(net, asked.device, asked.precision, asked.tile, asked.threads, reporter.say, asked.engine)
-    peak, model = measure_model(net, upscaler, options.size, options.rounds)
-    rows = [model]
-    if options.calibrate:
-        rows += _calibration(upscaler, options.size, reporter)
-    if options.source is not None:
-        rows += _measure_video(options, upscaler, reporter)
+    with torch_threads(asked.threads):
+        peak, model = measure_model(net, upscaler, options.size, options.rounds)
+        rows = [model]
+        if options.calibrate:
+            rows += _calibration(upscaler, options.size, reporter)
+        if options.source is not None:
+            rows += _measure_video(options, upscaler, reporter)
     return Bench(describe_machine(upscaler), upscaler.describe(), peak, tuple(rows))
 
 
@@ -218,7 +220,7 @@ def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
         "system": platform.system(),
         "processor": processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": upscaler.threads,
         "torch": torch.__version__,
     }
     if upscaler.device.type == "cuda":

@@ -15,10 +15,10 @@ from torch import Tensor
 from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import cross, fold
 from repsr_cli.engine.cuda_batches import CudaFrames, CudaQueues, PlanesNetwork, Queues
-from repsr_cli.engine.runner import NotFiniteError, is_out_of_memory
+from repsr_cli.engine.runner import NotFiniteError, Progress, is_out_of_memory
 from repsr_cli.engine.tiling import Box, Tile
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.video.cuda_planes import DevicePlanes
+from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.yuv.chroma import Planes, integers, rounded, samples_from_planes, shrink_chroma
 from repsr_cli.yuv.formats import PlaneFormat
 
@@ -82,12 +82,15 @@ class FoldedUpscaler:
         """How many frames are worth beginning before the first of them is waited for."""
         return self._gpu[2].ahead if self._gpu is not None else 1
 
-    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
+    def begin(
+        self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None
+    ) -> Callable[[], Planes | DevicePlanes]:
         """Begin to enlarge one frame; as ``PlaneUpscaler.begin``."""
         gpu = self._gpu_for(*size_of(planes))
-        if isinstance(planes, DevicePlanes):
-            return self._tiled(planes.on_host()) if gpu is None else self._staying(gpu, planes)
-        return self._tiled(planes) if gpu is None else self._whole(gpu, planes)
+        if gpu is None:
+            return self._tiled(on_host(planes), progress)
+        finished = self._staying(gpu, planes) if isinstance(planes, DevicePlanes) else self._whole(gpu, planes)
+        return finished if progress is None else _as_one_tile(finished, progress)
 
     def _gpu_for(self, height: int, width: int) -> CudaFrames | None:
         """What computes whole frames of this size on the device; None where they are cut into tiles."""
@@ -149,7 +152,9 @@ class FoldedUpscaler:
             self._last = _Frame(kept, finished, precision)
         return finished
 
-    def _tiled(self, planes: Sequence[NDArray[Any]]) -> Callable[[], Planes | DevicePlanes]:
+    def _tiled(
+        self, planes: Sequence[NDArray[Any]], progress: Progress | None = None
+    ) -> Callable[[], Planes | DevicePlanes]:
         height, width = planes[0].shape
         last = self._comparable(planes)
         tiles = self._runner.plan(height, width) if last is None else self._changed(planes, last)
@@ -167,7 +172,7 @@ class FoldedUpscaler:
             assert not isinstance(before, DevicePlanes), "tiles follow whole frames in another precision"
             targets = tuple(plane.copy() for plane in before)
 
-        finish = self._runner.begin(lr, self._writer(targets), self._upscaler.progress, tiles)
+        finish = self._runner.begin(lr, self._writer(targets), progress, tiles)
         finished = _once(finish, targets)
         if self._reuse:
             self._last = _Frame(tuple(plane.copy() for plane in planes), finished, self._runner.precision)
@@ -330,6 +335,19 @@ def _once(finish: Callable[[], None], result: Planes) -> Callable[[], Planes]:
         return result
 
     return finished
+
+
+def _as_one_tile(
+    finished: Callable[[], Planes | DevicePlanes], progress: Progress
+) -> Callable[[], Planes | DevicePlanes]:
+    """A frame that counts as one tile."""
+
+    def reported() -> Planes | DevicePlanes:
+        result = finished()
+        progress(1, 1)
+        return result
+
+    return reported
 
 
 def _common(a: Box, b: Box) -> Box | None:

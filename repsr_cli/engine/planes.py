@@ -18,6 +18,7 @@ from torch import Tensor
 
 from repsr_cli.engine.colour_folding import folds
 from repsr_cli.engine.frame_upscaler import FoldedUpscaler, size_of
+from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.yuv.chroma import Plane, Planes, planes_from_samples, samples_from_planes
@@ -104,12 +105,13 @@ class PlaneUpscaler:
         """How many frames are worth beginning before the first of them is waited for; known from the first on."""
         return self._folded.ahead if self._folded is not None else 1
 
-    def __call__(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Planes:
+    def __call__(self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None) -> Planes:
         """Enlarge one frame.
 
         Args:
             planes: as ``fmt_in`` says; views with strides are fine. Or on a device, where they stay if whole frames are
                 computed there (``repsr_cli.engine.cuda_batches``).
+            progress: called with (tiles done, tiles in total) after each tile that is computed; may raise to cancel.
 
         Returns:
             Contiguous planes as ``fmt_out`` says. Not to be written to: the next frame may share them.
@@ -117,10 +119,14 @@ class PlaneUpscaler:
         Raises:
             DeviceError: out of memory at the smallest tile, or results that are not finite.
         """
-        return on_host(self.begin(planes)())
+        return on_host(self.begin(planes, progress)())
 
-    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
+    def begin(
+        self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None
+    ) -> Callable[[], Planes | DevicePlanes]:
         """As a call, but returns before the end, so that the next frame can follow without a pause.
+
+        Progress is reported while the frame is waited for.
 
         Returns:
             What waits for the frame and gives it, on the device if ``card_format`` says so, and raises what a call
@@ -129,13 +135,13 @@ class PlaneUpscaler:
         height, width = size_of(planes)
         natural = (height * self.upscaler.scale, width * self.upscaler.scale)
         if self._folded is not None and (self.size is None or tuple(self.size) == natural):
-            return self._folded.begin(planes)
-        result = self.explicit(on_host(planes))
+            return self._folded.begin(planes, progress)
+        result = self.explicit(on_host(planes), progress)
         return lambda: result
 
-    def explicit(self, planes: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def explicit(self, planes: Sequence[NDArray[Any]], progress: Progress | None = None) -> tuple[NDArray[Any], ...]:
         """The same by way of an RGB image: the reference, and the way for what does not fold."""
-        sr = self.upscaler(rgb_from_planes(planes, self.fmt_in))
+        sr = self.upscaler(rgb_from_planes(planes, self.fmt_in), progress)
         if self.size is not None and tuple(sr.shape[-2:]) != tuple(self.size):
             sr = F.interpolate(sr, self.size, mode="bicubic", antialias=True, align_corners=False)
         return planes_from_rgb(sr, self.fmt_out)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from repsr_cli.engine.backends.openvino import CompiledBody
 from repsr_cli.engine.backends.registry import PRECISIONS, optimized
+from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 
@@ -25,6 +26,8 @@ CPU_CONTEXT_PIXELS = 80_000
 
 Say = Callable[[str], None]
 Write = Callable[[Tensor, Tile], None]
+# Called with (tiles done, tiles in total); may raise to cancel.
+Progress = Callable[[int, int], None]
 
 
 def pick_device(name: str) -> torch.device:
@@ -108,6 +111,7 @@ class TileRunner:
         margin: pixels around its core that a writer wants of every tile; cores then begin at multiples of it.
         compiled: what computes in place of ``net``; see ``repsr_cli.engine.backends.openvino``.
         engine: what makes a faster one of ``net``, if it is one that does.
+        threads: CPU threads to compute with; None: as many as torch has set.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class TileRunner:
         margin: int = 0,
         compiled: CompiledBody | None = None,
         engine: str = "torch",
+        threads: int | None = None,
     ) -> None:
         self.overlap = reach + margin
         self.margin = margin
@@ -132,10 +137,10 @@ class TileRunner:
         self._tile = tile
         self._say = say
         self._master = net
-        self._threads = torch.get_num_threads()
+        self._threads = threads
         self._compiled = compiled
         self._engine = engine
-        self._at_once = 2 if device.type == "cpu" and self._threads > 1 else 1
+        self._at_once = 2 if device.type == "cpu" and (threads or torch.get_num_threads()) > 1 else 1
         self._pool: ThreadPoolExecutor | None = None
         self._budget = int(tile[len("auto:") :]) if isinstance(tile, str) and ":" in tile else None
         self._largest: int | None = None
@@ -169,7 +174,7 @@ class TileRunner:
         self,
         lr: Tensor,
         write: Write,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         tiles: list[Tile] | None = None,
     ) -> None:
         """Run the network over a batch of images.
@@ -180,20 +185,21 @@ class TileRunner:
                 an image), in the precision and on the device in force, or what ``compiled`` gives; and with the tile.
                 Its to change. Called in inference mode, maybe from two threads at once for different tiles, maybe again
                 for pixels already written.
-            progress: called with (tiles done, tiles in all).
+            progress: called with (tiles done, tiles in total) after each tile; may raise to cancel.
             tiles: what to compute; None: all of it. Should memory not suffice, all of it is computed in smaller tiles.
 
         Raises:
             DeviceError: out of memory at the smallest tile, or numbers that are not finite even in fp32.
             MediaError: the input is not finite.
         """
-        self._finish(lr, write, progress, tiles, None)
+        with torch_threads(self._threads):
+            self._finish(lr, write, progress, tiles, None)
 
     def begin(
         self,
         lr: Tensor,
         write: Write,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         tiles: list[Tile] | None = None,
     ) -> Callable[[], None]:
         """As a call, but returns before the end, so that the next image's tiles can follow without a pause.
@@ -206,13 +212,18 @@ class TileRunner:
             return lambda: self(lr, write, progress, tiles)
         plan = tiles if tiles is not None else self.plan(*lr.shape[-2:])
         running = self._side_by_side(lr, plan, write)
-        return lambda: self._finish(lr, write, progress, plan, running)
+
+        def finish() -> None:
+            with torch_threads(self._threads):
+                self._finish(lr, write, progress, plan, running)
+
+        return finish
 
     def _finish(
         self,
         lr: Tensor,
         write: Write,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
         tiles: list[Tile] | None,
         running: list[Future[None]] | None,
     ) -> None:
@@ -259,7 +270,7 @@ class TileRunner:
     def _side_by_side(self, lr: Tensor, plan: list[Tile], write: Write) -> list[Future[None]]:
         """Two tiles at once, each on half the threads: one does not wait for the other between layers."""
         if self._pool is None:
-            self._pool = _pool(self._threads)
+            self._pool = _pool(self._threads or torch.get_num_threads())
         return [self._pool.submit(self._compute, lr, tile, write) for tile in plan]
 
     def _raise_precision(self, lr: Tensor, error: BaseException) -> None:
@@ -333,7 +344,7 @@ def _results(running: list[Future[None]]) -> Iterator[None]:
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Two threads that share torch's threads between them."""
-    settled = Barrier(3)
+    settled, before = Barrier(3), torch.get_num_threads()
 
     def settle() -> None:
         # Holds for the calling thread, and for threads yet to come; those get their own back below.
@@ -344,7 +355,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     for _ in range(2):
         pool.submit(lambda: None)
     settled.wait()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)
     return pool
 
 

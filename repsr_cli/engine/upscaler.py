@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from repsr_cli.engine.backends.registry import engine_name, pick_engine
 from repsr_cli.engine.body import LumaBody, body_of, place
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.runner import (
+    Progress,
     Say,
     TileRunner,
     name_of,
@@ -38,11 +38,10 @@ class Upscaler:
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``auto:N`` (tiles of at most N LR pixels, their surroundings included), ``off`` or the side of a
             tile in LR pixels.
-        threads: CPU threads; None leaves torch's own choice.
+        threads: CPU threads to compute with; None: as many as torch has set when it computes.
         engine: what runs the frames of videos: ``auto`` (OpenVINO on the CPU where it is installed, else torch),
             ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, ``compile`` or ``tensorrt``.
         say: one line for the user about what was decided or had to change.
-        progress: called with (tiles done, tiles in all) of one image.
 
     Raises:
         UsageError: an argument that makes no sense.
@@ -58,15 +57,12 @@ class Upscaler:
         threads: int | None = None,
         say: Say = lambda _line: None,
         engine: str = "auto",
-        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.net = net
-        self.progress = progress
         self._say = say
         self._tile = pick_tile(tile)
         where = pick_device(device)
-        if thread_count(threads) is not None:
-            torch.set_num_threads(int(threads or 1))
+        self._threads = thread_count(threads)
         self._device = where
         self._precision = pick_precision(precision, where)
         self._engine = pick_engine(engine, where, self._precision)
@@ -80,9 +76,7 @@ class Upscaler:
         Raises:
             UsageError: as the constructor.
         """
-        return type(self)(
-            self.net, str(self.device), self.precision, tile, say=self._say, engine=engine, progress=self.progress
-        )
+        return type(self)(self.net, str(self.device), self.precision, tile, self._threads, say=self._say, engine=engine)
 
     def folded_runner(self, folded: Folded, fmt: PlaneFormat, margin: int) -> tuple[TileRunner, str]:
         """A runner for a folded network, by the engine that was picked.
@@ -96,7 +90,7 @@ class Upscaler:
             The runner, and what computes: ``torch``, or another's name and version. By OpenVINO, which does not take
             every format, it gives finished samples (see ``CompiledTrunk``) in place of features.
         """
-        threads, name = torch.get_num_threads(), engine_name(self._engine)
+        threads, name = self.threads, engine_name(self._engine)
         body: nn.Module = folded.body
         compiled = None
         if self._engine == "openvino" and compiles(folded):
@@ -137,6 +131,7 @@ class Upscaler:
             margin=margin,
             compiled=compiled,
             engine=engine,
+            threads=self._threads,
         )
 
     @property
@@ -160,6 +155,11 @@ class Upscaler:
         return name_of(self._runner.precision)
 
     @property
+    def threads(self) -> int:
+        """CPU threads that it computes with."""
+        return self._threads or torch.get_num_threads()
+
+    @property
     def engine(self) -> str:
         """What runs the frames of videos, by the words of ``--engine``."""
         return self._engine
@@ -176,7 +176,7 @@ class Upscaler:
 
     def describe(self) -> str:
         """Network, device, precision and engine in one line."""
-        threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
+        threads = f" ({self.threads} threads)" if self.device.type == "cpu" else ""
         tile = self._tile if isinstance(self._tile, str) else f"{self._tile} px"
         videos = f", videos by {self.engine_name}" if self._engine != "torch" else ""
         return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{videos}"
@@ -188,11 +188,13 @@ class Upscaler:
             digest.update(name.encode() + weights.cpu().numpy().tobytes())
         return digest.hexdigest()[:32]
 
-    def __call__(self, lr: Tensor) -> Tensor:
+    def __call__(self, lr: Tensor, progress: Progress | None = None) -> Tensor:
         """Enlarge.
 
         Args:
             lr: (N, 3, H, W) float32 RGB, nominally in [0, 1].
+            progress: called with (tiles done, tiles in total) after each tile. May raise to cancel: what it raises
+                comes out of this call once no tile is being computed any more.
 
         Returns:
             (N, 3, H * scale, W * scale) float32 on the CPU, not clamped.
@@ -214,5 +216,5 @@ class Upscaler:
                     window = sr[(image, color, *tile.core.slices(scale))]
                     place(samples[image, ..., color * scale**2 : (color + 1) * scale**2], window, scale, scale)
 
-        self._runner(lr, write, self.progress)
+        self._runner(lr, write, progress)
         return sr

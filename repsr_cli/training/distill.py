@@ -21,7 +21,7 @@ from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
 from repsr_cli.training.dataset import Pair, folder_pairs, held_out_groups, photographs, write_pack
-from repsr_cli.upscale.constant_regions import ensemble
+from repsr_cli.upscale.tta import ensemble
 
 Pixels = NDArray[np.uint8]
 

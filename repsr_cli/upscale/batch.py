@@ -86,9 +86,13 @@ def _run_group(
     reporter_for: Callable[[Job], Reporter],
     made: set[Path],
 ) -> Iterator[Outcome | Failure]:
+    from repsr_cli.engine.threads import torch_threads
+
     def work(job: Job) -> Outcome | Failure:
         try:
-            return run_job(job, options, networks, reporter_for(job), made)
+            # In the thread that computes. Images that work apart have a thread each.
+            with torch_threads(1 if networks.turns is not None and networks.turns.apart else options.threads):
+                return run_job(job, options, networks, reporter_for(job), made)
         except Interrupted:
             raise
         except RepsrError as error:
@@ -114,7 +118,6 @@ def _run_group(
         yield from networks.turns.run(work, jobs)
     finally:
         networks.turns = None
-        torch.set_num_threads(threads)
 
 
 def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter, made: set[Path]) -> Outcome:
@@ -152,12 +155,14 @@ def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
         f"network {weight.name}" + ("" if weight.scale == factor else ", then a resize"),
     ]
     if job.kind == "video":
+        from repsr_cli.engine.threads import torch_threads
         from repsr_cli.upscale.estimate import estimate
         from repsr_cli.upscale.plan_video import plan_video
 
         plan = plan_video(job.source, job.target, weight.scale, options)
         lines += str(plan).splitlines()
-        lines.append(estimate(plan, Networks(options).upscaler_for(job, Reporter()), options, lines.append))
+        with torch_threads(options.threads):
+            lines.append(estimate(plan, Networks(options).upscaler_for(job, Reporter()), options, lines.append))
     return [*lines, f"to be written: {job.target}"]
 
 

@@ -112,7 +112,7 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say
         say(f"by {variant.engine_name}, tile {variant.tile}, the fastest here as measured before")
         return variant
     macs = fold(upscaler.net, fmt_in, fmt_out).macs_per_pixel * size[0] * size[1] * (plan.frames or 0)
-    if macs < WORTH * _RATE * torch.get_num_threads():
+    if macs < WORTH * _RATE * upscaler.threads:
         return upscaler
     began = time.perf_counter()
     trials = measure(upscaler, fmt_in, fmt_out, size, say, LIMIT)
@@ -203,7 +203,7 @@ def kind_of(upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size:
             one.
     """
     versions = [f"torch {torch.__version__}", *(engine_name(word) for word in installed_engines()[1:])]
-    machine = f"{processor()}, {torch.get_num_threads()} threads"
+    machine = f"{processor()}, {upscaler.threads} threads"
     planes = " to ".join(dict.fromkeys(_words(fmt) for fmt in (fmt_in, fmt_out)))
     pixels = 2 ** round(log2(size[0] * size[1]))
     return f"{upscaler.spec.name} x{upscaler.scale}, {planes}, {pixels} pixels; {machine}; {', '.join(versions)}"

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.upscale.alpha import box_sum
 
@@ -14,7 +15,7 @@ from repsr_cli.upscale.alpha import box_sum
 _MEANT_TO_KEEP = 2.5 / 255
 
 
-def upscale_flat(upscaler: Upscaler, lr: Tensor) -> Tensor:
+def upscale_flat(upscaler: Upscaler, lr: Tensor, progress: Progress | None = None) -> Tensor:
     """Enlarge, and keep the colour of pixels that see no other.
 
     Networks keep colours to the code or nearly so. Along the border, beyond which their convolutions see zeros, they
@@ -24,6 +25,7 @@ def upscale_flat(upscaler: Upscaler, lr: Tensor) -> Tensor:
     Args:
         upscaler: the network on its device.
         lr: (1, 3, H, W), an image or rows of it with their context.
+        progress: as for ``upscaler``; may raise to cancel.
 
     Returns:
         (1, 3, H * s, W * s).
@@ -31,7 +33,7 @@ def upscale_flat(upscaler: Upscaler, lr: Tensor) -> Tensor:
     Raises:
         DeviceError: as the network's.
     """
-    sr, reach, scale = upscaler(lr), upscaler.spec.reach, upscaler.scale
+    sr, reach, scale = upscaler(lr, progress), upscaler.spec.reach, upscaler.scale
     flat = _one_colour(lr[0].numpy(), reach)
     if not flat.any():
         return sr
@@ -60,19 +62,4 @@ def _middles(upscaler: Upscaler, colours: Tensor) -> Tensor:
     """What a network makes of a pixel that sees nothing but its own colour: (3, n) to (n, 3, s, s)."""
     scale, size = upscaler.scale, 2 * upscaler.spec.reach + 1
     middle = slice(upscaler.spec.reach * scale, (upscaler.spec.reach + 1) * scale)
-    progress, upscaler.progress = upscaler.progress, None
-    try:
-        return upscaler(colours.t()[..., None, None].repeat(1, 1, size, size))[..., middle, middle]
-    finally:
-        upscaler.progress = progress
-
-
-def ensemble(upscaler: Upscaler, lr: Tensor, views: int) -> Tensor:
-    """The mean of the network's results over the first ``views`` of the 8 flips and rotations, each turned back."""
-    mean = upscale_flat(upscaler, lr)
-    for view in range(1, views):
-        axes = [axis for axis, bit in ((2, 1), (3, 2)) if view & bit]
-        seen = lr.flip(axes)
-        sr = upscale_flat(upscaler, seen.transpose(2, 3).contiguous() if view & 4 else seen)
-        mean += (sr.transpose(2, 3) if view & 4 else sr).flip(axes)
-    return mean.div_(views) if views > 1 else mean
+    return upscaler(colours.t()[..., None, None].repeat(1, 1, size, size))[..., middle, middle]

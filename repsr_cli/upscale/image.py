@@ -34,8 +34,8 @@ from repsr_cli.image.files import (
 )
 from repsr_cli.image.resize import imresize_rows, rows_needed
 from repsr_cli.upscale.alpha import bleed, enlarge_alpha, spread
-from repsr_cli.upscale.constant_regions import ensemble
 from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions, settle_size
+from repsr_cli.upscale.tta import ensemble
 
 # Pixels of the network's output held at a time.
 _STRIP_PIXELS = 1 << 23
@@ -142,30 +142,25 @@ def enlarged(
         tops = range(0, size[0], step)
         window = _Window(page)
         around = reach + (spread(reach) if page.alpha else 0)
-        progress = upscaler.progress
-        try:
-            for number, top in enumerate(tops):
-                if reporter is not None:
-                    upscaler.progress = _share(reporter, number, len(tops), 8 if tta else 1)
-                rows = (top, min(top + step, size[0]))
-                enlarged_rows = rows_needed(whole[0], size[0], rows) if size != whole else rows
-                core = (enlarged_rows[0] // scale, -(-enlarged_rows[1] // scale))
-                seen = (max(0, core[0] - reach), min(page.height, core[1] + reach))
-                held = (max(0, core[0] - around - 2), min(page.height, core[1] + around + 2))
-                pixels, alpha = window.rows(*held)
-                if alpha is not None:
-                    pixels = bleed(pixels, alpha, reach)
-                lr = to_tensor(pixels[seen[0] - held[0] : seen[1] - held[0]])
-                lr = lr / peak if peak > 1 else lr
-                sr = ensemble(upscaler, lr, 8 if tta else 1)
-                sr = sr[:, :, enlarged_rows[0] - seen[0] * scale : enlarged_rows[1] - seen[0] * scale]
-                if size != whole:
-                    sr = _resized(sr, enlarged_rows[0], whole[0], size, rows)
-                result = to_pixels(sr, page.dtype, page.channels == 1)
-                shown = None if alpha is None else enlarge_alpha(alpha, held[0], page.height, size, rows)
-                yield Strip(result * np.float32(peak) if peak > 1 else result, shown)
-        finally:
-            upscaler.progress = progress
+        for number, top in enumerate(tops):
+            progress = None if reporter is None else _share(reporter, number, len(tops), 8 if tta else 1)
+            rows = (top, min(top + step, size[0]))
+            enlarged_rows = rows_needed(whole[0], size[0], rows) if size != whole else rows
+            core = (enlarged_rows[0] // scale, -(-enlarged_rows[1] // scale))
+            seen = (max(0, core[0] - reach), min(page.height, core[1] + reach))
+            held = (max(0, core[0] - around - 2), min(page.height, core[1] + around + 2))
+            pixels, alpha = window.rows(*held)
+            if alpha is not None:
+                pixels = bleed(pixels, alpha, reach)
+            lr = to_tensor(pixels[seen[0] - held[0] : seen[1] - held[0]])
+            lr = lr / peak if peak > 1 else lr
+            sr = ensemble(upscaler, lr, 8 if tta else 1, progress)
+            sr = sr[:, :, enlarged_rows[0] - seen[0] * scale : enlarged_rows[1] - seen[0] * scale]
+            if size != whole:
+                sr = _resized(sr, enlarged_rows[0], whole[0], size, rows)
+            result = to_pixels(sr, page.dtype, page.channels == 1)
+            shown = None if alpha is None else enlarge_alpha(alpha, held[0], page.height, size, rows)
+            yield Strip(result * np.float32(peak) if peak > 1 else result, shown)
 
     return replace(page, height=size[0], width=size[1], strips=strips)
 

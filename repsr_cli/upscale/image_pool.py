@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import Interrupted
 
@@ -39,7 +40,7 @@ class Turns:
         self.stop = Event()
 
     def share(self, upscaler: Upscaler) -> Upscaler:
-        """A view of an upscaler for one image, with a ``progress`` of its own."""
+        """A view of an upscaler for one image: its calls wait for their turn, and end once ``stop`` is set."""
         return _Sharing(upscaler, self)
 
     def run(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
@@ -62,21 +63,15 @@ class _Sharing(Upscaler):
         vars(self).update(vars(shared))
         self._turns = turns
 
-    def __call__(self, lr: Tensor) -> Tensor:
-        told = self.progress
-
-        def progress(done: int, total: int) -> None:
+    def __call__(self, lr: Tensor, progress: Progress | None = None) -> Tensor:
+        def go_on(done: int, total: int) -> None:
             self._go_on()
-            if told is not None:
-                told(done, total)
+            if progress is not None:
+                progress(done, total)
 
         with self._turns.lock:
             self._go_on()
-            self.progress = progress
-            try:
-                return super().__call__(lr)
-            finally:
-                self.progress = told
+            return super().__call__(lr, go_on)
 
     def _go_on(self) -> None:
         if self._turns.stop.is_set():

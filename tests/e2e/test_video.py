@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -399,9 +400,9 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
     class Slow(PlaneUpscaler):
         """Ten frames a second at most."""
 
-        def begin(self, planes: Sequence[np.ndarray]) -> Callable[[], tuple[np.ndarray, ...]]:
+        def begin(self, planes: Sequence[np.ndarray], progress: Any = None) -> Callable[[], tuple[np.ndarray, ...]]:
             time.sleep(0.1)
-            return super().begin(planes)
+            return super().begin(planes, progress)
 
     monkeypatch.setattr(device_ends, "PlaneUpscaler", Slow)
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)

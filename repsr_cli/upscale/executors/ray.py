@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from repsr_cli import version
 from repsr_cli.engine.runner import name_of, pick_precision
+from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.image.files import whole_file
@@ -103,7 +104,7 @@ def work(task: Task, chunk: PacketChunk) -> Finished | RepsrError | None:
     assert task.plan is not None
     try:
         task.check()
-        with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
+        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.threads):
             return upscale_chunk(task.plan, chunk, task.upscaler(), task.options, Path(folder))
     except RepsrError as error:
         return error
@@ -114,7 +115,7 @@ def work_image(task: Task, image: tuple[str, bytes, str]) -> tuple[bytes, Outcom
     name, data, wanted = image
     try:
         task.check()
-        with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
+        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.threads):
             source, target = Path(folder) / "source" / name, Path(folder) / "target" / wanted
             try:
                 source.parent.mkdir()

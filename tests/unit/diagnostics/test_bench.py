@@ -18,7 +18,7 @@ def test_frames_under_way_together_are_counted_singly(monkeypatch):
     def lent_a_gpu(_upscaler, fmt, _fmt_out, reuse):
         planes = on_a_gpu(net, fmt, monkeypatch, batch=2, reuse=reuse)
         begin = planes.begin
-        monkeypatch.setattr(planes, "begin", lambda frame: begun.append(frame) or begin(frame))
+        monkeypatch.setattr(planes, "begin", lambda frame, *rest: begun.append(frame) or begin(frame, *rest))
         return planes
 
     upscaler = Upscaler(net, device="cpu", threads=1)

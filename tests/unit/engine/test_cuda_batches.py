@@ -69,7 +69,7 @@ def frame(fmt, height, width, seed=0):
 def on_a_gpu(net, fmt, monkeypatch, batch=4, precision="fp32", say=lambda _line: None, **options):
     """An upscaler whose device is lent queues, and takes to batches of a size."""
     monkeypatch.setattr(gpu, "_seconds", lambda slot: 1.0 if len(slot.host[0]) <= batch else 1000.0)
-    planes = PlaneUpscaler(Upscaler(net, device="cpu", precision=precision, say=say), fmt, fmt, **options)
+    planes = PlaneUpscaler(Upscaler(net, "cpu", precision, threads=1, say=say), fmt, fmt, **options)
     planes._folded._queues = LaggingQueues()
     return planes
 

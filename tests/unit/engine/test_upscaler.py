@@ -52,9 +52,23 @@ def test_other_shapes_are_refused(shape):
 
 def test_progress_counts_tiles():
     seen = []
-    upscaler = Upscaler(network(), device="cpu", tile=8, progress=lambda done, total: seen.append((done, total)))
-    upscaler(torch.rand(1, 3, 16, 8))
+    upscaler = Upscaler(network(), device="cpu", tile=8)
+    upscaler(torch.rand(1, 3, 16, 8), lambda *at: seen.append(at))
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_progress_that_raises_cancels():
+    upscaler, lr = Upscaler(network(), device="cpu", tile=8), torch.rand(1, 3, 24, 24)
+    expected, seen = upscaler(lr), []
+
+    def cancel(done, total):
+        seen.append((done, total))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscaler(lr, cancel)
+    assert seen == [(1, 9)]
+    assert torch.equal(upscaler(lr), expected)
 
 
 def test_description_names_network_device_and_precision():
@@ -233,11 +247,11 @@ def two_threads():
 def test_tiles_side_by_side_give_the_same(two_threads):
     net, lr = network(), torch.rand(2, 3, 40, 50)
     seen = []
-    upscaler = Upscaler(net, device="cpu", tile=16, progress=lambda done, total: seen.append((done, total)))
+    upscaler = Upscaler(net, device="cpu", tile=16)
     assert upscaler._runner._at_once == 2
     with torch.no_grad():
         expected = net(lr)
-    assert torch.allclose(upscaler(lr), expected, atol=1e-6)
+    assert torch.allclose(upscaler(lr, lambda *at: seen.append(at)), expected, atol=1e-6)
     assert seen == [(done, 12) for done in range(1, 13)]
     assert torch.get_num_threads() == 2
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, MediaError, UsageError
 from repsr_cli.model import zoo
@@ -124,12 +125,12 @@ def test_images_in_flight_use_the_cores_there_are(
         real_init(self, *args, **kwargs)
         made.append(self)
 
-    def call(self: Upscaler, lr: torch.Tensor) -> torch.Tensor:
+    def call(self: Upscaler, lr: torch.Tensor, progress: Progress | None = None) -> torch.Tensor:
         if way == "apart" and get_ident() not in met:
             met.add(get_ident())
             both.wait()
         used.add(torch.get_num_threads())
-        return real_call(self, lr)
+        return real_call(self, lr, progress)
 
     monkeypatch.setattr(Upscaler, "__init__", init)
     monkeypatch.setattr(Upscaler, "__call__", call)

@@ -233,7 +233,6 @@ def test_progress_of_a_single_page_ends_at_its_total(tmp_path: Path, monkeypatch
         assert [p.done for p in seen] == sorted(p.done for p in seen)
         assert {p.unit for p in seen} == {"tile"}
         assert seen[-1].done == seen[-1].total
-        assert upscaler.progress is None
 
 
 def test_metadata_arrive_or_are_stripped(tmp_path: Path) -> None:

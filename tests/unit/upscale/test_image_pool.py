@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import Interrupted
 from repsr_cli.model.plain import identity_network
@@ -30,28 +31,26 @@ def test_the_network_serves_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     most = 0
     real = Upscaler.__call__
 
-    def watched(self: Upscaler, lr: torch.Tensor) -> torch.Tensor:
+    def watched(self: Upscaler, lr: torch.Tensor, progress: Progress | None = None) -> torch.Tensor:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         time.sleep(0.02)
         inside -= 1
-        return real(self, lr)
+        return real(self, lr, progress)
 
     monkeypatch.setattr(Upscaler, "__call__", watched)
     turns, shared = Turns(), Upscaler(identity_network(2), tile=8)
     seen: list[tuple[int, int, int]] = []
 
     def work(number: int) -> torch.Tensor:
-        view = turns.share(shared)
-        view.progress = lambda done, total: seen.append((number, done, total))
-        return view(torch.full((1, 3, 16, 8), float(number)))
+        lr = torch.full((1, 3, 16, 8), float(number))
+        return turns.share(shared)(lr, lambda done, total: seen.append((number, done, total)))
 
     results = list(turns.run(work, range(6)))
     assert most == 1
     assert [float(result.mean()) for result in results] == [0, 1, 2, 3, 4, 5]
     assert sorted(seen) == [(number, done, 2) for number in range(6) for done in (1, 2)]
-    assert shared.progress is None
 
 
 def test_an_error_ends_the_others_soon() -> None:
@@ -63,10 +62,9 @@ def test_an_error_ends_the_others_soon() -> None:
             started.wait(10)
             raise ZeroDivisionError
         view = turns.share(shared)
-        view.progress = lambda _done, _total: started.set()
         try:
             while True:
-                view(torch.zeros(1, 3, 8, 8))
+                view(torch.zeros(1, 3, 8, 8), lambda _done, _total: started.set())
         except Interrupted:
             ended.append(number)
             raise
