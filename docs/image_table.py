@@ -1,9 +1,9 @@
-"""Makes the table of docs/images.md: every image of a folder from file to file, by a network that changes nothing.
+"""Make the table of docs/images.md: every image of a folder from file to file, with an identity network.
 
     python docs/image_table.py FOLDER
 
-Targets are the ones that ``repsr upscale`` chooses. What is compared is what a reader of the output finds. For lossy
-formats the largest difference is told, in codes of 8 bit.
+Targets are the ones that ``repsr upscale`` chooses. The comparison is of what a reader of the output
+finds. For lossy formats, the largest difference is given in 8-bit code values.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.jobs import Naming, plan_jobs
 from repsr_cli.upscale.request import Reporter, UpscaleOptions
 
-HEAD = """# Real images
+HEAD = """# Test images
 
-Made by `python docs/image_table.py FOLDER`: hard images from file to file with a network that changes nothing, so
-that every difference would be repsr's. "Equal" is what a reader of the output finds; in lossy formats the largest
-difference is told, in codes of 8 bit. Around the pixels: ICC profile, XMP, text, colour chunks and resolution are held
-to be equal, EXIF to be there.
+Made by `python docs/image_table.py FOLDER`: difficult images from file to file with an identity network, so that every
+difference is repsr's. "Equal" is what a reader of the output finds; for lossy formats, the largest difference is given
+in 8-bit code values. Metadata: ICC profile, XMP, text, colour chunks and resolution must be equal, EXIF must be present.
 
-| image | to | mode | pixels | around them | pages, times, loops | remarks |
+| image | to | mode | pixels | metadata | pages, times, loops | remarks |
 |---|---|---|---|---|---|---|
 """
 
@@ -42,7 +41,7 @@ def mode(page: Page) -> str:
 
 
 def difference(before: Page, after: Page) -> float:
-    """The largest difference of what shows, in codes of 8 bit."""
+    """The largest difference of visible pixels, in 8-bit code values."""
     old, new = before.read(), after.read()
     peak = 1.0 if before.dtype.kind == "f" else float(np.iinfo(before.dtype).max)
     apart = np.abs(old.pixels.astype(np.float64) - new.pixels)
@@ -56,7 +55,7 @@ def difference(before: Page, after: Page) -> float:
 
 
 def described(exif: bytes | None) -> bool:
-    """Whether an EXIF block tells more than that the image stands upright."""
+    """Whether an EXIF block holds more than the orientation."""
     tags = Image.Exif()
     tags.load(exif or b"")
     return bool(set(tags) - {ExifTags.Base.Orientation})

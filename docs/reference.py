@@ -1,24 +1,41 @@
-"""Write docs/options.md from the command line itself: ``python docs/reference.py``. A test holds the two together."""
+"""Write docs/options.md from the command line and its errors: ``python docs/reference.py``. A test compares them."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from repsr_cli.cli import app
+from repsr_cli.errors import RepsrError
 
-HEAD = """# Every option
+HEAD = """# Options and exit codes
 
-Made from the command line itself by `python docs/reference.py`; `repsr COMMAND -h` says the same.
+Made from the command line by `python docs/reference.py`; `repsr COMMAND -h` prints the same.
 """
+EXIT_CODES = """## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | Done. |
+| 1 | A bug in repsr. Please report the traceback. |"""
 
 
 def reference() -> str:
     """The whole reference as Markdown."""
     root: Any = typer.main.get_command(app)
-    return "\n".join([HEAD, *(section for name, command in root.commands.items() for section in page(name, command))])
+    shown = {name: command for name, command in root.commands.items() if not command.hidden}
+    sections = [section for name, command in shown.items() for section in page(name, command)]
+    return "\n".join([HEAD, *sections, EXIT_CODES, *exit_codes(), ""])
+
+
+def exit_codes() -> list[str]:
+    """A line of the table for every error class, from the first line of its docstring."""
+    errors = sorted(RepsrError.__subclasses__(), key=lambda error: error.exit_code)
+    first = {error.exit_code: (error.__doc__ or "").partition("\n")[0] for error in errors}
+    return [f"| {code} | {re.sub(r'[:;] exit code .*', '', text).rstrip('.')}. |" for code, text in first.items()]
 
 
 def page(name: str, command: Any) -> list[str]:

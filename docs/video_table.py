@@ -1,8 +1,8 @@
-"""Makes the table of docs/video.md: every video of a folder through the whole path, by a network that changes nothing.
+"""Make the table of docs/video.md: every video of a folder through the whole path, with an identity network.
 
     python docs/video_table.py FOLDER
 
-Prints Markdown. What is compared is what a reader of the output finds, not what the writer believes.
+Prints Markdown. The comparison is of what a reader of the output finds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write docs/models.md and its images from weights/: ``python docs/zoo.py``. A test holds them together."""
+"""Write docs/models.md and its images from weights/: ``python docs/zoo.py``. A test compares them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ DOCS = Path(__file__).parent
 VIDEO = DOCS.parent / "examples" / "bbb_480x270.mp4"
 SECONDS, TOP, LEFT, HEIGHT, WIDTH = 1.5, 62, 160, 84, 120  # the part of the frame that is shown, LR px
 
-HEAD = """# The networks
+HEAD = """# Models
 
-Made from `weights/` by `python docs/zoo.py`. PSNR is of luma, in dB, against the bicubic downscaling that everybody
-uses; `repsr eval` gives these figures again, with bicubic's beside them. `repsr models` measures the speed on your
-machine. How each was trained stands on its card, beside it in `weights/`. Networks for video stand here with figures on
-clean images, which they are not made for; those on compressed videos are in `train/studies/video`.
+Made from `weights/` by `python docs/zoo.py`. PSNR is of luma, in dB, for the usual bicubic downscaling; `repsr eval`
+reproduces these figures, with those of bicubic next to them. `repsr models` measures the speed on your machine. The
+model cards in `weights/` describe how each was trained. Models for video are listed with figures on clean images, for
+which they are not made; for those on compressed videos see `train/studies/video`.
 
 """
 
 
 def page(weights: list[Weight]) -> str:
-    """The page as Markdown: a table, and an image of each network beside bicubic."""
+    """The page as Markdown: a table, and for each model an image next to bicubic."""
     sets = list(dict.fromkeys(name for weight in weights for name in weight.psnr_y))
-    rows = [["name", "size", "factor", "parameters", *sets], ["---"] * (4 + len(sets))]
+    rows = [["name", "size", "scale", "parameters", *sets], ["---"] * (4 + len(sets))]
     for weight in weights:
         parameters = sum(parameter.numel() for parameter in load_weight(weight).parameters())
         figures = [f"{weight.psnr_y[name]:.2f}" if name in weight.psnr_y else "" for name in sets]
@@ -42,7 +42,7 @@ def page(weights: list[Weight]) -> str:
 
 
 def image(weight: Weight) -> Image.Image:
-    """Part of a frame of the example video: bicubic at the left, the network at the right."""
+    """Part of a frame of the example video: bicubic on the left, the model on the right."""
     lr = frame_at(VIDEO, SECONDS)[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
     sr = repsr_cli.upscale_image(lr, repsr_cli.load(weight.name))
     return Image.fromarray(np.concatenate([imresize(lr, sr.shape[:2]), sr], axis=1))
