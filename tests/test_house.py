@@ -1,4 +1,4 @@
-"""What the project says about itself is true: README, docs, recipes, networks, exit codes."""
+"""Test that README, docs, recipes, models and exit codes agree with the code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import runpy
 import shlex
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ def leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, command
 
 
+@cache
+def root_command() -> Any:
+    """The command line as Click sees it."""
+    return typer.main.get_command(app)
+
+
 def commands() -> Iterator[tuple[str, str]]:
     """Every ``repsr ...`` line in a code block, and every ``Example:`` in the help."""
     for path in DOCS:
@@ -45,15 +52,14 @@ def commands() -> Iterator[tuple[str, str]]:
                     words = part.split()
                     if words and Path(words[0].removeprefix("$")).name == "repsr":
                         yield path.name, part.strip()
-    root: Any = typer.main.get_command(app)
-    for name, command in leaves(root):
+    for name, command in leaves(root_command()):
         for line in re.search(r"Example: (.*)", command.help)[1].split(", then "):  # type: ignore[index]
             yield f"{name} --help", line.rstrip(".")
 
 
 @pytest.mark.parametrize(("where", "line"), list(commands()))
 def test_command_lines_in_the_docs_parse(where: str, line: str) -> None:
-    root: Any = typer.main.get_command(app)
+    root = root_command()
     name, *arguments = shlex.split(line, comments=True)[1:]
     if name.startswith("-"):
         return
