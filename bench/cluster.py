@@ -27,7 +27,7 @@ from av.video.frame import PictureType
 from ray.cluster_utils import Cluster
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.zoo import load_weight, resolve
+from repsr_cli.model.zoo import load, resolve
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.executors.ray import _groups
 from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
@@ -135,7 +135,7 @@ def main() -> None:
     planning.cut = functools.partial(cut, frames=words.frames)
     cores = sorted(os.sched_getaffinity(0))
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    upscaler = Upscaler(load_weight(resolve("fast", 2.0, "video")), device="cpu", threads=1, engine="torch")
+    upscaler = Upscaler(load(resolve("fast", 2.0, "video")), device="cpu", threads=1, engine="torch")
     found: dict[str, Any] = {"video": words.video.name, "workers": {}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -28,7 +28,7 @@ from repsr_cli.engine.body import Body
 from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.zoo import load
+from repsr_cli.model.zoo import load, resolve
 
 SIZES = ((270, 480), (135, 240), (64, 64))
 Runner = Callable[[], object]
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    net = load(arguments.network, None, "clean")
+    net = load(resolve(arguments.network, None, "clean"))
     folded = fold(net, VIDEO, VIDEO)
     body, operations = folded.body.eval(), 2 * folded.macs_per_pixel
     square = torch.ones(2048, 2048)

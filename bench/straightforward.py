@@ -15,7 +15,7 @@ import av
 import numpy as np
 import torch
 
-from repsr_cli.model.zoo import load
+from repsr_cli.model.zoo import load, resolve
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    net = load(arguments.network, None, "clean").eval()
+    net = load(resolve(arguments.network, None, "clean")).eval()
 
     with av.open(arguments.source) as source, av.open(arguments.target, "w") as target, torch.no_grad():
         video = source.streams.video[0]

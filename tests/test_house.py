@@ -103,7 +103,7 @@ def test_recipe_loads(recipe: Path) -> None:
 
 
 def test_networks_have_file_digest_and_card() -> None:
-    entries = tomllib.loads((ROOT / "weights" / "index.toml").read_text(encoding="utf-8"))["weight"]
+    entries = tomllib.loads((ROOT / "weights" / "index.toml").read_text(encoding="utf-8"))["model"]
     assert entries
     for entry in entries:
         file = ROOT / "weights" / entry["file"]

@@ -50,12 +50,12 @@ def judge(networks: dict[str, Path], benchmark: Path, scale: int) -> dict[str, d
 def write_index(folder: Path, entry: dict[str, object]) -> None:
     """Replace or add one network's entry; the others stay as they are."""
     index = folder / "index.toml"
-    entries = tomllib.loads(index.read_text(encoding="utf-8"))["weight"] if index.exists() else []
+    entries = tomllib.loads(index.read_text(encoding="utf-8"))["model"] if index.exists() else []
     entries = sorted([e for e in entries if e["name"] != entry["name"]] + [entry], key=lambda e: str(e["file"]))
-    text = "# Shipped networks, the only file of this folder that code reads. Written by train/publish.py.\n"
+    text = "# Shipped models. Code reads no other file of this folder but the weights. Written by train/publish.py.\n"
     for item in entries:
         figures = ", ".join(f"{name} = {value}" for name, value in item["psnr_y"].items())
-        text += "\n[[weight]]\n"
+        text += "\n[[model]]\n"
         text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in item.items() if key != "psnr_y")
         text += f"psnr_y = {{ {figures} }}\n"
     index.write_text(text, encoding="utf-8")
@@ -66,15 +66,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--benchmark", type=Path, required=True)
-    parser.add_argument("--family", choices=["clean", "video"], default="clean")
+    parser.add_argument("--kind", choices=["clean", "video"], default="clean")
     parser.add_argument("--rival", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--note", default="", help="a sentence for the card on how the run came about")
     arguments = parser.parse_args()
 
     checkpoint = load_training(arguments.run / "best.pt")
-    spec = checkpoint.average.spec
+    spec = checkpoint.ema.spec
     size = SIZES[spec.name]
-    middle = "" if arguments.family == "clean" else "-video"
+    middle = "" if arguments.kind == "clean" else "-video"
     name, stem = f"{size}{middle}-x{spec.scale}", f"repsr-{spec.name.lower()}{middle}-x{spec.scale}"
     target = ROOT / "weights" / f"{stem}.safetensors"
     report = fuse_file(arguments.run / "best.pt", target, overwrite=True, metadata={"licence": "Apache-2.0"})
@@ -87,7 +87,7 @@ def main() -> None:
         {
             "name": name,
             "size": size,
-            "family": arguments.family,
+            "kind": arguments.kind,
             "scale": spec.scale,
             "network": spec.name,
             "file": target.name,
@@ -128,9 +128,9 @@ as RGB. Command: `repsr eval Set5 Set14 B100 -s {spec.scale} -n {name}`.
   {report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32. {arguments.note}
 - **Data**: the images of train/data/README.md, whose licences stand there. No benchmark image was trained or tuned
   on; {recipe["data"]["holdout"]} photographs were held out for validation.
-- **Meant for** {"clean images: no compression, no noise" if arguments.family == "clean" else "compressed video"}.
+- **Meant for** {"clean images: no compression, no noise" if arguments.kind == "clean" else "compressed video"}.
 - **Known failures**: detail finer than the LR grid is guessed at or left soft; {
-        "JPEG and video artefacts are sharpened like detail." if arguments.family == "clean" else "grain is smoothed."
+        "JPEG and video artefacts are sharpened like detail." if arguments.kind == "clean" else "grain is smoothed."
     }
 - **Licence**: Apache-2.0. **sha256** {report.sha256}
 

@@ -24,17 +24,17 @@ def models(
 
     Example: repsr models
     """
-    from repsr_cli.model.zoo import available, load_weight
+    from repsr_cli.model.zoo import available, load
     from repsr_cli.upscale.api import measure_speed
 
     rows = []
     for weight in available():
-        net = load_weight(weight)
+        net = load(weight)
         record = {
             "name": weight.name,
             "network": weight.network,
             "scale": weight.scale,
-            "family": weight.family,
+            "kind": weight.kind,
             "kilobytes": round(weight.path.stat().st_size / 1000),
             "psnr_y": weight.psnr_y,
             "megapixels_per_second": measure_speed(net, device) if speed else None,

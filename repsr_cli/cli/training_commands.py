@@ -200,13 +200,14 @@ def evaluate(
 
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.errors import UsageError
-    from repsr_cli.model.zoo import available, load
+    from repsr_cli.model.zoo import available, load, resolve
     from repsr_cli.training.evaluate import ImageScore, mean_score
     from repsr_cli.training.evaluate import evaluate as judge
 
-    names = networks or [weight.name for weight in available() if weight.scale == scale]
+    names = networks or [model.name for model in available() if model.scale == scale]
     engines = [
-        (name, Upscaler(load(name, scale, "clean"), device=device, precision="fp32", threads=threads)) for name in names
+        (name, Upscaler(load(resolve(name, scale, "clean")), device=device, precision="fp32", threads=threads))
+        for name in names
     ]
     rows: list[ImageScore] = list(judge(engines, folders, scale, lr))
     if csv is not None:

@@ -31,7 +31,7 @@ from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.model.zoo import load_weight, resolve
+from repsr_cli.model.zoo import load, resolve
 from repsr_cli.upscale.calibrate import measure, processor
 from repsr_cli.upscale.request import Reporter, UpscaleOptions
 from repsr_cli.video.stages import Stopwatch, begun_ahead
@@ -158,7 +158,7 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
         if "{source}" not in options.rival or "{target}" not in options.rival:
             raise UsageError("rival", "the command does not say where its files go", "Use {source} and {target} in it.")
     asked = options.upscale
-    net = load_weight(resolve(asked.network, asked.scale, "clean"))
+    net = load(resolve(asked.network, asked.scale, "clean"))
     upscaler = Upscaler(net, asked.device, asked.precision, asked.tile, asked.threads, reporter.say, asked.engine)
     with torch_threads(asked.threads):
         peak, model = measure_model(net, upscaler, options.size, options.rounds)

@@ -151,7 +151,7 @@ def _choices() -> Iterator[Finding]:
 
 def _networks() -> Iterator[Finding]:
     try:
-        from repsr_cli.model.zoo import available, load_weight
+        from repsr_cli.model.zoo import available, load
     except ImportError:
         return  # torch, reported among the libraries
     try:
@@ -161,7 +161,7 @@ def _networks() -> Iterator[Finding]:
         return
     for weight in weights:
         try:
-            load_weight(weight)
+            load(weight)
         except CheckpointError as error:
             yield Finding(weight.name, "broken", error.happened, error.remedy, exit_code=error.exit_code)
         else:

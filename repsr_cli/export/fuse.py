@@ -160,7 +160,7 @@ def _opened(checkpoint: Path) -> tuple[RepSR | PlainSR, dict[str, str]]:
     except CheckpointError:
         return load_plain(checkpoint), {"source_sha256": _digest(checkpoint)}
     network = loaded.recipe["network"]
-    return loaded.average.eval(), {
+    return loaded.ema.eval(), {
         "block": str(network["block"]),
         "step": str(loaded.step),
         "seed": str(loaded.recipe["run"]["seed"]),

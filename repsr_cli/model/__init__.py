@@ -1,1 +1,1 @@
-"""The trained network, the plain network, the door between them, and their files."""
+"""The training network, the plain network it fuses into, and the files that hold them."""

@@ -1,10 +1,10 @@
-"""Networks to files and back. Loading a file runs no code and takes no more memory than the file can fill.
+"""Save and load networks. Loading runs no code and needs memory in proportion to the file.
 
 Three kinds of file:
 
-* fused networks: safetensors in the Compact key layout, metadata as strings (``spec`` is JSON);
-* training checkpoints: ``.pt`` holding primitives and tensors only, read with ``weights_only=True``;
-* foreign Compact files, ``.pth`` or safetensors, keys bare or under one of ``WRAPPERS``.
+* fused models: safetensors in the Compact key layout, metadata as strings (``spec`` is JSON);
+* training checkpoints: ``.pt`` with primitives and tensors only, read with ``weights_only=True``;
+* Compact files of other projects, ``.pth`` or safetensors, keys bare or under one of ``WRAPPERS``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 
 FORMAT = 1
-# A header is names, shapes and a few strings: that of 10,000 layers fits many times.
+# A header holds names, shapes and a few strings: that of 10,000 layers is far smaller.
 MAX_HEADER = 8 << 20
 WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net", "net_g")
-ACCEPTED = "Accepted: networks fused by repsr, repsr training checkpoints, and Compact (SRVGGNetCompact, PReLU) files."
+ACCEPTED = "Accepted: models fused by repsr, repsr training checkpoints, and Compact (SRVGGNetCompact, PReLU) files."
 
 
 @dataclass(slots=True)
@@ -40,15 +41,15 @@ class TrainingCheckpoint:
 
     Attributes:
         net: the network as it trains: ``RepSR``, or ``PlainSR`` for the plain arm.
-        average: its averaged copy, which is what gets fused and shipped.
+        ema: its exponential moving average, which is what gets fused and shipped.
         recipe: the resolved recipe, nested plain values.
         step: steps done.
         optimizer: the optimiser's state.
-        progress: what else the loop needs to go on: counters and best figures, plain values.
+        progress: the loop's other state, counters and best figures, as plain values.
     """
 
     net: RepSR | PlainSR
-    average: RepSR | PlainSR
+    ema: RepSR | PlainSR
     recipe: dict[str, Any]
     step: int
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +63,7 @@ def _replace(path: Path, partial: Path) -> None:
 
 
 def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
-    """Write a training checkpoint; the old one stays until the new one is complete on disk.
+    """Write a training checkpoint; an older one is replaced once the new one is complete on disk.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -76,7 +77,7 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
         if isinstance(net, RepSR)
         else {},
         "net": net.state_dict(),
-        "average": checkpoint.average.state_dict(),
+        "average": checkpoint.ema.state_dict(),
         "recipe": checkpoint.recipe,
         "step": checkpoint.step,
         "optimizer": checkpoint.optimizer,
@@ -93,11 +94,11 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive that would unpack to more than it is: PyTorch stores its records as they are.
+    """Refuse an archive that unpacks to more than its own size: PyTorch stores its records uncompressed.
 
     Raises:
-        CheckpointError: records are compressed, or lie over one another.
-        zipfile.BadZipFile: it is no archive at all, or a damaged one.
+        CheckpointError: records are compressed, or overlap.
+        zipfile.BadZipFile: not an archive, or a damaged one.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
@@ -108,16 +109,17 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_size(path: Path, *states: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that repeat what is stored: a few bytes could stand for any number of weights.
+    """Refuse tensors that repeat stored values: a few bytes could expand to any number of weights.
 
     Raises:
-        CheckpointError: there are more numbers than the file has bytes.
+        CheckpointError: there are more values than the file has bytes.
     """
     if sum(value.numel() for state in states for value in state.values()) > path.stat().st_size:
         raise CheckpointError(path, "claims more weights than it has bytes", "Get the file again.")
 
 
-def _load_pickle(path: Path) -> Any:
+def _load_pickle(path: Path, device: str = "cpu") -> Any:
+    """The content of a file that torch.save wrote; on ``meta``, tensors have shapes but no values."""
     try:
         with path.open("rb") as file:
             is_archive = file.read(4) == b"PK\x03\x04"
@@ -125,7 +127,7 @@ def _load_pickle(path: Path) -> Any:
             _check_archive(path)
         # A file object, since torch.load picks another reader by a path's suffix.
         with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(path, "no such file") from error
     except pickle.UnpicklingError as error:
@@ -141,41 +143,50 @@ def _is_training(payload: Any) -> bool:
     return isinstance(payload, dict) and {"format", "kind", "spec", "average", "recipe"} <= set(payload)
 
 
-def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
+def _check_format(path: Path, payload: dict[str, Any]) -> None:
     if payload["format"] != FORMAT:
         raise CheckpointError(path, f"has format {payload['format']!r}, not {FORMAT}", "Use the version that wrote it.")
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(path, f"is a damaged training checkpoint ({error})", "Use an older one.")
+
+
+def _blank(payload: dict[str, Any]) -> RepSR | PlainSR:
+    """A network of the size and form that a training checkpoint describes, without its weights."""
+    spec, block = Spec(**payload["spec"]), payload["block"]
+    if payload["kind"] != "repsr":
+        return PlainSR(spec)
+    net = RepSR(spec, block["expansion"], block["norm"])
+    if block["frozen"]:
+        net.freeze_bn()
+    return net
+
+
+def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
+    _check_format(path, payload)
     try:
-        spec = Spec(**payload["spec"])
-        block = payload["block"]
-
-        def blank() -> RepSR | PlainSR:
-            if payload["kind"] != "repsr":
-                return PlainSR(spec)
-            net = RepSR(spec, block["expansion"], block["norm"])
-            if block["frozen"]:
-                net.freeze_bn()
-            return net
-
         networks: list[RepSR | PlainSR] = []
         _check_size(path, payload["net"], payload["average"])
         for key in ("net", "average"):
-            if spec.blocks > len(payload[key]):
-                raise ValueError(f"{len(payload[key])} tensors for {spec.blocks} blocks")
-            with torch.device("meta"):  # where a network takes no memory: first see that its shapes are those stored
-                blank().load_state_dict(payload[key], assign=True)
-            net = blank()
+            blocks = Spec(**payload["spec"]).blocks
+            if blocks > len(payload[key]):
+                raise ValueError(f"{len(payload[key])} tensors for {blocks} blocks")
+            with torch.device("meta"):  # takes no memory: check that the shapes are those stored
+                _blank(payload).load_state_dict(payload[key], assign=True)
+            net = _blank(payload)
             net.load_state_dict(payload[key])
             networks.append(net)
         return TrainingCheckpoint(
             net=networks[0],
-            average=networks[1],
+            ema=networks[1],
             recipe=payload["recipe"],
             step=payload["step"],
             optimizer=payload["optimizer"],
             progress=payload["progress"],
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(path, f"is a damaged training checkpoint ({error})", "Take an older one.") from error
+        raise _damaged(path, error) from error
 
 
 def load_training(path: Path) -> TrainingCheckpoint:
@@ -191,12 +202,12 @@ def load_training(path: Path) -> TrainingCheckpoint:
 
 
 def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str]) -> None:
-    """Write a fused network as safetensors in the Compact layout.
+    """Write a plain network as safetensors in the Compact layout.
 
     Args:
         path: target; replaced only when the new file is complete.
         net: the network.
-        metadata: strings that travel in the file (recipe, step, source digest, licence, ...); ``spec`` is added.
+        metadata: strings to store in the file (recipe, step, source digest, licence, ...); ``spec`` is added.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -212,7 +223,7 @@ def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str]) -> None:
     except OSError as error:
         raise CheckpointError(path, f"cannot be written ({error})", "Check the folder and the free space.") from error
     except Exception as error:
-        # safetensors raises its own type for a full disk or a missing folder; anything else is a bug and goes on up.
+        # safetensors raises its own type for a full disk or a missing folder; anything else is a bug.
         if type(error).__name__ != "SafetensorError":
             raise
         raise CheckpointError(path, f"cannot be written ({error})", "Check the folder and the free space.") from error
@@ -220,7 +231,9 @@ def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
+    """A safetensors file whose header was read and whose tensors were not."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -229,10 +242,10 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if length > MAX_HEADER:
             raise CheckpointError(path, f"has a header of {length} bytes, more than {MAX_HEADER}", ACCEPTED)
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            yield file
     except FileNotFoundError as error:
         raise CheckpointError(path, "no such file") from error
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # the last where no more files may be opened
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # the last: too many open files
         raise CheckpointError(path, f"is not a readable safetensors file ({error})", ACCEPTED) from error
 
 
@@ -242,46 +255,59 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    return _load_safetensors(path)[1]
+    with _open_safetensors(path) as file:
+        return dict(file.metadata() or {})
 
 
 def _unwrap(payload: Any) -> dict[str, Tensor]:
-    """The tensors of a foreign file, without wrapper and without a ``module.`` prefix."""
-    for _ in range(4):  # a dictionary may hold itself
+    """The tensors of a file from another project, without wrapper and without a ``module.`` prefix."""
+    for _ in range(4):  # a dictionary may contain itself
         if not isinstance(payload, Mapping) or any(isinstance(value, Tensor) for value in payload.values()):
             break
         payload = next((payload[key] for key in WRAPPERS if isinstance(payload.get(key), Mapping)), None)
     if not isinstance(payload, Mapping):
         return {}
-    return {
-        re.sub(r"^(module|netG)\.", "", key): value
-        for key, value in payload.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    return {_bare(key): value for key, value in payload.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
-def infer_spec(state: Mapping[str, Tensor]) -> Spec | str:
-    """What Compact network a set of tensors is, or a phrase saying why it is none."""
-    found = f"{len(state)} tensors, first {sorted(state)[:3]}"
-    if "body.0.weight" not in state or "body.1.weight" not in state:
-        return f"no Compact network ({found})"
-    if not all(re.fullmatch(r"body\.[0-9]{1,6}\.(weight|bias)", key) for key in state):
-        return f"no Compact network: unexpected keys ({found})"
-    last = max(int(key.split(".")[1]) for key in state)
+def _bare(key: str) -> str:
+    return re.sub(r"^(module|netG)\.", "", key)
+
+
+def infer_spec(shapes: Mapping[str, Sequence[int]]) -> Spec | str:
+    """The Compact network that a set of tensors makes up, or a phrase saying why it is not one.
+
+    Args:
+        shapes: of the tensors, by key.
+    """
+    found = f"{len(shapes)} tensors, first {sorted(shapes)[:3]}"
+    if "body.0.weight" not in shapes or "body.1.weight" not in shapes:
+        return f"not a Compact network ({found})"
+    if not all(re.fullmatch(r"body\.[0-9]{1,6}\.(weight|bias)", key) for key in shapes):
+        return f"not a Compact network: unexpected keys ({found})"
+    last = max(int(key.split(".")[1]) for key in shapes)
     if last % 2 or last < 2:
-        return f"no Compact network: it ends in layer {last}, where a convolution was expected"
-    if last > len(state):
-        return f"no Compact network: {len(state)} tensors for {last + 1} layers"
-    for key, value in state.items():
-        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
-            return f"no Compact network: {key} holds {value.dtype}, {value.layout} on {value.device}"
-    head = state["body.0.weight"]
-    if head.ndim != 4 or head.shape[2:] != (3, 3):
-        return f"no Compact network: its first layer has shape {tuple(head.shape)}, where (C, 3, 3, 3) was expected"
-    channels, colors = head.shape[:2]
+        return f"not a Compact network: it ends in layer {last}, where a convolution was expected"
+    if last > len(shapes):
+        return f"not a Compact network: {len(shapes)} tensors for {last + 1} layers"
+    head = tuple(shapes["body.0.weight"])
+    if len(head) != 4 or head[2:] != (3, 3):
+        return f"not a Compact network: its first layer has shape {head}, where (C, 3, 3, 3) was expected"
+    channels, colors = head[:2]
+    bias = shapes.get(f"body.{last}.bias", ())
+    outputs = bias[0] if len(bias) == 1 else 0
+    unexpected = _unexpected_shape(shapes, _compact_shapes(last, channels, colors, outputs))
+    if unexpected:
+        return unexpected
+    scale = round((outputs / colors) ** 0.5)
+    if colors not in (1, 3) or scale < 1 or colors * scale**2 != outputs:
+        return f"a Compact network from {colors} to {outputs} channels, which does not enlarge grey or RGB images"
+    return Spec(scale=scale, channels=channels, blocks=last // 2 - 1, colors=colors)
+
+
+def _compact_shapes(last: int, channels: int, colors: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a Compact network whose last layer has the index ``last``."""
     expected: dict[str, tuple[int, ...]] = {}
-    out = state.get(f"body.{last}.bias")
-    outputs = out.shape[0] if out is not None and out.ndim == 1 else 0
     for layer in range(last + 1):
         if layer % 2:
             expected[f"body.{layer}.weight"] = (channels,)
@@ -289,23 +315,64 @@ def infer_spec(state: Mapping[str, Tensor]) -> Spec | str:
             width = outputs if layer == last else channels
             expected[f"body.{layer}.weight"] = (width, colors if layer == 0 else channels, 3, 3)
             expected[f"body.{layer}.bias"] = (width,)
-    if set(expected) != set(state):
-        odd = sorted(set(expected) ^ set(state))
-        return f"no Compact network with PReLU: missing or extra {', '.join(odd[:3])}"
+    return expected
+
+
+def _unexpected_shape(shapes: Mapping[str, Sequence[int]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """The first difference, as a phrase; empty if there is none."""
+    if set(expected) != set(shapes):
+        odd = sorted(set(expected) ^ set(shapes))
+        return f"not a Compact network with PReLU: missing or extra {', '.join(odd[:3])}"
     for key, shape in expected.items():
-        if tuple(state[key].shape) != shape:
-            return f"no Compact network: {key} has shape {tuple(state[key].shape)}, where {shape} was expected"
-    scale = round((outputs / colors) ** 0.5)
-    if colors not in (1, 3) or scale < 1 or colors * scale**2 != outputs:
-        return f"a Compact network from {colors} to {outputs} channels, which is no enlargement of grey or RGB"
-    return Spec(scale=scale, channels=channels, blocks=last // 2 - 1, colors=colors)
+        if tuple(shapes[key]) != shape:
+            return f"not a Compact network: {key} has shape {tuple(shapes[key])}, where {shape} was expected"
+    return ""
+
+
+def _checked_spec(path: Path, shapes: Mapping[str, Sequence[int]]) -> Spec:
+    spec = infer_spec(shapes)
+    if isinstance(spec, str):
+        raise CheckpointError(path, f"is {spec}", ACCEPTED)
+    return spec
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file's content starts like safetensors.
+
+    Raises:
+        CheckpointError: no such file.
+    """
+    if not path.is_file():
+        raise CheckpointError(path, "no such file" if not path.exists() else "is a folder", ACCEPTED)
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{"
+
+
+def read_spec(path: Path) -> Spec:
+    """The size of the network in a model file, as ``load_plain`` would give it; weights are not kept in memory.
+
+    Raises:
+        CheckpointError: as ``load_plain``, except for what only the weights can show.
+    """
+    if _is_safetensors(path):
+        with _open_safetensors(path) as file:
+            return _checked_spec(path, {_bare(key): file.get_slice(key).get_shape() for key in file.keys()})  # noqa: SIM118  # not a mapping
+    payload = _load_pickle(path, "meta")
+    if not _is_training(payload):
+        return _checked_spec(path, {key: value.shape for key, value in _unwrap(payload).items()})
+    _check_format(path, payload)
+    try:
+        return Spec(**payload["spec"])
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
 
 
 def load_plain(path: Path) -> PlainSR:
-    """Read a network to upscale with: fused, foreign Compact, or a training checkpoint (its average, fused).
+    """Read a model to upscale with: fused, Compact, or a training checkpoint (its average, fused).
 
     Args:
-        path: the file; what it holds decides, not its name.
+        path: the file; its content decides, not its name.
 
     Returns:
         A float32 network on the CPU in eval mode.
@@ -313,21 +380,20 @@ def load_plain(path: Path) -> PlainSR:
     Raises:
         CheckpointError: missing, damaged, unsafe, or another architecture; the message says what was found.
     """
-    if not path.is_file():
-        raise CheckpointError(path, "no such file" if not path.exists() else "is a folder", ACCEPTED)
-    with path.open("rb") as file:
-        head = file.read(9)
-    if len(head) == 9 and head[8:] == b"{":
-        state = _unwrap(_load_safetensors(path)[0])
+    if _is_safetensors(path):
+        with _open_safetensors(path) as file:
+            state = {_bare(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
     else:
         payload = _load_pickle(path)
         if _is_training(payload):
-            average = _restore(path, payload).average
-            return (fuse(average) if isinstance(average, RepSR) else average).eval()
+            ema = _restore(path, payload).ema
+            return (fuse(ema) if isinstance(ema, RepSR) else ema).eval()
         state = _unwrap(payload)
-    spec = infer_spec(state)
-    if isinstance(spec, str):
-        raise CheckpointError(path, f"holds {spec}", ACCEPTED)
+    spec = _checked_spec(path, {key: value.shape for key, value in state.items()})
+    for key, value in state.items():
+        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+            happened = f"is not a Compact network: {key} holds {value.dtype}, {value.layout} on {value.device}"
+            raise CheckpointError(path, happened, ACCEPTED)
     _check_size(path, state)
     net = PlainSR(spec)
     net.load_state_dict({key: value.float() for key, value in state.items()})

@@ -1,4 +1,4 @@
-"""The network that ships: plain 3x3 convolutions, PReLU, pixel shuffle, nearest skip."""
+"""Define the network that ships: plain 3x3 convolutions, PReLU, pixel shuffle, nearest-neighbour skip."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-7 2.5.1: of R, G and B, as the benchmarks have it
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601-7 2.5.1: of R, G and B, as in the benchmarks
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a network is, independent of its weights.
+    """The size of a network.
 
     Attributes:
-        scale: enlargement factor, 1 and up (1 is a restorer of the same layout).
+        scale: enlargement factor, 1 or more (1 restores without enlarging).
         channels: feature channels C.
         blocks: body convolutions M, so that the network has M + 2 convolutions.
         colors: image channels in and out, 3 for RGB or 1 for luma.
@@ -61,7 +61,7 @@ def enlarge(features: Tensor, lr: Tensor, scale: int) -> Tensor:
     Returns:
         (N, colors, H * scale, W * scale), not clamped.
     """
-    # A nearest skip before the shuffle is the input repeated scale**2 times per channel: no second full-size image.
+    # Before the shuffle, the skip is the input repeated scale**2 times per channel: no second full-size image needed.
     return F.pixel_shuffle(features + lr.repeat_interleave(scale * scale, dim=1), scale)
 
 
@@ -69,8 +69,8 @@ class PlainSR(nn.Module):
     """A VGG-style network in the SRVGGNetCompact layout.
 
     ``body`` alternates 3x3 convolution (zero padding 1, with bias) and per-channel PReLU and ends in a convolution to
-    ``colors * scale**2`` channels: ``body.0.weight``, ``body.1.weight`` and so on, the keys that every tool reading
-    "Compact" models expects.
+    ``colors * scale**2`` channels. Its keys (``body.0.weight``, ``body.1.weight``, ...) are those that tools for
+    "Compact" models expect.
 
     Args:
         spec: the size of the network.
@@ -109,7 +109,7 @@ class PlainSR(nn.Module):
 
 
 def identity_network(scale: int = 1, channels: int = 3) -> PlainSR:
-    """A network that returns the nearest-neighbour enlargement of its input exactly: a probe for all around it."""
+    """A network that returns exactly the nearest-neighbour enlargement of its input, for tests of everything else."""
     net = PlainSR(Spec(scale=scale, channels=channels, blocks=0))
     with torch.no_grad():
         for parameter in net.parameters():

@@ -1,4 +1,4 @@
-"""The network that trains, and its one-way door to the network that ships.
+"""Define the training network, and fuse it into the plain network that ships.
 
 Source: RepSR (arXiv 2205.05671): VGG-style blocks of a clean identity path and two expand-and-squeeze paths
 (3x3 -> BN -> 1x1), batch statistics first, population statistics in the later training period.
@@ -35,17 +35,17 @@ class _GlobalMean(torch.autograd.Function):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation whose batch is that of all processes together, on any device.
+    """Batch normalisation over the batches of all processes together, on any device.
 
-    With one process it is ``torch.nn.BatchNorm2d``. torch's own SyncBatchNorm refuses CPU tensors. Every process must
-    hold the same number of pixels.
+    With one process it equals ``torch.nn.BatchNorm2d``. torch's SyncBatchNorm refuses CPU tensors. Every process must
+    have the same number of pixels.
     """
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (N, C, H, W) by the batch's statistics in training mode, else by the population's."""
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(features)
-        # Half precision would not hold a square and the square of a mean apart.
+        # In half precision the difference between mean square and squared mean would be lost.
         whole = features.to(torch.promote_types(features.dtype, torch.float32))
         moments = torch.cat([whole.mean((0, 2, 3)), whole.square().mean((0, 2, 3))])
         reduced: Tensor = _GlobalMean.apply(moments)  # type: ignore[no-untyped-call]
@@ -68,13 +68,13 @@ class BatchNorm(nn.BatchNorm2d):
 class ExpandSqueeze(nn.Module):
     """One path of a block: 3x3 convolution to ``expansion`` times the channels, BN, 1x1 convolution back.
 
-    The zero-padded 3x3 comes first, so merging the path into one 3x3 is exact at image borders too. Its bias would be
-    cancelled by BN (and, without BN, doubled by the 1x1's), so it has none.
+    The zero-padded 3x3 comes first, so merging the path into one 3x3 is exact at image borders too. It has no bias: BN
+    would cancel it, and without BN the bias of the 1x1 does the same.
 
     Args:
         channels: features in and out.
         expansion: ratio e of the inner width.
-        norm: whether BN stands between the convolutions.
+        norm: whether BN follows the 3x3 convolution.
     """
 
     def __init__(self, channels: int, expansion: int, norm: bool) -> None:
@@ -89,7 +89,7 @@ class ExpandSqueeze(nn.Module):
         return self.squeeze(inner if self.norm is None else self.norm(inner))  # type: ignore[no-any-return]
 
     def kernel(self) -> tuple[Tensor, Tensor]:
-        """The equal 3x3 convolution under population statistics: weight (C, C, 3, 3) and bias (C,), differentiable."""
+        """The equivalent 3x3 convolution with population statistics: weight (C, C, 3, 3), bias (C,); differentiable."""
         inner = self.expand.weight
         squeeze = self.squeeze.weight[:, :, 0, 0]
         assert self.squeeze.bias is not None
@@ -109,7 +109,7 @@ class RepBlock(nn.Module):
     Args:
         channels: features in and out.
         expansion: inner width of a path over ``channels``.
-        norm: whether the paths carry BN.
+        norm: whether the paths use BN.
 
     Source: RepSR fig. 2.
     """
@@ -124,7 +124,7 @@ class RepBlock(nn.Module):
         return features + first(features) + second(features)  # type: ignore[no-any-return]
 
     def kernel(self) -> tuple[Tensor, Tensor]:
-        """The equal 3x3 convolution under population statistics: weight (C, C, 3, 3) and bias (C,), differentiable."""
+        """The equivalent 3x3 convolution with population statistics: weight (C, C, 3, 3), bias (C,); differentiable."""
         first, second = (path.kernel() for path in self.paths if isinstance(path, ExpandSqueeze))
         centre = torch.eye(len(first[0]), dtype=first[0].dtype, device=first[0].device)
         return first[0] + second[0] + F.pad(centre[..., None, None], (1, 1, 1, 1)), first[1] + second[1]
@@ -133,13 +133,13 @@ class RepBlock(nn.Module):
 class RepSR(nn.Module):
     """The training network: head 3x3, M blocks with PReLU, tail 3x3, pixel shuffle, nearest skip.
 
-    It runs in two equal forms: ``forward`` through all branches, and ``forward_merged`` with one convolution per block,
-    which needs population statistics and costs what the shipped network costs.
+    Two forms are equivalent: ``forward`` through all branches, and ``forward_merged`` with one convolution per block,
+    which needs population statistics and costs as much as the shipped network.
 
     Args:
         spec: size of the plain network it becomes.
         expansion: inner width of a path over the channels.
-        norm: whether blocks carry BN.
+        norm: whether blocks use BN.
     """
 
     def __init__(self, spec: Spec, expansion: int = 2, norm: bool = True) -> None:
@@ -167,7 +167,7 @@ class RepSR(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``, but frozen BN stays frozen: the switch must survive every later call."""
+        """As ``nn.Module.train``, but frozen BN stays frozen."""
         super().train(mode)
         if self._frozen:
             for norm in self.norms():
@@ -179,7 +179,7 @@ class RepSR(nn.Module):
         for block, activation in zip(self.blocks, self.activations[1:], strict=True):
             assert isinstance(block, RepBlock)
             if merged:
-                with torch.autocast(lr.device.type, enabled=False):  # a kernel is rounded once, when it is whole
+                with torch.autocast(lr.device.type, enabled=False):  # round the kernel once, after merging
                     kernel, bias = block.kernel()
                 features = F.conv2d(features, kernel, bias, padding=1)
             else:
@@ -194,21 +194,21 @@ class RepSR(nn.Module):
     def forward_merged(self, lr: Tensor) -> Tensor:
         """As ``forward`` under population statistics, one convolution per block, gradients through the merge."""
         if not self._frozen:
-            raise RuntimeError("merged form needs frozen BN: while statistics are the batch's, a block is not linear")
+            raise RuntimeError("the merged form needs frozen BN: with batch statistics, a block is not linear")
         return self._run(lr, merged=True)
 
 
 @torch.no_grad()
 def fuse(net: RepSR) -> PlainSR:
-    """The plain network equal to ``net`` under its population statistics.
+    """The plain network equivalent to ``net`` under its population statistics.
 
     Args:
         net: any training network; left untouched.
 
     Returns:
-        A new network on the same device and of the same type. Merging is done in float64.
+        A new network on the same device and of the same type, merged in float64.
 
-    Source: RepSR sec. 3; equal at image borders too, since each path pads before its 1x1.
+    Source: RepSR sec. 3; equivalent at image borders too, since each path pads before its 1x1.
     """
     plain = PlainSR(net.spec).to(net.head.weight.device, torch.float64)
     kernels: list[tuple[Tensor, Tensor]] = []

@@ -16,7 +16,7 @@ from repsr_cli.errors import LearningDidNotWin, RecipeError, UsageError
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.checkpoint import load_plain, load_training, save_plain
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.model.zoo import Weight
+from repsr_cli.model.zoo import ModelFile
 from repsr_cli.training.dataset import Pack, Pair, folder_pairs, write_pack
 from repsr_cli.training.evaluate import upscale_pixels
 from repsr_cli.training.frame_sampling import frames_at, sample_video
@@ -97,7 +97,7 @@ def pairs_to_learn_from(source: Path, scale: int, say: Callable[[str], None]) ->
         yield from image_pairs(source, scale)
 
 
-def _recipe(weight: Weight, net: PlainSR, pack: Path, steps: int, threads: int, device: str) -> Recipe:
+def _recipe(weight: ModelFile, net: PlainSR, pack: Path, steps: int, threads: int, device: str) -> Recipe:
     return Recipe(
         network=Network(scale=net.spec.scale, blocks=net.spec.blocks, channels=net.spec.channels, block="plain"),
         data=Data(train=str(pack), holdout=0),
@@ -128,7 +128,7 @@ def _judge(net: PlainSR | None, pack: Pack, device: str, threads: int) -> float:
 
 def learn(
     source: Path,
-    weight: Weight,
+    weight: ModelFile,
     target: Path,
     *,
     minutes: float = 2.0,
@@ -188,7 +188,7 @@ def learn(
         say(f"{steps:,} steps in about {minutes:g} min ({speed:.1f} steps/s)")
         run("learn", steps, progress)
         # The last network, not the best on what was kept out: those frames are for judging, once.
-        learnt = load_training(folder / "learn" / "last.pt").average
+        learnt = load_training(folder / "learn" / "last.pt").ema
         assert isinstance(learnt, PlainSR)
         outcome = LearnOutcome(
             target=target,

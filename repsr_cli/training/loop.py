@@ -31,8 +31,7 @@ from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, RecipeEr
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training, save_training
 from repsr_cli.model.init import colour_by_interpolation, start_as_interpolation
-from repsr_cli.model.net2net import grow
-from repsr_cli.model.net2net_scale import change_factor
+from repsr_cli.model.net2net import change_scale, grow
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.training.dataset import Pack, PackedImage, PairSource, build_pack, pack_digest
@@ -181,13 +180,13 @@ def _warm_start(net: RepSR | PlainSR, path: Path, interpolate: bool) -> None:
     source: nn.Module
     try:
         if isinstance(net, PlainSR):
-            source = small = change_factor(load_plain(path), net.spec.scale)
+            source = small = change_scale(load_plain(path), net.spec.scale)
             with contextlib.suppress(ValueError):  # smaller in some way: what agrees is copied
                 source = grow(small, net.spec)
                 if interpolate and net.spec.channels >= small.spec.channels + net.spec.colors:
                     colour_by_interpolation(source, small.spec.channels)
         else:
-            source = load_training(path).average
+            source = load_training(path).ema
     except CheckpointError as error:
         raise RecipeError("run.start_from", f"cannot start from {path} ({error})") from error
     own, theirs = net.state_dict(), source.state_dict()
@@ -423,7 +422,7 @@ class _Trainer:
                 raise RecipeError(
                     path, f"was made by another recipe: {name} was {theirs.get(name)}", "Choose another -o."
                 )
-        for own, saved in ((self.net, checkpoint.net), (self.average, checkpoint.average)):
+        for own, saved in ((self.net, checkpoint.net), (self.average, checkpoint.ema)):
             copy_into(own, saved)
         self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
         if self.scaler.is_enabled():

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_training
-from repsr_cli.model.net2net_scale import change_factor
+from repsr_cli.model.net2net import change_scale
 from tests.conftest import ROOT, textured
 
 RECIPE = """
@@ -121,7 +121,7 @@ def test_another_factor_starts_from_a_trained_one_and_resumes_without_it(trained
     command = ["train", str(trained / "recipe.toml"), "-o", str(tmp_path / "x3"), *overrides]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    expected = change_factor(load_plain(start), 3).state_dict()
+    expected = change_scale(load_plain(start), 3).state_dict()
     start.unlink()
     result = CliRunner().invoke(app, [*command, "--resume"])
     assert result.exit_code == 0, result.output
@@ -239,7 +239,7 @@ def test_fuse_refuses_an_existing_target(trained: Path) -> None:
 def test_fuse_refuses_a_network_that_does_not_agree(trained: Path, tmp_path: Path) -> None:
     """Degenerate statistics blow float32 apart: nothing may be written."""
     checkpoint = load_training(trained / "runs" / "a" / "best.pt")
-    for name, buffer in checkpoint.average.named_buffers():
+    for name, buffer in checkpoint.ema.named_buffers():
         if name.endswith("running_mean"):
             buffer.fill_(1e7)
     save_training(tmp_path / "bad.pt", checkpoint)

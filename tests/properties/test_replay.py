@@ -50,7 +50,7 @@ def _recipe(images: Path, **sections: dict[str, Any]) -> Recipe:
 def _state(run: Path) -> dict[str, torch.Tensor]:
     checkpoint = load_training(run / "last.pt")
     tensors = {f"net.{key}": value for key, value in checkpoint.net.state_dict().items()}
-    tensors |= {f"average.{key}": value for key, value in checkpoint.average.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in checkpoint.ema.state_dict().items()}
     for number, state in checkpoint.optimizer["optimizer"]["state"].items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
     return tensors | {"step": torch.tensor(checkpoint.step)}

@@ -44,9 +44,9 @@ def test_missing_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_a_network_that_was_tampered_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    weight = zoo.Weight("fast-x4", tmp_path / "a.safetensors", 4, sha256="0" * 64)
-    weight.path.write_bytes(b"not what was shipped")
-    monkeypatch.setattr(zoo, "available", lambda: [weight])
+    model = zoo.ModelFile("fast-x4", tmp_path / "a.safetensors", 4, sha256="0" * 64)
+    model.path.write_bytes(b"not what was shipped")
+    monkeypatch.setattr(zoo, "available", lambda: [model])
     assert by_subject()["fast-x4"].exit_code == 4
 
 

@@ -18,6 +18,7 @@ from repsr_cli.model.checkpoint import (
     load_plain,
     load_training,
     read_metadata,
+    read_spec,
     save_plain,
     save_training,
 )
@@ -57,7 +58,7 @@ def test_training_checkpoint_round_trip(tmp_path: Path, frozen: bool) -> None:
     assert (loaded.step, loaded.recipe, loaded.progress) == (7, {"a": {"b": 1}}, {"best": 1.5})
     assert loaded.net.bn_frozen == frozen
     assert _same(loaded.net, net)
-    assert _same(loaded.average, average)
+    assert _same(loaded.ema, average)
     assert _same(load_plain(tmp_path / "last.pt"), fuse(average))
 
 
@@ -165,7 +166,7 @@ def test_a_dictionary_that_holds_itself_ends(tmp_path: Path) -> None:
     endless: dict[str, Any] = {}
     endless["params"] = endless
     torch.save(endless, tmp_path / "endless.pth")
-    with pytest.raises(CheckpointError, match="no Compact network"):
+    with pytest.raises(CheckpointError, match="not a Compact network"):
         load_plain(tmp_path / "endless.pth")
 
 
@@ -177,15 +178,15 @@ def test_a_header_beyond_any_network_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [torch.zeros(6, dtype=torch.int8), torch.zeros(6, dtype=torch.cfloat)])
-def test_tensors_that_are_no_real_numbers_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
+def test_tensors_that_are_not_real_numbers_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
     torch.save(PlainSR(SPEC).state_dict() | {"body.0.bias": value}, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match=r"body\.0\.bias holds torch"):
         load_plain(tmp_path / "net.pth")
 
 
-def test_refusals_say_what_was_found(tmp_path: Path) -> None:
+def test_errors_name_what_was_found(tmp_path: Path) -> None:
     torch.save({"conv_first.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "esrgan.pth")
-    with pytest.raises(CheckpointError, match=r"no Compact network.*conv_first.weight.*Accepted"):
+    with pytest.raises(CheckpointError, match=r"not a Compact network.*conv_first.weight.*Accepted"):
         load_plain(tmp_path / "esrgan.pth")
     state = PlainSR(SPEC).state_dict()
     del state["body.3.weight"]
@@ -225,7 +226,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         load_plain(tmp_path / "nan.safetensors")
 
 
-def test_the_rules_by_which_other_tools_recognise_compact_hold(tmp_path: Path) -> None:
+def test_the_rules_by_which_other_tools_recognise_compact_apply(tmp_path: Path) -> None:
     """spandrel: features from body.0 beside body.1, depth from the last index, scale from the last bias."""
     state = PlainSR(Spec(scale=4, channels=16, blocks=4)).state_dict()
     highest = max(int(key.split(".")[1]) for key in state)
@@ -237,9 +238,27 @@ def test_the_rules_by_which_other_tools_recognise_compact_hold(tmp_path: Path) -
 
 def test_luma_networks_are_recognised() -> None:
     spec = Spec(scale=2, channels=4, blocks=1, colors=1)
-    assert infer_spec(PlainSR(spec).state_dict()) == spec
+    assert infer_spec({key: value.shape for key, value in PlainSR(spec).state_dict().items()}) == spec
 
 
-def test_rivals_load_as_compact(real_data: Path) -> None:
+def test_the_header_alone_gives_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_plain(tmp_path / "net.safetensors", PlainSR(SPEC), {})
+    torch.save({"params": PlainSR(SPEC).state_dict()}, tmp_path / "net.pth")
+    save_training(tmp_path / "last.pt", TrainingCheckpoint(RepSR(SPEC), RepSR(SPEC), {}, 0))
+
+    def refuse(*_: object) -> None:
+        pytest.fail("weights were loaded")
+
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", refuse)
+    for name in ("net.safetensors", "net.pth", "last.pt"):
+        assert read_spec(tmp_path / name) == SPEC
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_spec(tmp_path / "missing.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(CheckpointError, match="Accepted"):
+        read_spec(tmp_path / "text.pth")
+
+
+def test_other_projects_models_load_as_compact(real_data: Path) -> None:
     assert load_plain(real_data / "rivals" / "realesr-animevideov3.pth").spec == Spec(4, 64, 16)
     assert load_plain(real_data / "rivals" / "ecbsr-m4c16-x3.safetensors").spec == Spec(3, 16, 4)

@@ -88,5 +88,5 @@ def test_colour_by_interpolation_keeps_luma_and_smooths_colour() -> None:
 
 @pytest.mark.parametrize(("spec", "first"), [(Spec(2, 7, 2), 5), (Spec(2, 8, 2, colors=1), 5)])
 def test_colour_needs_three_channels_of_its_own(spec: Spec, first: int) -> None:
-    with pytest.raises(ValueError, match="no room for three colours"):
+    with pytest.raises(ValueError, match="too few channels for three colours"):
         colour_by_interpolation(PlainSR(spec), first)

@@ -1,4 +1,4 @@
-"""model/zoo.py: names, the default for each factor, and files that are not what was shipped."""
+"""model/zoo.py: names, the default for each scale, and files that are not what was shipped."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from repsr_cli.errors import CheckpointError
 from repsr_cli.model import zoo
 
 
-def weight(size: str, scale: int, family: str = "clean") -> zoo.Weight:
-    middle = "" if family == "clean" else f"{family}-"
-    return zoo.Weight(f"{size}-{middle}x{scale}", Path("none"), scale, size, family)
+def model(size: str, scale: int, kind: str = "clean") -> zoo.ModelFile:
+    middle = "" if kind == "clean" else f"{kind}-"
+    return zoo.ModelFile(f"{size}-{middle}x{scale}", Path("none"), scale, size, kind)
 
 
 @pytest.fixture
-def shipped(monkeypatch: pytest.MonkeyPatch) -> list[zoo.Weight]:
-    weights = [*(weight("fast", scale) for scale in (2, 3, 4)), weight("balanced", 4), weight("balanced", 4, "video")]
-    monkeypatch.setattr(zoo, "available", lambda: weights)
-    return weights
+def shipped(monkeypatch: pytest.MonkeyPatch) -> list[zoo.ModelFile]:
+    models = [*(model("fast", scale) for scale in (2, 3, 4)), model("balanced", 4), model("balanced", 4, "video")]
+    monkeypatch.setattr(zoo, "available", lambda: models)
+    return models
 
 
 @pytest.mark.parametrize(
-    ("network", "scale", "family", "name"),
+    ("name", "scale", "kind", "found"),
     [
         (None, None, "clean", "balanced-x4"),
         (None, None, "video", "balanced-video-x4"),
@@ -36,32 +36,43 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> list[zoo.Weight]:
         ("balanced", 2, "clean", "balanced-x4"),
         ("balanced", 3, "video", "balanced-video-x4"),
         ("fast-x3", 2, "clean", "fast-x3"),
+        ("balanced-x4", None, "video", "balanced-video-x4"),
+        ("balanced-clean-x4", None, "video", "balanced-x4"),
+        ("balanced-clean", 3, "video", "balanced-x4"),
+        ("balanced-video", None, "clean", "balanced-video-x4"),
+        ("balanced-video-x4", None, "clean", "balanced-video-x4"),
+        ("balanced-real", 2, "clean", "balanced-video-x4"),
+        ("balanced-real-x4", None, "clean", "balanced-video-x4"),
     ],
 )
 def test_the_best_size_that_ships_for_the_factor(
-    shipped: list[zoo.Weight], network: str | None, scale: float | None, family: zoo.Family, name: str
+    shipped: list[zoo.ModelFile], name: str | None, scale: float | None, kind: zoo.Kind, found: str
 ) -> None:
-    assert zoo.resolve(network, scale, family).name == name
+    assert zoo.resolve(name, scale, kind).name == found
 
 
 @pytest.mark.parametrize(
-    ("network", "scale", "message"),
+    ("name", "scale", "message"),
     [
         ("blanced", None, "Did you mean 'balanced'"),
-        (None, 5, "the default network: enlarges by up to 4, not 5"),
+        ("balanced-detail", None, "balanced-detail: no such model"),
+        ("balanced-x2", None, "balanced-x2: no such model. Did you mean 'balanced-x4'"),
+        ("light", None, "no model of this size ships. The smallest that does is 'fast'"),
+        ("best", None, "no model of this size ships. The largest that does is 'balanced'"),
+        (None, 5, "the default model: enlarges by up to 4, not 5"),
         ("fast-x2", 3, "enlarges by 2, not 3"),
         ("none.safetensors", None, "no such file"),
     ],
 )
-def test_what_cannot_be_had_is_said(
-    shipped: list[zoo.Weight], network: str | None, scale: float | None, message: str
+def test_what_is_not_available_is_named(
+    shipped: list[zoo.ModelFile], name: str | None, scale: float | None, message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        zoo.resolve(network, scale, "clean")
+        zoo.resolve(name, scale, "clean")
 
 
 def test_every_shipped_file_is_the_one_of_the_index() -> None:
     for shipped in zoo.available():
-        assert zoo.load_weight(shipped).spec.scale == shipped.scale
+        assert zoo.load(shipped).spec.scale == shipped.scale
         with pytest.raises(CheckpointError, match="not the file that was shipped"):
-            zoo.load_weight(replace(shipped, sha256="0" * 64))
+            zoo.load(replace(shipped, sha256="0" * 64))

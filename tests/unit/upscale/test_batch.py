@@ -67,7 +67,7 @@ def test_smallest_factor_that_reaches(
 ) -> None:
     source = image(tmp_path / "a.png")
     weight = choose_weight(Job("image", source, tmp_path / "b.png"), options)
-    assert (weight.scale, weight.family) == (scale, "clean")
+    assert (weight.scale, weight.kind) == (scale, "clean")
 
 
 def test_videos_take_the_video_family(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--images", type=Path, help="a folder for the last frame of each, as PNG")
     arguments = parser.parse_args()
-    networks = {name: zoo.load(name, None, "clean") for name in arguments.network}
+    networks = {name: zoo.load(zoo.resolve(name, None, "clean")) for name in arguments.network}
     scale = next(iter(networks.values())).spec.scale
     ways = {Path(name).stem: PlaneUpscaler(Upscaler(net, device="cpu"), VIDEO, VIDEO) for name, net in networks.items()}
     rows: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
