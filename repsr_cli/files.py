@@ -1,0 +1,358 @@
+"""Write files so that they appear complete under their name, or not at all.
+
+A file is written beside its target under a random name, flushed to disk, and then moved into place. Without
+``overwrite`` the move itself refuses to replace anything, including a file that appeared during the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+from repsr_cli.errors import MediaError, RepsrError, UsageError
+
+__all__ = ["PendingFile", "check_target", "publish", "staging", "write_bytes", "write_text", "writing"]
+
+Failure = type[RepsrError]
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+# Leaves room for the random part whatever the file system's limit on names (255 bytes nearly everywhere) is.
+_NAME_BYTES = 100
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+_REMEDIES = {
+    errno.ENOSPC: "Free some space or choose another disk.",
+    errno.EDQUOT: "Free some of your quota or choose another disk.",
+    errno.EFBIG: "Choose another disk: this file system or a limit does not allow files of this size.",
+    errno.EROFS: "Choose another folder.",
+    errno.EACCES: "Check the folder's permissions or choose another one.",
+    errno.EPERM: "Check the folder's permissions or choose another one.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ENOENT: "Check that the folder exists.",
+    errno.ENOTDIR: "Check the path: part of it is a file.",
+}
+_DEFAULT_REMEDY = "Check the folder and the free space."
+
+
+@dataclass(slots=True)
+class PendingFile:
+    """A file that is being written and does not have its final name yet.
+
+    Attributes:
+        target: the final name.
+        path: the temporary name, in the same folder.
+        file: open for writing and reading.
+        overwrite: whether an existing file may be replaced.
+    """
+
+    target: Path
+    path: Path
+    file: BinaryIO
+    overwrite: bool
+
+    @classmethod
+    def begin(cls, target: Path, *, overwrite: bool) -> PendingFile:
+        """Create the temporary file.
+
+        Raises:
+            UsageError: the target exists and ``overwrite`` is false, or nothing can be written there.
+            OSError: the file cannot be created.
+        """
+        _check(target, overwrite)
+        path = _temporary_name(target)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
+            flags |= getattr(os, name, 0)
+        file = os.fdopen(os.open(path, flags, 0o666), "w+b")
+        pending = cls(target, path, file, overwrite)
+        if not overwrite:
+            try:
+                pending._probe()
+            except BaseException:
+                pending.discard()
+                raise
+        return pending
+
+    def commit(self) -> None:
+        """Flush the file to disk and give it its final name.
+
+        Raises:
+            UsageError: a file has appeared under that name and ``overwrite`` is false.
+            OSError: the file cannot be flushed or renamed.
+        """
+        self.file.flush()
+        _sync(self.file.fileno())
+        self.file.close()
+        _move(self.path, self.target, self.overwrite)
+
+    def discard(self) -> None:
+        """Remove the temporary file. Harmless after ``commit``."""
+        with suppress(OSError):  # flushing what is still buffered fails where writing failed
+            self.file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _probe(self) -> None:
+        """Find out before the work, not after it, whether this file system can rename without replacing."""
+        if sys.platform == "win32":
+            return
+        renamed = _temporary_name(self.target)
+        _rename_exclusively(self.path, renamed, self.target)
+        self.path = renamed
+
+
+def check_target(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> None:
+    """Check before the work starts that a target may be written.
+
+    Args:
+        target: the file.
+        overwrite: whether an existing file may be replaced.
+        failure: the error to raise where the system says no.
+
+    Raises:
+        UsageError: it exists and ``overwrite`` is false, or it is not a regular file.
+        RepsrError: of class ``failure``: its folder cannot be searched, or its name is too long.
+    """
+    with _translated(target, failure):
+        _check(target, overwrite)
+
+
+@contextmanager
+def writing(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> Iterator[BinaryIO]:
+    """A binary file that appears under its name when the block ends without an error.
+
+    Devices and named pipes are written directly: they hold nothing that could be replaced.
+
+    Args:
+        target: the file.
+        overwrite: whether an existing file may be replaced.
+        failure: the error to raise where the system says no.
+
+    Raises:
+        UsageError: the target exists, or appeared meanwhile, and ``overwrite`` is false.
+        RepsrError: of class ``failure``: an operating system error, in the block too.
+    """
+    with _translated(target, failure):
+        if _is_stream(target):
+            with target.open("wb") as stream:
+                yield stream
+            return
+        pending = PendingFile.begin(target, overwrite=overwrite)
+        try:
+            yield pending.file
+            pending.commit()
+        finally:
+            pending.discard()
+
+
+@contextmanager
+def staging(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> Iterator[Path]:
+    """A temporary path for libraries that write by name; see ``writing``. It has no suffix of use to them.
+
+    Args:
+        target: the file.
+        overwrite: whether an existing file may be replaced.
+        failure: the error to raise where the system says no.
+
+    Raises:
+        UsageError: the target exists, or appeared meanwhile, and ``overwrite`` is false.
+        RepsrError: of class ``failure``: an operating system error, in the block too.
+    """
+    with _translated(target, failure):
+        pending = PendingFile.begin(target, overwrite=overwrite)
+        try:
+            pending.file.close()
+            yield pending.path
+            publish(pending.path, target, overwrite=overwrite, failure=failure)
+        finally:
+            pending.discard()
+
+
+def write_bytes(target: Path, content: bytes, *, overwrite: bool, failure: Failure = MediaError) -> None:
+    """Write a file at once; see ``writing`` for arguments and errors."""
+    with writing(target, overwrite=overwrite, failure=failure) as file:
+        file.write(content)
+
+
+def write_text(target: Path, content: str, *, overwrite: bool, failure: Failure = MediaError) -> None:
+    """Write a file at once as UTF-8, line ends as given; see ``writing`` for arguments and errors."""
+    write_bytes(target, content.encode(), overwrite=overwrite, failure=failure)
+
+
+def publish(temporary: Path, target: Path, *, overwrite: bool, failure: Failure = MediaError) -> None:
+    """Flush a complete file to disk and give it its final name.
+
+    Args:
+        temporary: the file, in the same file system; it stays where it is if this fails.
+        target: the final name.
+        overwrite: whether an existing file may be replaced.
+        failure: the error to raise where the system says no.
+
+    Raises:
+        UsageError: the target exists and ``overwrite`` is false.
+        RepsrError: of class ``failure``: an operating system error.
+    """
+    with _translated(target, failure):
+        _check(target, overwrite=True)
+        _sync_file(temporary)
+        _move(temporary, target, overwrite)
+
+
+def _check(target: Path, overwrite: bool) -> None:
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise UsageError(target, "is a folder", "Choose another name.")
+    if not overwrite:
+        raise UsageError(target, "exists", "Add -y to replace it.")
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        raise UsageError(target, "is not a regular file", "Choose another name.")
+
+
+def _is_stream(target: Path) -> bool:
+    """Whether a path leads to a named pipe or a character device, such as /dev/stdout."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _temporary_name(target: Path) -> Path:
+    shortened = os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore")
+    return target.with_name(f".{shortened}.{secrets.token_hex(8)}.part")
+
+
+def _move(temporary: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        temporary.replace(target)
+    else:
+        _rename_exclusively(temporary, target, target)
+    _sync_folder(target.parent)
+
+
+def _rename_exclusively(old: Path, new: Path, target: Path) -> None:
+    """Rename a file and replace nothing.
+
+    Args:
+        old: the file.
+        new: its new name.
+        target: the subject of messages.
+
+    Raises:
+        UsageError: the new name is taken, or the file system cannot do this.
+        OSError: anything else.
+    """
+    try:
+        if sys.platform == "win32":
+            old.rename(new)  # never replaces there
+        elif not _renameat2(old, new):
+            _link(old, new, target)
+    except FileExistsError as error:
+        happened = "a file of this name appeared while this was running"
+        raise UsageError(target, happened, "It was kept; add -y to replace it.") from error
+
+
+def _link(old: Path, new: Path, target: Path) -> None:
+    try:
+        os.link(old, new, follow_symlinks=os.link not in os.supports_follow_symlinks)
+    except FileExistsError:
+        # Over NFS a repeated request may find what its first attempt made.
+        if not os.path.samestat(old.lstat(), new.lstat()):
+            raise
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED | {errno.EPERM}:  # EPERM: a file system without hard links
+            raise
+        happened = "its file system cannot rename without replacing, so an existing file would not be safe"
+        raise UsageError(target, happened, "Add -y if nothing there needs protection.") from error
+    _sync_folder(new.parent)
+    old.unlink()
+
+
+def _renameat2(old: Path, new: Path) -> bool:
+    """Linux: rename without replacement. False where the kernel, the C library or the file system lacks it."""
+    function = _libc_renameat2()
+    if function is None:
+        return False
+    if function(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), str(old), None, str(new))
+
+
+@cache
+def _libc_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    if sys.platform != "linux":
+        return None
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    return function  # type: ignore[no-any-return]
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+
+
+def _sync_file(path: Path) -> None:
+    """Flush a file that another library wrote.
+
+    Raises:
+        OSError: it is not a regular file of its own, or cannot be flushed.
+    """
+    flags = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "the temporary file was exchanged")
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder, so that its entries survive a power failure; where that is impossible, do nothing."""
+    if sys.platform == "win32":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder may be writable and not readable
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated(target: Path, failure: Failure) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOENT and not target.parent.is_dir():
+            reason = f"the folder {target.parent} does not exist"
+        remedy = _REMEDIES.get(error.errno or 0, _DEFAULT_REMEDY)
+        raise failure(target, f"cannot be written: {reason}", remedy) from error
