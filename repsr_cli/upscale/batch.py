@@ -11,8 +11,9 @@ from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
+from repsr_cli.sizes import asked_sides, needed_factor
 from repsr_cli.upscale.jobs import Failure, Job, source_size
-from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions, settle_size
+from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
 
 if TYPE_CHECKING:
     from repsr_cli.engine.upscaler import Upscaler
@@ -362,9 +363,9 @@ def wanted_factor(job: Job, options: UpscaleOptions) -> float:
     if options.scale is not None:
         return options.scale
     height, width = source_size(job.kind, job.source, options.max_pixels)
-    options = settle_size(options, height, width)
-    factor = max((options.height or 0) / height, (options.width or 0) / width)
+    factor = float(needed_factor((height, width), options) or 0)
     if factor < 1:
-        asked = f"a width of {options.width}" if options.width else f"a height of {options.height}"
+        asked_height, asked_width = asked_sides((height, width), options)
+        asked = f"a width of {asked_width}" if asked_width else f"a height of {asked_height}"
         raise UsageError(job.source, f"is {width}x{height} already, more than {asked} px", "repsr only enlarges.")
     return factor

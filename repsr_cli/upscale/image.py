@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,9 @@ from repsr_cli.image.files import (
     write_image,
 )
 from repsr_cli.image.resize import imresize_rows, rows_needed
+from repsr_cli.sizes import target_size
 from repsr_cli.upscale.alpha import bleed, enlarge_alpha, spread
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions, settle_size
+from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
 from repsr_cli.upscale.tta import ensemble
 
 # Pixels of the network's output held at a time.
@@ -68,7 +68,7 @@ def upscale_image(
     image = open_image(source, options.max_pixels or MAX_PIXELS)
     pages = image.pages()
     first = next(pages)
-    size = target_size(first.height, first.width, upscaler.scale, options)
+    size = target_size((first.height, first.width), options, upscaler.scale)
     lost = losses(fmt, first, *size, count=image.count, animated=image.animated)
     if lost and not options.allow_loss:
         raise UsageError(
@@ -81,7 +81,7 @@ def upscale_image(
     def results() -> Iterator[Page]:
         for index, page in enumerate(chain((first,), pages)):
             notes.extend(note for note in page.notes if note not in notes)
-            wanted = target_size(page.height, page.width, upscaler.scale, options)
+            wanted = target_size((page.height, page.width), options, upscaler.scale)
             if index:
                 losses(fmt, page, *wanted)
             yield enlarged(
@@ -104,25 +104,6 @@ def upscale_image(
             strip_metadata=options.strip_metadata,
         )
     return Outcome(source, target, time.perf_counter() - started, _facts(image, first, size, fmt.name), tuple(notes))
-
-
-def target_size(height: int, width: int, scale: int, options: UpscaleOptions) -> tuple[int, int]:
-    """The size asked for, (height, width): by factor, side, both sides or box, else the network's factor."""
-    options = settle_size(options, height, width)
-    if options.height is not None and options.width is not None:
-        return options.height, options.width
-    if options.width is not None:
-        return _nearest(height, options.width, width), options.width
-    if options.height is not None:
-        return options.height, _nearest(width, options.height, height)
-    ratio = Fraction(scale if options.scale is None else options.scale).limit_denominator(10_000)
-    up, down = ratio.numerator, ratio.denominator
-    return _nearest(height, up, down), _nearest(width, up, down)
-
-
-def _nearest(side: int, numerator: int, denominator: int) -> int:
-    """A side times a ratio, rounded half up, at least 1."""
-    return max(1, (2 * side * numerator + denominator) // (2 * denominator))
 
 
 def enlarged(

@@ -12,7 +12,8 @@ from av.container import InputContainer
 from av.video.format import VideoFormat
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.upscale.request import UpscaleOptions, settle_size
+from repsr_cli.sizes import video_size
+from repsr_cli.upscale.request import UpscaleOptions
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.encode import (
     Encoding,
@@ -133,7 +134,8 @@ def plan_video(
     nvdec, more = _decoding(video, options)
     notes += more
     window, segments = _stretch(video, timeline, options)
-    size = target_size(video, scale, options)
+    size, rounding = target_size(video, scale, options)
+    notes += [] if rounding is None else [rounding]
     format = format_of(target)
     encoding, more = plan_encoding(video, format, size, options)
     notes += more
@@ -248,29 +250,21 @@ def _stretch(
     return Window(None, None if end is None else end * base, shift), segments
 
 
-def target_size(video: VideoSource, scale: float, options: UpscaleOptions) -> tuple[int, int]:
-    """(height, width) of the output as stored.
+def target_size(video: VideoSource, scale: float, options: UpscaleOptions) -> tuple[tuple[int, int], str | None]:
+    """The size of the output.
 
-    A width or height that was asked for is that of the image as shown. Where one follows from the other it is rounded
-    to an even number, which every codec takes.
+    Returns:
+        (height, width) as stored, and a note where it was rounded to even numbers.
 
     Raises:
         UsageError: smaller than the source.
     """
-    options = settle_size(options, *video.display_size)
-    if options.width is None and options.height is None:
-        factor = options.scale or scale
-        return round(video.height * factor), round(video.width * factor)
+    (height, width), note = video_size(video.display_size, options, scale)
     shown_height, shown_width = video.display_size
-    width, height = options.width, options.height
-    if height is None:
-        height = 2 * round(shown_height * (width or 0) / shown_width / 2)
-    if width is None:
-        width = 2 * round(shown_width * height / shown_height / 2)
     if height < shown_height or width < shown_width:
         happened = f"{width}x{height} is smaller than the source, {shown_width}x{shown_height}"
         raise UsageError(video.path, happened, "Ask for a larger size.")
-    return (width, height) if video.rotation % 180 else (height, width)
+    return ((width, height) if video.rotation % 180 else (height, width)), note
 
 
 def plan_encoding(

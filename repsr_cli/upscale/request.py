@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -85,27 +85,6 @@ class UpscaleOptions:
     reuse: bool = True
     benchmark: bool = False
     ray: str | None = None
-
-
-def settle_size(options: UpscaleOptions, height: int, width: int) -> UpscaleOptions:
-    """The request for a source of this size: a box to fit or a shorter side becomes a width or a height.
-
-    Args:
-        options: the request.
-        height: rows of the source, as shown.
-        width: columns of the source, as shown.
-    """
-    if options.fit is not None:
-        box_height, box_width = options.fit
-        if width * box_height >= height * box_width:
-            return replace(options, fit=None, width=box_width)
-        return replace(options, fit=None, height=box_height)
-    if options.short_side is not None:
-        side = options.short_side
-        if height <= width:
-            return replace(options, short_side=None, height=side)
-        return replace(options, short_side=None, width=side)
-    return options
 
 
 @dataclass(frozen=True, slots=True)

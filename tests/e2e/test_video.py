@@ -169,6 +169,21 @@ def test_odd_sizes_stay_what_they_are(tmp_path: Path, suffix: str, pix_fmt: str)
     assert any("odd" in note for note in outcome.notes) == (pix_fmt == "yuv444p")
 
 
+def test_computed_sizes_are_even_and_the_plan_says_so(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", range(3), size=(22, 33), codec="ffv1", audio=0)
+    outcome = run(source, tmp_path / "out.mp4", scale=1.5)
+    made = probe(tmp_path / "out.mp4")
+    assert (made.height, made.width, made.pix_fmt) == (33, 50, "yuv444p")
+    assert not any("rather than" in note for note in outcome.notes)
+    outcome = run(source, tmp_path / "rounded.mp4", width=99, scale=None)
+    assert probe(tmp_path / "rounded.mp4").display_size == (66, 99)
+    source = make_video(tmp_path / "odd.mkv", range(3), size=(271, 48), codec="ffv1", audio=0)
+    outcome = run(source, tmp_path / "odd.mp4", scale=1.5)
+    made = probe(tmp_path / "odd.mp4")
+    assert (made.height, made.width, made.pix_fmt) == (406, 72, "yuv420p")
+    assert "72x406 rather than 72x407: computed sides of a video are even numbers" in outcome.notes
+
+
 def test_asked_sizes_are_those_of_the_image_as_shown(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", range(2), size=(36, 64), rotation=90, audio=0)
     run(source, tmp_path / "out.mp4", width=100)

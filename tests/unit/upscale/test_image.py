@@ -17,8 +17,9 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import Metadata, Page, open_image, page_of, read_image, write_image
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.sizes import target_size
 from repsr_cli.upscale import image as module
-from repsr_cli.upscale.image import enlarged, target_size, upscale_image
+from repsr_cli.upscale.image import enlarged, upscale_image
 from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
 
 
@@ -160,7 +161,7 @@ def test_other_factors_are_the_network_and_then_the_resize(tmp_path: Path) -> No
     ],
 )
 def test_size_asked_for(options: dict[str, Any], size: tuple[int, int]) -> None:
-    assert target_size(100, 150, 2, UpscaleOptions(**options)) == size
+    assert target_size((100, 150), UpscaleOptions(**options), 2) == size
 
 
 def test_pages_are_sized_one_by_one(tmp_path: Path) -> None:
