@@ -169,19 +169,28 @@ def test_odd_sizes_stay_what_they_are(tmp_path: Path, suffix: str, pix_fmt: str)
     assert any("odd" in note for note in outcome.notes) == (pix_fmt == "yuv444p")
 
 
-def test_computed_sizes_are_even_and_the_plan_says_so(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mkv", range(3), size=(22, 33), codec="ffv1", audio=0)
-    outcome = run(source, tmp_path / "out.mp4", scale=1.5)
-    made = probe(tmp_path / "out.mp4")
-    assert (made.height, made.width, made.pix_fmt) == (33, 50, "yuv444p")
-    assert not any("rather than" in note for note in outcome.notes)
-    outcome = run(source, tmp_path / "rounded.mp4", width=99, scale=None)
-    assert probe(tmp_path / "rounded.mp4").display_size == (66, 99)
-    source = make_video(tmp_path / "odd.mkv", range(3), size=(271, 48), codec="ffv1", audio=0)
-    outcome = run(source, tmp_path / "odd.mp4", scale=1.5)
-    made = probe(tmp_path / "odd.mp4")
-    assert (made.height, made.width, made.pix_fmt) == (406, 72, "yuv420p")
-    assert "72x406 rather than 72x407: computed sides of a video are even numbers" in outcome.notes
+@pytest.mark.parametrize(
+    ("size", "options", "made", "pix_fmt", "note"),
+    [
+        ((22, 33), {"scale": 1.5}, (33, 50), "yuv422p", None),
+        ((22, 32), {"width": 48}, (34, 48), "yuv420p", "48x34 rather than 48x33"),
+        ((271, 48), {"scale": 1.5}, (406, 72), "yuv420p", "72x406 rather than 72x407"),
+    ],
+)
+def test_computed_sizes_are_even_and_the_plan_says_so(
+    tmp_path: Path,
+    size: tuple[int, int],
+    options: dict[str, Any],
+    made: tuple[int, int],
+    pix_fmt: str,
+    note: str | None,
+) -> None:
+    source = make_video(tmp_path / "in.mkv", range(3), size=size, codec="ffv1", audio=0)
+    outcome = upscale_video(source, tmp_path / "out.mp4", identity(2), UpscaleOptions(**options), Reporter())
+    found = probe(tmp_path / "out.mp4")
+    assert (found.height, found.width, found.pix_fmt) == (*made, pix_fmt)
+    reason = "computed sides of a video are even numbers"
+    assert [text for text in outcome.notes if reason in text] == ([f"{note}: {reason}"] if note else [])
 
 
 def test_asked_sizes_are_those_of_the_image_as_shown(tmp_path: Path) -> None:
