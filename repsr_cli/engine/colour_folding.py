@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from repsr_cli.engine.body import Body
 from repsr_cli.engine.tiling import Box
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.yuv.formats import PlaneFormat, rgb_from_samples, samples_from_rgb
+from repsr_cli.yuv.chroma import CENTRED, COSITED
+from repsr_cli.yuv.formats import PlaneFormat
+from repsr_cli.yuv.matrices import rgb_from_samples, samples_from_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool
         # (samples of the part, samples of an LR pixel), by rows and by columns.
         down, across = _averages(scale, part.rows), _averages(scale, part.columns)
         if part.crossing:
-            across = _ACROSS[scale]
+            across = _across(scale)
         # The own samples row by row, then what neighbours get, neighbour by neighbour.
         mix = np.einsum("yi,xj->yxij", down, across)
         mix = np.concatenate(
@@ -158,6 +160,7 @@ def cross(samples: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
         at_left: whether the window begins at the image's left border, where the filter mirrors.
         at_right: the same for the right border.
     """
+    outer, _, centre, *_ = COSITED.down
     own = samples[..., part.own].view(*samples.shape[:2], part.rows, part.columns)
     middle = part.own.stop + part.rows
     to_right, to_left = samples[..., part.own.stop : middle], samples[..., middle : part.stop]
@@ -165,22 +168,31 @@ def cross(samples: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
     if part.columns == 1:
         mirrored = to_left[:, -1:]
     else:
-        # Minus an eighth of the sample before the last, from the four sums of four samples that the network writes.
-        mirrored = (to_right[:, -1:] + own[:, -1:, :, 0] + 7 * to_left[:, -1:] - own[:, -1:, :, 1]) / 8
+        # The outer tap times the sample before the last, from the four sums of four samples that the network writes.
+        sums = to_right[:, -1:] + own[:, -1:, :, 0] + (1 - centre / outer) * to_left[:, -1:] - own[:, -1:, :, 1]
+        mirrored = sums * (outer / (2 * outer - centre))
     first[:, 1:] += to_right[:, :-1]
     last[:, :-1] += to_left[:, 1:]
     if at_right:
         last[:, -1:] += mirrored
     if at_left:
-        first[:, :1] = 2 * first[:, :1] + 6 * to_left[:, :1]
+        first[:, :1] = 2 * first[:, :1] - (centre / outer) * to_left[:, :1]
 
 
-# (-1, 2, 6, 2, -1) / 8 about every other of the samples of an LR pixel: what they give to its own, what to the first
-# one at the right, what to the last one at the left.
-_ACROSS = {
-    2: np.array([[6, 2], [-1, 2], [-1, 0]]) / 8,
-    4: np.array([[6, 2, -1, 0], [-1, 2, 6, 2], [0, 0, -1, 2], [-1, 0, 0, 0]]) / 8,
-}
+def _across(scale: int) -> NDArray[np.float64]:
+    """The co-sited filter over the samples of an LR pixel.
+
+    Returns:
+        (scale / 2 + 2, scale): what they add to each of its own chroma samples, to the first one of the LR pixel at
+        the right, and to the last one of that at the left.
+    """
+    taps = dict(enumerate(COSITED.down, COSITED.start))
+    chroma = [*range(scale // 2), scale // 2, -1]
+    return np.array([[taps.get(sample - 2 * at, 0.0) for sample in range(scale)] for at in chroma])
+
+
+# The scales at which ``cross`` can mirror at the right border.
+_CROSSING_SCALES = (2, 4)
 
 
 def _parts(scale: int, fmt: PlaneFormat, may_cross: bool) -> tuple[Part, ...]:
@@ -192,7 +204,7 @@ def _parts(scale: int, fmt: PlaneFormat, may_cross: bool) -> tuple[Part, ...]:
         if fmt.matrix != "rgb" and fmt.subsample[axis] == 2:
             if scale % 2 == 0 and not fmt.cosited[axis]:
                 samples[axis] = scale // 2
-            elif axis == 1 and may_cross and scale in _ACROSS and not unfinished[0]:
+            elif axis == 1 and may_cross and scale in _CROSSING_SCALES and not unfinished[0]:
                 samples[axis], crossing = scale // 2, True
             else:
                 unfinished[axis] = True
@@ -201,8 +213,8 @@ def _parts(scale: int, fmt: PlaneFormat, may_cross: bool) -> tuple[Part, ...]:
 
 
 def _averages(scale: int, samples: int) -> NDArray[np.float64]:
-    """(samples, scale): means of neighbours that leave so many samples, all of them or half."""
-    return np.kron(np.eye(samples), np.full((1, scale // samples), samples / scale))
+    """(samples, scale): the centred filter where it leaves half of the samples, else the identity."""
+    return np.eye(scale) if samples == scale else np.kron(np.eye(samples), np.array([CENTRED.down]))
 
 
 def _numbers(parameter: torch.Tensor | None) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from repsr_cli.yuv.formats import LUMA_WEIGHTS
+from repsr_cli.yuv.matrices import LUMA_WEIGHTS
 
 
 def to_tensor(pixels: NDArray[Any]) -> Tensor:

@@ -22,7 +22,8 @@ from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.yuv.chroma import Plane, Planes, planes_from_samples, samples_from_planes
-from repsr_cli.yuv.formats import PlaneFormat, rgb_from_samples, samples_from_rgb
+from repsr_cli.yuv.formats import PlaneFormat
+from repsr_cli.yuv.matrices import rgb_from_samples, samples_from_rgb
 
 
 def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:

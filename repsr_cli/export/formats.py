@@ -19,7 +19,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.export.onnx import onnx_network, onnx_planes
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.yuv.formats import LUMA_WEIGHTS, PlaneFormat
+from repsr_cli.yuv.formats import PlaneFormat
+from repsr_cli.yuv.matrices import LUMA_WEIGHTS
 
 TOLERANCE = 5e-5  # an eightieth of a code; what Winograd convolutions in float32 need
 PROBE_SIZES = ((24, 33), (1, 1), (3, 40))  # LR px; small ones are all border

@@ -16,6 +16,7 @@ from repsr_cli.engine.backends.onnx_graph import Graph
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.errors import UsageError
 from repsr_cli.model.plain import PlainSR
+from repsr_cli.yuv.chroma import filter_for
 from repsr_cli.yuv.formats import PlaneFormat
 
 
@@ -122,18 +123,20 @@ class _PlaneGraph(Graph):
 
     def enlarged(self, plane: str, axis: int, cosited: bool) -> str:
         """Chroma at twice the size along an axis, as ``repsr_cli.yuv.chroma`` does it."""
-        taps = [[0.0, 1.0, 0.0], [0.0, 0.5, 0.5]] if cosited else [[0.125, 1.0, -0.125], [-0.125, 1.0, 0.125]]
-        weight = _along(taps, axis)
+        taps = filter_for(cosited)
+        weight = _along([taps.even, taps.odd], axis)
         both = self.convolution(self._padded(plane, axis, 1, 1, "edge"), f"enlarge.{axis}", weight)
         return self.shuffle(both, 2, 1) if axis == 0 else self.shuffle(both, 1, 2)
 
     def shrunk(self, plane: str, axis: int, cosited: bool) -> str:
         """Chroma at half the size along an axis, as ``repsr_cli.yuv.chroma`` does it."""
-        taps = [[-0.125, 0.25, 0.75, 0.25, -0.125]] if cosited else [[0.5, 0.5]]
-        if cosited:
-            plane = self._padded(plane, axis, 2, 1, "reflect")
+        taps = filter_for(cosited)
+        # The size is even: the last tap reaches one position less far than the first.
+        before, after = -taps.start, len(taps.down) + taps.start - 2
+        if before or after:
+            plane = self._padded(plane, axis, before, after, "reflect")
         strides = [2, 1] if axis == 0 else [1, 2]
-        return self.convolution(plane, f"shrink.{axis}", _along(taps, axis), strides=strides)
+        return self.convolution(plane, f"shrink.{axis}", _along([taps.down], axis), strides=strides)
 
     def _padded(self, plane: str, axis: int, before: int, after: int, mode: str) -> str:
         pads = np.zeros((2, 4), np.int64)

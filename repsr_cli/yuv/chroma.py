@@ -1,10 +1,10 @@
-"""Planes of integers to samples at luma size and back: the chroma filters.
+"""Resample chroma between its own size and that of luma, and convert planes of integers to samples and back.
 
-The filters are the biorthogonal pairs of ``repsr_cli.yuv.formats``: shrinking undoes enlarging, whatever the numbers.
-At the borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
+Chroma is resampled by biorthogonal pairs of filters: shrinking inverts enlarging exactly, for any values. At the
+borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
 
 * centred: enlarging repeats the edge sample of chroma, shrinking repeats the edge sample of luma; where n is odd, the
-  last luma sample stands alone over its chroma sample and equals it;
+  last chroma sample has a single luma sample, and equals it;
 * co-sited: enlarging repeats the edge sample of chroma (needed only where n is even), shrinking mirrors about the edge
   sample of luma.
 """
@@ -12,6 +12,7 @@ At the borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,36 @@ from repsr_cli.yuv.formats import PlaneFormat
 
 Plane = Tensor | NDArray[Any]
 Planes = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChromaFilter:
+    """A pair of filters along one axis on which chroma has half as many samples as luma.
+
+    All taps are binary fractions, so that exact integers stay exact in float32.
+
+    Attributes:
+        even: taps that give luma position 2k, over chroma samples k - 1, k and k + 1.
+        odd: taps that give luma position 2k + 1, over the same.
+        down: taps that give chroma sample k, over luma positions from 2k + ``start`` on.
+        start: offset of the first of them.
+    """
+
+    even: tuple[float, float, float]
+    odd: tuple[float, float, float]
+    down: tuple[float, ...]
+    start: int
+
+
+# Chroma lies midway between two luma samples: Cohen-Daubechies-Feauveau 1.3.
+CENTRED = ChromaFilter((1 / 8, 1, -1 / 8), (-1 / 8, 1, 1 / 8), (1 / 2, 1 / 2), 0)
+# Chroma lies on every other luma sample: CDF 5/3; enlarging is linear.
+COSITED = ChromaFilter((0, 1, 0), (0, 1 / 2, 1 / 2), (-1 / 8, 2 / 8, 6 / 8, 2 / 8, -1 / 8), -2)
+
+
+def filter_for(cosited: bool) -> ChromaFilter:
+    """The filters for an axis by its siting (``PlaneFormat.cosited``)."""
+    return COSITED if cosited else CENTRED
 
 
 def samples_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
@@ -51,14 +82,14 @@ def samples_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
 
 
 def planes_from_samples(samples: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
-    """Codes at luma size as planes: the inverse of ``codes_from_planes``.
+    """Samples at luma size as planes: the inverse of ``samples_from_planes``.
 
     Args:
         samples: (1, 3 or 1, H, W) real samples.
         fmt: their meaning.
 
     Returns:
-        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to the samples there are.
+        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to ``[0, fmt.peak]``.
     """
     luma = rounded(samples[0, 0] + 0.5, fmt)
     if fmt.matrix == "grey":
@@ -72,9 +103,14 @@ def rounded(plane: Tensor, fmt: PlaneFormat) -> NDArray[Any]:
 
 
 def integers(samples: Tensor, fmt: PlaneFormat) -> Tensor:
-    """Codes in ``[0, fmt.peak]``, on any device, as a CPU tensor of uint8 or (depth above 8) int16: fractions dropped.
+    """Samples in ``[0, fmt.peak]`` as integers, fractions dropped.
 
-    Torch has no arithmetic for uint16; an int16 of the same bits is as good for moving samples about.
+    Args:
+        samples: on any device.
+        fmt: their format.
+
+    Returns:
+        A CPU tensor of uint8 or, at depths above 8, int16 with the bits of uint16, for which torch has no arithmetic.
     """
     if not samples.is_cpu and fmt.depth < 16:
         return samples.to(torch.uint8 if fmt.depth == 8 else torch.int16).cpu()
@@ -92,7 +128,7 @@ def enlarge_chroma(chroma: Tensor, fmt: PlaneFormat, height: int, width: int) ->
 
 
 def shrink_chroma(chroma: Tensor, fmt: PlaneFormat, axes: tuple[bool, bool] = (True, True)) -> Tensor:
-    """Chroma at its own size from chroma at the size of luma; undoes ``enlarge_chroma`` exactly.
+    """Chroma at its own size from chroma at the size of luma; the exact inverse of ``enlarge_chroma``.
 
     Args:
         chroma: (..., H, W).
@@ -118,11 +154,12 @@ def _doubled(chroma: Tensor, axis: int, size: int, cosited: bool) -> Tensor:
     m = chroma.shape[dim]
     last = chroma.narrow(dim, m - 1, 1)
     after = torch.cat([chroma.narrow(dim, 1, m - 1), last], dim)
+    taps = filter_for(cosited)
     if cosited:
-        even, odd = chroma, (chroma + after) / 2
+        even, odd = chroma, (chroma + after) * taps.odd[2]
     else:
         before = torch.cat([chroma.narrow(dim, 0, 1), chroma.narrow(dim, 0, m - 1)], dim)
-        slope = (after - before) / 8
+        slope = (after - before) * taps.odd[2]
         even, odd = chroma - slope, chroma + slope
         if size % 2:
             even = torch.cat([even.narrow(dim, 0, m - 1), last], dim)
@@ -143,16 +180,19 @@ def _halved(full: Tensor, axis: int, cosited: bool) -> Tensor:
     if size % 2:
         # The odd sample after the last even one: that one repeated, or the one before it mirrored.
         odd = torch.cat([odd, odd.narrow(dim, m - 2, 1) if cosited else last], dim)
+    taps = filter_for(cosited).down
     if not cosited:
-        return even.add_(odd).mul_(0.5)
-    # (-x[2k-2] + 2 x[2k-1] + 6 x[2k] + 2 x[2k+1] - x[2k+2]) / 8. Mirrored about the ends: x[-1] = x[1], x[-2] = x[2]
-    # (x[0] where there is no x[2]); after the last even sample x[n] = x[n-2] for even n and x[n+1] = x[n-3] for odd n.
-    half = 3 * even
+        return even.add_(odd).mul_(taps[0])
+    # Symmetric: outer x[2k-2] + near x[2k-1] + centre x[2k] + near x[2k+1] + outer x[2k+2], here in units of ``near``.
+    # Mirrored about the ends: x[-1] = x[1], x[-2] = x[2] (x[0] where there is no x[2]); after the last even sample
+    # x[n] = x[n-2] for even n and x[n+1] = x[n-3] for odd n.
+    outer, near, centre = taps[:3]
+    half = (centre / near) * even
     half.add_(odd)
     half.narrow(dim, 1, m - 1).add_(odd.narrow(dim, 0, m - 1))
     half.narrow(dim, 0, 1).add_(odd.narrow(dim, 0, 1))
-    half.narrow(dim, 1, m - 1).sub_(even.narrow(dim, 0, m - 1), alpha=0.5)
-    half.narrow(dim, 0, 1).sub_(even.narrow(dim, 1, 1) if m > 1 else first, alpha=0.5)
-    half.narrow(dim, 0, m - 1).sub_(even.narrow(dim, 1, m - 1), alpha=0.5)
-    half.narrow(dim, m - 1, 1).sub_(even.narrow(dim, m - 2, 1) if size % 2 else last, alpha=0.5)
-    return half.mul_(0.25)
+    half.narrow(dim, 1, m - 1).add_(even.narrow(dim, 0, m - 1), alpha=outer / near)
+    half.narrow(dim, 0, 1).add_(even.narrow(dim, 1, 1) if m > 1 else first, alpha=outer / near)
+    half.narrow(dim, 0, m - 1).add_(even.narrow(dim, 1, m - 1), alpha=outer / near)
+    half.narrow(dim, m - 1, 1).add_(even.narrow(dim, m - 2, 1) if size % 2 else last, alpha=outer / near)
+    return half.mul_(near)

@@ -9,7 +9,8 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 from repsr_cli.yuv.chroma import enlarge_chroma, shrink_chroma
-from repsr_cli.yuv.formats import LUMA_WEIGHTS, PlaneFormat
+from repsr_cli.yuv.formats import PlaneFormat
+from repsr_cli.yuv.matrices import LUMA_WEIGHTS
 
 sitings = st.sampled_from(["left", "center", "topleft"])
 subsamples = st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2)])

@@ -15,7 +15,8 @@ from PIL import Image
 from repsr_cli.compare.images import GAP, Crop, Form, compare, parse_crop
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image
-from repsr_cli.yuv.formats import PlaneFormat, samples_from_rgb
+from repsr_cli.yuv.formats import PlaneFormat
+from repsr_cli.yuv.matrices import samples_from_rgb
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
 
