@@ -106,7 +106,7 @@ def train(
         packing = _counter(board, "packing images")
 
         if show_batch is not None:
-            from repsr_cli.training.loop import draw_batch
+            from repsr_cli.training.run_data import draw_batch
 
             draw_batch(loaded, output, show_batch, packing)
             print_line(str(show_batch))

@@ -1,1 +1,1 @@
-"""What learning needs, minus the loop. Works where PyAV is not installed."""
+"""Train networks: recipes, data, the loop, fine-tuning and evaluation. The loop does not need PyAV."""

@@ -1,4 +1,4 @@
-"""LR/HR training pairs: a packed crop file, and batches as a pure function of (seed, step).
+"""Pack LR/HR training pairs into a file, and draw batches of crops from it as a function of (seed, step).
 
 A packed file holds decoded images and their LR versions for one scale as raw bytes, so that training reads crops
 through a memory map and decodes nothing. Layout: ``MAGIC``, the header's length (8 bytes, little-endian), the header
@@ -35,12 +35,12 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class PackedImage:
-    """Where one image lies in the file.
+class PackEntry:
+    """Position of one image in the file.
 
     Attributes:
         name: path inside the folder it came from.
-        group: the photograph it was cut from; validation is split by it.
+        group: the photograph it was cut from; validation is split by photograph.
         height: of the HR image, a multiple of the scale.
         width: of the HR image, a multiple of the scale.
         offset: of its first byte, from the start of the data.
@@ -65,15 +65,15 @@ def find_images(folder: Path) -> list[Path]:
         raise RecipeError(folder, "no such folder", "Give a folder of images.")
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_image(path)]
     if not found:
-        raise RecipeError(folder, "holds no images", "Give a folder of images.")
+        raise RecipeError(folder, "contains no images", "Give a folder of images.")
     return found
 
 
 def photographs(folder: Path) -> dict[str, str]:
-    """Which photograph each image of a folder was cut from, by its path in the folder.
+    """The photograph that each image of a folder was cut from, by the image's path in the folder.
 
-    ``index.csv`` (columns file, source_name) says so, if the folder has one; otherwise names do: 0001_s003.png
-    (BasicSR's sub-images) and 0001_3.png are tiles of photograph 0001.
+    Read from ``index.csv`` (columns file, source_name) if the folder has one, else from names: 0001_s003.png (BasicSR's
+    sub-images) and 0001_3.png are tiles of photograph 0001.
 
     Raises:
         RecipeError: as ``find_images``.
@@ -89,7 +89,7 @@ def photographs(folder: Path) -> dict[str, str]:
 
 
 def check_images(paths: Sequence[Path], scale: int, patch: int) -> list[str]:
-    """What is wrong with each unusable training image; an empty list if all can be used.
+    """One message for each unusable training image.
 
     Args:
         paths: images.
@@ -112,14 +112,14 @@ def check_images(paths: Sequence[Path], scale: int, patch: int) -> list[str]:
 def _hr(path: Path, scale: int) -> Pixels:
     pixels = read_image(path).pixels
     if pixels.dtype != np.uint8:
-        raise RecipeError(path, f"is {pixels.dtype}, not 8 bit", "Convert it, or take it out.")
+        raise RecipeError(path, f"is {pixels.dtype}, not 8 bit", "Convert it, or remove it.")
     height, width = (side - side % scale for side in pixels.shape[:2])
     return np.ascontiguousarray(np.broadcast_to(pixels[:height, :width], (height, width, 3)))
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image to be packed.
+    """An image to pack.
 
     Attributes:
         name: unique in the file.
@@ -137,24 +137,24 @@ class Pair:
 
 
 def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
-    """Write a packed crop file, under a temporary name first: several processes may do so at once.
+    """Write a packed file, under a temporary name first: several processes may do so at once.
 
     Args:
         target: the file.
         scale: enlargement factor between LR and HR.
-        pairs: drawn one at a time.
+        pairs: the images; taken one at a time.
     """
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     images: list[dict[str, Any]] = []
     offset = 0
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Has no name, so that nothing of it stays behind whatever happens.
+        # Without a name, so that it disappears whatever happens.
         with tempfile.TemporaryFile(dir=target.parent) as blobs:
             for pair in pairs:
                 height, width = pair.hr.shape[:2]
-                entry = PackedImage(pair.name, pair.group, height, width, offset, pair.held_out)
-                images.append({key: getattr(entry, key) for key in PackedImage.__slots__})
+                entry = PackEntry(pair.name, pair.group, height, width, offset, pair.held_out)
+                images.append({key: getattr(entry, key) for key in PackEntry.__slots__})
                 lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
                 for blob in (pair.hr, lr):
                     offset += blobs.write(np.ascontiguousarray(blob).data)
@@ -191,7 +191,7 @@ def folder_pairs(
         except MediaError as error:
             raise RecipeError(path, error.happened, "repsr train --check lists every such image.") from error
         if min(hr.shape[:2]) < scale:
-            raise RecipeError(path, f"is smaller than the scale ({scale})", "Take it out.")
+            raise RecipeError(path, f"is smaller than the scale ({scale})", "Remove it.")
         name = path.relative_to(folder).as_posix()
         yield Pair(name, groups[name], hr)
 
@@ -199,12 +199,12 @@ def folder_pairs(
 def build_pack(
     folder: Path, target: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> None:
-    """Decode a folder of images into a packed crop file; arguments and errors as ``folder_pairs``."""
+    """Decode a folder of images into a packed file; arguments and errors as ``folder_pairs``."""
     write_pack(target, scale, folder_pairs(folder, scale, progress))
 
 
 def pack_digest(folder: Path, scale: int) -> str:
-    """Names the pack of a folder as it is now: by paths, sizes and times of its files."""
+    """A name for the pack of a folder's present content, from paths, sizes and times of its files."""
     digest = hashlib.sha256(f"{folder.resolve()} x{scale} {MAGIC!r}".encode())
     for path in find_images(folder):
         facts = path.stat()
@@ -213,7 +213,7 @@ def pack_digest(folder: Path, scale: int) -> str:
 
 
 class Pack:
-    """A packed crop file, memory-mapped.
+    """A packed file, memory-mapped.
 
     Args:
         path: the file.
@@ -227,38 +227,38 @@ class Pack:
             with path.open("rb") as file:
                 magic, size = file.read(len(MAGIC)), int.from_bytes(file.read(8), "little")
                 if magic != MAGIC or size > path.stat().st_size:
-                    raise RecipeError(path, "is not a packed crop file", "Give a folder of images to make one.")
+                    raise RecipeError(path, "is not a packed file", "Give a folder of images to make one.")
                 header = json.loads(file.read(size))
         except (OSError, ValueError) as error:
             raise RecipeError(path, f"cannot be read ({error})", "Give a folder of images to make one.") from error
         start = -(-(len(MAGIC) + 8 + size) // 64) * 64
         self.scale = int(header["scale"])
-        self.images = [PackedImage(**entry) for entry in header["pictures"]]
+        self.images = [PackEntry(**entry) for entry in header["pictures"]]
         if path.stat().st_size < start + header["bytes"]:
-            raise RecipeError(path, "is cut short", "Delete it; it is made anew from the folder.")
+            raise RecipeError(path, "is cut short", "Delete it; it will be made again from the folder.")
         self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r", start, (header["bytes"],))
 
-    def hr(self, image: PackedImage) -> Pixels:
+    def hr(self, image: PackEntry) -> Pixels:
         """The HR image, (height, width, 3), a view of the file."""
         shape = (image.height, image.width, 3)
         return self._bytes[image.offset :][: image.height * image.width * 3].reshape(shape)
 
-    def lr(self, image: PackedImage) -> Pixels:
+    def lr(self, image: PackEntry) -> Pixels:
         """Its LR version, (height / scale, width / scale, 3), a view of the file."""
         height, width = image.height // self.scale, image.width // self.scale
         start = image.offset + image.height * image.width * 3
         return self._bytes[start:][: height * width * 3].reshape(height, width, 3)
 
-    def split(self, holdout: int) -> tuple[list[PackedImage], list[PackedImage]]:
-        """(training, validation): ``holdout`` images of as many photographs, whose other images are in neither.
+    def split(self, holdout: int) -> tuple[list[PackEntry], list[PackEntry]]:
+        """Split into (training, validation): one image each of ``holdout`` photographs, whose other images are dropped.
 
-        Photographs are drawn by the hash of their name, so the choice is the same for every scale and machine. A file
-        whose images say themselves which are held out is split by that.
+        Photographs are chosen by the hash of their name, so the choice is the same for every scale and machine. A file
+        that marks held-out images is split by that.
         """
         if any(image.held_out for image in self.images):
             chosen = [image for image in self.images if image.held_out]
             return [image for image in self.images if not image.held_out], chosen
-        by_group: dict[str, list[PackedImage]] = {}
+        by_group: dict[str, list[PackEntry]] = {}
         for image in self.images:
             by_group.setdefault(image.group, []).append(image)
         validation = [by_group.pop(group)[0] for group in held_out_groups(by_group, holdout)]
@@ -266,20 +266,20 @@ class Pack:
 
 
 def held_out_groups(groups: Iterable[str], holdout: int) -> list[str]:
-    """The photographs that are kept out of training, by the hash of their name alone."""
+    """The photographs that are held out from training, chosen by the hash of their name alone."""
     return sorted(set(groups), key=lambda group: hashlib.sha256(group.encode()).digest())[:holdout]
 
 
-class PairSource:
+class CropDataset:
     """Random, augmented crops of a pack's images; the batch of a step depends on (seed, step) alone.
 
     Args:
         pack: the packed file.
-        images: which of its images to draw from, each as often as its area counts.
+        images: the images to draw from, each with a probability proportional to its area.
         patch: the largest side of a crop in LR px that will be asked for; smaller images are left out.
         seed: of the choice of crops.
         channel_shuffle: whether colour channels are permuted.
-        saturation: the most that colour differences are multiplied by, in every second crop; 1 leaves them alone.
+        saturation: upper bound of the factor on colour differences, in every second crop; 1: unchanged.
 
     Raises:
         RecipeError: no image is large enough.
@@ -288,7 +288,7 @@ class PairSource:
     def __init__(
         self,
         pack: Pack,
-        images: Sequence[PackedImage],
+        images: Sequence[PackEntry],
         patch: int,
         seed: int,
         channel_shuffle: bool = False,
@@ -306,8 +306,8 @@ class PairSource:
         """The pairs of a step.
 
         Returns:
-            lr (size, 3, patch, patch) and hr (size, 3, patch * scale, patch * scale), float32 in [0, 1], beyond it
-            where saturation takes them there.
+            lr (size, 3, patch, patch) and hr (size, 3, patch * scale, patch * scale), float32 in [0, 1], or beyond
+            where saturation was raised.
         """
         scale = self.pack.scale
         random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
@@ -329,17 +329,17 @@ class PairSource:
                 crops[slot] = crop[..., channels]
         if self.saturation == 1:
             return _as_tensor(lr), _as_tensor(hr)
-        # Luma and colour differences are linear, so they go through a downscaler as they are.
+        # Luma and colour differences are linear, so scaling them commutes with downscaling.
         gains = np.where(random.random(size) < 0.5, random.uniform(1, self.saturation, size), 1)
         return saturated(_as_tensor(lr), gains), saturated(_as_tensor(hr), gains)
 
     def batches(self, first: int, count: int, size: int, patch: int) -> Iterator[Tensor]:
-        """LR crops of ``count`` steps from ``first`` on: for measuring BN statistics."""
+        """LR crops of ``count`` steps from ``first`` on, to measure BN statistics with."""
         return (self.batch(step, size, patch)[0] for step in range(first, first + count))
 
 
 def saturated(images: Tensor, gains: NDArray[np.float64]) -> Tensor:
-    """Images whose colour differences are multiplied, luma kept: (N, 3, H, W), by as many gains; not clamped."""
+    """Multiply colour differences of images (N, 3, H, W) by N gains and keep luma; not clamped."""
     luma = torch.tensor(LUMA)
     gain = torch.from_numpy(gains).float()[:, None, None]
     mix = gain * torch.eye(3) + (1 - gain) * luma.expand(3, 3)

@@ -1,4 +1,4 @@
-"""The averaged copy of a network, and BN statistics measured for the weights they belong to."""
+"""Maintain the exponential moving average of a network, and measure BN statistics for given weights."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from repsr_cli.model.repsr import RepSR
 
 
 @torch.no_grad()
-def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
-    """``average = decay * average + (1 - decay) * net``, parameters only: statistics are measured, not averaged."""
-    averaged: list[Tensor] = list(average.parameters())
+def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
+    """``ema = decay * ema + (1 - decay) * net``, parameters only: statistics are measured, not averaged."""
+    averaged: list[Tensor] = list(ema.parameters())
     current: list[Tensor] = list(net.parameters())
     torch._foreach_lerp_(averaged, current, 1 - decay)
 
 
 @torch.no_grad()
-def copy_into(average: nn.Module, net: nn.Module) -> None:
-    """Make ``average`` equal to ``net``, buffers included; frozen BN too."""
-    average.load_state_dict(net.state_dict())
-    if isinstance(net, RepSR) and isinstance(average, RepSR) and net.bn_frozen and not average.bn_frozen:
-        average.freeze_bn()
+def copy_weights(target: nn.Module, net: nn.Module) -> None:
+    """Make ``target`` equal to ``net``: parameters, buffers, and whether BN is frozen."""
+    target.load_state_dict(net.state_dict())
+    if isinstance(net, RepSR) and isinstance(target, RepSR) and net.bn_frozen and not target.bn_frozen:
+        target.freeze_bn()
 
 
 @torch.no_grad()
 def measure_statistics(net: RepSR, batches: Iterable[Tensor]) -> None:
     """Replace a network's population statistics by those of its present weights.
 
-    Before the switch an averaged copy needs this, since statistics belong to the weights they were measured with; at
-    the switch the raw network does, once.
+    Statistics belong to the weights they were measured with. So before the switch the average needs this for every
+    validation, and at the switch the raw network needs it once.
 
     Args:
         net: any training network whose BN is not frozen; its mode is kept.

@@ -1,4 +1,4 @@
-"""Images of a run: its curve, and what a batch looks like."""
+"""Draw the curve of a run, its first batch and its validation images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 SIZE = (900, 420)
-MARGIN = (64, 24, 24, 40)  # px left, top, right, bottom
+PLOT = (64, 24, SIZE[0] - 24, SIZE[1] - 40)  # px left, top, right, bottom
 GREY, BLUE, RED = (150, 150, 150), (30, 90, 200), (200, 60, 40)
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a run's ``log.jsonl``; a line cut by a kill is left out."""
+    """The entries of a run's ``log.jsonl``, without a line that was cut off."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -32,50 +32,61 @@ def draw_curve(log: Path, target: Path) -> None:
 
     Args:
         log: a run's ``log.jsonl``.
-        target: the image; nothing is drawn while there is no validation in the log.
+        target: the image; nothing is drawn until the log has a validation.
     """
     entries = read_log(log)
     psnr = [(e["step"], e["psnr_y"]) for e in entries if e.get("psnr_y") is not None]
-    # Early losses are many times the later ones and would flatten the rest of the line.
+    # Early losses are many times larger and would flatten the rest of the line.
     losses = [(e["step"], e["loss"]) for e in entries if not e.get("note") and e["loss"] == e["loss"]][1:]
     if not psnr:
         return
     image = Image.new("RGB", SIZE, "white")
     draw = ImageDraw.Draw(image)
-    left, top, right, bottom = MARGIN[0], MARGIN[1], SIZE[0] - MARGIN[2], SIZE[1] - MARGIN[3]
+    left, top, right, bottom = PLOT
     steps = max(1, *(step for step, _ in psnr + losses))
     for tick in range(6):
         x = left + (right - left) * tick / 5
         draw.line([(x, top), (x, bottom)], fill=(230, 230, 230))
         draw.text((x, bottom + 8), f"{round(steps * tick / 5):,}", fill=GREY, anchor="ma")
-    for points, colour, axis in ((losses, RED, False), (psnr, BLUE, True)):
-        if not points:
-            continue
-        values = [value for _, value in points]
-        low, high = min(values), max(values)
-        span = (high - low) or 1.0
-        place = [
-            (left + (right - left) * step / steps, bottom - (bottom - top) * (value - low) / span)
-            for step, value in points
-        ]
-        if len(place) > 1:
-            draw.line(place, fill=colour, width=2)
-        draw.ellipse([place[-1][0] - 3, place[-1][1] - 3, place[-1][0] + 3, place[-1][1] + 3], fill=colour)
-        if axis:
-            for tick in range(5):
-                y = bottom - (bottom - top) * tick / 4
-                draw.text((left - 8, y), f"{low + span * tick / 4:.2f}", fill=BLUE, anchor="rm")
+    _draw_line(draw, losses, steps, RED)
+    low, span = _draw_line(draw, psnr, steps, BLUE)
+    for tick in range(5):
+        y = bottom - (bottom - top) * tick / 4
+        draw.text((left - 8, y), f"{low + span * tick / 4:.2f}", fill=BLUE, anchor="rm")
     best = max(psnr, key=lambda point: point[1])
     title = f"validation Y-PSNR, dB (blue); best {best[1]:.3f} at step {best[0]:,}"
     draw.text((left, 6), f"{title}; loss (red, {losses[-1][1]:.4f} last)" if losses else title, fill=(60, 60, 60))
     image.save(target)
 
 
-def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
+def _draw_line(
+    draw: ImageDraw.ImageDraw, points: Sequence[tuple[float, float]], steps: float, colour: tuple[int, int, int]
+) -> tuple[float, float]:
+    """Draw (step, value) points as a line over the whole height.
+
+    Returns:
+        The lowest value and the range above it.
+    """
+    if not points:
+        return 0.0, 1.0
+    left, top, right, bottom = PLOT
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    span = (high - low) or 1.0
+    place = [
+        (left + (right - left) * step / steps, bottom - (bottom - top) * (value - low) / span) for step, value in points
+    ]
+    if len(place) > 1:
+        draw.line(place, fill=colour, width=2)
+    x, y = place[-1]
+    draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
+    return low, span
+
+
+def batch_grid(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
     """Pairs of a batch side by side: LR enlarged by nearest neighbour, then HR.
 
     Args:
-        lr: (N, 3, h, w); 0 is black, 1 white, values beyond are shown as those.
+        lr: (N, 3, h, w) in [0, 1]; values beyond are clamped.
         hr: (N, 3, h * scale, w * scale), likewise.
         columns: pairs in a row.
 
@@ -89,14 +100,14 @@ def batch_sheet(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
     gap = 4
     height, width = pairs[0].shape[:2]
     rows = -(-len(pairs) // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for index, pair in enumerate(pairs):
         y, x = index // columns * (height + gap), index % columns * (width + gap)
-        sheet[y : y + height, x : x + width] = pair
-    return sheet
+        grid[y : y + height, x : x + width] = pair
+    return grid
 
 
-def comparison(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def side_by_side(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Images of equal height side by side, e.g. bicubic, network, original."""
     gap = np.full((images[0].shape[0], 4, 3), 255, np.uint8)
     row: list[NDArray[np.uint8]] = []
@@ -105,11 +116,11 @@ def comparison(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(row[:-1], axis=1)
 
 
-def write_sheet(target: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
+def write_rows(target: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
     """Write images of any width below each other as one PNG."""
-    sheet = np.full((sum(row.shape[0] for row in rows), max(row.shape[1] for row in rows), 3), 255, np.uint8)
+    grid = np.full((sum(row.shape[0] for row in rows), max(row.shape[1] for row in rows), 3), 255, np.uint8)
     y = 0
     for row in rows:
-        sheet[y : y + row.shape[0], : row.shape[1]] = row
+        grid[y : y + row.shape[0], : row.shape[1]] = row
         y += row.shape[0]
-    Image.fromarray(sheet).save(target)
+    Image.fromarray(grid).save(target)

@@ -1,9 +1,10 @@
-"""A training recipe: a TOML file as a frozen, checked dataclass. imports nothing heavy."""
+"""Read a training recipe: a TOML file becomes a checked, frozen dataclass."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -29,7 +30,7 @@ BASICSR_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What is trained.
+    """The network to train.
 
     Attributes:
         scale: enlargement factor.
@@ -50,11 +51,11 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What it learns from.
+    """The images to train on.
 
     Attributes:
         train: folder of HR images (searched recursively), or a packed crop file made from one.
-        holdout: images kept out for validation, each from another photograph, whose other images are left out too.
+        holdout: images held out for validation, each from another photograph, whose other images are dropped.
         validation: folder of HR images to validate on instead of ``holdout``; empty: none.
         channel_shuffle: whether colour channels of a training crop are shuffled.
         saturation: colour differences of every second training crop are multiplied by 1 to this.
@@ -69,7 +70,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """How much of it at once, and the larger batches of the run's last part.
+    """Batch sizes, and those of the last part of the run.
 
     Attributes:
         size: crops per step.
@@ -88,12 +89,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What the step number decides.
+    """Length of the run and learning rate.
 
     Attributes:
         steps: length of the run.
         learning_rate: the largest, reached after the warm-up.
-        final_learning_rate: what the cosine ends in.
+        final_learning_rate: at the end of the cosine.
         warmup: steps of linear warm-up.
         bn_freeze: share of the steps after which BN uses population statistics; 1: never.
     """
@@ -107,7 +108,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """How weights move.
+    """The optimiser.
 
     Attributes:
         name: ``soap``, ``adam`` or ``adamw``.
@@ -124,7 +125,7 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What is made small.
+    """The loss.
 
     Attributes:
         name: ``l1``, ``l2`` or ``charbonnier``, on RGB.
@@ -154,11 +155,11 @@ class Ema:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """How the averaged, fused network is judged.
+    """How the averaged, fused network is validated.
 
     Attributes:
         every: steps between two validations; the last step is always validated.
-        statistics_batches: batches used to measure the average's own BN statistics before the switch.
+        statistics_batches: batches to measure the average's BN statistics on, before the switch.
     """
 
     every: int = 1000
@@ -167,22 +168,22 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where and how it runs.
+    """Where and how to run.
 
     Attributes:
         seed: of initial weights, crop choice and augmentation.
         threads: CPU threads of the network.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes CUDA where present.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto``: CUDA if present.
         precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; ``bf16`` is faster on CPUs with AMX or AVX-512
             BF16 too.
         channels_last: memory layout of activations; faster in branches, on CPU too.
         compile: torch.compile the training step's network.
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two log lines.
-        tensorboard: write the log for TensorBoard too, into the run directory; needs the extra of that name.
-        start_from: a checkpoint or fused network whose weights the run starts with, where shapes agree (a
-            ``plain`` network also from one of another factor, its tail resized, and from a smaller one, grown, with
-            its colour interpolated where ``network.init`` says so and three channels are new); empty: none.
+        tensorboard: write TensorBoard event files into the run directory too; needs ``repsr[tensorboard]``.
+        start_from: a checkpoint or model file whose weights the run starts with, where shapes agree; empty: none. A
+            ``plain`` network may also start from one of another scale, its tail resampled, and from a smaller one,
+            grown; with ``network.init = "interpolation"`` and three new channels, its colour is interpolated.
     """
 
     seed: int = 0
@@ -199,7 +200,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides a training run; two runs of equal recipes on one CPU are equal bit for bit."""
+    """A training run; two runs of equal recipes on one CPU are equal bit for bit."""
 
     network: Network
     data: Data
@@ -254,6 +255,28 @@ def recipe_from_dict(values: dict[str, Any], subject: str) -> Recipe:
     recipe = typing.cast(Recipe, _build(Recipe, values, subject, ""))
     _check(recipe, subject)
     return recipe
+
+
+def toml_of(recipe: Recipe) -> str:
+    """A recipe as TOML text that loads to an equal recipe."""
+    # JSON strings, numbers, booleans and lists of them are valid TOML.
+    return "\n".join(
+        f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        for section, values in recipe.as_dict().items()
+    )
+
+
+def deciding_values(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe that determine the result, by ``section.key``; a resumed run must have the same.
+
+    Left out are the places of images, validation, how and where the run computes, and ``start_from``, which matters
+    only at its beginning.
+    """
+    flat = {f"{section}.{key}": value for section, values in recipe.items() for key, value in values.items()}
+    may_change = {"data.train", "data.validation", "validation.every"} | {key for key in flat if key.startswith("run.")}
+    decides = {key: value for key, value in flat.items() if key not in may_change - {"run.seed"}}
+    same_types: dict[str, Any] = json.loads(json.dumps(decides))  # makes tuples and lists of equal values equal
+    return same_types
 
 
 def _toml_value(text: str) -> Any:

@@ -210,7 +210,7 @@ def test_tensorboard_is_an_extra(trained: Path, tmp_path: Path, monkeypatch: pyt
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr("repsr_cli.training.loop._summary_writer", lambda: Writer)
+    monkeypatch.setattr("repsr_cli.training.run_log.summary_writer", lambda: Writer)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert [step for name, step in written if name == "loss"] == [1, 2, 3]
     assert ("psnr_y", 3) in written

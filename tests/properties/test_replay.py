@@ -1,8 +1,9 @@
-"""I6 for training: resumed = uninterrupted, bit for bit on a CPU, also across the switch of BN and after a kill."""
+"""P6 for training: resumed = uninterrupted, bit for bit on a CPU, also across the switch of BN and after a kill."""
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from repsr_cli.errors import Interrupted, RecipeError, TrainingDiverged
 from repsr_cli.model.checkpoint import load_training
@@ -171,6 +173,31 @@ def test_a_run_goes_on_where_its_images_moved(images: Path, whole: Path, tmp_pat
     moved = shutil.copytree(images, tmp_path / "moved")
     train(_recipe(moved, run={"log_every": 3}), tmp_path / "run", resume=True)
     _assert_equal(tmp_path / "run", whole)
+
+
+def test_a_run_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    """Its checkpoint and its packed images are read, and the run ends as that version ended it.
+
+    Bit for bit on the machine it was made on; other processors round differently.
+    """
+    old = ROOT / "tests" / "properties" / "run_of_1ae5a04"
+    (tmp_path / "run").mkdir()
+    for source, target in (("half_way.pt.xz", "run/last.pt"), ("images.pack.xz", "images.pack")):
+        (tmp_path / target).write_bytes(lzma.decompress((old / source).read_bytes()))
+    start = load_training(tmp_path / "run" / "last.pt")
+    assert start.step == 9
+    recipe = recipe_from_dict(
+        start.recipe | {"data": start.recipe["data"] | {"train": str(tmp_path / "images.pack")}}, ""
+    )
+    train(recipe, tmp_path / "run", resume=True)
+    end = load_training(tmp_path / "run" / "last.pt")
+    expected = load_file(old / "end.safetensors")
+    found = {f"net.{key}": value for key, value in end.net.state_dict().items()}
+    found |= {f"ema.{key}": value for key, value in end.ema.state_dict().items()}
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(start.net.state_dict()["head.weight"], end.net.state_dict()["head.weight"], atol=1e-2)
 
 
 def test_divergence_goes_back_once_then_stops(images: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from repsr_cli.errors import RecipeError
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
 from repsr_cli.training.dataset import (
+    CropDataset,
     Pack,
     Pair,
-    PairSource,
     build_pack,
     check_images,
     find_images,
@@ -84,18 +84,18 @@ def test_pairs_may_bring_their_lr_and_their_split(tmp_path: Path) -> None:
 
 
 def test_batches_depend_on_seed_and_step_alone(pack: Pack) -> None:
-    source = PairSource(pack, pack.images, 8, seed=5)
+    source = CropDataset(pack, pack.images, 8, seed=5)
     first = source.batch(3, 4, 8)
     source.batch(9, 4, 8)
-    again = PairSource(pack, pack.images, 8, seed=5).batch(3, 4, 8)
+    again = CropDataset(pack, pack.images, 8, seed=5).batch(3, 4, 8)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], source.batch(4, 4, 8)[0])
-    assert not np.array_equal(first[0], PairSource(pack, pack.images, 8, seed=6).batch(3, 4, 8)[0])
+    assert not np.array_equal(first[0], CropDataset(pack, pack.images, 8, seed=6).batch(3, 4, 8)[0])
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_lr_and_hr_crops_show_the_same_place(pack: Pack, shuffle: bool) -> None:
-    lr, hr = PairSource(pack, pack.images, 8, seed=0, channel_shuffle=shuffle).batch(0, 16, 8)
+    lr, hr = CropDataset(pack, pack.images, 8, seed=0, channel_shuffle=shuffle).batch(0, 16, 8)
     assert lr.shape == (16, 3, 8, 8)
     assert hr.shape == (16, 3, 24, 24)
     small = hr.reshape(16, 3, 8, 3, 8, 3).mean((3, 5))
@@ -109,7 +109,7 @@ def test_augmentation_reaches_all_eight_poses(tmp_path: Path) -> None:
     Image.fromarray(textured(24, 24)).save(folder / "a.png")
     build_pack(folder, tmp_path / "x1.pack", 1)
     pack = Pack(tmp_path / "x1.pack")
-    _lr, hr = PairSource(pack, pack.images, 24, seed=0).batch(0, 80, 24)
+    _lr, hr = CropDataset(pack, pack.images, 24, seed=0).batch(0, 80, 24)
     assert len({crop.numpy().tobytes() for crop in hr}) == 8
 
 
@@ -126,16 +126,16 @@ def test_unusable_packs_and_folders(folder: Path, tmp_path: Path, pack: Pack) ->
     with pytest.raises(RecipeError, match="no such folder"):
         find_images(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match="holds no images"):
+    with pytest.raises(RecipeError, match="contains no images"):
         find_images(tmp_path / "empty")
-    with pytest.raises(RecipeError, match="is not a packed crop file"):
+    with pytest.raises(RecipeError, match="is not a packed file"):
         Pack(folder / "grey.png")
     whole = (tmp_path / "x3.pack").read_bytes()
     (tmp_path / "cut.pack").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RecipeError, match="is cut short"):
         Pack(tmp_path / "cut.pack")
     with pytest.raises(RecipeError, match="no image holds a crop"):
-        PairSource(pack, pack.images, 400, seed=0)
+        CropDataset(pack, pack.images, 400, seed=0)
 
 
 def test_a_failed_build_leaves_nothing(folder: Path, tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_digest_follows_the_folder(folder: Path) -> None:
 def test_saturation_multiplies_colour_differences_of_some_crops_and_keeps_luma(pack: Pack) -> None:
     luma = torch.tensor(LUMA)
     coloured = [image for image in pack.images if image.name != "grey.png"]
-    plain = PairSource(pack, coloured, 8, 3).batch(5, 64, 8)
-    vivid = PairSource(pack, coloured, 8, 3, saturation=3).batch(5, 64, 8)
+    plain = CropDataset(pack, coloured, 8, 3).batch(5, 64, 8)
+    vivid = CropDataset(pack, coloured, 8, 3, saturation=3).batch(5, 64, 8)
     gains = []
     for before, after in zip(plain, vivid, strict=True):
         grey, grey_after = (torch.einsum("c,nchw->nhw", luma, side)[:, None] for side in (before, after))

@@ -5,7 +5,7 @@ import torch
 
 from repsr_cli.model.plain import Spec
 from repsr_cli.model.repsr import RepSR
-from repsr_cli.training.ema import average_into, copy_into, measure_statistics
+from repsr_cli.training.ema import copy_weights, measure_statistics, update_ema
 
 
 def _net() -> RepSR:
@@ -18,7 +18,7 @@ def test_average_moves_parameters_only() -> None:
     for norm in net.norms():
         assert norm.running_mean is not None
         norm.running_mean.fill_(9)
-    average_into(average, net, 0.75)
+    update_ema(average, net, 0.75)
     assert torch.allclose(average.head.weight, 0.75 * a + 0.25 * n)
     assert all(norm.running_mean is not None and norm.running_mean.abs().max() == 0 for norm in average.norms())
 
@@ -28,7 +28,7 @@ def test_copy_takes_statistics_and_phase() -> None:
     net.train()
     net(torch.rand(4, 3, 8, 8))
     net.freeze_bn()
-    copy_into(average, net)
+    copy_weights(average, net)
     assert average.bn_frozen
     assert all(torch.equal(x, y) for x, y in zip(average.buffers(), net.buffers(), strict=True))
 

@@ -1,0 +1,71 @@
+"""Write the log of a training run: ``log.jsonl``, and TensorBoard event files if wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from repsr_cli.errors import RecipeError
+
+
+class RunLog:
+    """``log.jsonl``: one JSON object a line. Lines past the step a run resumes from are dropped and written again.
+
+    Args:
+        path: the file.
+        step: the step a run starts or resumes from.
+        tensorboard: write TensorBoard event files beside it too.
+
+    Raises:
+        RecipeError: TensorBoard is wanted and not installed.
+    """
+
+    def __init__(self, path: Path, step: int, tensorboard: bool) -> None:
+        # TensorBoard hides what an interrupted run logged past this step.
+        self._board = summary_writer()(str(path.parent), purge_step=step + 1) if tensorboard else None
+        kept = []
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):  # a killed process may have cut the last line
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append an entry, which has a ``step``; its floats become TensorBoard scalars."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step" and isinstance(value, float):
+                    self._board.add_scalar(name, value, entry["step"])
+            self._board.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def check_tensorboard() -> None:
+    """Raise ``RecipeError`` if TensorBoard is not installed."""
+    summary_writer()
+
+
+def summary_writer() -> Any:
+    """TensorBoard's class that writes event files.
+
+    Raises:
+        RecipeError: it is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RecipeError(
+            "run.tensorboard", "TensorBoard is not installed", "pip install 'repsr[tensorboard]', or leave it out."
+        ) from error
+    return SummaryWriter

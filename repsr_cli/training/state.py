@@ -1,0 +1,91 @@
+"""Keep what changes during a training run, and save it to and restore it from checkpoints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from repsr_cli.errors import RecipeError
+from repsr_cli.model.checkpoint import TrainingCheckpoint, load_training, save_training
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.repsr import RepSR
+from repsr_cli.training.ema import copy_weights
+from repsr_cli.training.networks import build_network
+from repsr_cli.training.optimizers import build_optimizer
+from repsr_cli.training.recipe import Recipe, deciding_values
+
+
+def _fresh_progress() -> dict[str, Any]:
+    return {
+        "averaged": 0,
+        "rate_factor": 1.0,
+        "lowest_loss": math.inf,
+        "best_psnr_y": -math.inf,
+        "best_step": 0,
+    }
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Networks, optimiser and counters of a run.
+
+    Attributes:
+        net: the network that trains.
+        ema: its exponential moving average.
+        optimizer: of ``net``.
+        scaler: scales gradients in fp16; disabled otherwise.
+        step: steps done.
+        progress: counters and best figures, as checkpoints hold them: ``averaged`` (updates of the average),
+            ``rate_factor`` (of the learning rate), ``lowest_loss``, ``best_psnr_y`` (dB) and ``best_step``.
+    """
+
+    net: RepSR | PlainSR
+    ema: RepSR | PlainSR
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    progress: dict[str, Any] = field(default_factory=_fresh_progress)
+
+    def save(self, path: Path, recipe: Recipe) -> None:
+        """Write a checkpoint; errors as ``save_training``."""
+        optimizer = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        save_training(
+            path,
+            TrainingCheckpoint(self.net, self.ema, recipe.as_dict(), self.step, optimizer, dict(self.progress)),
+        )
+
+    def restore(self, path: Path, recipe: Recipe) -> None:
+        """Take over a checkpoint of the same recipe.
+
+        Raises:
+            RecipeError: it was made by another recipe.
+            CheckpointError: it cannot be read.
+        """
+        checkpoint = load_training(path)
+        theirs, ours = (deciding_values(each) for each in (checkpoint.recipe, recipe.as_dict()))
+        for name, value in ours.items():
+            if theirs.get(name) != value:
+                happened = f"was made by another recipe: {name} was {theirs.get(name)}"
+                raise RecipeError(path, happened, "Choose another -o.")
+        for own, saved in ((self.net, checkpoint.net), (self.ema, checkpoint.ema)):
+            copy_weights(own, saved)
+        self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+        self.step = checkpoint.step
+        self.progress = dict(checkpoint.progress)
+
+
+def fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
+    """The state of a run before its first step; it depends on the recipe's seed only."""
+    torch.manual_seed(recipe.run.seed)
+    net, ema = build_network(recipe), build_network(recipe)
+    net.to(device)
+    ema.to(device)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.run.precision == "fp16")
+    return TrainingState(net, ema, build_optimizer(net.parameters(), recipe), scaler)
