@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.upscale.request import Progress, Reporter
 from repsr_cli.video.colour_tags import ColourTags
+from repsr_cli.video.open import main_stream, open_video
 from repsr_cli.video.probe import VideoSource, probe
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def compare_videos(before: Path, after: Path, target: Path, *, split: bool, repo
     """
     try:
         with (
-            av.open(str(before)) as left,
-            av.open(str(after)) as right,
-            av.open(str(before)) as heard,
-            av.open(str(target), "w", format="mp4") as out,
+            open_video(before) as left,
+            open_video(after) as right,
+            open_video(before) as heard,
+            av.open(f"file:{target}", "w", format="mp4") as out,
         ):
             compared = _Comparison((before, after), left, right, split)
             stream = out.add_stream("libx264", options=QUALITY)
@@ -58,7 +59,7 @@ def compare_videos(before: Path, after: Path, target: Path, *, split: bool, repo
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
             stream.time_base = stream.codec_context.time_base = compared.time_base
             sound = _Sound(heard, out)
-            total = right.streams.video[0].frames or None
+            total = main_stream(right, after).frames or None
             for number, frame in enumerate(compared.frames(), 1):
                 out.mux(stream.encode(frame))
                 out.mux(sound.until(_seconds(frame)))
@@ -78,8 +79,8 @@ def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
     """
     source = probe(path)
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+        with open_video(path) as container:
+            stream = main_stream(container, path)
             shown = None
             for frame in container.decode(stream):
                 if shown is not None and _seconds(frame) > seconds:
@@ -153,8 +154,8 @@ class _Comparison:
 
     def __init__(self, paths: tuple[Path, Path], left: InputContainer, right: InputContainer, split: bool) -> None:
         self.containers = (left, right)
-        streams = (left.streams.video[0], right.streams.video[0])
-        self.time_base = streams[1].time_base or Fraction(1, 90_000)
+        self.streams = (main_stream(left, paths[0]), main_stream(right, paths[1]))
+        self.time_base = self.streams[1].time_base or Fraction(1, 90_000)
         sources = [probe(path) for path in paths]
         # H.264 in 4:2:0 wants even sizes.
         self.height, width = (side // 2 * 2 for side in sources[1].display_size)
@@ -164,7 +165,7 @@ class _Comparison:
         halve = [("crop", f"{width // 2}:{self.height}:0:0")] if split else []
         widen = [] if split else [("pad", f"{self.width}:{self.height}:{width}:0")]
         self.inputs = [
-            self.graph.add_buffer(template=side, name=name) for side, name in zip(streams, "ab", strict=True)
+            self.graph.add_buffer(template=side, name=name) for side, name in zip(self.streams, "ab", strict=True)
         ]
         plain = ("format", "yuv420p")
         before = self._chain(self.inputs[0], *fits[0], plain, *halve)
@@ -185,7 +186,7 @@ class _Comparison:
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """One frame for every frame at the right, at its time."""
-        decoders = [container.decode(video=0) for container in self.containers]
+        decoders = [container.decode(stream) for container, stream in zip(self.containers, self.streams, strict=True)]
         heads = [next(decoder, None) for decoder in decoders]
         while any(heads):
             # The side that is behind goes first, so that little waits in the graph.

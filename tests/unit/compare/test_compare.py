@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
+import threading
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -145,6 +148,35 @@ def test_one_frame_of_videos_as_a_image(tmp_path: Path) -> None:
         assert np.abs(shown[:, 20 + GAP :] - colour).max() < 6
     with pytest.raises(UsageError, match="is shorter than 9 s"):
         compare(before, after, None, "beside", at=9)
+
+
+@pytest.mark.parametrize("at", [None, 0.0])
+def test_a_file_named_like_an_address_is_read_and_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: float | None
+) -> None:
+    connections: list[object] = []
+
+    def hang_up() -> None:
+        with suppress(OSError):  # the server is closed
+            while True:
+                connection, address = server.accept()
+                connections.append(address)
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        folder = tmp_path / "http:" / f"127.0.0.1:{server.getsockname()[1]}"
+        folder.mkdir(parents=True)
+        for name, colour in (("a.mkv", RED), ("b.mkv", BLUE)):
+            one_colour_video(tmp_path / name, colour, (32, 16), [0, 1], 30).replace(folder / name)
+        monkeypatch.chdir(tmp_path)
+        before, after = (folder.relative_to(tmp_path) / name for name in ("a.mkv", "b.mkv"))
+        assert compare(before, after, None, "beside", at=at).target.exists()
+        assert not connections
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def test_page_is_one_file_and_names_are_text(tmp_path: Path) -> None:
