@@ -173,8 +173,8 @@ def test_odd_sizes_stay_what_they_are(tmp_path: Path, suffix: str, pix_fmt: str)
     ("size", "options", "made", "pix_fmt", "note"),
     [
         ((22, 33), {"scale": 1.5}, (33, 50), "yuv422p", None),
-        ((22, 32), {"width": 48}, (34, 48), "yuv420p", "48x34 rather than 48x33"),
-        ((271, 48), {"scale": 1.5}, (406, 72), "yuv420p", "72x406 rather than 72x407"),
+        ((22, 32), {"width": 48}, (34, 48), "yuv420p", "48x34: 48x33"),
+        ((271, 48), {"scale": 1.5}, (406, 72), "yuv420p", "72x406: 72x407"),
     ],
 )
 def test_computed_sizes_are_even_and_the_plan_says_so(
@@ -189,8 +189,8 @@ def test_computed_sizes_are_even_and_the_plan_says_so(
     outcome = upscale_video(source, tmp_path / "out.mp4", identity(2), UpscaleOptions(**options), Reporter())
     found = probe(tmp_path / "out.mp4")
     assert (found.height, found.width, found.pix_fmt) == (*made, pix_fmt)
-    reason = "computed sides of a video are even numbers"
-    assert [text for text in outcome.notes if reason in text] == ([f"{note}: {reason}"] if note else [])
+    reason = "is odd, and computed sides of a video are even numbers"
+    assert [text for text in outcome.notes if reason in text] == ([f"written at {note} {reason}"] if note else [])
 
 
 def test_asked_sizes_are_those_of_the_image_as_shown(tmp_path: Path) -> None:
