@@ -1,4 +1,4 @@
-"""What every test may ask for: seeded randomness, small networks with BN statistics that matter, the real data."""
+"""Provide what every test may use: seeded randomness, networks with non-trivial BN statistics, the real data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,7 +27,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real images and videos that lives beside the repository; tests that need it skip without it."""
+    """The folder of real images and videos next to the repository; tests that need it are skipped without it."""
     folder = Path(os.environ.get("REPSR_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set REPSR_TEST_DATA")
@@ -34,7 +35,7 @@ def real_data() -> Path:
 
 
 def randomise_statistics(net: torch.nn.Module) -> None:
-    """BN that matters: fresh statistics are nearly the identity, and a test with them proves little."""
+    """Give BN statistics that matter: fresh ones are nearly the identity, and a test with them proves little."""
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -45,8 +46,8 @@ def randomise_statistics(net: torch.nn.Module) -> None:
             module.bias.data.normal_(0, 0.5)
 
 
-def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """An RGB image, uint8, with edges, gradients and fine texture: something a network can learn on."""
+def textured(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """An RGB image, uint8, with edges, gradients and fine texture, which a network can learn from."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float64)
     image = np.zeros((height, width, 3))

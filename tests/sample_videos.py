@@ -1,12 +1,12 @@
-"""Small videos made on the spot, with whatever a test is about. Imported by tests of the video path."""
+"""Make small videos with whatever a test needs."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import av
 import numpy as np
@@ -15,6 +15,8 @@ from av.codec.context import Flags
 from av.video.format import VideoFormat
 
 from repsr_cli.video.planes import Planes, new_frame
+
+TAGS = (1, 1, 1, 1)  # BT.709, limited range
 
 
 def image(index: int, height: int, width: int, pix_fmt: str, full: bool = False) -> Planes:
@@ -35,68 +37,57 @@ def image(index: int, height: int, width: int, pix_fmt: str, full: bool = False)
     return tuple(planes)
 
 
+class VideoSettings(TypedDict, total=False):
+    """What a test may ask for beside the frames' times and sizes.
+
+    ``tags``: matrix, range, primaries, transfer by ITU-T H.273; None leaves them out. ``audio``: number of tracks, each
+    another tone. ``subtitles``: codecs of tracks, ``subrip`` or ``mov_text``. ``frames``: planes to use in place of the
+    pattern.
+    """
+
+    codec: str
+    pix_fmt: str
+    options: Mapping[str, str] | None
+    tags: tuple[int, int, int, int] | None
+    audio: int
+    sar: Fraction | None
+    rotation: int
+    subtitles: Sequence[str]
+    attachments: Mapping[str, bytes] | None
+    cover: bytes | None
+    chapters: bool
+    metadata: Mapping[str, str] | None
+    frames: Sequence[Planes] | None
+    gop: int
+    interlaced: bool
+
+
 def make_video(
     path: Path,
     pts: Sequence[int] = tuple(range(24)),
     time_base: Fraction = Fraction(1, 25),
     size: tuple[int, int] = (36, 64),
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    options: Mapping[str, str] | None = None,
-    tags: tuple[int, int, int, int] | None = (1, 1, 1, 1),
-    audio: int = 1,
-    sar: Fraction | None = None,
-    rotation: int = 0,
-    subtitles: Sequence[str] = (),
-    attachments: Mapping[str, bytes] | None = None,
-    cover: bytes | None = None,
-    chapters: bool = False,
-    metadata: Mapping[str, str] | None = None,
-    frames: Sequence[Planes] | None = None,
-    gop: int = 12,
-    interlaced: bool = False,
+    **settings: Unpack[VideoSettings],
 ) -> Path:
     """Write a video.
 
     Args:
-        path: its suffix says which container.
-        pts: times of its frames in units of ``time_base``; one more is taken as the end.
-        tags: matrix, range, primaries, transfer by ITU-T H.273; None leaves them out.
-        audio: number of tracks, each another tone.
-        subtitles: codecs of tracks: ``subrip``, ``mov_text``.
-        frames: planes to use in place of the pattern.
+        path: its suffix selects the container.
+        pts: times of its frames in units of ``time_base``.
+        time_base: seconds per unit.
+        size: (height, width) in px.
+        settings: see ``VideoSettings``.
     """
-    height, width = size
     out = av.open(str(path), "w")
-    video: Any = out.add_stream(
-        codec, rate=25, options=dict({"crf": "12", "preset": "fast"} if codec == "libx264" else {})
-    )
-    video.codec_context.options = {**video.codec_context.options, **(options or {})}
-    video.width, video.height, video.pix_fmt = width, height, pix_fmt
-    video.codec_context.time_base = time_base
-    video.codec_context.gop_size = gop
-    video.codec_context.thread_count = 1
-    if tags:
-        ctx = video.codec_context
-        ctx.colorspace, ctx.color_range, ctx.color_primaries, ctx.color_trc = tags
-    if sar:
-        video.codec_context.sample_aspect_ratio = sar
-    if interlaced:
-        video.codec_context.flags |= Flags.interlaced_dct | Flags.interlaced_me
-    if rotation:
-        video.set_display_rotation(rotation)
-    tracks = [_add_audio(out, path) for _ in range(audio)]
-    texts = []
-    for number, name in enumerate(subtitles):
-        text: Any = out.add_mux_stream(name)
-        text.time_base = Fraction(1, 1000)
-        text.metadata["language"] = ["eng", "deu", "fra"][number % 3]
-        texts.append((name, text))
-    for name, data in (attachments or {}).items():
+    video = _add_video(out, time_base, size, settings)
+    tracks = [_add_audio(out, path) for _ in range(settings.get("audio", 1))]
+    texts = [_add_subtitles(out, name, number) for number, name in enumerate(settings.get("subtitles", ()))]
+    for name, data in (settings.get("attachments") or {}).items():
         out.add_attachment(name, "font/ttf", data)
+    cover = settings.get("cover")
     if cover is not None:
         out.add_attachment("cover.png", "image/png", cover)
-    if chapters:
+    if settings.get("chapters"):
         out.set_chapters(
             [
                 {"id": n, "start": 300 * n, "end": 300 * (n + 1), "time_base": Fraction(1, 1000),
@@ -104,30 +95,69 @@ def make_video(
                 for n in range(2)
             ]
         )  # fmt: skip
-    out.metadata.update(metadata or {})
+    out.metadata.update(settings.get("metadata") or {})
     for number, track in enumerate(tracks):
         for packet in _tone(track, number):
             out.mux(packet)
-    for name, text in texts:
-        for n in range(2):
-            data = f"Line {n}".encode()
-            packet = av.Packet(len(data).to_bytes(2, "big") + data if name == "mov_text" else data)
-            packet.stream, packet.time_base = text, Fraction(1, 1000)
-            packet.pts = packet.dts = 300 * n
-            packet.duration = 250
-            out.mux(packet)
+    for packet in (packet for text in texts for packet in _lines(text)):
+        out.mux(packet)
+    _encode_frames(out, video, pts, settings)
+    out.close()
+    return path
+
+
+def _add_video(out: Any, time_base: Fraction, size: tuple[int, int], settings: VideoSettings) -> Any:
+    codec = settings.get("codec", "libx264")
+    video = out.add_stream(codec, rate=25, options=dict({"crf": "12", "preset": "fast"} if codec == "libx264" else {}))
+    context = video.codec_context
+    context.options = {**context.options, **(settings.get("options") or {})}
+    (video.height, video.width), video.pix_fmt = size, settings.get("pix_fmt", "yuv420p")
+    context.time_base = time_base
+    context.gop_size = settings.get("gop", 12)
+    context.thread_count = 1
+    tags = settings.get("tags", TAGS)
+    if tags:
+        context.colorspace, context.color_range, context.color_primaries, context.color_trc = tags
+    if settings.get("sar"):
+        context.sample_aspect_ratio = settings["sar"]
+    if settings.get("interlaced"):
+        context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+    if settings.get("rotation"):
+        video.set_display_rotation(settings["rotation"])
+    return video
+
+
+def _add_subtitles(out: Any, name: str, number: int) -> tuple[str, Any]:
+    text = out.add_mux_stream(name)
+    text.time_base = Fraction(1, 1000)
+    text.metadata["language"] = ["eng", "deu", "fra"][number % 3]
+    return name, text
+
+
+def _lines(track: tuple[str, Any]) -> Iterator[Any]:
+    name, text = track
+    for n in range(2):
+        data = f"Line {n}".encode()
+        packet: Any = av.Packet(len(data).to_bytes(2, "big") + data if name == "mov_text" else data)
+        packet.stream, packet.time_base = text, Fraction(1, 1000)
+        packet.pts = packet.dts = 300 * n
+        packet.duration = 250
+        yield packet
+
+
+def _encode_frames(out: Any, video: Any, pts: Sequence[int], settings: VideoSettings) -> None:
+    tags, frames = settings.get("tags", TAGS), settings.get("frames")
     full = bool(tags and tags[1] == 2)
     for index, time in enumerate(pts):
-        frame = new_frame(frames[index] if frames else image(index, height, width, pix_fmt, full), pix_fmt)
-        frame.pts, frame.time_base = time, time_base
+        planes = frames[index] if frames else image(index, video.height, video.width, video.pix_fmt, full)
+        frame: Any = new_frame(planes, video.pix_fmt)
+        frame.pts, frame.time_base = time, video.codec_context.time_base
         following = pts[index + 1] if index + 1 < len(pts) else time + (time - pts[index - 1] if index else 1)
         frame.duration = following - time
         if tags:
             frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc = tags
         out.mux(video.encode(frame))
     out.mux(video.encode(None))
-    out.close()
-    return path
 
 
 def _add_audio(out: Any, path: Path) -> Any:
@@ -154,10 +184,8 @@ def _tone(track: Any, number: int) -> list[Any]:
 def frame_times(path: Path) -> list[tuple[Fraction, Fraction]]:
     """(time, duration) in seconds of every frame as it decodes."""
     with av.open(str(path), metadata_errors="surrogateescape") as container:
-        return [
-            (frame.pts * Fraction(frame.time_base), frame.duration * Fraction(frame.time_base))
-            for frame in container.decode(video=0)
-        ]
+        frames: Iterator[Any] = container.decode(video=0)
+        return [(frame.pts * Fraction(frame.time_base), frame.duration * Fraction(frame.time_base)) for frame in frames]
 
 
 def other_packets(path: Path) -> dict[int, list[tuple[Fraction, bytes]]]:
@@ -165,7 +193,8 @@ def other_packets(path: Path) -> dict[int, list[tuple[Fraction, bytes]]]:
     found: dict[int, list[tuple[Fraction, bytes]]] = {}
     with av.open(str(path), metadata_errors="surrogateescape") as container:
         video = container.streams.video[0].index
-        for packet in container.demux():
+        packets: Iterator[Any] = container.demux()
+        for packet in packets:
             if packet.size and packet.stream_index != video:
                 time = (packet.pts or 0) * Fraction(packet.time_base)  # cover art has no time
                 found.setdefault(packet.stream_index, []).append((time, bytes(packet)))
@@ -175,26 +204,28 @@ def other_packets(path: Path) -> dict[int, list[tuple[Fraction, bytes]]]:
 def video_packets(path: Path) -> list[tuple[int, int, int, str]]:
     """(pts, dts, key, digest) of the first video stream's packets."""
     with av.open(str(path)) as container:
+        packets: Iterator[Any] = container.demux(container.streams.video[0])
         return [
             (packet.pts, packet.dts, packet.is_keyframe, hashlib.sha256(bytes(packet)).hexdigest())
-            for packet in container.demux(container.streams.video[0])
+            for packet in packets
             if packet.size
         ]
 
 
 def decoded(path: Path) -> list[Planes]:
     """The planes of every frame."""
+    from repsr_cli.video.cuda_planes import on_host
     from repsr_cli.video.decode import Decoder
     from repsr_cli.video.probe import probe
 
     source = probe(path)
-    return [tuple(plane.copy() for plane in frame.planes) for frame in Decoder(source, None).frames()]
+    return [tuple(plane.copy() for plane in on_host(frame.planes)) for frame in Decoder(source, None).frames()]
 
 
 def damage(path: Path, target: Path, frame: int) -> Path:
     """A copy of a video in which the packet of one frame is nonsense."""
     with av.open(str(path)) as container:
-        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+        packets: list[Any] = [p for p in container.demux(container.streams.video[0]) if p.size]
         where, size = packets[frame].pos, packets[frame].size
     data = bytearray(path.read_bytes())
     data[where + 8 : where + size] = bytes(255 - byte for byte in data[where + 8 : where + size])

@@ -1,4 +1,4 @@
-"""What the project says about hostile input: no code from data, no shell, no network. Read from the source, and run."""
+"""Test the promises about hostile input: no code from data, no shell, no network access."""
 
 from __future__ import annotations
 
@@ -32,34 +32,40 @@ def dotted(node: ast.expr) -> str:
 
 
 def dangers(text: str) -> Iterator[str]:
-    """What in a module would run code from data, hand words to a shell, or open a connection."""
+    """What in a module would run code from data, pass text to a shell, or open a connection."""
     for node in ast.walk(ast.parse(text)):
-        modules = []
-        if isinstance(node, ast.Import):
-            modules = [name.name for name in node.names]
-        if isinstance(node, ast.ImportFrom):
-            modules = [node.module or ""]
-            if node.module == "pickle":
-                modules = [f"pickle.{name.name}" for name in node.names]
-        for module in modules:
+        for module in imported(node):
             # Of pickle, the name of its error is needed to translate it.
             if module.split(".")[0] in READS_CODE | TALKS and module not in ("pickle", "pickle.UnpicklingError"):
                 yield f"import {module}"
         if isinstance(node, ast.Attribute) and dotted(node).startswith("pickle.") and node.attr != "UnpicklingError":
             yield dotted(node)
-        if not isinstance(node, ast.Call):
-            continue
-        name, arguments = dotted(node.func), {word.arg: word.value for word in node.keywords}
-        if name in RUNS_CODE or name.startswith(("torch.hub.", "runpy.")):
-            yield name
-        if name == "torch.load" and not _is(arguments.get("weights_only"), True):
-            yield "torch.load without weights_only=True"
-        if name.endswith(".load") and "allow_pickle" in arguments and not _is(arguments["allow_pickle"], False):
-            yield f"{name} with allow_pickle"
-        if "shell" in arguments and not _is(arguments["shell"], False):
-            yield f"{name} with a shell"
-        if name.startswith("subprocess.") and node.args and isinstance(node.args[0], ast.Constant | ast.JoinedStr):
-            yield f"{name} of a line of text"
+        if isinstance(node, ast.Call):
+            yield from dangerous_calls(node)
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that a statement imports; of pickle, the names."""
+    if isinstance(node, ast.Import):
+        return [name.name for name in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"pickle.{name.name}" for name in node.names] if node.module == "pickle" else [node.module or ""]
+    return []
+
+
+def dangerous_calls(node: ast.Call) -> Iterator[str]:
+    """What in a call would run code from data or pass text to a shell."""
+    name, arguments = dotted(node.func), {word.arg: word.value for word in node.keywords}
+    if name in RUNS_CODE or name.startswith(("torch.hub.", "runpy.")):
+        yield name
+    if name == "torch.load" and not _is(arguments.get("weights_only"), True):
+        yield "torch.load without weights_only=True"
+    if name.endswith(".load") and "allow_pickle" in arguments and not _is(arguments["allow_pickle"], False):
+        yield f"{name} with allow_pickle"
+    if "shell" in arguments and not _is(arguments["shell"], False):
+        yield f"{name} with a shell"
+    if name.startswith("subprocess.") and node.args and isinstance(node.args[0], ast.Constant | ast.JoinedStr):
+        yield f"{name} of a line of text"
 
 
 def _is(node: ast.expr | None, value: bool) -> bool:
@@ -154,7 +160,7 @@ def test_videos_that_point_elsewhere_open_no_socket(tmp_path: Path) -> None:
 
 
 def test_names_of_attachments_lead_nowhere(tmp_path: Path) -> None:
-    """They are copied as words; nothing is ever written under them."""
+    """They are copied as text; nothing is ever written under them."""
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     names = ["../../evil.ttf", "/evil-of-repsr.ttf", "..\\evil.ttf"]

@@ -27,6 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.fuzz.mutate import mutated
 
@@ -81,7 +82,7 @@ def upscale_video(path: Path, chance: random.Random) -> None:
     upscale_video(path, target, _identity(), options, Reporter())
 
 
-def _identity() -> object:
+def _identity() -> Any:
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.model.plain import identity_network
 

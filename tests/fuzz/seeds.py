@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from PIL import Image, PngImagePlugin
 from repsr_cli.model.checkpoint import TrainingCheckpoint, save_plain, save_training
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR
-from tests.sample_videos import make_video
+from tests.sample_videos import VideoSettings, make_video
 
 CORPUS = Path(__file__).parent / "corpus"
 SPEC = Spec(scale=2, channels=2, blocks=1)
@@ -49,7 +50,7 @@ def _square(mode: str, seed: int = 0) -> Image.Image:
 
 
 def _images() -> Iterator[tuple[str, bytes]]:
-    def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
         file = io.BytesIO()
         image.save(file, kind, **options)
         return file.getvalue()
@@ -100,19 +101,23 @@ def images(folder: Path) -> None:
 
 def videos(folder: Path) -> None:
     """Videos of a few frames of 32 x 24 pixels."""
-    small = {"size": (24, 32), "audio": 0, "gop": 4}
+
+    def write(name: str, times: Sequence[int], **settings: Unpack[VideoSettings]) -> None:
+        small: VideoSettings = {"audio": 0, "gop": 4, **settings}
+        make_video(folder / name, times, size=(24, 32), **small)
+
     quiet = {"crf": "40", "x264-params": "info=0"}
     times = (0, 1, 2, 5, 6, 9)
-    make_video(folder / "h264.mp4", times, options=quiet, sar=None, chapters=True, **small)
-    make_video(folder / "rotated.mov", times, options=quiet, rotation=90, **small)
-    make_video(folder / "h264.mkv", times, options=quiet, subtitles=["subrip"], attachments={"a.ttf": b"font"}, **small)
-    make_video(folder / "sound.mp4", range(3), options=quiet, **(small | {"audio": 1}))
-    make_video(folder / "vp9.webm", times, codec="libvpx-vp9", **small)
-    make_video(folder / "ffv1.mkv", range(2), codec="ffv1", pix_fmt="yuv422p10le", **small)
-    make_video(folder / "mpeg4.avi", range(4), codec="mpeg4", tags=None, **small)
-    make_video(folder / "mpeg2.ts", range(4), codec="mpeg2video", **small)
-    make_video(folder / "prores.mov", range(2), codec="prores_ks", pix_fmt="yuv422p10le", **small)
-    make_video(folder / "mjpeg.mov", range(2), codec="mjpeg", pix_fmt="yuvj420p", **small)
+    write("h264.mp4", times, options=quiet, chapters=True)
+    write("rotated.mov", times, options=quiet, rotation=90)
+    write("h264.mkv", times, options=quiet, subtitles=["subrip"], attachments={"a.ttf": b"font"})
+    write("sound.mp4", range(3), options=quiet, audio=1)
+    write("vp9.webm", times, codec="libvpx-vp9")
+    write("ffv1.mkv", range(2), codec="ffv1", pix_fmt="yuv422p10le")
+    write("mpeg4.avi", range(4), codec="mpeg4", tags=None)
+    write("mpeg2.ts", range(4), codec="mpeg2video")
+    write("prores.mov", range(2), codec="prores_ks", pix_fmt="yuv422p10le")
+    write("mjpeg.mov", range(2), codec="mjpeg", pix_fmt="yuvj420p")
 
 
 def main() -> None:

@@ -71,8 +71,9 @@ def make_network() -> None:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
-        net.convolutions[-1].weight.mul_(0.15)
-        net.convolutions[-1].bias.zero_()
+        last = net.convolutions[-1]
+        last.weight.mul_(0.15)
+        torch.nn.init.zeros_(last.bias)
     save_plain(NETWORK, net, {})
 
 

@@ -29,6 +29,7 @@ def test_image_is_as_it_was(results: Path, name: str) -> None:
         code = 257 if new.dtype == np.uint16 else 1  # 1/255, whatever the depth
         for before, after in zip(old.read(), new.read(), strict=True):
             if before is not None:
+                assert after is not None
                 difference = np.abs(after.astype(int) - before.astype(int))
                 assert difference.max() <= code, f"samples off: {np.unique(difference, return_counts=True)}"
 

@@ -29,7 +29,9 @@ def samples(draw: st.DrawFn, floats: bool = False) -> NDArray[Any]:
     values = random.random(shape)
     if draw(st.booleans()):
         values = np.floor(np.cumsum(values, axis=draw(st.sampled_from([0, 1]))) / shape[0] * 4) / 4 % 1
-    return values.astype(np.float32) if dtype.kind == "f" else (values * np.iinfo(dtype).max).astype(dtype)
+    if dtype.kind == "f":
+        return values.astype(np.float32)
+    return (values * (255 if dtype == np.uint8 else 65535)).astype(dtype)
 
 
 def page_from(values: NDArray[Any], cut: int) -> Page:
@@ -40,7 +42,8 @@ def page_from(values: NDArray[Any], cut: int) -> Page:
         Strip(colour[top : top + cut], None if hidden is None else hidden[top : top + cut])
         for top in range(0, len(values), cut)
     ]
-    return Page(*values.shape[:2], colour.shape[2], values.dtype, alpha, lambda: iter(strips))
+    height, width, channels = colour.shape
+    return Page(height, width, channels, values.dtype, alpha, lambda: iter(strips))
 
 
 @settings(max_examples=60, deadline=None)

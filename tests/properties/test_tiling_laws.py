@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from repsr_cli.engine.body import body_of
 from repsr_cli.engine.runner import TileRunner
-from repsr_cli.engine.tiling import fit_tile, plan_tiles
+from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
 
@@ -16,7 +16,9 @@ sizes = st.integers(1, 40)
 
 
 @given(height=sizes, width=sizes, rows=st.integers(1, 45), columns=st.integers(1, 45), overlap=st.integers(0, 9))
-def test_cores_cover_every_pixel_once_and_contexts_stay_inside(height, width, rows, columns, overlap):
+def test_cores_cover_every_pixel_once_and_contexts_stay_inside(
+    height: int, width: int, rows: int, columns: int, overlap: int
+) -> None:
     covered = np.zeros((height, width), int)
     for tile in plan_tiles(height, width, (rows, columns), overlap):
         covered[tile.core.slices()] += 1
@@ -33,13 +35,15 @@ def test_cores_cover_every_pixel_once_and_contexts_stay_inside(height, width, ro
 @given(
     height=st.integers(1, 3000), width=st.integers(1, 3000), overlap=st.integers(1, 20), pixels=st.integers(1, 10**6)
 )
-def test_fitted_tiles_keep_to_the_budget_unless_cores_are_smallest(height, width, overlap, pixels):
+def test_fitted_tiles_keep_to_the_budget_unless_cores_are_smallest(
+    height: int, width: int, overlap: int, pixels: int
+) -> None:
     core = fit_tile(height, width, overlap, pixels)
     largest = max(tile.context.area for tile in plan_tiles(height, width, core, overlap))
     assert largest <= pixels or (core[0] <= 32 and core[1] <= 32 + 31)
 
 
-def random_network(scale, blocks, colors, seed):
+def random_network(scale: int, blocks: int, colors: int, seed: int) -> PlainSR:
     torch.manual_seed(seed)
     net = PlainSR(Spec(scale, 6, blocks, colors)).eval()
     with torch.no_grad():
@@ -58,7 +62,9 @@ def random_network(scale, blocks, colors, seed):
     colors=st.sampled_from([1, 3]),
     seed=st.integers(0, 3),
 )
-def test_tiled_equals_whole(height, width, tile, scale, blocks, colors, seed):
+def test_tiled_equals_whole(
+    height: int, width: int, tile: int, scale: int, blocks: int, colors: int, seed: int
+) -> None:
     net = random_network(scale, blocks, colors, seed)
     lr = torch.rand(1, 3, height, width)
     whole = Upscaler(net, device="cpu", tile="off")(lr)
@@ -68,7 +74,7 @@ def test_tiled_equals_whole(height, width, tile, scale, blocks, colors, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(tile=st.integers(4, 12), blocks=st.integers(0, 3), seed=st.integers(0, 3))
-def test_tiled_differs_from_whole_when_the_overlap_is_one_short(tile, blocks, seed):
+def test_tiled_differs_from_whole_when_the_overlap_is_one_short(tile: int, blocks: int, seed: int) -> None:
     net = random_network(2, blocks, 3, seed)
     lr = torch.rand(1, 3, 24, 24)
     whole = Upscaler(net, device="cpu", tile="off")(lr)
@@ -83,7 +89,7 @@ def test_tiled_differs_from_whole_when_the_overlap_is_one_short(tile, blocks, se
         say=lambda _line: None,
     )
 
-    def write(features, each):
+    def write(features: torch.Tensor, each: Tile) -> None:
         core = F.pixel_shuffle(features.permute(0, 3, 1, 2), 2)
         tiled[(..., *each.core.slices(2))] = core
 

@@ -14,8 +14,9 @@ import faulthandler
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import av
 
@@ -24,11 +25,12 @@ from repsr_cli.errors import RepsrError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale.request import Reporter, UpscaleOptions
 from repsr_cli.upscale.video import upscale_video
-from tests.sample_videos import make_video
+from tests.sample_videos import VideoSettings, make_video
 
 FRAMES = 24
 SECONDS = 30
-SOURCES: dict[str, dict[str, Any]] = {
+MODES: Sequence[Literal["stop", "keep"]] = ("stop", "keep")
+SOURCES: dict[str, VideoSettings] = {
     "h264.mp4": {},
     "h264.mkv": {},
     "prores.mov": {"codec": "prores_ks", "pix_fmt": "yuv422p10le"},
@@ -91,10 +93,10 @@ def soak(inputs: int, seed: int) -> Counter[str]:
             kind, data = mutated(wholes[file], wholes[chance.choice(list(wholes))], chance)
             source, target = folder / f"damaged-{file}", folder / "out.mkv"
             source.write_bytes(data)
-            on_error = chance.choice(("stop", "keep"))
+            on_error = chance.choice(MODES)
             options = UpscaleOptions(
                 preset="ultrafast", on_error=on_error, allow_loss=True, overwrite=True, resume=False
-            )  # type: ignore[arg-type]
+            )
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
                 frames = upscale_video(source, target, upscaler, options, Reporter()).facts["frames"]

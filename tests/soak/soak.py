@@ -30,6 +30,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -264,7 +265,9 @@ def prepare_cases(folder: Path) -> list[Case]:
     frames = [Image.fromarray(np.roll(pixels, 9 * n, 1)) for n in range(6)]
     sources = [folder / name for name in ("a.png", "b.jpg", "c.gif", "d.tif")]
     for source in sources:
-        more = {"save_all": True, "append_images": frames[1:]} if source.suffix in (".gif", ".tif") else {}
+        more: dict[str, Any] = (
+            {"save_all": True, "append_images": frames[1:]} if source.suffix in (".gif", ".tif") else {}
+        )
         frames[0].save(source, **more)
     times = tuple(range(300))
     sources.append(make_video(folder / "e.mp4", times, size=(36, 64), gop=60, options={"bf": "2"}))
