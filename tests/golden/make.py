@@ -73,7 +73,8 @@ def make_network() -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
         last = net.convolutions[-1]
         last.weight.mul_(0.15)
-        torch.nn.init.zeros_(last.bias)
+        assert last.bias is not None
+        last.bias.zero_()
     save_plain(NETWORK, net, {})
 
 
