@@ -93,8 +93,8 @@ def test_pages_of_the_site_are_all_there() -> None:
 
 def test_exit_codes_are_documented() -> None:
     text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-    codes = [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
-    assert codes == sorted({0, 1} | {error.exit_code for error in RepsrError.__subclasses__()})
+    exit_codes = [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    assert exit_codes == sorted({0, 1} | {error.exit_code for error in RepsrError.__subclasses__()})
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "train" / "recipes").glob("*.toml")), ids=lambda path: path.stem)

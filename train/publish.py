@@ -1,4 +1,4 @@
-"""Fuse a run's best network into weights/, judge it, and write its card and its line of the index.
+"""Fuse a run's best network into weights/, evaluate it, and write its model card and its line of the index.
 
     python train/publish.py runs/m4c16-x4 --benchmark BENCHMARK [--rival NAME=FILE]
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--benchmark", type=Path, required=True)
     parser.add_argument("--kind", choices=["clean", "video"], default="clean")
     parser.add_argument("--rival", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--note", default="", help="a sentence for the card on how the run came about")
+    parser.add_argument("--note", default="", help="a sentence for the model card on how the run came about")
     arguments = parser.parse_args()
 
     checkpoint = load_training(arguments.run / "best.pt")
@@ -108,7 +108,7 @@ def main() -> None:
         for section, values in recipe.items()
         if section != "run"
     )
-    card = f"""# {stem}
+    model_card = f"""# {stem}
 
 `{name}`: {spec.name} at x{spec.scale}, {report.parameters:,} parameters, {spec.macs_per_pixel:,} multiply-accumulates
 per LR pixel, {target.stat().st_size / 1000:.0f} kB. Use it with `repsr upscale INPUT -n {name}`.
@@ -138,7 +138,7 @@ Recipe:
 
 {settings}
 """
-    (target.parent / f"{stem}.md").write_text(card, encoding="utf-8")
+    (target.parent / f"{stem}.md").write_text(model_card, encoding="utf-8")
     sys.stdout.write(f"{target}\n{json.dumps(figures)}\n")
 
 

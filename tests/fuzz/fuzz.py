@@ -1,10 +1,10 @@
-"""Hostile input through a front door, for as long as you like.
+"""Hostile input through an entry point, for as long as you like.
 
     python -m tests.fuzz.fuzz network|image|video [--minutes 10] [--first 0] [--seed 0]
     python -m tests.fuzz.fuzz network --replay FILE
 
 Every input is a file of the corpus, damaged by chance; input N of a seed is always the same. A child process opens
-one after the other. It may end each in a result or in an error of the house's own; whatever else happens (another
+one after the other. It may end each in a result or in an error of repsr's own; whatever else happens (another
 exception, a signal, more than a minute, memory that grows by more than a gigabyte) is a finding: the input is kept
 under ``findings/``, and the exit code is 1. At the end stand the figures, as one line of JSON.
 """
@@ -37,7 +37,7 @@ GROWTH = 1 << 30
 MEMORY = 6 << 30
 # A thousand inputs to a child, so that what leaks shows, and what it leaks does not add up for ever.
 BATCH = 1000
-# What is large on purpose is no finding: images and frames of more pixels are refused, as they are above the usual
+# What is large on purpose is not a finding: images and frames of more pixels are refused, as they are above the usual
 # limits, which no test has the time for.
 PIXELS = 1 << 18
 
@@ -93,28 +93,28 @@ def _identity() -> Any:
 
 
 _UPSCALER: object = None
-DOORS: dict[str, Callable[[Path, random.Random], None]] = {
+ENTRY_POINTS: dict[str, Callable[[Path, random.Random], None]] = {
     "network": open_network,
     "image": upscale_image,
     "video": upscale_video,
 }
 
 
-def make_input(door: str, number: int, seed: int) -> tuple[bytes, random.Random]:
-    """Input ``number`` of a door, and the chance that goes on from there."""
-    seeds = [path.read_bytes() for path in sorted((CORPUS / door).iterdir())]
-    chance = random.Random(f"{door} {seed} {number}")
+def make_input(kind: str, number: int, seed: int) -> tuple[bytes, random.Random]:
+    """Input ``number`` of a kind, and the chance that goes on from there."""
+    seeds = [path.read_bytes() for path in sorted((CORPUS / kind).iterdir())]
+    chance = random.Random(f"{kind} {seed} {number}")
     return mutated(seeds, chance), chance
 
 
-def attempt(door: str, data: bytes, chance: random.Random, folder: Path) -> str:
-    """Open one input; returns ``done``, the name of the house's error, or a traceback."""
+def attempt(kind: str, data: bytes, chance: random.Random, folder: Path) -> str:
+    """Open one input; returns ``done``, the name of repsr's error, or a traceback."""
     from repsr_cli.errors import RepsrError
 
     path = folder / "input.bin"
     path.write_bytes(data)
     try:
-        DOORS[door](path, chance)
+        ENTRY_POINTS[kind](path, chance)
         return "done"
     except RepsrError as error:
         return type(error).__name__
@@ -125,24 +125,24 @@ def attempt(door: str, data: bytes, chance: random.Random, folder: Path) -> str:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def child(door: str, first: int, seed: int, pipe: int) -> None:
-    """Open inputs until told otherwise; says when it begins one, and what became of it."""
+def child(kind: str, first: int, seed: int, pipe: int) -> None:
+    """Open inputs until stopped; report when one begins and what became of it."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import torch
 
     torch.set_num_threads(1)
-    with os.fdopen(pipe, "w", buffering=1) as told, tempfile.TemporaryDirectory() as folder:
+    with os.fdopen(pipe, "w", buffering=1) as reports, tempfile.TemporaryDirectory() as folder:
         for number in range(first, first + BATCH):
-            data, chance = make_input(door, number, seed)
-            told.write(json.dumps({"begin": number}) + "\n")
+            data, chance = make_input(kind, number, seed)
+            reports.write(json.dumps({"begin": number}) + "\n")
             began = time.perf_counter()
             before = _peak()
-            result = attempt(door, data, chance, Path(folder))
+            result = attempt(kind, data, chance, Path(folder))
             # The first inputs load the libraries.
             grew = _peak() - before if number > first + 20 else 0
             record = {"number": number, "result": result, "seconds": time.perf_counter() - began, "grew": grew}
-            told.write(json.dumps(record | {"peak": _peak()}) + "\n")
+            reports.write(json.dumps(record | {"peak": _peak()}) + "\n")
 
 
 def _peak() -> int:
@@ -152,8 +152,8 @@ def _peak() -> int:
 class Run:
     """A run of many inputs, and what became of them."""
 
-    def __init__(self, door: str, seed: int) -> None:
-        self.door, self.seed = door, seed
+    def __init__(self, kind: str, seed: int) -> None:
+        self.kind, self.seed = kind, seed
         self.results: Counter[str] = Counter()
         self.findings: list[str] = []
         self.peak, self.slowest = 0, 0.0
@@ -165,23 +165,23 @@ class Run:
 
     def _batch(self, end: float, number: int) -> int:
         reading, writing = os.pipe()
-        command = [sys.executable, "-m", "tests.fuzz.fuzz", self.door, "--child", str(writing)]
+        command = [sys.executable, "-m", "tests.fuzz.fuzz", self.kind, "--child", str(writing)]
         command += ["--first", str(number), "--seed", str(self.seed)]
         with tempfile.TemporaryFile() as noise:
             process = subprocess.Popen(command, pass_fds=(writing,), stdout=noise, stderr=noise)
             os.close(writing)
             try:
-                with os.fdopen(reading) as told:
-                    return self._listen(process, told.fileno(), end, number)
+                with os.fdopen(reading) as reports:
+                    return self._listen(process, reports.fileno(), end, number)
             finally:
                 process.kill()
                 process.wait()
 
-    def _listen(self, process: subprocess.Popen[bytes], told: int, end: float, number: int) -> int:
+    def _listen(self, process: subprocess.Popen[bytes], reports: int, end: float, number: int) -> int:
         pending = b""
         while True:
-            ready = select.select([told], [], [], SECONDS)[0]
-            chunk = os.read(told, 65536) if ready else b""
+            ready = select.select([reports], [], [], SECONDS)[0]
+            chunk = os.read(reports, 65536) if ready else b""
             if not ready:
                 self._found(number, f"hangs for more than {SECONDS:g} s")
                 return number + 1
@@ -214,15 +214,15 @@ class Run:
         self.findings.append(what)
         folder = Path("findings")
         folder.mkdir(exist_ok=True)
-        path = folder / f"{self.door}-{self.seed}-{number}.bin"
-        path.write_bytes(make_input(self.door, number, self.seed)[0])
+        path = folder / f"{self.kind}-{self.seed}-{number}.bin"
+        path.write_bytes(make_input(self.kind, number, self.seed)[0])
         print(f"{path}: {what}", file=sys.stderr)
 
 
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("door", choices=DOORS)
+    parser.add_argument("kind", choices=ENTRY_POINTS)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
@@ -230,17 +230,17 @@ def main() -> None:
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.child is not None:
-        child(words.door, words.first, words.seed, words.child)
+        child(words.kind, words.first, words.seed, words.child)
         return
     if words.replay is not None:
         with tempfile.TemporaryDirectory() as folder:
-            print(attempt(words.door, words.replay.read_bytes(), random.Random(0), Path(folder)))
+            print(attempt(words.kind, words.replay.read_bytes(), random.Random(0), Path(folder)))
         return
     began = time.monotonic()
-    run = Run(words.door, words.seed)
+    run = Run(words.kind, words.seed)
     run.until(began + 60 * words.minutes, words.first)
     figures = {
-        "door": words.door,
+        "kind": words.kind,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "inputs": run.results.total(),
         "results": dict(run.results.most_common()),

@@ -2,7 +2,7 @@
 
     python -m tests.soak.mutations [--inputs 200] [--seed 0]
 
-Each input ends in an error of the house's own, or in an output that has a frame for every one of the undamaged video;
+Each input ends in an error of repsr's own, or in an output that has a frame for every one of the undamaged video;
 under ``--on-error keep``, which says what is lost, for every one that a plain decoder finds in the damaged input. A
 traceback, a hang of more than 30 s or a missing frame ends the run with exit code 1.
 """
@@ -108,7 +108,9 @@ def soak(inputs: int, seed: int) -> Counter[str]:
             there, due = decodable(target), FRAMES if on_error == "stop" else decodable(source)
             if there != frames or frames < due:
                 raise SystemExit(f"input {number} ({file}, {kind}, {on_error}): {due} frames in, {there} out")
-            figures["all frames" if frames >= FRAMES else f"fewer than the whole {file}, {kind}, said under keep"] += 1
+            figures[
+                "all frames" if frames >= FRAMES else f"fewer than the whole {file}, {kind}, reported under keep"
+            ] += 1
     return figures
 
 

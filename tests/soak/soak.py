@@ -43,7 +43,7 @@ for _name in ("batch", "image", "video"):
     importlib.import_module(f"repsr_cli.upscale.{_name}")
 
 # Documented exit codes, as a shell sees them; a process may also die of the signal it was sent.
-CODES = {0, 2, 3, 4, 5, 130}
+EXIT_CODES = {0, 2, 3, 4, 5, 130}
 OPTIONS = ["-n", "fast", "-s", "2", "--threads", "1", "--preset", "veryfast", "--quiet"]
 
 
@@ -67,7 +67,7 @@ def content(path: Path) -> str:
 class Run:
     """The command in a process of its own, forked from this one, so that it is at work at once."""
 
-    words = ""  # the last that any of them said
+    words = ""  # the last message of any of them
 
     def __init__(self, case: Case, prepare: Callable[[], None] = lambda: None, target: Path | None = None) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the run
@@ -107,7 +107,7 @@ class Run:
         raise SystemExit(f"hangs for more than {limit:g} s")
 
     def last_words(self) -> str:
-        """The end of what it said."""
+        """The end of its messages."""
         self.errors.seek(0)
         return "".join(self.errors.read().decode(errors="replace").splitlines()[-1:])
 
@@ -294,7 +294,7 @@ def check(case: Case, code: int) -> None:
     Raises:
         AssertionError: they do not.
     """
-    assert code in CODES or code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), f"exit code {code}"
+    assert code in EXIT_CODES or code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), f"exit code {code}"
     assert not case.target.exists() or content(case.target) == case.right, "wrong bytes under the final name"
     there = {path.name for path in case.target.parent.iterdir()}
     left = there - {case.target.name, f"right{case.target.suffix}", f".{case.target.name}.repsr"}

@@ -2,10 +2,10 @@
 
     python train/studies/bn/artefact.py PACK RUN_PLAIN RUN_BN RUN_SWITCHED -o artefact.png
 
-In parts where the original hardly varies the error of every network, averaged over 16x16 px, is no matter of detail: it
-is a patch of wrong brightness or colour. The crop shown is the one where this error of the second run exceeds that of
-the first by most. Beside it: the errors, eight times enlarged about grey. Prints the mean error of each run over all
-smooth parts, in codes.
+In parts where the original hardly varies, the error of every network, averaged over 16x16 px, does not depend on
+detail: it is a patch of wrong brightness or colour. The crop shown is the one where this error of the second
+run exceeds that of the first by most, next to the errors, eight times enlarged about grey. Prints the mean error
+of each run over all smooth parts, in code values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from repsr_cli.model.checkpoint import load_plain
 from repsr_cli.training.dataset import Pack
 from repsr_cli.training.evaluate import upscale_pixels
 
-BLOCK, SIDE, SMOOTH = 16, 128, 2.5  # px, px, codes of standard deviation
+BLOCK, SIDE, SMOOTH = 16, 128, 2.5  # px, px, code values of standard deviation
 
 
 def blocks(image: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,7 +59,9 @@ def main() -> None:
             crops = [each[top : top + SIDE, left : left + SIDE] for each in (hr, *images)]
             worst = (float(excess[row, column]), crops)
     for run, kept in zip(arguments.runs, errors, strict=True):
-        sys.stdout.write(f"{run.name}: {np.concatenate(kept).mean():.3f} codes over {sum(map(len, kept))} blocks\n")
+        sys.stdout.write(
+            f"{run.name}: {np.concatenate(kept).mean():.3f} code values over {sum(map(len, kept))} blocks\n"
+        )
     original, *others = worst[1]
     shown = [original, *others]
     amplified = [

@@ -6,7 +6,7 @@ Each video's frames are shrunk by MATLAB's bicubic, compressed by libx264 (prese
 enlarged again: by bicubic, and by each network through the way that videos go. Prints a table.
 
 Figures are means over videos. PSNR and SSIM are those of luma, against the frames before they were shrunk. Flicker is
-the mean absolute change of luma, in codes, from one frame to the next where the original did not change at all.
+the mean absolute change of luma, in code values, from one frame to the next where the original did not change at all.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> None:
                     rgb = to_pixels(rgb_from_planes(image, VIDEO), np.dtype(np.uint8), grey=False)
                     arguments.images.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(rgb.astype(np.uint8)).save(arguments.images / f"{video.stem}-{crf}-{name}.png")
-    lines = ["| CRF | network | Y-PSNR, dB | Y-SSIM | flicker, codes |", "|---|---|---|---|---|"]
+    lines = ["| CRF | network | Y-PSNR, dB | Y-SSIM | flicker, code values |", "|---|---|---|---|---|"]
     for (crf, name), values in sorted(rows.items()):
         psnr, ssim, _ = (statistics.mean(column) for column in zip(*values, strict=True))
         moved = [row[2] for row in values if not np.isnan(row[2])]
