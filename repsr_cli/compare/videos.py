@@ -1,7 +1,7 @@
-"""Two videos in one: side by side, or one half each.
+"""Combine two videos into one: side by side, or one half of each.
 
-FFmpeg's overlay filter keeps the second video's times and finds the first one's nearest frame, so videos of other frame
-rates or time bases can be compared too.
+FFmpeg's overlay filter keeps the second video's timestamps and picks the nearest frame of the first, so the videos may
+differ in frame rate and time base.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ QUALITY = {"crf": "16", "preset": "veryfast"}
 
 
 def compare_videos(before: Path, after: Path, target: Path, *, split: bool, reporter: Reporter) -> None:
-    """Write both videos into one, H.264 in MP4, with the first video's sound as AAC.
+    """Write both videos into one, H.264 in MP4, with the audio of the first as AAC.
 
     Args:
-        before: shown at the left, enlarged to the other's size.
-        after: shown at the right.
+        before: shown on the left, scaled to the other's size.
+        after: shown on the right.
         target: file to write.
-        split: each gives its half of the same image; False: whole images side by side.
-        reporter: told how far the work is.
+        split: show one half of each; False: whole frames side by side.
+        reporter: gets the progress.
 
     Raises:
-        MediaError: a video cannot be decoded, or the result not be encoded.
+        MediaError: a video cannot be decoded, or the result cannot be encoded.
     """
     try:
         with (
             open_video(before) as left,
             open_video(after) as right,
-            open_video(before) as heard,
+            open_video(before) as audio,
             av.open(f"file:{target}", "w", format="mp4") as out,
         ):
             compared = _Comparison((before, after), left, right, split)
             stream = out.add_stream("libx264", options=QUALITY)
             stream.width, stream.height = compared.width, compared.height
             stream.pix_fmt = "yuv420p"
-            # As the scale filter makes it: BT.709, video range.
+            # What the scale filter produces: BT.709, limited range.
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
             stream.time_base = stream.codec_context.time_base = compared.time_base
-            sound = _Sound(heard, out)
+            track = _Audio(audio, out)
             total = main_stream(right, after).frames or None
             for number, frame in enumerate(compared.frames(), 1):
                 out.mux(stream.encode(frame))
-                out.mux(sound.until(_seconds(frame)))
+                out.mux(track.until(_seconds(frame)))
                 reporter.progress(Progress(number, total, "frame"))
             out.mux(stream.encode(None))
-            out.mux(sound.until(None))
+            out.mux(track.until(None))
     except (av.FFmpegError, IndexError) as error:
         raise MediaError(f"{before} and {after}", f"cannot be compared ({error})") from error
 
 
 def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
-    """The frame of a video that is on at a time, as a screen shows it. (H, W, 3), RGB.
+    """The frame of a video at a time, as a screen shows it: RGB, (H, W, 3).
 
     Raises:
         MediaError: the video cannot be decoded.
-        UsageError: it is shorter.
+        UsageError: the video is shorter.
     """
     source = probe(path)
     try:
@@ -88,7 +88,7 @@ def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
                 shown = frame
     except (av.FFmpegError, IndexError) as error:
         raise MediaError(path, f"cannot be decoded ({error})") from error
-    if shown is None or seconds > _seconds(shown) + 1:  # how long the last frame stays, few files say
+    if shown is None or seconds > _seconds(shown) + 1:  # few files store how long the last frame is shown
         raise UsageError(path, f"is shorter than {seconds:g} s", "Choose an earlier time.")
     return _rgb(shown, stream, source)
 
@@ -111,12 +111,12 @@ def _rgb(frame: av.VideoFrame, stream: VideoStream, source: VideoSource) -> NDAr
     return shown.to_ndarray().astype(np.uint8, copy=False)
 
 
-class _Sound:
-    """The sound of a video as AAC, mono or stereo, handed out as far as the images are.
+class _Audio:
+    """Encodes the audio of a video as AAC, mono or stereo, in step with the frames.
 
     Args:
-        container: the video; not read by anyone else.
-        out: gets a stream for it, if it has any sound.
+        container: the video, opened for this alone.
+        out: gets an audio stream if the video has one.
     """
 
     def __init__(self, container: InputContainer, out: OutputContainer) -> None:
@@ -130,7 +130,7 @@ class _Sound:
         self._head = next(self._frames, None)
 
     def until(self, seconds: float | None) -> list[av.Packet[AudioStream]]:
-        """Packets that begin by a time; None: all that are left."""
+        """The next packets that begin by a time; None: all that remain."""
         packets: list[av.Packet[AudioStream]] = []
         while self._stream is not None and self._head is not None:
             if seconds is not None and (self._head.time or 0.0) > seconds:
@@ -143,12 +143,12 @@ class _Sound:
 
 
 class _Comparison:
-    """A filter graph with two inputs, fed in the order of time.
+    """A filter graph with two inputs that are fed in order of time.
 
     Args:
-        paths: the videos' files.
-        left: the first, shown at the left.
-        right: the second, shown at the right; its times are kept.
+        paths: the files of both videos.
+        left: the first, shown on the left.
+        right: the second, shown on the right; its timestamps are kept.
         split: as ``compare_videos``.
     """
 
@@ -157,7 +157,7 @@ class _Comparison:
         self.streams = (main_stream(left, paths[0]), main_stream(right, paths[1]))
         self.time_base = self.streams[1].time_base or Fraction(1, 90_000)
         sources = [probe(path) for path in paths]
-        # H.264 in 4:2:0 wants even sizes.
+        # H.264 in 4:2:0 needs even sizes.
         self.height, width = (side // 2 * 2 for side in sources[1].display_size)
         self.width = width if split else 2 * width
         self.graph = av.filter.Graph()
@@ -185,11 +185,11 @@ class _Comparison:
         return last
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """One frame for every frame at the right, at its time."""
+        """One frame for every frame of the second video, at its time."""
         decoders = [container.decode(stream) for container, stream in zip(self.containers, self.streams, strict=True)]
         heads = [next(decoder, None) for decoder in decoders]
         while any(heads):
-            # The side that is behind goes first, so that little waits in the graph.
+            # The side that is behind goes first, so that the graph buffers little.
             index = min((i for i in (0, 1) if heads[i] is not None), key=lambda i: _seconds(heads[i]))
             self.inputs[index].push(heads[index])
             heads[index] = next(decoders[index], None)
@@ -210,13 +210,13 @@ class _Comparison:
 
 
 def _upright(rotation: int) -> list[tuple[str, str]]:
-    """The filters that turn a video by quarter turns, as players do; ``rotation`` in degrees counter-clockwise."""
+    """The filters that rotate a video as players do; ``rotation`` in degrees counter-clockwise."""
     turn = ("transpose", "cclock")
     return [turn] * (round(rotation / 90) % 4)
 
 
 def _fit(width: int, height: int, tags: ColourTags) -> tuple[str, str]:
-    """The filter that brings a video to a size and to BT.709 in video range."""
+    """The filter that scales a video and converts it to BT.709 in limited range."""
     matrix = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}.get(tags.matrix, "bt601")
     levels = "full" if tags.range == 2 else "limited"
     source = f"in_color_matrix={matrix}:in_range={levels}"

@@ -1,4 +1,4 @@
-"""compare/images.py and compare_videos.py: two images or videos against each other."""
+"""Test comparisons of images and of videos."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import threading
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from repsr_cli.compare.images import GAP, Crop, Form, compare, parse_crop
+from repsr_cli.compare import comparison
+from repsr_cli.compare.images import GAP
+from repsr_cli.compare.options import CompareOptions, Crop, Form, parse_crop
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image
+from repsr_cli.upscale.request import Outcome
 from repsr_cli.yuv.formats import PlaneFormat
 from repsr_cli.yuv.matrices import samples_from_rgb
 
@@ -43,6 +47,11 @@ def one_colour_video(
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     return path
+
+
+def compare(before: Path, after: Path, output: Path | None, form: Form, **options: Any) -> Outcome:
+    chosen = {"beside": {}, "page": {"html": True}}.get(form, {form: True})
+    return comparison.compare(before, after, CompareOptions(output, **chosen, **options))
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -217,25 +226,32 @@ def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
         (torn, b, "beside", MediaError, "torn.png"),
     ):
         with pytest.raises(error, match=text):
-            compare(before, after, None, form)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="shows no animation"):
+            compare(before, after, None, form)
+    with pytest.raises(UsageError, match="has no animation"):
         compare(a, b, tmp_path / "c.jpg", "blink")
     with pytest.raises(UsageError, match="outside"):
         compare(a, b, None, "split", crop=Crop(8, 6, 1, 0))
     for still in ({"at": 1.0}, {"crop": Crop(1, 1, 0, 0)}):
         with pytest.raises(UsageError, match="is for"):
-            compare(*((a, b) if "at" in still else (video, video)), None, "split", **still)  # type: ignore[arg-type]
+            compare(*((a, b) if "at" in still else (video, video)), None, "split", **still)
         with pytest.raises(UsageError, match="is for"):
-            compare(a, b, None, "page", **still)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="exists"):
+            compare(a, b, None, "page", **still)
+    for name in ("c.xyz", "c"):
+        with pytest.raises(UsageError, match="not an image format"):
+            compare(a, b, tmp_path / name, "split")
+    with pytest.raises(UsageError, match="is one of the files to compare"):
         compare(a, b, a, "split", overwrite=True)
+    with pytest.raises(UsageError, match="exists"):
+        compare(a, b, torn, "split")
+    with pytest.raises(UsageError, match="more than one was given"):
+        comparison.compare(a, b, CompareOptions(html=True, split=True))
     with pytest.raises(MediaError, match="cannot be written"):
         compare(a, b, a / "x.png", "split")
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_crop_as_typed() -> None:
-    assert parse_crop("640x360+100+50") == Crop(640, 360, 100, 50)
+    assert parse_crop("--crop", "640x360+100+50") == Crop(640, 360, 100, 50)
     for wrong in ("640x360", "0x1+0+0", "axb+0+0", "1x1-1+0"):
         with pytest.raises(UsageError):
-            parse_crop(wrong)
+            parse_crop("--crop", wrong)

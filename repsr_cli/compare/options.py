@@ -1,0 +1,74 @@
+"""Hold the options of a comparison."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from repsr_cli.errors import UsageError
+
+Form = Literal["beside", "split", "blink", "page"]
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A window into the larger of two images, in its pixels."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+
+
+def parse_crop(flag: str, text: str) -> Crop:
+    """Parse a window from ``WxH+LEFT+TOP``.
+
+    Args:
+        flag: the option, for the error.
+        text: its value.
+
+    Raises:
+        UsageError: it has another form, or is empty.
+    """
+    match = re.fullmatch(r"([0-9]+)x([0-9]+)\+([0-9]+)\+([0-9]+)", text)
+    if match is None or not (int(match[1]) and int(match[2])):
+        raise UsageError(f"{flag} {text}", "not a window", f"Try {flag} 640x360+100+50: width, height, left, top.")
+    return Crop(*map(int, match.groups()))
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """How two images or videos are compared. Without ``html``, ``split`` and ``blink`` they are put side by side.
+
+    Attributes:
+        output: file to write; None: ``BEFORE_vs_AFTER`` next to ``AFTER``.
+        html: write a page with a slider that needs no other file.
+        split: show one half of each.
+        blink: show two images alternately in one place.
+        crop: show only this window of two images.
+        at: compare one frame of two videos, the one shown at this time in seconds.
+        overwrite: replace an existing file.
+    """
+
+    output: Path | None = None
+    html: bool = False
+    split: bool = False
+    blink: bool = False
+    crop: Crop | None = None
+    at: float | None = None
+    overwrite: bool = False
+
+    @property
+    def form(self) -> Form:
+        """The form of the result.
+
+        Raises:
+            UsageError: more than one was chosen.
+        """
+        forms: dict[Form, bool] = {"page": self.html, "split": self.split, "blink": self.blink}
+        chosen = [form for form, wanted in forms.items() if wanted]
+        if len(chosen) > 1:
+            raise UsageError("--html, --split, --blink", "more than one was given", "Give one of them.")
+        return chosen[0] if chosen else "beside"
