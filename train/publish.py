@@ -42,7 +42,7 @@ def judge(networks: dict[str, Path], benchmark: Path, scale: int) -> dict[str, d
     engines = [(name, Upscaler(load_plain(path), device="cpu", precision="fp32")) for name, path in networks.items()]
     rows = list(evaluate(engines, [benchmark / name for name in SETS], scale))
     return {
-        network: {name: mean_score(r.score for r in rows if (r.network, r.folder) == (network, name)) for name in SETS}
+        network: {name: mean_score(r.score for r in rows if (r.model, r.folder) == (network, name)) for name in SETS}
         for network in ["bicubic", *networks]
     }
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from repsr_cli.cli import training_commands
+from repsr_cli.cli import export_commands, training_commands
 from repsr_cli.cli.bench_command import bench
 from repsr_cli.cli.compare_command import compare
 from repsr_cli.cli.info_commands import doctor, models
@@ -47,6 +47,7 @@ def repsr(
 
 app.command()(upscale)
 training_commands.register(app)
+export_commands.register(app)
 app.command()(compare)
 app.add_typer(bench, name="bench")
 app.command()(models)

@@ -1,4 +1,4 @@
-"""``repsr train``, ``repsr fuse``, ``repsr eval``."""
+"""Run ``repsr train``, ``repsr eval``, ``repsr finetune`` and ``repsr prepare``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 if TYPE_CHECKING:
     from types import FrameType
 
+    from repsr_cli.training.evaluate import ImageScore
     from repsr_cli.training.loop import StepReport
 
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """A question that Ctrl-C answers with yes, so that a step is finished before its state is saved.
+    """A function that returns True after Ctrl-C, so that a step is finished and its state saved.
 
     A second Ctrl-C stops at once.
     """
@@ -41,16 +42,16 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def _counter(board: Board, what: str) -> Callable[[int, int], None]:
-    """Says every few seconds how many of how many are done."""
-    told = time.monotonic()
+    """A callback that reports how many items are done, every few seconds."""
+    last = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        if done == 0 or time.monotonic() - told > 5:
-            told = time.monotonic()
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if done == 0 or time.monotonic() - last > 5:
+            last = time.monotonic()
             board.say(f"{what}: {done} of {total}")
 
-    return tell
+    return report
 
 
 def _step_line(report: StepReport, seconds: float) -> str:
@@ -67,20 +68,21 @@ def _step_line(report: StepReport, seconds: float) -> str:
 
 @friendly
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML). train/recipes has examples.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The run directory.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML); train/recipes has examples.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run directory.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Value to override in the recipe. Repeatable."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="List every unusable image and stop.")] = False,
     show_batch: Annotated[
         Path | None, typer.Option("--show-batch", metavar="PNG", help="Draw the first batch (LR beside HR) and stop.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a report on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON record per report on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Train a network by a recipe.
+    """Train a network as a recipe describes.
 
     Example: repsr train train/recipes/m4c16-x4.toml -o runs/mine --set data.train=IMAGES
     """
@@ -128,156 +130,118 @@ def train(
 
 
 @friendly
-def fuse(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A training checkpoint, RUN/best.pt, or a network that is fused already.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, .safetensors.")],
-    export: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--export",
-            "--onnx",
-            help="Write it for another program too: .onnx, .xml (OpenVINO), .param (ncnn). Repeatable.",
-        ),
-    ] = None,
-    planes: Annotated[
-        str,
-        typer.Option(
-            help="Exported files read and write planes, not RGB: yuv420p, yuv420p10:bt2020:topleft, yuv444p:bt601:full."
-        ),
-    ] = "",
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
-) -> None:
-    """Merge a trained network into plain 3x3 convolutions, and write it only if both agree.
-
-    Example: repsr fuse runs/mine/best.pt -o mine.safetensors
-    """
-    from repsr_cli.export.formats import format_of
-    from repsr_cli.export.fuse import fuse_file
-
-    report = fuse_file(checkpoint, output, overwrite, exports=export or (), planes=planes)
-    with Board(quiet=quiet) as board:
-        board.say(
-            f"{report.network} x{report.scale}: {report.trained_parameters:,} parameters became {report.parameters:,}; "
-            f"largest difference {report.error_float64:.1e} in float64, {report.error_float32:.1e} in float32"
-        )
-        for file, error in zip(report.exported, report.error_exported, strict=True):
-            program = format_of(file).program
-            checked = f"not checked, since {program} is not installed"
-            if error is not None:
-                most = f"{error:.0f} samples" if planes else f"{error:.1e}"
-                checked = f"{program} differs from torch by {most} at most"
-            board.say(f"{file}: {checked}")
-    if json:
-        print_json({name: getattr(report, name) for name in type(report).__slots__})
-    else:
-        print_line(str(report.target))
-        for file in report.exported:
-            print_line(str(file))
-
-
-@friendly
 def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Folders of HR images (8 bit).")],
-    networks: Annotated[
-        list[str] | None, typer.Option("-n", "--network", help="A name or a file. Repeatable. Default: all shipped.")
+    models: Annotated[
+        list[str] | None,
+        typer.Option("-n", "--model", "--network", help="A name or a file. Repeatable. Default: all shipped."),
     ] = None,
     scale: Annotated[int, typer.Option("-s", "--scale", help="Enlargement factor.")] = 4,
-    lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR partners. Default: bicubic of HR.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write one row per image here.")] = None,
+    lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR images. Default: bicubic of HR.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="File for one row per image.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="The table as JSON lines on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Table as JSON lines on stdout.")] = False,
 ) -> None:
-    """Judge networks beside bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
+    """Evaluate models and bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
 
     Example: repsr eval Set5 Set14 -n fast -n mine.safetensors -s 4
     """
-    import csv as csv_writer
-
     from repsr_cli.engine.upscaler import Upscaler
-    from repsr_cli.errors import UsageError
     from repsr_cli.model.zoo import available, load, resolve
-    from repsr_cli.training.evaluate import ImageScore, mean_score
-    from repsr_cli.training.evaluate import evaluate as judge
+    from repsr_cli.training.evaluate import evaluate as run_evaluation
 
-    names = networks or [model.name for model in available() if model.scale == scale]
-    engines = [
+    names = models or [model.name for model in available() if model.scale == scale]
+    upscalers = [
         (name, Upscaler(load(resolve(name, scale, "clean")), device=device, precision="fp32", threads=threads))
         for name in names
     ]
-    rows: list[ImageScore] = list(judge(engines, folders, scale, lr))
+    rows = list(run_evaluation(upscalers, folders, scale, lr))
     if csv is not None:
-        try:
-            with csv.open("w", newline="", encoding="utf-8") as file:
-                writer = csv_writer.writer(file)
-                writer.writerow(["network", "folder", "image", "psnr_y", "psnr_rgb", "ssim_y"])
-                for row in rows:
-                    s = row.score
-                    writer.writerow([row.network, row.folder, row.image, s.psnr_y, s.psnr_rgb, s.ssim_y])
-        except OSError as error:
-            raise UsageError(csv, f"cannot be written ({error.strerror})", "Choose another path.") from error
-    judged = ["bicubic", *names]
-    # A network may be a file with a long path.
-    width, set_width = (
-        max(map(len, column)) + 2 for column in (["network", *judged], ["set", *(folder.name for folder in folders)])
-    )
-    if not json:
-        print_line(f"{'network':<{width}}{'set':<{set_width}}{'images':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
-    for network in judged:
+        _write_rows(csv, rows)
+    _print_means(rows, ["bicubic", *names], [folder.name for folder in folders], None if not json else scale)
+
+
+def _write_rows(target: Path, rows: list[ImageScore]) -> None:
+    """Write one row per image and model as CSV.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    import csv
+
+    from repsr_cli.errors import UsageError
+
+    try:
+        with target.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["network", "folder", "image", "psnr_y", "psnr_rgb", "ssim_y"])
+            for row in rows:
+                s = row.score
+                writer.writerow([row.model, row.folder, row.image, s.psnr_y, s.psnr_rgb, s.ssim_y])
+    except OSError as error:
+        raise UsageError(target, f"cannot be written ({error.strerror})", "Choose another path.") from error
+
+
+def _print_means(rows: list[ImageScore], models: list[str], folders: list[str], json_scale: int | None) -> None:
+    """Print the mean of every model on every folder, as JSON lines with a scale or as a table without."""
+    from repsr_cli.training.evaluate import mean_score
+
+    width, set_width = (max(map(len, column)) + 2 for column in (["model", *models], ["set", *folders]))
+    if json_scale is None:
+        print_line(f"{'model':<{width}}{'set':<{set_width}}{'images':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
+    for model in models:
         for folder in folders:
-            scores = [row.score for row in rows if (row.network, row.folder) == (network, folder.name)]
+            scores = [row.score for row in rows if (row.model, row.folder) == (model, folder)]
             mean = mean_score(scores)
-            if json:
-                figures = {"psnr_y": mean.psnr_y, "psnr_rgb": mean.psnr_rgb, "ssim_y": mean.ssim_y}
-                print_json({"network": network, "scale": scale, "set": folder.name, "images": len(scores), **figures})
+            if json_scale is not None:
+                place = {"network": model, "scale": json_scale, "set": folder, "images": len(scores)}
+                print_json(place | {"psnr_y": mean.psnr_y, "psnr_rgb": mean.psnr_rgb, "ssim_y": mean.ssim_y})
             else:
                 print_line(
-                    f"{network:<{width}}{folder.name:<{set_width}}{len(scores):>8}"
+                    f"{model:<{width}}{folder:<{set_width}}{len(scores):>8}"
                     f"{mean.psnr_y:>9.3f}{mean.psnr_rgb:>10.3f}{mean.ssim_y:>8.4f}"
                 )
 
 
 @friendly
-def learn(
-    source: Annotated[Path, typer.Argument(help="A video, or a folder of videos or images, in high definition.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The network to write, .safetensors.")],
-    network: Annotated[str, typer.Option("-n", "--network", help="Where to start: a name or a file.")] = "fast",
+def finetune(
+    source: Annotated[Path, typer.Argument(help="Video, or folder of videos or images, in high definition.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model to write, .safetensors.")],
+    model: Annotated[
+        str, typer.Option("-n", "--model", "--network", help="Model to start from: a name or a file.")
+    ] = "fast",
     scale: Annotated[float | None, typer.Option("-s", "--scale", help="Enlargement factor.")] = None,
     minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 2.0,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The outcome as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Outcome as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
-    """Learn a video: fine-tune a network on what you have in HD, and keep it only if it wins on stretches kept out.
+    """Fine-tune a model on video or images in HD, and keep the result only if it is better on held-out parts.
 
-    Example: repsr learn episode1.mkv -s 4 -o mine.safetensors, then repsr upscale episode2.mkv -n mine.safetensors
+    Example: repsr finetune episode1.mkv -s 4 -o mine.safetensors, then repsr upscale episode2.mkv -n mine.safetensors
     """
     from repsr_cli.model.zoo import resolve
-    from repsr_cli.training.finetune import learn as run_learning
+    from repsr_cli.training.finetune import FinetuneOptions
+    from repsr_cli.training.finetune import finetune as run_finetuning
     from repsr_cli.upscale.request import Progress
 
+    options = FinetuneOptions(minutes, threads, device, overwrite)
     with Board(quiet=quiet) as board:
         shown = board.reporter(source.name)
-        outcome = run_learning(
+        outcome = run_finetuning(
             source,
-            resolve(network, scale, "clean"),
+            resolve(model, scale, "clean"),
             output,
-            minutes=minutes,
-            threads=threads,
-            device=device,
-            overwrite=overwrite,
+            options,
             say=board.say,
             progress=lambda done, total: shown.progress(Progress(done, total, "step")),
         )
         board.say(
-            f"on {outcome.held_out} images kept out: bicubic {outcome.bicubic:.2f} dB, {network} "
-            f"{outcome.general:.2f} dB, learnt {outcome.learnt:.2f} dB ({outcome.learnt - outcome.general:+.2f})"
+            f"on {outcome.held_out} held-out images: bicubic {outcome.bicubic:.2f} dB, {model} "
+            f"{outcome.general:.2f} dB, fine-tuned {outcome.learnt:.2f} dB ({outcome.learnt - outcome.general:+.2f})"
         )
     if json:
         print_json({name: getattr(outcome, name) for name in type(outcome).__slots__})
@@ -304,7 +268,7 @@ def prepare(
     variants: Annotated[int, typer.Option("--variants", min=1, help="Degradations of each image.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Of all degradations.")] = 0,
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
     """Make training pairs ahead of training.
 
@@ -334,7 +298,7 @@ def prepare(
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command()(train)
-    app.command()(fuse)
     app.command("eval")(evaluate)
-    app.command()(learn)
+    app.command()(finetune)
+    app.command("learn", hidden=True)(finetune)
     app.command()(prepare)

@@ -1,1 +1,1 @@
-"""Fuse a model and write it for other programs."""
+"""Fuse training checkpoints, and write models in the formats of other programs."""

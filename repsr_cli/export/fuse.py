@@ -1,32 +1,51 @@
-"""Training checkpoint -> plain network, written only if both agree."""
+"""Fuse a training checkpoint into a plain network, and write it only if both agree."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from repsr_cli.errors import CheckpointError, UsageError
-from repsr_cli.export.formats import PROBE_SIZES, export, format_of, parse_planes
-from repsr_cli.export.formats import TOLERANCE as FLOAT32_TOLERANCE
+from repsr_cli.export.agreement import PROBE_SIZES
+from repsr_cli.export.agreement import TOLERANCE as FLOAT32_TOLERANCE
+from repsr_cli.export.formats import check_targets
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_plain
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.version import __version__
 
-# Merging is exact, and float64 shows it. float32 shows whether rounding stays out of sight: on noise, which no network
-# has learned, the branches of a sound M10C32 were measured to round off by 3.6e-5.
+# Merging is exact, which float64 shows. float32 shows that rounding stays invisible: on noise, which networks have not
+# been trained on, the branches of a sound M10C32 round by up to 3.6e-5 (measured).
 TOLERANCE = {torch.float64: 1e-10, torch.float32: FLOAT32_TOLERANCE}
 
 
 @dataclass(frozen=True, slots=True)
+class Fused:
+    """A plain network and how it was made.
+
+    Attributes:
+        net: the plain network.
+        metadata: strings for files that hold it.
+        trained_parameters: of the training network.
+        error_float64: largest difference between both networks' outputs computed in float64, values in [0, 1].
+        error_float32: the same in float32.
+    """
+
+    net: PlainSR
+    metadata: dict[str, str]
+    trained_parameters: int
+    error_float64: float = 0.0
+    error_float32: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class FuseReport:
-    """What fusing did.
+    """The result of fusing.
 
     Attributes:
         target: the file written.
@@ -36,11 +55,8 @@ class FuseReport:
         trained_parameters: of the training network.
         error_float64: largest difference between both networks' outputs computed in float64, values in [0, 1].
         error_float32: the same in float32.
-        step: training step of the checkpoint; 0 for a network that was fused before.
+        step: training step of the checkpoint; 0 for a model that was fused before.
         sha256: of the file written.
-        exported: files for other programs that were written too.
-        error_exported: largest difference between each program and torch, of the largest value, or of planes in code
-            values; None: not checked, since the program is not installed.
     """
 
     target: Path
@@ -52,107 +68,113 @@ class FuseReport:
     error_float32: float
     step: int
     sha256: str
-    exported: tuple[Path, ...] = ()
-    error_exported: tuple[float | None, ...] = ()
 
 
 @torch.inference_mode()
 def largest_difference(trained: RepSR, plain: PlainSR, dtype: torch.dtype) -> float:
-    """The largest difference of two networks' outputs on seeded noise and flat images, borders included.
+    """The largest difference of two networks' outputs on seeded noise and constant images, borders included.
 
     Args:
-        trained: judged in its branched form under population statistics.
+        trained: evaluated in its branched form with population statistics.
         plain: the network it should equal.
-        dtype: both compute in this type; copies are made, neither network changes.
+        dtype: copies of both compute in this type.
     """
     branched, single = copy.deepcopy(trained).to(dtype).eval(), copy.deepcopy(plain).to(dtype).eval()
     random = torch.Generator().manual_seed(0)
     worst = 0.0
     for height, width in PROBE_SIZES:
         noise = torch.rand(2, trained.spec.colors, height, width, generator=random, dtype=torch.float64)
-        flat = torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None, None, None].expand_as(noise)
-        lr = torch.cat([noise, flat]).to(dtype)
+        constant = torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None, None, None].expand_as(noise)
+        lr = torch.cat([noise, constant]).to(dtype)
         difference = (branched(lr) - single(lr)).abs().max()
         worst = max(worst, float(difference)) if torch.isfinite(difference) else float("inf")
     return worst
 
 
+def fuse_checkpoint(checkpoint: Path, metadata: dict[str, str] | None = None) -> Fused:
+    """Fuse a checkpoint's averaged network.
+
+    Args:
+        checkpoint: a training checkpoint, or a model that is fused already.
+        metadata: further strings, e.g. a licence.
+
+    Raises:
+        CheckpointError: it cannot be read, or the fused network does not equal the trained one.
+    """
+    trained, strings = _load(checkpoint)
+    parameters = sum(p.numel() for p in trained.parameters())
+    spec = trained.spec
+    strings |= {"repsr": __version__, "scale": str(spec.scale), "network": spec.name, **(metadata or {})}
+    if isinstance(trained, PlainSR):
+        return Fused(trained, strings, parameters)
+    plain = fuse(trained)
+    # In float64 the merge itself is tested; float32 adds the rounding of the weights that are written.
+    exact = fuse(copy.deepcopy(trained).double())
+    errors = {
+        torch.float64: largest_difference(trained, exact, torch.float64),
+        torch.float32: largest_difference(trained, plain, torch.float32),
+    }
+    for dtype, error in errors.items():
+        if not error <= TOLERANCE[dtype]:
+            name = str(dtype).removeprefix("torch.")
+            raise CheckpointError(
+                checkpoint,
+                f"fused and trained network differ by {error:.2e} in {name}, more than {TOLERANCE[dtype]:.0e}",
+                "Nothing was written; the checkpoint may be damaged or its BN statistics degenerate.",
+            )
+    return Fused(plain, strings, parameters, errors[torch.float64], errors[torch.float32])
+
+
+def check_fused_name(target: Path) -> None:
+    """Raise ``UsageError`` unless a name ends in ``.safetensors``."""
+    if target.suffix != ".safetensors":
+        raise UsageError(target, "is not a .safetensors name", "Fused models are safetensors files.")
+
+
+def write_fused(fused: Fused, target: Path, overwrite: bool = False) -> FuseReport:
+    """Write a fused network as safetensors in the Compact layout.
+
+    Raises:
+        UsageError: the target exists and ``overwrite`` is false.
+        CheckpointError: it cannot be written.
+    """
+    save_plain(target, fused.net, fused.metadata, overwrite=overwrite)
+    return FuseReport(
+        target=target,
+        network=fused.net.spec.name,
+        scale=fused.net.spec.scale,
+        parameters=sum(p.numel() for p in fused.net.parameters()),
+        trained_parameters=fused.trained_parameters,
+        error_float64=fused.error_float64,
+        error_float32=fused.error_float32,
+        step=int(fused.metadata.get("step", 0)),
+        sha256=_digest(target),
+    )
+
+
 def fuse_file(
-    checkpoint: Path,
-    target: Path,
-    overwrite: bool = False,
-    metadata: dict[str, str] | None = None,
-    exports: Sequence[Path] = (),
-    planes: str = "",
+    checkpoint: Path, target: Path, overwrite: bool = False, metadata: dict[str, str] | None = None
 ) -> FuseReport:
     """Fuse a checkpoint's averaged network and write it as safetensors in the Compact layout.
 
     Args:
-        checkpoint: a training checkpoint, or a network that is fused already: then it is only written anew.
+        checkpoint: as in ``fuse_checkpoint``.
         target: the file to write, ``.safetensors``.
         overwrite: whether an existing target may be replaced.
-        metadata: further strings for the file, e.g. a licence.
-        exports: files for other programs to write too; the suffix decides which.
-        planes: what those shall read and write in place of RGB, in the words of ``export.parse_planes``; empty: RGB.
+        metadata: as in ``fuse_checkpoint``.
 
     Raises:
-        UsageError: a target exists or has another suffix, or a package is missing.
-        CheckpointError: neither, or the fused network is not equal to the trained one; then nothing is written.
+        UsageError: the target exists, has another suffix, or is the checkpoint itself.
+        CheckpointError: as in ``fuse_checkpoint``; then nothing is written.
     """
-    if target.suffix != ".safetensors":
-        raise UsageError(target, "is no .safetensors name", "Fused networks are safetensors files.")
-    fmt = parse_planes(planes) if planes else None
-    if fmt is not None and not exports:
-        raise UsageError("--planes", "says what exported files read and write", "Add --export FILE.onnx.")
-    files = [target, *(file for export_target in exports for file in format_of(export_target).files(export_target))]
-    for number, file in enumerate(files):
-        if file in files[:number]:
-            raise UsageError(file, "would be written twice", "Give each --export a name of its own.")
-        if file.exists() and not overwrite:
-            raise UsageError(file, "exists", "Add -y to replace it.")
-    source = checkpoint.resolve()
-    if any(file.resolve() == source for file in files):
-        raise UsageError(checkpoint, "is the source itself", "Choose another name.")
-    trained, strings = _opened(checkpoint)
-    errors = {torch.float64: 0.0, torch.float32: 0.0}
-    if isinstance(trained, RepSR):
-        plain = fuse(trained)
-        # In float64 the merge itself is judged; float32 adds the rounding of the weights that are written.
-        exact = fuse(copy.deepcopy(trained).double())
-        errors[torch.float64] = largest_difference(trained, exact, torch.float64)
-        errors[torch.float32] = largest_difference(trained, plain, torch.float32)
-    else:
-        plain = trained
-    for dtype, error in errors.items():
-        if not error <= TOLERANCE[dtype]:
-            kind = str(dtype).removeprefix("torch.")
-            raise CheckpointError(
-                checkpoint,
-                f"fused and trained network differ by {error:.2e} in {kind}, more than {TOLERANCE[dtype]:.0e}",
-                "Nothing was written; the checkpoint may be damaged or its BN statistics degenerate.",
-            )
-    strings |= {"repsr": __version__, "scale": str(plain.spec.scale), "network": plain.spec.name, **(metadata or {})}
-    # First those that may be refused.
-    error_exported = tuple(export(plain, file, strings, fmt) for file in exports)
-    save_plain(target, plain, strings)
-    return FuseReport(
-        target=target,
-        network=plain.spec.name,
-        scale=plain.spec.scale,
-        parameters=sum(p.numel() for p in plain.parameters()),
-        trained_parameters=sum(p.numel() for p in trained.parameters()),
-        error_float64=errors[torch.float64],
-        error_float32=errors[torch.float32],
-        step=int(strings.get("step", 0)),
-        sha256=_digest(target),
-        exported=tuple(exports),
-        error_exported=error_exported,
-    )
+    check_fused_name(target)
+    check_targets(checkpoint, [target], overwrite)
+    return write_fused(fuse_checkpoint(checkpoint, metadata), target, overwrite)
 
 
-def _opened(checkpoint: Path) -> tuple[RepSR | PlainSR, dict[str, str]]:
-    """The network of a file, and what is known of it, as strings that travel in files."""
-    with contextlib.suppress(CheckpointError):  # no safetensors
+def _load(checkpoint: Path) -> tuple[RepSR | PlainSR, dict[str, str]]:
+    """The network of a file, and metadata about it."""
+    with contextlib.suppress(CheckpointError):  # not safetensors
         strings = read_metadata(checkpoint)
         return load_plain(checkpoint), {"source_sha256": _digest(checkpoint), **strings}
     try:

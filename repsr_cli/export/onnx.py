@@ -1,7 +1,7 @@
-"""Networks as ONNX graphs, from RGB to RGB and from planes to planes.
+"""Write networks as ONNX graphs, from RGB to RGB or from planes to planes, and run them with ONNX Runtime.
 
-Convolution, PReLU, pixel shuffle and a nearest-neighbour skip are all that a network has; planes need filters for
-chroma besides, which are convolutions over mirrored borders.
+A network needs convolution, PReLU, pixel shuffle and a nearest-neighbour skip. Planes need chroma filters too, which
+are convolutions over mirrored borders.
 """
 
 from __future__ import annotations
@@ -15,9 +15,24 @@ from numpy.typing import NDArray
 from repsr_cli.engine.backends.onnx_graph import Graph
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.errors import UsageError
+from repsr_cli.export.agreement import Run
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.yuv.chroma import filter_for
 from repsr_cli.yuv.formats import PlaneFormat
+
+
+def onnx_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
+    """The network as an ONNX file; errors as ``onnx_network`` and ``onnx_planes``."""
+    return (onnx_network(net, metadata) if planes is None else onnx_planes(net, planes, metadata),)
+
+
+def onnx_runner(files: tuple[bytes, ...]) -> Run:
+    """An ONNX file as a function; ImportError if ONNX Runtime is not installed."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
+    names = [port.name for port in session.get_inputs()]
+    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 def onnx_network(net: PlainSR, metadata: dict[str, str]) -> bytes:
@@ -43,23 +58,21 @@ def onnx_network(net: PlainSR, metadata: dict[str, str]) -> bytes:
 
 
 def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> bytes:
-    """A network with colour folded into it as an ONNX file, from a decoder's planes to an encoder's.
+    """A network with the colour conversion folded into it as an ONNX file, from a decoder's planes to an encoder's.
 
-    In and out: ``y``, ``u``, ``v`` and ``sr_y``, ``sr_u``, ``sr_v``, (N, 1, H, W) uint8, or uint16 at depths above 8,
-    of any N and any size that the chroma subsampling divides. Of grey ``y`` and ``sr_y`` alone.
+    Inputs ``y``, ``u``, ``v`` and outputs ``sr_y``, ``sr_u``, ``sr_v`` are (N, 1, H, W) uint8, or uint16 above 8 bit,
+    of any N and any size that the chroma subsampling divides. Grey has ``y`` and ``sr_y`` only.
 
     Args:
         net: an RGB network.
-        fmt: the meaning of the planes, both ways.
+        fmt: format of the planes, both ways.
         metadata: strings for the file.
 
     Raises:
         UsageError: a network that cannot be folded, or the package ``onnx`` is not installed.
     """
     if fmt.matrix == "rgb" or not folds(net, fmt):
-        raise UsageError(
-            "planes", f"{net.spec.name} cannot read and write such planes by itself", "Leave --planes out."
-        )
+        raise UsageError("planes", f"{net.spec.name} cannot read and write such planes itself", "Leave --planes out.")
     folded = fold(net, fmt, fmt, crossing=False)
     graph = _PlaneGraph()
     kind = "UINT8" if fmt.depth == 8 else "UINT16"
@@ -87,12 +100,12 @@ def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> byt
         for axis in (0, 1):
             if part.unfinished[axis]:
                 plane = graph.shrunk(plane, axis, fmt.cosited[axis])
-        # One half was added to samples: the fraction is dropped here.
+        # The folded bias includes one half: dropping the fraction rounds.
         limits = [graph.constant(f"{name}.lowest", 0.0), graph.constant(f"{name}.highest", float(fmt.peak))]
         graph.add("Cast", [graph.add("Clip", [plane, *limits])], f"sr_{name}", to=graph.type(kind))
 
     def ports(prefix: str) -> list[tuple[str, str, list[Any]]]:
-        """Names, types and sizes of the planes that come or go."""
+        """Names, types and shapes of the planes."""
         sizes = {"y": [f"{prefix}height", f"{prefix}width"]}
         chroma = [f"{prefix}chroma_height", f"{prefix}chroma_width"]
         return [(f"{prefix}{name}", kind, ["n", 1, *sizes.get(name, chroma)]) for name in names]
@@ -101,12 +114,12 @@ def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> byt
 
 
 class _PlaneGraph(Graph):
-    """A graph that shuffles pixels, and enlarges and shrinks chroma."""
+    """A graph with pixel shuffle and chroma resampling."""
 
     def shuffle(self, source: str, rows: int, columns: int | None = None) -> str:
-        """A pixel shuffle, to ``rows`` by ``columns`` samples for each pixel; both equal if one is given."""
+        """Shuffle to ``rows`` by ``columns`` samples for each pixel, by default as many columns as rows."""
         if columns is None or rows == columns:
-            # CRD is the order of pixel shuffle.
+            # CRD is torch's order.
             return self.add("DepthToSpace", [source], blocksize=rows, mode="CRD")
         # Of one plane only: (n, rows * columns, h, w) to (n, 1, h * rows, w * columns).
         shape = self.add("Shape", [source])

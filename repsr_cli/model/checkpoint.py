@@ -10,7 +10,6 @@ Three kinds of file:
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import struct
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from repsr_cli.errors import CheckpointError
+from repsr_cli.files import write_bytes, writing
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 
@@ -56,12 +56,6 @@ class TrainingCheckpoint:
     progress: dict[str, Any] = field(default_factory=dict)
 
 
-def _replace(path: Path, partial: Path) -> None:
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
     """Write a training checkpoint; an older one is replaced once the new one is complete on disk.
 
@@ -83,14 +77,11 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "progress": checkpoint.progress,
     }
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        torch.save(payload, partial)
-        _replace(path, partial)
-    except (OSError, RuntimeError) as error:
+        with writing(path, overwrite=True, failure=CheckpointError) as file:
+            torch.save(payload, file)
+    except RuntimeError as error:  # how torch reports that writing failed
         raise CheckpointError(path, f"cannot be written ({error})", "Check the folder and the free space.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_archive(path: Path) -> None:
@@ -201,34 +192,30 @@ def load_training(path: Path) -> TrainingCheckpoint:
     return _restore(path, payload)
 
 
-def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str]) -> None:
+def plain_bytes(net: PlainSR, metadata: Mapping[str, str]) -> bytes:
+    """A plain network as the content of a safetensors file in the Compact layout; arguments as ``save_plain``."""
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    spec = json.dumps(asdict(net.spec))
+    content: bytes = save(state, {"format": "pt", "architecture": "Compact", "spec": spec, **metadata})
+    return content
+
+
+def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str], *, overwrite: bool = True) -> None:
     """Write a plain network as safetensors in the Compact layout.
 
     Args:
         path: target; replaced only when the new file is complete.
         net: the network.
         metadata: strings to store in the file (recipe, step, source digest, licence, ...); ``spec`` is added.
+        overwrite: whether an existing file may be replaced.
 
     Raises:
+        UsageError: the file exists and ``overwrite`` is false.
         CheckpointError: the file cannot be written.
     """
-    from safetensors.torch import save_file
-
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    spec = json.dumps(asdict(net.spec))
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file(state, partial, {"format": "pt", "architecture": "Compact", "spec": spec, **metadata})
-        _replace(path, partial)
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be written ({error})", "Check the folder and the free space.") from error
-    except Exception as error:
-        # safetensors raises its own type for a full disk or a missing folder; anything else is a bug.
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise CheckpointError(path, f"cannot be written ({error})", "Check the folder and the free space.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, plain_bytes(net, metadata), overwrite=overwrite, failure=CheckpointError)
 
 
 @contextmanager

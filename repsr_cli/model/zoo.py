@@ -127,7 +127,17 @@ def load(model: ModelFile) -> PlainSR:
     """The network of a model file, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: a shipped file does not have the digest it was shipped with, or cannot be loaded.
+        CheckpointError: as ``check_digest``, or the file cannot be loaded.
+    """
+    check_digest(model)
+    return load_plain(model.path)
+
+
+def check_digest(model: ModelFile) -> None:
+    """Check that a shipped file is the one that was shipped.
+
+    Raises:
+        CheckpointError: it is another file, or cannot be read.
     """
     if model.sha256:
         try:
@@ -136,7 +146,6 @@ def load(model: ModelFile) -> PlainSR:
             raise CheckpointError(model.path, f"cannot be read ({error})", "Install repsr again.") from error
         if found != model.sha256:
             raise CheckpointError(model.path, "is not the file that was shipped", "Install repsr again.")
-    return load_plain(model.path)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -35,7 +35,7 @@ class Score:
 class ImageScore:
     """One image's row of a table."""
 
-    network: str
+    model: str
     folder: str
     image: str
     score: Score

@@ -1,4 +1,4 @@
-"""repsr learn, by the real command on real little videos."""
+"""repsr finetune, with the real command on small videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.training.test_frame_sampling import write_video
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that knows nothing yet: nearest neighbour, plus a little noise to start from."""
+    """An untrained model: nearest neighbour plus a little noise."""
     torch.manual_seed(0)
     net = PlainSR(Spec(scale=2, channels=8, blocks=1))
     for parameter in net.convolutions[-1].parameters():
@@ -30,9 +30,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["video", "images"])
-def test_learns_and_writes_what_won(start: Path, tmp_path: Path, kind: str) -> None:
+def test_a_better_model_is_written(start: Path, tmp_path: Path, kind: str) -> None:
     if kind == "video":
-        source = tmp_path / "film.mp4"
+        source = tmp_path / "video.mp4"
         write_video(source, 12, cuts=2)
     else:
         source = tmp_path / "images"
@@ -40,7 +40,7 @@ def test_learns_and_writes_what_won(start: Path, tmp_path: Path, kind: str) -> N
         for number in range(6):
             Image.fromarray(textured(96, 96, number)).save(source / f"{number}.png")
     target = tmp_path / "mine.safetensors"
-    arguments = ["learn", str(source), "-n", str(start), "-o", str(target), "--minutes", "0.05", "--json"]
+    arguments = ["finetune", str(source), "-n", str(start), "-o", str(target), "--minutes", "0.05", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     outcome = json.loads(result.stdout)
@@ -52,8 +52,8 @@ def test_learns_and_writes_what_won(start: Path, tmp_path: Path, kind: str) -> N
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
-def test_what_does_not_win_is_not_written(tmp_path: Path) -> None:
-    """Flat scenes to learn from, and a network that is perfect on what is kept out: exit 8, nothing written."""
+def test_a_model_that_is_not_better_is_not_written(tmp_path: Path) -> None:
+    """Constant images, and a model that is perfect on those held out: exit 8, nothing written."""
     source = tmp_path / "images"
     source.mkdir()
     for number in range(6):
@@ -63,7 +63,7 @@ def test_what_does_not_win_is_not_written(tmp_path: Path) -> None:
     target = tmp_path / "mine.safetensors"
     result = CliRunner().invoke(
         app,
-        ["learn", str(source), "-n", str(tmp_path / "perfect.safetensors"), "-o", str(target), "--minutes", "0.02"],
+        ["finetune", str(source), "-n", str(tmp_path / "perfect.safetensors"), "-o", str(target), "--minutes", "0.02"],
     )
     assert result.exit_code == 8
     assert "Nothing was written" in result.stderr
@@ -73,13 +73,20 @@ def test_what_does_not_win_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["learn", "none.mkv", "-n", "fast", "-o", "x.safetensors"], 2, "no such file or folder"),
-        (["learn", "none.mkv", "-n", "fast", "-o", "x.pth"], 2, "is no .safetensors name"),
-        (["learn", ".", "-n", "fastt", "-o", "x.safetensors"], 4, "Did you mean 'fast'?"),
-        (["learn", ".", "-n", "fast", "-o", "x.safetensors", "--minutes", "0"], 2, "must be above 0"),
+        (["finetune", "none.mkv", "-n", "fast", "-o", "x.safetensors"], 2, "no such file or folder"),
+        (["finetune", "none.mkv", "-n", "fast", "-o", "x.pth"], 2, "is not a .safetensors name"),
+        (["finetune", ".", "-n", "fastt", "-o", "x.safetensors"], 4, "Did you mean 'fast'?"),
+        (["finetune", ".", "-n", "fast", "-o", "x.safetensors", "--minutes", "0"], 2, "must be above 0"),
     ],
 )
 def test_mistakes(arguments: list[str], code: int, message: str) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code
     assert message in result.stderr
+
+
+def test_learn_is_a_hidden_alias() -> None:
+    result = CliRunner().invoke(app, ["learn", "none.mkv", "-n", "fast", "-o", "x.safetensors"])
+    assert result.exit_code == 2
+    assert "no such file or folder" in result.stderr
+    assert " learn " not in CliRunner().invoke(app, ["--help"]).stdout

@@ -1,4 +1,4 @@
-"""train -> fuse -> eval -> upscale, by the real commands."""
+"""train, fuse, export, eval and upscale with the real commands."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_minute_of_training_beats_bicubic(trained: Path) -> None:
     assert len((trained / "rows.csv").read_text().splitlines()) == 1 + 2 * 8
 
 
-def test_the_trained_network_upscales_a_image(trained: Path, tmp_path: Path) -> None:
+def test_the_trained_network_upscales_an_image(trained: Path, tmp_path: Path) -> None:
     Image.fromarray(textured(20, 30)).save(tmp_path / "in.png")
     result = CliRunner().invoke(app, ["upscale", str(tmp_path / "in.png"), "-n", str(trained / "net.safetensors")])
     assert result.exit_code == 0, result.output
@@ -150,12 +150,57 @@ def test_fuse_exports_planes(trained: Path, tmp_path: Path) -> None:
     assert "--export" in refused.stderr
     result = CliRunner().invoke(app, [*arguments, "--export", str(onnx)])
     assert result.exit_code == 0, result.output
-    assert "samples at most" in result.stderr
+    assert "code values at most" in result.stderr
     planes = {
         name: np.full((1, 1, *size), 128, np.uint8) for name, size in (("y", (6, 8)), ("u", (3, 4)), ("v", (3, 4)))
     }
     found = onnxruntime.InferenceSession(onnx).run(["sr_y", "sr_u", "sr_v"], planes)
     assert [plane.shape for plane in found] == [(1, 1, 12, 16), (1, 1, 6, 8), (1, 1, 6, 8)]
+
+
+def test_export_writes_every_format_of_a_checkpoint_and_of_a_shipped_model(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    outputs = [tmp_path / name for name in ("net.onnx", "net.param", "net.pth", "again.safetensors")]
+    arguments = [word for file in outputs for word in ("-o", str(file))]
+    result = CliRunner().invoke(app, ["export", str(trained / "runs" / "a" / "best.pt"), *arguments])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [str(file) for file in outputs]
+    assert "ONNX Runtime differs from torch by" in result.stderr
+    fused = load_plain(trained / "net.safetensors")
+    for file in (tmp_path / "net.pth", tmp_path / "again.safetensors"):
+        same = load_plain(file)
+        assert all(torch.equal(a, b) for a, b in zip(fused.parameters(), same.parameters(), strict=True))
+    assert read_metadata(tmp_path / "again.safetensors")["step"] == str(load_training(trained / "runs/a/best.pt").step)
+    again = CliRunner().invoke(app, ["export", str(trained / "net.safetensors"), *arguments[:2]])
+    assert again.exit_code == 2
+    assert "exists" in again.stderr
+    shipped = ["export", "fast", "-s", "2", "-o", str(tmp_path / "fast.pth"), "--json", "--quiet"]
+    result = CliRunner().invoke(app, shipped)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"] == "fast-x2"
+    assert load_plain(tmp_path / "fast.pth").spec.scale == 2
+
+
+def test_export_reads_and_writes_planes(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    arguments = ["export", str(trained / "net.safetensors"), "--planes", "yuv420p"]
+    result = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "net.onnx")])
+    assert result.exit_code == 0, result.output
+    assert "code values at most" in result.stderr
+    refused = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "net.pth")])
+    assert refused.exit_code == 2
+    assert not (tmp_path / "net.pth").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_fused_files_honour_the_umask(trained: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        best = str(trained / "runs" / "a" / "best.pt")
+        assert CliRunner().invoke(app, ["fuse", best, "-o", str(tmp_path / "net.safetensors")]).exit_code == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "net.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 def test_check_lists_bad_images(trained: Path, tmp_path: Path) -> None:
@@ -172,7 +217,11 @@ def test_check_lists_bad_images(trained: Path, tmp_path: Path) -> None:
     [
         (["train", "none.toml", "-o", "run"], 6, "no such recipe"),
         (["fuse", "none.pt", "-o", "x.safetensors"], 4, "no such file"),
-        (["fuse", "none.pt", "-o", "x.pth"], 2, "is no .safetensors name"),
+        (["fuse", "none.pt", "-o", "x.pth"], 2, "is not a .safetensors name"),
+        (["export", "none.pth", "-o", "x.onnx"], 4, "no such file"),
+        (["export", "fast", "-o", "x.engine"], 2, "is not a model format"),
+        (["export", "fast-x2", "-s", "1", "-o", "x.pth"], 2, "enlarges by 2, not 1"),
+        (["export", "fast", "-o", "x.xml", "-o", "x.param"], 2, "x.bin: would be written twice"),
         (["eval", "none", "-n", "none.pth"], 4, "no such file"),
     ],
 )

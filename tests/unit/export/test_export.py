@@ -1,4 +1,4 @@
-"""Files for other programs: what torch gives, for any size of image, or nothing is written."""
+"""export/: other programs compute what torch does, for any size of image, or nothing is written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.export import formats as module
-from repsr_cli.export.formats import FORMATS, Format, export, format_of, parse_planes
+from repsr_cli.export.formats import FORMATS, Format, check_targets, export, format_of, write
+from repsr_cli.export.ncnn import ncnn_files
+from repsr_cli.export.planes import parse_planes
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.yuv.formats import PlaneFormat
 
 SPECS = [Spec(1, 4, 0), Spec(2, 8, 1), Spec(3, 8, 2, colors=1), Spec(4, 16, 4)]
-PACKAGES = {"ONNX Runtime": ("onnx", "onnxruntime"), "OpenVINO": ("onnx", "openvino"), "ncnn": ("ncnn",)}
+PACKAGES = {
+    "ONNX Runtime": ("onnx", "onnxruntime"),
+    "OpenVINO": ("onnx", "openvino"),
+    "ncnn": ("ncnn",),
+    "PyTorch": (),
+    "safetensors": (),
+}
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.program)
@@ -26,7 +34,9 @@ def test_other_programs_give_what_torch_gives(fmt: Format, spec: Spec, tmp_path:
     for package in PACKAGES[fmt.program]:
         pytest.importorskip(package)
     net, target = PlainSR(spec).eval(), tmp_path / f"net{fmt.suffixes[0]}"
-    difference = export(net, target, {"scale": str(spec.scale), "licence": "mine"})
+    exported = export(net, target, {"scale": str(spec.scale), "licence": "mine"})
+    write(exported, overwrite=False)
+    difference = exported.difference
     assert difference is not None
     assert difference <= 1e-5
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"net{suffix}" for suffix in fmt.suffixes)
@@ -57,7 +67,9 @@ def test_planes_are_what_torch_gives(fmt: PlaneFormat, scale: int, suffix: str, 
         pytest.importorskip(package)
     torch.manual_seed(scale)
     net, target = PlainSR(Spec(scale, 8, 2)).eval(), tmp_path / f"net{suffix}"
-    difference = export(net, target, {}, fmt)
+    exported = export(net, target, {}, fmt)
+    write(exported, overwrite=False)
+    difference = exported.difference
     assert difference is not None
     assert difference <= 1
     run = kind.runner(tuple(file.read_bytes() for file in kind.files(target)))
@@ -96,7 +108,7 @@ def test_planes_in_words() -> None:
 
 def test_onnx_carries_strings_and_says_its_opset(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.onnx", {"scale": "2", "licence": "mine"})
+    write(export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.onnx", {"scale": "2", "licence": "mine"}), False)
     model = onnx.load(tmp_path / "net.onnx")
     assert {prop.key: prop.value for prop in model.metadata_props} == {"scale": "2", "licence": "mine"}
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
@@ -105,14 +117,14 @@ def test_onnx_carries_strings_and_says_its_opset(tmp_path: Path) -> None:
 def test_openvino_carries_strings(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     pytest.importorskip("onnx")
-    export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.xml", {"licence": "mine"})
+    write(export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.xml", {"licence": "mine"}), False)
     assert openvino.Core().read_model(tmp_path / "net.xml").get_rt_info("licence").astype(str) == "mine"
 
 
 def test_ncnn_reads_the_names_that_its_tools_look_for(tmp_path: Path) -> None:
     """Without ncnn: the text and the length of the weights are what its documentation says."""
     net = PlainSR(Spec(2, 8, 1)).eval()
-    export(net, tmp_path / "net.param", {})
+    write(export(net, tmp_path / "net.param", {}), overwrite=False)
     lines = (tmp_path / "net.param").read_text().splitlines()
     assert lines[0] == "7767517"
     layers, blobs = map(int, lines[1].split())
@@ -130,7 +142,7 @@ def test_a_file_that_gives_other_numbers_is_not_written(tmp_path: Path, monkeypa
     wrong = Format(
         "a program",
         (".param",),
-        module.ncnn_files,
+        ncnn_files,
         lambda _files: lambda inputs: [np.asarray(other(torch.from_numpy(inputs[0])).detach())],
     )
     monkeypatch.setattr(module, "FORMATS", (wrong,))
@@ -141,7 +153,21 @@ def test_a_file_that_gives_other_numbers_is_not_written(tmp_path: Path, monkeypa
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
-        export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "none" / "net.param", {})
+        write(export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "none" / "net.param", {}), overwrite=False)
+
+
+def test_files_of_two_formats_do_not_collide(tmp_path: Path) -> None:
+    net, source = tmp_path / "net.onnx", tmp_path / "best.pt"
+    with pytest.raises(UsageError, match=r"net\.bin: would be written twice \(for .*net\.xml and .*net\.param\)"):
+        check_targets(source, [net, tmp_path / "net.xml", tmp_path / "net.param"], False)
+    with pytest.raises(UsageError, match="named twice"):
+        check_targets(source, [net, net], False)
+    with pytest.raises(UsageError, match="source itself"):
+        check_targets(net, [net], True)
+    (tmp_path / "net.bin").touch()
+    with pytest.raises(UsageError, match=r"net\.bin: exists"):
+        check_targets(source, [net, tmp_path / "net.param"], False)
+    check_targets(source, [net, tmp_path / "net.param"], True)
 
 
 def test_other_suffixes_are_refused_with_those_there_are() -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.planes import PlaneUpscaler, planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.export.formats import parse_planes
+from repsr_cli.export.planes import parse_planes
 from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.model import zoo
 from repsr_cli.training.frame_sampling import Sampling, frames_at

@@ -1,0 +1,130 @@
+"""Run ``repsr fuse`` and ``repsr export``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from repsr_cli.cli.console import Board, friendly, print_json, print_line
+
+if TYPE_CHECKING:
+    from repsr_cli.export.formats import Exported
+    from repsr_cli.export.fuse import Fused
+
+PLANES_HELP = "Planes to read and write instead of RGB: yuv420p, yuv420p10:bt2020:topleft, yuv444p:bt601:full."
+
+
+@friendly
+def fuse(
+    checkpoint: Annotated[Path, typer.Argument(help="Training checkpoint, e.g. RUN/best.pt.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .safetensors.")],
+    export: Annotated[list[Path] | None, typer.Option("--export", "--onnx", hidden=True)] = None,
+    planes: Annotated[str, typer.Option(hidden=True)] = "",
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+) -> None:
+    """Fuse a trained network into plain 3x3 convolutions, and write it only if both agree.
+
+    Example: repsr fuse runs/mine/best.pt -o mine.safetensors
+    """
+    from repsr_cli.errors import UsageError
+    from repsr_cli.export.formats import check_targets, write
+    from repsr_cli.export.fuse import check_fused_name, fuse_checkpoint, write_fused
+
+    check_fused_name(output)
+    if planes and not export:
+        raise UsageError("--planes", "is for exported models", "Use repsr export, or add --export FILE.onnx.")
+    check_targets(checkpoint, [output, *(export or ())], overwrite)
+    fused = fuse_checkpoint(checkpoint)
+    exported = _exported(fused, export or [], planes)
+    for each in exported:
+        write(each, overwrite)
+    report = write_fused(fused, output, overwrite)
+    with Board(quiet=quiet) as board:
+        board.say(
+            f"{report.network} x{report.scale}: {report.trained_parameters:,} parameters became {report.parameters:,}; "
+            f"largest difference {report.error_float64:.1e} in float64, {report.error_float32:.1e} in float32"
+        )
+        for each in exported:
+            board.say(_agreement(each, bool(planes)))
+    if json:
+        targets, errors = [each.target for each in exported], [each.difference for each in exported]
+        print_json(asdict(report) | {"exported": targets, "error_exported": errors})
+    else:
+        for file in (report.target, *(each.target for each in exported)):
+            print_line(str(file))
+
+
+@friendly
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name (repsr models lists them), model file or training checkpoint.")
+    ],
+    outputs: Annotated[
+        list[Path],
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="File to write: .onnx, .xml (OpenVINO), .param (ncnn), .pth or .safetensors. Repeatable.",
+        ),
+    ],
+    scale: Annotated[int | None, typer.Option("-s", "--scale", help="Scale of the model; default: 4.")] = None,
+    planes: Annotated[str, typer.Option(help=PLANES_HELP)] = "",
+    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing files.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON record per file on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+) -> None:
+    """Write a model for other programs, each file only if that program computes the same as torch.
+
+    Example: repsr export fast -s 2 -o fast-x2.onnx -o fast-x2.param
+    """
+    from repsr_cli.errors import UsageError
+    from repsr_cli.export.formats import check_targets, write
+    from repsr_cli.export.fuse import fuse_checkpoint
+    from repsr_cli.model.zoo import check_digest, resolve
+
+    found = resolve(model, scale, "clean")
+    if scale is not None and found.scale != scale:
+        raise UsageError(model, f"enlarges by {found.scale}, not {scale}", f"Use -s {found.scale}.")
+    check_targets(found.path, outputs, overwrite)
+    check_digest(found)
+    exported = _exported(fuse_checkpoint(found.path), outputs, planes)
+    for each in exported:
+        write(each, overwrite)
+    with Board(quiet=quiet) as board:
+        for each in exported:
+            board.say(_agreement(each, bool(planes)))
+            if json:
+                facts = {"program": each.format.program, "difference": each.difference, "planes": planes or None}
+                print_json({"target": each.target, "model": found.name, "scale": found.scale, **facts})
+            else:
+                print_line(str(each.target))
+
+
+def _exported(fused: Fused, targets: list[Path], planes: str) -> list[Exported]:
+    """A network in all formats that were asked for, checked and not yet written."""
+    from repsr_cli.export.formats import export as convert
+    from repsr_cli.export.planes import parse_planes
+
+    plane_format = parse_planes(planes) if planes else None
+    return [convert(fused.net, target, fused.metadata, plane_format) for target in targets]
+
+
+def _agreement(exported: Exported, planes: bool) -> str:
+    """A line on how far another program is from torch."""
+    program, difference = exported.format.program, exported.difference
+    if difference is None:
+        return f"{exported.target}: not checked, since {program} is not installed"
+    most = f"{difference:.0f} code values" if planes else f"{difference:.1e}"
+    return f"{exported.target}: {program} differs from torch by {most} at most"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command()(fuse)
+    app.command()(export)
