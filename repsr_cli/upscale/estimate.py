@@ -16,7 +16,7 @@ from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.frames import Frame
 from repsr_cli.video.planes import Planes
-from repsr_cli.video.stages import run_stages
+from repsr_cli.video.stages import Stages, run_stages
 
 # Long enough for an encoder to fill its window, short enough to be waited for.
 _SECONDS = 3.0
@@ -62,7 +62,7 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: 
         encoder.finish()
 
     # Queues of one frame each, so that what is begun when the time is up is soon done.
-    wall = run_stages(give, work, take, lambda _: 1, lambda _: 1, limit=1, ahead=lambda: network.ahead)["wall"]
+    wall = run_stages(Stages(give, work, take, lambda _: 1, lambda _: 1, limit=1, ahead=lambda: network.ahead))["wall"]
     rate = encoder.frames / wall * (1 + len(options.more_devices))
     left = timedelta(seconds=round((plan.frames or 0) / rate))
     return f"time: about {left}, an estimate from {encoder.frames} frames at {rate:.3g} a second"

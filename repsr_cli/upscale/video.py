@@ -34,7 +34,7 @@ from repsr_cli.video.open import translated
 from repsr_cli.video.packet_chunks import PacketChunk, images
 from repsr_cli.video.planes import Planes
 from repsr_cli.video.segments import SegmentWriter, Store, fingerprint, free_space, job_folder
-from repsr_cli.video.stages import run_stages
+from repsr_cli.video.stages import Stages, run_stages
 from repsr_cli.video.timeline import Segment
 from repsr_cli.video.y4m import PIPE, header, open_pipe, write_frame
 
@@ -152,15 +152,15 @@ class _Lane:
 
     def run(self, stopped: Event) -> dict[str, float]:
         """Work until the queue is empty; seconds that each stage was busy."""
-        return run_stages(
+        stages = Stages(
             self.frames,
             self.upscale,
             self.encode,
             lambda item: item[1].nbytes,
             lambda item: nbytes(item.planes),
-            stopped=stopped,
             ahead=lambda: self.network.ahead,
         )
+        return run_stages(stages, stopped)
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
         """The frames of the segments that this device takes, with the numbers of their segments."""

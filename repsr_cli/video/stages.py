@@ -1,7 +1,7 @@
-"""Three stages at once: a thread that gives, the caller's that works, a thread that takes.
+"""Run decoding, the network and encoding at the same time, in three threads.
 
-Between them are queues bounded in bytes, so that memory does not grow with the length of a video. An exception in any
-stage ends the others and is raised in the caller.
+The queues between them are bounded in bytes, so that memory does not grow with the length of a video. An exception in
+any stage ends the others and is raised in the caller.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from repsr_cli.errors import DeviceError
@@ -19,20 +20,20 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 Item = TypeVar("Item")
 
-# A few frames of 4K, a second or more of anything smaller.
+# A few frames of 4K, or a second of smaller ones.
 QUEUE_BYTES = 32 * 2**20
 
 
 class _Stopped(Exception):
-    """Another stage failed; this one ends quietly."""
+    """Another stage failed, so this one ends."""
 
 
 class ByteQueue(Generic[Item]):
-    """A queue that holds so many bytes, or one item if that is larger.
+    """A queue that holds a number of bytes, or one item if that is larger.
 
     Args:
         limit: bytes.
-        stopped: set when all shall end.
+        stopped: set when all stages are to end.
     """
 
     def __init__(self, limit: int, stopped: threading.Event) -> None:
@@ -44,7 +45,7 @@ class ByteQueue(Generic[Item]):
         self._stopped = stopped
 
     def put(self, item: Item, nbytes: int) -> None:
-        """Add an item when there is room."""
+        """Add an item as soon as it fits."""
         with self._changed:
             while self._items and self._bytes + nbytes > self._limit:
                 self._wait()
@@ -54,7 +55,7 @@ class ByteQueue(Generic[Item]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the iteration after the items that are in the queue."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -74,7 +75,7 @@ class ByteQueue(Generic[Item]):
 
     def _wait(self) -> None:
         self._raise_if_stopped()
-        # With a limit, so that Ctrl-C reaches the main thread, and a stop every thread.
+        # With a timeout, so that Ctrl-C reaches the main thread, and a stop reaches every thread.
         self._changed.wait(0.2)
 
     def _raise_if_stopped(self) -> None:
@@ -83,7 +84,7 @@ class ByteQueue(Generic[Item]):
 
 
 class Stopwatch:
-    """Adds up the seconds that a stage is at work, not waiting for its neighbours."""
+    """Adds up the seconds that a stage is busy, without those it waits for another."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -111,13 +112,13 @@ class Stopwatch:
 def begun_ahead(
     items: Iterable[In], work: Callable[[In], Callable[[], Out]], watch: Stopwatch, ahead: Callable[[], int]
 ) -> Iterator[Out]:
-    """Results in order, the next ones begun before the last is waited for.
+    """Results in order; the next ones are started before the last is waited for.
 
     Args:
         items: what to work on.
-        work: as in ``run_stages``.
+        work: as in ``Stages``.
         watch: times the work.
-        ahead: as in ``run_stages``.
+        ahead: as in ``Stages``.
     """
     begun: deque[Callable[[], Out]] = deque()
     for item in items:
@@ -133,104 +134,127 @@ def begun_ahead(
         yield result
 
 
-def run_stages(
-    give: Callable[[], Iterator[In]],
-    work: Callable[[In], Callable[[], Out]],
-    take: Callable[[Iterator[Out]], None],
-    size_in: Callable[[In], int],
-    size_out: Callable[[Out], int],
-    limit: int = QUEUE_BYTES,
-    stopped: threading.Event | None = None,
-    ahead: Callable[[], int] = lambda: 1,
-) -> dict[str, float]:
-    """Run three stages until the first has no more to give.
+@dataclass(frozen=True, slots=True)
+class Stages(Generic[In, Out]):
+    """Three functions that make up a pipeline, and how far each may run ahead of the next.
 
-    Args:
+    Attributes:
         give: makes items, in a thread.
-        work: begins to turn one into another, and returns what waits for the end, in the calling thread. The next
-            ones are begun before the end of the last is waited for, so that nothing rests between them.
+        work: starts to turn one item into a result and returns a function that waits for it, in the calling thread.
+            The next items are started before the last is waited for, so that the device is never idle.
         take: consumes the results, in a thread.
         size_in: bytes of an item.
         size_out: bytes of a result.
         limit: bytes per queue.
-        stopped: of a run beside this one, which ends with it if either fails.
-        ahead: how many items to begin before the first of them is waited for; asked after each.
+        ahead: how many items to start before the first of them is waited for; asked after each.
+    """
+
+    give: Callable[[], Iterator[In]]
+    work: Callable[[In], Callable[[], Out]]
+    take: Callable[[Iterator[Out]], None]
+    size_in: Callable[[In], int]
+    size_out: Callable[[Out], int]
+    limit: int = QUEUE_BYTES
+    ahead: Callable[[], int] = lambda: 1
+
+
+def run_stages(stages: Stages[In, Out], stopped: threading.Event | None = None) -> dict[str, float]:
+    """Run three stages until the first has no more to give.
+
+    Args:
+        stages: what to run.
+        stopped: shared with a run on another device; both end if either fails.
 
     Returns:
-        Seconds each stage was at work: ``decode``, ``network``, ``encode``; and ``wall``.
+        Seconds each stage was busy: ``decode``, ``network``, ``encode``; and ``wall``.
 
     Raises:
         DeviceError: the system allows no further thread.
         BaseException: whatever a stage raised first.
     """
     stopped = stopped or threading.Event()
-    errors: list[BaseException] = []
-    given: ByteQueue[In] = ByteQueue(limit, stopped)
-    made: ByteQueue[Out] = ByteQueue(limit, stopped)
-    watches = {name: Stopwatch() for name in ("decode", "network")}
-    taking = [0.0]
+    given: ByteQueue[In] = ByteQueue(stages.limit, stopped)
+    made: ByteQueue[Out] = ByteQueue(stages.limit, stopped)
+    decoding, working, waiting = Stopwatch(), Stopwatch(), Stopwatch()
+    encoding = Stopwatch()
     began = time.perf_counter()
 
     def giver() -> None:
-        for item in watches["decode"].over(give()):
-            given.put(item, size_in(item))
+        for item in decoding.over(stages.give()):
+            given.put(item, stages.size_in(item))
         given.close()
 
     def taker() -> None:
-        idle = Stopwatch()
-        start = time.perf_counter()
-        take(idle.over(iter(made)))
-        taking[0] = time.perf_counter() - start - idle.seconds
+        with encoding.running():
+            stages.take(waiting.over(iter(made)))
 
-    def guarded(stage: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                stage()
-            except _Stopped:
-                pass
-            except BaseException as error:  # carried over to the caller, whatever it is
-                errors.append(error)
-                stopped.set()
-
-        return run
-
-    threads = [threading.Thread(target=guarded(stage), name=stage.__name__) for stage in (giver, taker)]
-    running = []
+    threads = _Threads(stopped)
     try:
-        for thread in threads:
-            _start(thread)
-            running.append(thread)
-        for result in begun_ahead(given, work, watches["network"], ahead):
-            made.put(result, size_out(result))
+        threads.start(giver)
+        threads.start(taker)
+        for result in begun_ahead(given, stages.work, working, stages.ahead):
+            made.put(result, stages.size_out(result))
         made.close()
-        while threads[1].is_alive():
-            threads[1].join(0.2)
+        threads.wait()
     except _Stopped:
         pass
     except BaseException:
         stopped.set()
         raise
     finally:
-        for thread in running:
-            thread.join()
-    if errors:
-        raise errors[0]
+        threads.join()
+    if threads.errors:
+        raise threads.errors[0]
     return {
-        "decode": watches["decode"].seconds,
-        "network": watches["network"].seconds,
-        "encode": taking[0],
+        "decode": decoding.seconds,
+        "network": working.seconds,
+        "encode": encoding.seconds - waiting.seconds,
         "wall": time.perf_counter() - began,
     }
 
 
-def _start(thread: threading.Thread) -> None:
-    """Start a thread.
+class _Threads:
+    """Threads that stop one another when one of them fails.
 
-    Raises:
-        DeviceError: there is no memory for it, or there are too many.
+    Args:
+        stopped: set on the first failure.
     """
-    try:
-        thread.start()
-    except RuntimeError as error:
-        remedy = "Free memory, or allow more processes (ulimit -u)."
-        raise DeviceError("threads", f"no further one can be started ({error})", remedy) from error
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self.errors: list[BaseException] = []
+        self._stopped = stopped
+        self._running: list[threading.Thread] = []
+
+    def start(self, stage: Callable[[], None]) -> None:
+        """Start a thread.
+
+        Raises:
+            DeviceError: there is no memory for it, or there are too many.
+        """
+        thread = threading.Thread(target=self._run, args=(stage,), name=stage.__name__)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            remedy = "Free memory, or allow more processes (ulimit -u)."
+            raise DeviceError("threads", f"no further one can be started ({error})", remedy) from error
+        self._running.append(thread)
+
+    def wait(self) -> None:
+        """Wait for all threads; Ctrl-C interrupts this, unlike ``join``."""
+        for thread in self._running:
+            while thread.is_alive():
+                thread.join(0.2)
+
+    def join(self) -> None:
+        """Wait for all threads."""
+        for thread in self._running:
+            thread.join()
+
+    def _run(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except _Stopped:
+            pass
+        except BaseException as error:  # raised again in the calling thread
+            self.errors.append(error)
+            self._stopped.set()

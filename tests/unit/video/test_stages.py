@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from repsr_cli.errors import DeviceError
-from repsr_cli.video.stages import ByteQueue, run_stages
+from repsr_cli.video.stages import ByteQueue, Stages, run_stages
 
 
 def test_stages_keep_the_order_and_say_how_busy_they_were() -> None:
     taken: list[int] = []
-    busy = run_stages(lambda: iter(range(50)), lambda n: lambda: n * n, taken.extend, lambda _: 1, lambda _: 1, limit=3)
+    busy = run_stages(
+        Stages(lambda: iter(range(50)), lambda n: lambda: n * n, taken.extend, lambda _: 1, lambda _: 1, limit=3)
+    )
     assert taken == [n * n for n in range(50)]
     assert set(busy) == {"decode", "network", "encode", "wall"}
 
@@ -49,7 +51,7 @@ def test_an_error_in_any_stage_ends_all_at_once(stage: str) -> None:
     began = time.perf_counter()
     threads = threading.active_count()
     with pytest.raises(Failed):
-        run_stages(give, work, take, lambda _: 1, lambda _: 1, limit=2)
+        run_stages(Stages(give, work, take, lambda _: 1, lambda _: 1, limit=2))
     assert time.perf_counter() - began < 3
     assert threading.active_count() == threads
 
@@ -62,7 +64,7 @@ def test_the_next_one_is_begun_before_the_last_is_waited_for() -> None:
         return lambda: (said.append(f"end {n}"), n)[1]
 
     taken: list[int] = []
-    run_stages(lambda: iter(range(3)), work, taken.extend, lambda _: 1, lambda _: 1)
+    run_stages(Stages(lambda: iter(range(3)), work, taken.extend, lambda _: 1, lambda _: 1))
     assert taken == [0, 1, 2]
     assert said == ["begin 0", "begin 1", "end 0", "begin 2", "end 1", "end 2"]
 
@@ -77,7 +79,7 @@ def test_where_no_thread_can_be_started_nothing_hangs(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(DeviceError, match="can't start new thread"):  # the giver, which could wait for ever, ends too
-        run_stages(lambda: iter(range(50)), lambda n: lambda: n, list, lambda _: 1, lambda _: 1, limit=2)
+        run_stages(Stages(lambda: iter(range(50)), lambda n: lambda: n, list, lambda _: 1, lambda _: 1, limit=2))
 
 
 def test_queues_are_bounded_in_bytes_but_let_one_large_item_pass() -> None:
