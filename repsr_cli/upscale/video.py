@@ -29,7 +29,7 @@ from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.frames import CARRIED, Frame, nbytes, side_data
 from repsr_cli.video.image_sequence import existing
 from repsr_cli.video.lock import FolderLock
-from repsr_cli.video.mux import IMAGES, Y4M, join, write_images
+from repsr_cli.video.mux import IMAGES, Y4M, Output, join, write_images
 from repsr_cli.video.open import translated
 from repsr_cli.video.packet_chunks import PacketChunk, images
 from repsr_cli.video.planes import Planes
@@ -509,7 +509,8 @@ def _finish(plan: VideoPlan, store: Store, frames: int) -> None:
         write_images(packets, plan.target)
         store.remove()
         return
-    written = join(plan.source, plan.streams, plan.format, plan.encoding, packets, partial, plan.window)
+    output = Output(plan.source, plan.streams, plan.format, plan.encoding, plan.window)
+    written = join(output, packets, partial)
     if written != frames:
         raise MediaError(plan.target, f"{written} packets were written for {frames} frames")
     partial.replace(plan.target)

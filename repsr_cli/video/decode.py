@@ -1,4 +1,4 @@
-"""Decoding: the frames of a video in the order they are shown, every one of them, or an error."""
+"""Decode the frames of a video in display order, and report every one that is missing or damaged."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from repsr_cli.video.open import main_stream, open_video, translated
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Timeline
 
-# Codecs whose decoders give one frame for every packet that is shown. Others (MPEG-4 in AVI, with its empty packets)
-# are held to it only after an error.
+# Codecs whose decoders output one frame for every packet that is shown. For others (MPEG-4 in AVI has empty packets)
+# missing frames count only after an error.
 _FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "h263", "prores", "dnxhd", "ffv1", "mjpeg"}
 )
@@ -31,7 +31,7 @@ DECODE_ERRORS = (av.InvalidDataError, av.PatchWelcomeError, av.ExternalError, av
 
 @dataclass(slots=True)
 class Decoder:
-    """How a video is decoded, and what was noticed on the way.
+    """How a video is decoded, and what was irregular about it.
 
     Attributes:
         source: the video.
@@ -39,9 +39,9 @@ class Decoder:
         on_error: ``stop`` raises at the first frame that is damaged or missing; ``keep`` repeats the frame before it.
         deinterlace: pass frames through bwdif.
         nvdec: decode on a GPU; None: in software.
-        keep_on_card: leave the planes there, where their format and size allow it.
-        repeated: seconds of the frames that were repeated.
-        notes: what else was done about irregularities, a sentence each.
+        keep_on_gpu: leave the planes there, where their format and size allow it.
+        repeated: times in seconds at which a frame was repeated.
+        notes: other irregularities and what was done about them, one sentence each.
     """
 
     source: VideoSource
@@ -64,10 +64,10 @@ class Decoder:
             container: an open one to read from its start, where the source cannot be opened again.
 
         Yields:
-            Frames in order of time, with strictly ascending timestamps, and durations that are known.
+            Frames with strictly ascending timestamps and known durations.
 
         Raises:
-            MediaError: a frame is damaged or missing under ``stop``; the image changes its size or format.
+            MediaError: a frame is damaged or missing under ``stop``; the size or the pixel format changes.
         """
         opened = container if container is not None else open_video(self.source.path)
         with translated(self.source.path), opened:
@@ -76,7 +76,7 @@ class Decoder:
     def frames_of(
         self, images: Iterator[VideoFrame | None], first: int | None, end: int | None, whole: bool
     ) -> Iterator[Frame] | None:
-        """As ``frames``, of images that were decoded without a container.
+        """Like ``frames``, from images that were decoded without a container.
 
         Args:
             images: from ``timeline.roll(first)`` on.
@@ -85,7 +85,7 @@ class Decoder:
             whole: the images begin with the video.
 
         Returns:
-            The frames; None if the way to ``first`` was not a clean one, so that decoding must begin earlier.
+            The frames; None if there were errors before ``first``, so that decoding must begin earlier.
         """
         if self.deinterlace:
             images = deinterlaced(images, self.source, self._pix_fmt)
@@ -106,18 +106,18 @@ class Decoder:
         if images is not None:
             yield from images
             return
-        # Seeking by time is a matter of luck in some containers. Decoding from the beginning is not.
+        # Seeking by time is unreliable in some containers. Decoding from the beginning always works.
         with open_video(self.source.path) as again:
             yield from self._decoded(again)
 
     def _approached(
         self, container: InputContainer, timeline: Timeline, first: int
     ) -> Iterator[VideoFrame | None] | None:
-        """Frames from the one before ``first`` on, found by seeking; None if the way there was not a clean one."""
-        # A decoder learns from the first frame how the stream was made, and decodes by it: 4:4:4 by old versions of
-        # x264, which write their name there and nowhere else, is garbage to a decoder that begins in the middle.
+        """Frames from the one before ``first`` on, found by seeking; None if there were errors on the way."""
+        # Decode the first frame, because some decoders need it: old versions of x264 write their version there only,
+        # and 4:4:4 of theirs is garbage to a decoder that does not know it.
         next(self._decoded_as_stored(container), None)
-        # Transport streams have no index: seeking in them lands late, and from an earlier target where it should.
+        # Transport streams have no index, so seeking may land too late; then an earlier target is tried.
         for target in timeline.targets(first):
             images = self._sought(container, timeline, first, target)
             if images is not None:
@@ -156,7 +156,7 @@ class Decoder:
 
     @property
     def _stay_on_gpu(self) -> bool:
-        """Whether frames are left on the GPU: bwdif runs on the host, and odd sizes halve to no whole number."""
+        """Whether frames stay on the GPU: bwdif runs on the host, and odd sizes cannot be halved for chroma."""
         if self.nvdec is None or not self.keep_on_gpu or self.deinterlace:
             return False
         return self.nvdec.pix_fmt in ON_GPU and self.source.height % 2 == self.source.width % 2 == 0
@@ -169,56 +169,71 @@ class Decoder:
         return self.nvdec.pix_fmt if self._stay_on_gpu else self.source.planar
 
     def _checked(self, images: Iterator[VideoFrame | None], first: int | None, end: int | None) -> Iterator[Frame]:
-        """Give every image its time and its planes, and see that none is missing."""
-        source, timeline = self.source, self.timeline
-        reader = PlaneReader(source.planar)
-        strict = source.codec in _FRAME_PER_PACKET and timeline is not None and not self.deinterlace
-        nominal = max(1, round(source.frame_seconds / source.time_base))
+        """Give every image its time and its planes, and fill or report gaps."""
+        reader = PlaneReader(self.source.planar)
+        nominal = max(1, round(self.source.frame_seconds / self.source.time_base))
         previous: Frame | None = None
         last_pts: int | None = None
         damaged = False
         for image in images:
             if image is None:
-                # Errors before the first image are those of a file that begins in the middle, or of the way to a
-                # segment; what they cost is seen by the timeline.
+                # Errors before the first image occur in files that begin in the middle of a stream, and on the way to
+                # a segment. The timeline shows whether they lost a frame.
                 damaged = True
                 continue
             pts = self._time_of(image, last_pts, nominal)
             done = end is not None and pts >= end
-            if timeline is not None and last_pts is None and first is None:
-                self._begins(timeline, pts, damaged)
-            if timeline is not None and last_pts is not None and (strict or damaged):
-                for gap in timeline.between(last_pts, end if done and end is not None else pts):
-                    if first is None or gap >= first:
-                        previous = self._repeat(previous, gap, "missing")
-                        yield previous
+            if last_pts is not None:
+                for gap in self._gaps(last_pts, end if done else pts, first, damaged):
+                    previous = self._repeat(previous, gap, "missing")
+                    yield previous
+            elif first is None:
+                self._check_beginning(pts, damaged)
             if done:
                 return
             last_pts = pts
-            if first is not None and pts < first:
-                if not image.is_corrupt:
-                    previous = self._frame(image, pts, nominal, reader)
-                continue
-            if image.is_corrupt and not self._ends_here(pts):
-                previous = self._repeat(previous, pts, "damaged")
-            else:
+            wanted = first is None or pts >= first
+            if not image.is_corrupt or (wanted and self._ends_here(pts)):
                 previous = self._frame(image, pts, nominal, reader)
-            yield previous
+            elif wanted:
+                previous = self._repeat(previous, pts, "damaged")
+            if wanted and previous is not None:
+                yield previous
         if last_pts is None:
-            raise MediaError(source.path, "no frame of its video can be decoded", "Check that it plays.")
-        if timeline is not None and (strict or damaged):
-            for gap in timeline.between(last_pts, end if end is not None else timeline.pts[-1] + 1):
-                if first is None or gap >= first:
-                    previous = self._repeat(previous, gap, "missing")
-                    yield previous
+            raise MediaError(self.source.path, "no frame of its video can be decoded", "Check that it plays.")
+        for gap in self._gaps(last_pts, end, first, damaged):
+            previous = self._repeat(previous, gap, "missing")
+            yield previous
 
-    def _begins(self, timeline: Timeline, pts: int, damaged: bool) -> None:
-        """See what became of the frames before the first that was decoded.
+    def _gaps(self, last: int, following: int | None, first: int | None, damaged: bool) -> tuple[int, ...]:
+        """Times of frames that should have been decoded between two others.
+
+        Args:
+            last: the frame before.
+            following: the frame after; None: the end of the video.
+            first: as in ``frames``; frames before it do not count.
+            damaged: whether the decoder reported an error.
+        """
+        timeline = self.timeline
+        if timeline is None or not (damaged or (self.source.codec in _FRAME_PER_PACKET and not self.deinterlace)):
+            return ()
+        between = timeline.between(last, timeline.pts[-1] + 1 if following is None else following)
+        return tuple(pts for pts in between if first is None or pts >= first)
+
+    def _check_beginning(self, pts: int, damaged: bool) -> None:
+        """Check what became of the frames before the first that was decoded.
+
+        Args:
+            pts: time of the first decoded frame.
+            damaged: whether the decoder reported an error before it.
 
         Raises:
-            MediaError: under ``stop``, if a keyframe is among them, or if they gave errors in a file that is no
-                recording of a broadcast: it was not cut off there, it is damaged.
+            MediaError: under ``stop``, if a keyframe was lost, or if there were errors and the file is not a recorded
+                broadcast, which may begin anywhere.
         """
+        timeline = self.timeline
+        if timeline is None:
+            return
         skipped = len(timeline.between(timeline.pts[0] - 1, pts))
         if not skipped:
             return
@@ -229,19 +244,19 @@ class Decoder:
                 raise MediaError(self.source.path, f"the first {skipped} frames are damaged", remedy)
             self._note(f"the first {skipped} frames are damaged and left out")
         else:
-            self._note(f"the first {skipped} frames lean on what was cut off before them: they cannot be shown")
+            self._note(f"the first {skipped} frames depend on frames that were cut off before them: they are left out")
 
     def _time_of(self, image: VideoFrame, last: int | None, nominal: int) -> int:
-        """An image's timestamp; where there is none, or it does not ascend, the least that does."""
+        """An image's timestamp; where it has none, or one out of order, the next one possible."""
         if image.pts is not None and (last is None or image.pts > last):
             return image.pts
         pts = 0 if last is None else last + (nominal if image.pts is None else 1)
-        self._note("some frames had no timestamp, or one out of order: they got the next that fits")
+        self._note("some frames had no timestamp, or one out of order: they got the next one possible")
         return pts
 
     def _frame(self, image: VideoFrame, pts: int, nominal: int, reader: PlaneReader) -> Frame:
         source = self.source
-        # A frame on a GPU is of the format "cuda", whatever it holds.
+        # The format of a frame on a GPU is "cuda"; sw_format is that of its samples.
         pix_fmt = (image.sw_format or image.format).name
         if (image.height, image.width, pix_fmt) != (source.height, source.width, self._pix_fmt):
             at = float(pts * source.time_base)
@@ -261,7 +276,7 @@ class Decoder:
         return Frame(planes, pts, duration, source.time_base, origin)
 
     def _repeat(self, previous: Frame | None, pts: int, how: str) -> Frame:
-        """The frame before, in place of one that is not there.
+        """The previous frame, in place of one that is missing or damaged.
 
         Raises:
             MediaError: under ``stop``, or if there is none before.
@@ -278,10 +293,10 @@ class Decoder:
         return replace(previous, pts=pts, duration=(following - pts) if following else previous.duration, repeats=True)
 
     def _ends_here(self, pts: int) -> bool:
-        """Whether a damaged frame is merely the last of a recording that was cut off, as every broadcast is."""
+        """Whether a damaged frame is the last of a recorded broadcast, which ends anywhere."""
         timeline = self.timeline
         if self.source.container == "mpegts" and timeline is not None and pts >= timeline.pts[-1]:
-            self._note("the last frame was cut off by the end of the recording: taken as far as it goes")
+            self._note("the last frame is incomplete because the recording ended: it is used as it is")
             return True
         return False
 
@@ -293,7 +308,7 @@ class Decoder:
 def approached(
     images: Iterator[VideoFrame | None], timeline: Timeline, first: int
 ) -> Iterator[VideoFrame | None] | None:
-    """Images from the one before ``first`` on; None if the way there was not a clean one, or began too late."""
+    """Images from the one before ``first`` on; None if there were errors before it, or the images begin too late."""
     before: VideoFrame | None = None
     for image in images:
         if image is None or image.pts is None:
@@ -309,7 +324,7 @@ def approached(
 
 
 def deinterlaced(images: Iterator[VideoFrame | None], source: VideoSource, pix_fmt: str) -> Iterator[VideoFrame | None]:
-    """One progressive frame for every frame flagged as two fields (bwdif, by libavfilter); others pass.
+    """One progressive frame for every frame that is flagged as interlaced (bwdif, by libavfilter); others pass.
 
     Source: bwdif is the weighted blend of Bob Weaver and the cubic interpolation of the BBC's PH-2071.
     """
@@ -328,7 +343,7 @@ def deinterlaced(images: Iterator[VideoFrame | None], source: VideoSource, pix_f
                 frame = graph.vpull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            # The filter counts in half units, so that it could give two frames for one.
+            # The filter halves the time base, so that it could output two frames for one.
             if frame.pts is not None and frame.time_base:
                 frame.pts = round(frame.pts * frame.time_base / source.time_base)
                 frame.duration = round(frame.duration * frame.time_base / source.time_base)

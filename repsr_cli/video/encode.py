@@ -1,6 +1,6 @@
-"""Encoding: frames of a segment in, packets out, by an encoder that knows nothing of other segments.
+"""Encode the frames of one segment into packets.
 
-Encoders of equal settings write equal headers, so that the packets of many segments make one stream.
+Encoders with equal settings write equal headers, so that the packets of many segments form one stream.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from repsr_cli.video.planes import Planes, fill, packed_frame
 
 DEFAULT_CRF = 17.0
 
-# Quality scales differ. These lines meet libx264's where encodes look alike to published comparisons; they are a
-# convenience, not a measurement. (slope, offset, largest value)
+# Quality scales differ. These straight lines map libx264's scale to about the same visual quality according to
+# published comparisons; they are a convenience, not a measurement. (name, slope, offset, largest value)
 _CRF: dict[str, tuple[str, float, float, float]] = {
     "libx264": ("crf", 1, 0, 51),
     "libx265": ("crf", 1, 3, 51),
@@ -45,16 +45,17 @@ _CRF: dict[str, tuple[str, float, float, float]] = {
 }
 NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
 _PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "6"} | dict.fromkeys(NVENC, "p4")
-# What an encoder wants where its formats are not planar, by the planar name of the same samples. PNG packs its planes.
-# NVENC interleaves chroma and reads 10 bits from the top of 16.
+# Formats that encoders take in place of planar ones with the same samples. PNG is packed. NVENC interleaves chroma and
+# reads 10 bits from the top of 16.
 _STORED = {"png": {"gbrp": "rgb24", "gbrp16le": "rgb48be", "gray16le": "gray16be"}} | {
     codec: {"yuv420p10le": "p010le", "yuv444p10le": "yuv444p10msble"} for codec in NVENC
 }
 # The same for planes that are on the GPU already.
 _ON_GPU = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _LOSSLESS = frozenset({"ffv1", "png", "ffvhuff", "huffyuv", "utvideo", "rawvideo"})
+_DEFAULTS = {"libvpx-vp9": {"row-mt": "1"}, "prores_ks": {"vendor": "apl0"}, "ffv1": {"slicecrc": "1"}}
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
-# Bits per pixel of output, of the order that encoders need for upscaled video at the default quality.
+# Bits per pixel of output that encoders need for upscaled video at the default quality, roughly.
 _BITS_PER_PIXEL = {
     "libx264": 0.12,
     "libx265": 0.08,
@@ -68,20 +69,20 @@ _BITS_PER_PIXEL = {
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Everything an encoder is told; two that are equal give equal headers.
+    """The settings of an encoder; equal settings give equal headers.
 
     Attributes:
         codec: FFmpeg's name of the encoder.
-        pix_fmt: planar pixel format of the frames it gets.
+        pix_fmt: planar pixel format of its frames.
         height: of a frame.
         width: of a frame.
         time_base: seconds per unit of timestamps: the source's.
-        rate: mean frames a second, which encoders want for their planning.
+        rate: mean frames per second, which encoders use for rate control.
         sar: sample aspect ratio; None if unknown.
         tags: colour tags to write.
         options: the encoder's options, name and value, in order.
-        threads: how many it may use. Part of the settings: packets depend on it.
-        tag: four characters that name the codec in MP4; empty for the usual ones.
+        threads: number of threads; packets depend on it.
+        tag: four characters that name the codec in MP4; empty for the default.
     """
 
     codec: str
@@ -97,7 +98,7 @@ class Encoding:
     tag: str = ""
 
     def bytes_expected(self, frames: int) -> int:
-        """About how many bytes of packets so many frames make."""
+        """An estimate of the bytes that a number of frames are encoded to."""
         return int(frames * self.height * self.width * _BITS_PER_PIXEL.get(self.codec, 0.15) / 8)
 
 
@@ -132,42 +133,19 @@ def encoder_options(
     Args:
         codec: its name.
         crf: quality, 0 to 51; None: 17.
-        preset: speed, in the encoder's own words; None: its default, ``medium`` for libx264.
-        extra: further options, which win.
-        hdr: metadata to write into the stream, where the encoder can.
+        preset: speed, as the encoder names it; None: a default, ``medium`` for libx264.
+        extra: further options, which take precedence.
+        hdr: metadata to write into the stream, where the encoder supports it.
 
     Raises:
-        UsageError: a quality for an encoder without one, a quality off the scale.
+        UsageError: the encoder has no quality to set, or it is off the scale.
     """
-    options: dict[str, str] = {}
-    if crf is not None and not 0 <= crf <= 51:
-        raise UsageError(f"--crf {crf:g}", "off the scale", "Give 0 (best) to 51; 17 is the default.")
-    chosen = _rate_control(codec, extra)
-    if chosen is not None:
-        if crf is not None:
-            raise UsageError(f"--crf {crf:g}", f"stands beside -e {chosen}", "Give one of the two.")
-    elif codec in _CRF:
-        name, slope, offset, most = _CRF[codec]
-        mapped = min(most, max(0.0, (DEFAULT_CRF if crf is None else crf) * slope + offset))
-        if codec in NVENC:
-            # A target quality is part of its variable rate; the bit rate of 0 (``configure``) sets it no limit.
-            options["rc"] = "vbr"
-        options[name] = f"{mapped:g}" if codec.startswith("libx26") else f"{round(mapped)}"
-    elif crf is not None and codec in _LOSSLESS:
-        raise UsageError(f"--crf {crf:g}", f"{codec} is lossless and has no quality to set", "Leave it out.")
-    elif crf is not None:
-        remedy = f"Give an option of {codec} with -e name=value."
-        raise UsageError(f"--crf {crf:g}", f"not known how it maps to {codec}", remedy)
+    options = _quality(codec, crf, extra)
     if preset is not None or codec in _PRESETS:
         options["cpu-used" if codec.startswith("libvpx") else "preset"] = preset or _PRESETS[codec]
     if codec.startswith("libvpx"):
         options = {"deadline": "good", "cpu-used": "2"} | options
-        if codec == "libvpx-vp9":
-            options["row-mt"] = "1"
-    if codec == "prores_ks":
-        options["vendor"] = "apl0"
-    if codec == "ffv1":
-        options["slicecrc"] = "1"
+    options |= _DEFAULTS.get(codec, {})
     parameters = _parameters(codec, hdr)
     for name, value in extra.items():
         if name == _PARAMETERS.get(codec):
@@ -179,8 +157,35 @@ def encoder_options(
     return tuple(options.items())
 
 
+def _quality(codec: str, crf: float | None, extra: Mapping[str, str]) -> dict[str, str]:
+    """The options that set the quality.
+
+    Raises:
+        UsageError: the encoder has no quality to set, or it is off the scale.
+    """
+    if crf is not None and not 0 <= crf <= 51:
+        raise UsageError(f"--crf {crf:g}", "off the scale", "Give 0 (best) to 51; 17 is the default.")
+    chosen = _rate_control(codec, extra)
+    if chosen is not None:
+        if crf is not None:
+            raise UsageError(f"--crf {crf:g}", f"cannot be combined with -e {chosen}", "Give one of the two.")
+        return {}
+    if codec in _CRF:
+        name, slope, offset, most = _CRF[codec]
+        mapped = min(most, max(0.0, (DEFAULT_CRF if crf is None else crf) * slope + offset))
+        value = f"{mapped:g}" if codec.startswith("libx26") else f"{round(mapped)}"
+        # NVENC sets a target quality within its variable bit rate; the rate of 0 (``configure``) means no limit.
+        return ({"rc": "vbr"} if codec in NVENC else {}) | {name: value}
+    if crf is None:
+        return {}
+    if codec in _LOSSLESS:
+        raise UsageError(f"--crf {crf:g}", f"{codec} is lossless and has no quality to set", "Leave it out.")
+    remedy = f"Give an option of {codec} with -e name=value."
+    raise UsageError(f"--crf {crf:g}", f"has no known equivalent in {codec}", remedy)
+
+
 def _rate_control(codec: str, extra: Mapping[str, str]) -> str | None:
-    """The option of the user's that makes NVENC aim at something else than a quality; None if there is none."""
+    """The user's option that makes NVENC aim at something other than a quality; None if there is none."""
     if codec not in NVENC:
         return None
     names = (name for name, value in extra.items() if name in ("rc", "qp", "cq", "b") or value == "lossless")
@@ -188,10 +193,10 @@ def _rate_control(codec: str, extra: Mapping[str, str]) -> str | None:
 
 
 def _parameters(codec: str, hdr: HdrMetadata | None) -> list[str]:
-    """What goes to the library behind an encoder by its own words: HDR metadata, silence, arithmetic.
+    """Parameters for the library behind an encoder: HDR metadata, log level, reproducible arithmetic.
 
-    x264's macroblock tree uses whatever arithmetic suits the processor, and has been seen to give other packets for the
-    same frames from one run to the next. A resumed job needs the same ones.
+    x264's macroblock tree uses arithmetic that suits the processor and has been seen to give different packets for the
+    same frames in two runs. A resumed job needs the same packets.
     """
     parameters = {"libx264": ["cpu-independent=1"], "libx265": ["log-level=error"]}.get(codec, [])
     if hdr is None:
@@ -213,7 +218,7 @@ def _parameters(codec: str, hdr: HdrMetadata | None) -> list[str]:
 
 
 def writes_hdr(codec: str) -> bool:
-    """Whether an encoder writes static HDR metadata into its stream."""
+    """Whether an encoder writes static HDR metadata into the stream."""
     return codec in ("libx264", "libx265", "libsvtav1")
 
 
@@ -221,7 +226,7 @@ def find_encoder(name: str) -> Codec:
     """An encoder by FFmpeg's name.
 
     Raises:
-        UsageError: there is none of that name, or it is not for video.
+        UsageError: there is no such encoder, or it is not for video.
     """
     try:
         codec = Codec(name, "w")
@@ -236,22 +241,22 @@ def find_encoder(name: str) -> Codec:
 def choose_pix_fmt(
     codec: str, wanted: str, height: int, width: int, formats: Sequence[str] = ()
 ) -> tuple[str, str | None]:
-    """The planar format nearest to a wanted one that an encoder takes.
+    """The planar format closest to a wanted one that an encoder takes.
 
-    Nearest means: no less depth and no coarser chroma if that can be had, then the least more of either.
+    Closest means: no less depth and no coarser chroma where available, then as little more of either as possible.
 
     Args:
         codec: name of the encoder.
         wanted: planar name.
         height: of the frames.
         width: of the frames.
-        formats: what may be chosen from, in place of what the encoder takes.
+        formats: the choice; empty: what the encoder takes.
 
     Returns:
-        (name, why it is not the wanted one, or None).
+        (name, why it differs from the wanted one, or None).
 
     Raises:
-        MediaError: the encoder takes no planar format at all.
+        MediaError: the encoder takes no planar format.
     """
     if codec == "png":
         formats = ("gbrp", "gbrp16le", "gray", "gray16le")
@@ -303,12 +308,12 @@ def _divides(name: str, height: int, width: int) -> bool:
 
 
 def configure(context: VideoCodecContext, encoding: Encoding, global_header: bool = True) -> None:
-    """Tell an encoder, or the stream of a container, what is to come."""
+    """Apply the settings to an encoder, or to the stream of a container."""
     context.width, context.height = encoding.width, encoding.height
     context.pix_fmt = _stored(encoding)
     context.time_base = encoding.time_base
     context.framerate = encoding.rate
-    # With its default of 200 kbit/s libvpx would take the quality for a limit.
+    # libvpx would treat the quality as a limit within its default of 200 kbit/s.
     context.bit_rate = 0
     if encoding.sar:
         context.sample_aspect_ratio = encoding.sar
@@ -327,31 +332,31 @@ def configure(context: VideoCodecContext, encoding: Encoding, global_header: boo
 
 
 def _stored(encoding: Encoding) -> str:
-    """The format as the encoder has it."""
+    """The pixel format that the encoder takes for the planar one."""
     return _STORED.get(encoding.codec, {}).get(encoding.pix_fmt, encoding.pix_fmt)
 
 
 def gpu_format(encoding: Encoding) -> str | None:
-    """The format in which an encoder takes planes that are on its GPU: ``nv12`` or ``p010le``; None: it does not."""
+    """The format in which an encoder takes planes on its GPU: ``nv12`` or ``p010le``; None if it does not."""
     even = encoding.height % 2 == encoding.width % 2 == 0
     return _ON_GPU.get(encoding.pix_fmt) if encoding.codec in NVENC and even else None
 
 
 def open_encoder(encoding: Encoding) -> VideoCodecContext:
-    """An encoder, ready.
+    """Open an encoder.
 
     Raises:
-        UsageError: an option that it does not know, a value that it does not take, or frames that it cannot encode.
-        DeviceError: it needs a GPU that is not there, or that has no such encoder.
+        UsageError: it does not know an option, does not accept a value, or cannot encode such frames.
+        DeviceError: it needs a GPU that is missing or has no such encoder.
     """
-    # SVT-AV1 reads its verbosity from here alone.
+    # SVT-AV1 reads its log level from the environment only.
     os.environ.setdefault("SVT_LOG", "1")
     context = _new_encoder(encoding)
     try:
         context.open()
     except (av.FFmpegError, ValueError) as error:
-        told = " ".join(f"{name}={value}" for name, value in encoding.options)
-        happened = f"cannot encode {encoding.width}x{encoding.height} {encoding.pix_fmt} with {told or 'no options'}"
+        given = " ".join(f"{name}={value}" for name, value in encoding.options)
+        happened = f"cannot encode {encoding.width}x{encoding.height} {encoding.pix_fmt} with {given or 'no options'}"
         if encoding.codec in NVENC:
             _need_nvenc(encoding.codec)
             happened += f" ({refusal(_new_encoder(encoding).open)})"
@@ -371,10 +376,10 @@ def _new_encoder(encoding: Encoding) -> VideoCodecContext:
 
 
 def _need_nvenc(codec: str) -> None:
-    """See that it was not the GPU that refused.
+    """Check that there is a GPU with an encoder.
 
     Raises:
-        DeviceError: it is not there, or has no such encoder.
+        DeviceError: there is not.
     """
     need_device(codec, 0, "choose another encoder with -c")
     why = nvenc_refusal(codec)
@@ -384,7 +389,7 @@ def _need_nvenc(codec: str) -> None:
 
 
 def nvenc_refusal(codec: str) -> str | None:
-    """Why an encoder of NVENC does not even encode 256x256 by its defaults; None if it does."""
+    """Why an NVENC encoder cannot be opened for 256x256 with default settings; None if it can."""
     plain = Encoding(codec, "yuv420p", 256, 256, Fraction(1, 25), Fraction(25), None, ColourTags(1, 1, 1, 1, None))
     return refusal(_new_encoder(plain).open)
 
@@ -409,14 +414,14 @@ class SegmentEncoder:
         """Add a frame.
 
         Args:
-            planes: as the encoding's pixel format has them. Those on a GPU stay there if they are of ``card_format``
-                and carry nothing along.
-            pts: its time, later than any before.
+            planes: in the encoding's pixel format. Those on a GPU stay there if they have the ``gpu_format`` and no
+                ``origin``.
+            pts: its time, later than that of the frame before.
             duration: how long it is shown.
-            origin: a frame whose captions and timecode it shall carry.
+            origin: the frame whose captions and timecode it carries.
 
         Returns:
-            The packets that are ready.
+            The packets that are complete.
         """
         encoding = self.encoding
         frame = self._frame(planes, origin)
@@ -435,7 +440,7 @@ class SegmentEncoder:
         """The rest of the packets.
 
         Raises:
-            MediaError: the encoder gave fewer packets, or more, than it got frames.
+            MediaError: the numbers of packets and frames differ.
         """
         packets = self._packets(self._encoded(None)) if self._context is not None else []
         if self.packets != self.frames:
@@ -450,13 +455,13 @@ class SegmentEncoder:
         host = on_host(planes)
         if encoding.codec == "png" and _stored(encoding) != encoding.pix_fmt:
             return packed_frame(host, _stored(encoding))
-        # PyAV brings it into the encoder's own order of samples, and to its GPU.
+        # PyAV converts it to the encoder's layout and uploads it to its GPU.
         frame = carry(origin, self._reformatter, encoding.width, encoding.height, encoding.pix_fmt)
         fill(frame, host)
         return frame
 
     def _opened(self, frame: VideoFrame) -> VideoCodecContext:
-        """The encoder, for frames such as the first: one on a GPU brings the GPU along when it is encoded."""
+        """The encoder for frames like the first; one on a GPU provides the GPU's context when it is encoded."""
         if frame.sw_format is None:
             return open_encoder(self.encoding)
         context = _new_encoder(self.encoding)
@@ -464,10 +469,10 @@ class SegmentEncoder:
         return context
 
     def _delay_unknown(self) -> bool:
-        """Whether decoding times are whatever the memory held.
+        """Whether decoding times are undefined.
 
-        x265 learns the delay of its B-frames from the third frame, and subtracts it all the same where there is none.
-        So few frames are decoded in the order they are shown.
+        x265 determines the delay of its B-frames at the third frame, and subtracts an undefined value where there is
+        none. One or two frames are decoded in the order they are shown.
         """
         return self.encoding.codec == "libx265" and self.frames <= 2
 
@@ -484,7 +489,7 @@ class SegmentEncoder:
             if packet.pts is None:
                 raise MediaError(self.encoding.codec, "gave a packet without a time", "Choose another with -c.")
             dts = packet.pts if packet.dts is None or self._delay_unknown() else packet.dts
-            # Not every encoder hands the duration of a frame on to its packet.
+            # Not every encoder passes the duration of a frame on to its packet.
             duration = self._durations.pop(packet.pts, 0)
             result.append(EncodedPacket(packet.pts, dts, duration, packet.is_keyframe, bytes(packet)))
         self.packets += len(result)

@@ -1,6 +1,6 @@
-"""Muxing: the packets of an upscaled stream and, byte for byte, everything else the source has.
+"""Write the upscaled stream into a file, with a byte-for-byte copy of everything else that the source has.
 
-What becomes of every stream is decided, and tried on the muxer itself, before the first frame is decoded.
+What becomes of every stream is decided, and tried out on the muxer itself, before the first frame is decoded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -30,7 +31,7 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".we
 IMAGES = "images"
 Y4M = "y4m"
 
-# Tags that MP4 has a place of its own for; others need the QuickTime metadata keys.
+# Tags that MP4 has fields for; others need QuickTime metadata keys.
 _MP4_TAGS = frozenset(
     {
         "title", "artist", "album_artist", "album", "composer", "date", "comment", "genre", "copyright", "description",
@@ -39,7 +40,7 @@ _MP4_TAGS = frozenset(
 )  # fmt: skip
 _STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 _STALE_STREAM_TAGS = ("ENCODER", "encoder", "DURATION", "BPS", "NUMBER_OF_", "_STATISTICS")
-# Subtitles that are text, and the one kind of it that a container takes.
+# Text subtitles, and the one codec for them that each container takes.
 _TEXT = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text"})
 _TEXT_IN = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 _MIME_SUFFIXES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
@@ -50,8 +51,8 @@ class StreamAction:
     """What becomes of one stream.
 
     Attributes:
-        stream: as found.
-        action: what is done with it.
+        stream: the stream of the source.
+        action: what happens to it.
         why: the reason, where it is not obvious.
         loses: whether something is lost that the user must agree to.
     """
@@ -67,7 +68,7 @@ class StreamAction:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The stretch of a source that is kept, and where it goes.
+    """The part of a source that is kept, and how far it is moved.
 
     Attributes:
         start: seconds on the source's clock at which it begins.
@@ -80,13 +81,32 @@ class Window:
     shift: Fraction = Fraction(0)
 
 
-def format_of(target: Path) -> str:
-    """FFmpeg's name of the container that a target's name asks for.
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What goes into the file that is written.
 
-    ``-`` and ``.y4m`` are raw frames; ``frames/%06d.png`` is a numbered image for every frame.
+    Attributes:
+        source: the video.
+        streams: what becomes of its streams.
+        format: FFmpeg's name of the container.
+        encoding: the settings of the upscaled stream.
+        window: what is kept of the source.
+    """
+
+    source: VideoSource
+    streams: tuple[StreamAction, ...]
+    format: str
+    encoding: Encoding
+    window: Window
+
+
+def format_of(target: Path) -> str:
+    """FFmpeg's name of the container that a target's name stands for.
+
+    ``-`` and ``.y4m`` mean raw frames; ``frames/%06d.png`` means a numbered image for every frame.
 
     Raises:
-        UsageError: it is none that can hold what a video has.
+        UsageError: it stands for no container that can hold a video and its streams.
     """
     if str(target) == "-" or target.suffix.lower() == ".y4m":
         return Y4M
@@ -110,20 +130,19 @@ def plan_streams(
         MediaError: the container cannot hold the upscaled stream itself.
     """
     if format in (IMAGES, Y4M):
-        why = f"{format} {'have' if format == IMAGES else 'has'} no room for it"
+        why = f"{format} cannot hold it"
         return tuple(
             StreamAction(info, "upscale") if info.index == source.index else StreamAction(info, "drop", why)
             for info in source.streams
         )
     if timeline is None:
-        rehearse(source, None, [StreamAction(source.streams[0], "upscale")], format, encoding)
-        return (StreamAction(source.streams[0], "upscale"),)
-    actions = []
+        actions: tuple[StreamAction, ...] = (StreamAction(source.streams[0], "upscale"),)
+        rehearse(Output(source, actions, format, encoding, Window()), None)
+        return actions
     with open_video(source.path) as container:
-        for stream in container.streams:
-            actions.append(_action(source, stream, stream_info(stream), timeline, format))
-        rehearse(source, container, actions, format, encoding)
-    return tuple(actions)
+        actions = tuple(_action(source, stream, stream_info(stream), timeline, format) for stream in container.streams)
+        rehearse(Output(source, actions, format, encoding, Window()), container)
+    return actions
 
 
 def _action(source: VideoSource, stream: Any, info: StreamInfo, timeline: Timeline, format: str) -> StreamAction:
@@ -163,29 +182,29 @@ def _holds(format: str, stream: Any) -> bool:
     return True
 
 
-def rehearse(
-    source: VideoSource,
-    container: InputContainer | None,
-    actions: Iterable[StreamAction],
-    format: str,
-    encoding: Encoding,
-) -> None:
-    """Write the header of the output to memory, to learn now what would otherwise fail after the last frame.
+def rehearse(output: Output, container: InputContainer | None) -> None:
+    """Write the header of the output to memory, so that what the muxer refuses is known before the first frame.
+
+    Args:
+        output: what is to be written.
+        container: the source, open; None where it can be read only once.
 
     Raises:
         MediaError: the muxer refuses.
     """
     try:
-        with av.open(io.BytesIO(), "w", format=format, metadata_errors="surrogateescape") as scratch:
-            _add_streams(scratch, source, container, actions, encoding)
+        with av.open(io.BytesIO(), "w", format=output.format, metadata_errors="surrogateescape") as scratch:
+            _add_streams(scratch, output, container)
             scratch.start_encoding()
     except (av.FFmpegError, ValueError) as error:
-        happened = f"{format} cannot hold {encoding.codec} in {encoding.pix_fmt} beside the other streams ({error})"
-        raise MediaError(source.path, happened, "Choose .mkv as the target, or another encoder with -c.") from error
+        codec, pix_fmt = output.encoding.codec, output.encoding.pix_fmt
+        happened = f"{output.format} cannot hold {codec} in {pix_fmt} beside the other streams ({error})"
+        remedy = "Choose .mkv as the target, or another encoder with -c."
+        raise MediaError(output.source.path, happened, remedy) from error
 
 
 def _has_own_tags(container: InputContainer) -> bool:
-    """Whether a file has tags that MP4 has no place of its own for."""
+    """Whether a file has tags that MP4 has no fields for."""
     return any(name.lower() not in _MP4_TAGS | _STALE_TAGS for name in container.metadata)
 
 
@@ -202,7 +221,7 @@ def _copy_stream(out: OutputContainer, stream: Any) -> Any:
 
 
 def _converted_stream(out: OutputContainer, stream: Any) -> Any:
-    """Add a stream of text in the words of another container."""
+    """Add a text stream in the codec that the output container takes."""
     stream.codec_context.open(strict=False)
     added: Any = out.add_stream(_TEXT_IN[out.format.name])
     added.codec_context.subtitle_header = stream.codec_context.subtitle_header
@@ -213,7 +232,7 @@ def _converted_stream(out: OutputContainer, stream: Any) -> Any:
 
 
 def _converted(packet: Any, context: Any) -> Any:
-    """A subtitle's packet in another codec, at the same time; None for an empty one."""
+    """A subtitle packet in another codec, at the same time; None for an empty one."""
     subtitle = packet.stream.codec_context.decode2(packet)
     if subtitle is None or not len(subtitle):
         return None
@@ -225,12 +244,7 @@ def _converted(packet: Any, context: Any) -> Any:
 
 
 def _add_streams(
-    out: OutputContainer,
-    source: VideoSource,
-    container: InputContainer | None,
-    actions: Iterable[StreamAction],
-    encoding: Encoding,
-    covers: Mapping[int, bytes] | None = None,
+    out: OutputContainer, output: Output, container: InputContainer | None, covers: Mapping[int, bytes] | None = None
 ) -> tuple[Any, dict[int, Any]]:
     """Add all streams of the output, in the order of the source.
 
@@ -239,21 +253,10 @@ def _add_streams(
     """
     copies: dict[int, Any] = {}
     video: Any = None
-    for action in actions:
+    for action in output.streams:
         index = action.stream.index
         if action.action == "upscale":
-            # This stream's encoder never sees a frame: it only writes the header that the segments' encoders share.
-            video = out.add_stream(encoding.codec, rate=encoding.rate)
-            configure(video.codec_context, encoding, global_header=bool(out.format.flags & _GLOBAL_HEADER))
-            video.time_base = encoding.time_base
-            if source.matrix is not None:
-                video.set_display_matrix(source.matrix)
-            if container is not None:
-                original = container.streams[index]
-                video.disposition = original.disposition
-                for name, value in original.metadata.items():
-                    if not name.startswith(_STALE_STREAM_TAGS):
-                        video.metadata[name] = value
+            video = _upscaled_stream(out, output, None if container is None else container.streams[index])
         elif action.action == "copy" and container is not None:
             copies[index] = _copy_stream(out, container.streams[index])
         elif action.action == "convert" and container is not None:
@@ -264,149 +267,179 @@ def _add_streams(
     return video, copies
 
 
+def _upscaled_stream(out: OutputContainer, output: Output, original: Any) -> Any:
+    """Add the upscaled stream, with the disposition and the tags of the original where there is one."""
+    encoding = output.encoding
+    # This stream's encoder never gets a frame: it only writes the header that the segments' encoders share.
+    video: Any = out.add_stream(encoding.codec, rate=encoding.rate)
+    configure(video.codec_context, encoding, global_header=bool(out.format.flags & _GLOBAL_HEADER))
+    video.time_base = encoding.time_base
+    if output.source.matrix is not None:
+        video.set_display_matrix(output.source.matrix)
+    if original is not None:
+        video.disposition = original.disposition
+        for name, value in original.metadata.items():
+            if not name.startswith(_STALE_STREAM_TAGS):
+                video.metadata[name] = value
+    return video
+
+
 _GLOBAL_HEADER = 0x0040  # AVFMT_GLOBALHEADER
 
 
-def join(
-    source: VideoSource,
-    actions: tuple[StreamAction, ...],
-    format: str,
-    encoding: Encoding,
-    packets: Iterator[EncodedPacket],
-    partial: Path,
-    window: Window,
-) -> int:
+def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int:
     """Write the output file.
 
     Args:
-        source: the video.
-        actions: what becomes of its streams.
-        format: FFmpeg's name of the container.
-        encoding: the settings that the packets were made with.
+        output: what goes into it.
         packets: of all segments, in order.
-        partial: where to write; the caller puts it in its place.
-        window: what is kept of the source.
+        partial: where to write; the caller gives it its final name.
 
     Returns:
         The number of video packets written.
 
     Raises:
-        MediaError: reading or writing failed, or what was written does not read as what was given.
+        MediaError: reading or writing failed, or the file does not contain what was written to it.
     """
-    readable = str(source.path) != "-"
-    container = open_video(source.path) if readable else None
-    try:
+    source = output.source
+    with ExitStack() as stack:
+        container = stack.enter_context(open_video(source.path)) if str(source.path) != "-" else None
         with translated(partial):
-            options = _container_options(format, source, encoding, container)
+            options = _container_options(output, container)
             with av.open(
-                f"file:{partial}", "w", format=format, container_options=options, metadata_errors="surrogateescape"
-            ) as out:
-                covers = _covers(source.path, actions)
-                video, copies = _add_streams(out, source, container, actions, encoding, covers)
+                f"file:{partial}", "w", format=output.format, container_options=options,
+                metadata_errors="surrogateescape",
+            ) as out:  # fmt: skip
+                covers = _covers(source.path, output.streams)
+                video, copies = _add_streams(out, output, container, covers)
                 if container is not None:
                     out.metadata.update({k: v for k, v in container.metadata.items() if k.lower() not in _STALE_TAGS})
-                    out.set_chapters(list(_chapters(container, window)))
-                converting = frozenset(each.stream.index for each in actions if each.action == "convert")
-                written = _mux(out, video, copies, container, packets, encoding, window, converting)
+                    out.set_chapters(list(_chapters(container, output.window)))
+                upscaled = _UpscaledPackets(out, video, output, packets)
+                written = _copy_packets(out, output, container, copies, upscaled)
+                upscaled.write()
+                written[video.index] = upscaled.written
                 kinds = [stream.type for stream in out.streams]
-                upscaled = int(video.index)
         _read_back(partial, written, kinds)
-        return written[upscaled]
-    finally:
-        if container is not None:
-            container.close()
+    return upscaled.written
 
 
-def _mux(
+class _UpscaledPackets:
+    """Writes the packets of the upscaled stream as far as the other streams have come.
+
+    Args:
+        out: the output file.
+        stream: the upscaled stream in it.
+        output: what goes into it.
+        packets: of all segments, in order.
+    """
+
+    def __init__(self, out: OutputContainer, stream: Any, output: Output, packets: Iterator[EncodedPacket]) -> None:
+        self.written = 0
+        self._out, self._stream = out, stream
+        self._time_base, self._shift = output.encoding.time_base, output.window.shift
+        self._packets = packets
+        self._next = next(packets, None)
+        self._last_dts: int | None = None
+
+    def write(self, until: float | None = None) -> None:
+        """Write the packets up to a decoding time in seconds; None: all that remain."""
+        moved = round(self._shift / self._time_base)
+        while self._next is not None:
+            each = self._next
+            if until is not None and each.dts * self._time_base + self._shift > until:
+                return
+            # Where two segments meet, the decoding times of the second may begin before those of the first end. The
+            # next free time is still not after the packet's presentation.
+            dts = each.dts if self._last_dts is None else max(each.dts, self._last_dts + 1)
+            self._last_dts = dts
+            packet = Packet(each.data)
+            packet.stream = self._stream
+            packet.time_base = self._time_base
+            packet.pts, packet.dts = each.pts + moved, dts + moved
+            packet.duration = each.duration
+            packet.is_keyframe = each.key
+            self._out.mux_one(packet)
+            self.written += 1
+            self._next = next(self._packets, None)
+
+
+def _copy_packets(
     out: OutputContainer,
-    video: Any,
-    copies: dict[int, Any],
+    output: Output,
     container: InputContainer | None,
-    packets: Iterator[EncodedPacket],
-    encoding: Encoding,
-    window: Window,
-    converting: frozenset[int],
+    copies: dict[int, Any],
+    upscaled: _UpscaledPackets,
 ) -> Counter[int]:
-    """Write all packets, in about the order of their times so that the muxer need not hold many.
+    """Write the packets of the copied streams, with those of the upscaled one between them in about the order of time.
 
     Returns:
-        How many, by the index of the stream in the output.
+        How many packets were copied, by the index of the stream in the output.
     """
     written: Counter[int] = Counter()
-    moved = round(window.shift / encoding.time_base)
-    last: int | None = None
-    waiting: EncodedPacket | None = next(packets, None)
-
-    def write_video(until: float | None) -> None:
-        nonlocal waiting, last
-        while waiting is not None and (until is None or waiting.dts * encoding.time_base + window.shift <= until):
-            # Where segments meet, an encoder may have begun its decoding times before the other's ended. The least
-            # later time is still no later than the packet's own presentation.
-            dts = waiting.dts if last is None else max(waiting.dts, last + 1)
-            last = dts
-            packet = Packet(waiting.data)
-            packet.stream = video
-            packet.time_base = encoding.time_base
-            packet.pts, packet.dts = waiting.pts + moved, dts + moved
-            packet.duration = waiting.duration
-            packet.is_keyframe = waiting.key
-            out.mux_one(packet)
-            written[video.index] += 1
-            waiting = next(packets, None)
-
-    if container is not None and copies:
-        other: Any
-        for other in container.demux([container.streams[index] for index in copies]):
-            if not other.size:
+    if container is None or not copies:
+        return written
+    converting = {each.stream.index for each in output.streams if each.action == "convert"}
+    packet: Any
+    for packet in container.demux([container.streams[index] for index in copies]):
+        if not packet.size:
+            continue
+        index = packet.stream_index
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None:
+            if packet.stream.disposition & Disposition.attached_pic:
+                packet.pts = packet.dts = 0
+        elif not _is_inside(output.window, packet):
+            continue
+        else:
+            # The muxer buffers less where streams arrive together.
+            upscaled.write(float(stamp * Fraction(packet.time_base) + output.window.shift))
+            _move(packet, output.window.shift)
+        target = copies[index]
+        if index in converting:
+            packet = _converted(packet, target.codec_context)
+            if packet is None:
                 continue
-            base = Fraction(other.time_base)
-            stamp = other.dts if other.dts is not None else other.pts
-            if stamp is not None:
-                shown = (other.pts if other.pts is not None else stamp) * base
-                if (window.start is not None and shown < window.start) or (
-                    window.end is not None and shown >= window.end
-                ):
-                    continue
-                write_video(float(stamp * base + window.shift))
-                shift = round(window.shift / base)
-                if other.pts is not None:
-                    other.pts += shift
-                if other.dts is not None:
-                    other.dts += shift
-            elif other.stream.disposition & Disposition.attached_pic:
-                other.pts = other.dts = 0
-            index = other.stream_index
-            target = copies[index]
-            if index in converting:
-                other = _converted(other, target.codec_context)
-                if other is None:
-                    continue
-            other.stream = target
-            out.mux_one(other)
-            written[target.index] += 1
-    write_video(None)
+        packet.stream = target
+        out.mux_one(packet)
+        written[target.index] += 1
     return written
 
 
+def _is_inside(window: Window, packet: Any) -> bool:
+    """Whether a packet with a time begins inside a window."""
+    shown = (packet.pts if packet.pts is not None else packet.dts) * Fraction(packet.time_base)
+    return (window.start is None or shown >= window.start) and (window.end is None or shown < window.end)
+
+
+def _move(packet: Any, seconds: Fraction) -> None:
+    """Shift the times of a packet."""
+    shift = round(seconds / Fraction(packet.time_base))
+    if packet.pts is not None:
+        packet.pts += shift
+    if packet.dts is not None:
+        packet.dts += shift
+
+
 def _read_back(path: Path, wanted: Mapping[int, int], kinds: Sequence[str]) -> None:
-    """See that a file has the packets that were given to its muxer: some leave out what they cannot place.
+    """Check that a file has the packets that were given to its muxer, because some muxers leave packets out.
 
     Raises:
-        MediaError: it has not.
+        MediaError: packets are missing, or there are too many.
     """
     found: Counter[int] = Counter()
     with open_video(path) as container:
         for packet in container.demux():
             found[packet.stream_index] += packet.size > 0
     for index, count in wanted.items():
-        # MP4 fills the gaps between subtitles with empty ones.
+        # MP4 fills the gaps between subtitles with empty packets.
         if found[index] < count or (found[index] > count and kinds[index] != "subtitle"):
             happened = f"stream #{index} has {found[index]} packets where {count} were written"
             raise MediaError(path, happened, "Try another container: .mkv holds most.")
 
 
 def _chapters(container: InputContainer, window: Window) -> Iterator[Any]:
-    """The chapters that lie in the window, moved with it."""
+    """The chapters inside the window, moved with it."""
     for chapter in container.chapters():
         base = Fraction(chapter["time_base"] or Fraction(1, 1000))
         start, end = chapter["start"] * base, chapter["end"] * base
@@ -420,7 +453,7 @@ def _chapters(container: InputContainer, window: Window) -> Iterator[Any]:
 
 
 def _covers(path: Path, actions: tuple[StreamAction, ...]) -> dict[int, bytes]:
-    """The images that are attached to a file, by stream."""
+    """The attached images of a file, by stream."""
     wanted = {action.stream.index for action in actions if action.action == "attach"}
     covers: dict[int, bytes] = {}
     if wanted:
@@ -433,17 +466,15 @@ def _covers(path: Path, actions: tuple[StreamAction, ...]) -> dict[int, bytes]:
     return covers
 
 
-def _container_options(
-    format: str, source: VideoSource, encoding: Encoding, container: InputContainer | None
-) -> dict[str, str]:
-    """What the muxer is told: the index in front, the source's own clock, all tags kept."""
-    if format not in ("mp4", "mov"):
-        # Otherwise everything is moved by the few milliseconds that a codec's priming lies before zero.
+def _container_options(output: Output, container: InputContainer | None) -> dict[str, str]:
+    """Options of the muxer: the index in front, the source's own clock, all tags kept."""
+    if output.format not in ("mp4", "mov"):
+        # By default all times are moved by the few milliseconds of priming that a codec has before zero.
         return {"avoid_negative_ts": "disabled"}
     flags = ["faststart"]
     if container is not None and _has_own_tags(container):
         flags.append("use_metadata_tags")
-    scales, others = [encoding.time_base.denominator], [1]
+    scales, others = [output.encoding.time_base.denominator], [1]
     if container is not None:
         scales += [Fraction(s.time_base).denominator for s in container.streams.video if s.time_base]
         others = [Fraction(s.time_base).denominator for s in container.streams if s.time_base]
@@ -451,15 +482,15 @@ def _container_options(
     movie = lcm(1000, scale, *others)
     return {
         "movflags": "+".join(flags),
-        # MP4 counts time in units of its own choice; these hold every timestamp exactly.
+        # MP4 counts time in units that the muxer chooses; these hold every timestamp exactly.
         "video_track_timescale": str(scale if scale < 2**31 else scales[0]),
-        # The same for the moments at which tracks begin: by default these are rounded to milliseconds.
+        # The same for the start times of tracks, which are rounded to milliseconds by default.
         "movie_timescale": str(movie if movie < 2**31 else 1_000_000),
     }
 
 
 def write_images(packets: Iterable[EncodedPacket], target: Path) -> int:
-    """Write every packet as an image of its own, numbered from 1.
+    """Write every packet as an image file, numbered from 1.
 
     Args:
         packets: encoded images, in order.

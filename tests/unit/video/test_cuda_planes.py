@@ -346,7 +346,7 @@ def test_a_quality_becomes_a_target_within_variable_rate(codec: str, quality: st
 @pytest.mark.parametrize("told", [{"tune": "lossless"}, {"rc": "constqp", "qp": "20"}, {"b": "8M"}, {"cq": "30.5"}])
 def test_another_aim_of_the_user_stands_alone(told: dict[str, str]) -> None:
     assert dict(encoder_options("hevc_nvenc", None, None, told, None)) == {"preset": "p4", **told}
-    with pytest.raises(UsageError, match="--crf 20: stands beside -e"):
+    with pytest.raises(UsageError, match="--crf 20: cannot be combined with -e"):
         encoder_options("hevc_nvenc", 20, None, told, None)
 
 
