@@ -121,15 +121,15 @@ Y-PSNR dB / RGB-PSNR dB / Y-SSIM; LR by MATLAB's bicubic, 8-bit output, border o
 as RGB. Command: `repsr eval Set5 Set14 B100 -s {spec.scale} -n {name}`.
 
 - **Made by** `repsr train` (step {report.step:,} of {recipe["schedule"]["steps"]:,}, seed {recipe["run"]["seed"]},
-  about {hours_of(arguments.run / "log.jsonl"):.1f} hours of {recipe["run"]["threads"]} core of a shared
+  about {hours_of(arguments.run / "log.jsonl"):.1f} hours on {recipe["run"]["threads"]} core of a shared
   {platform.machine()} server CPU, in {recipe["run"]["precision"]}) on {
         date.today().isoformat()
     }, then `repsr fuse`: trained and fused network differ by
   {report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32. {arguments.note}
-- **Data**: the images of train/data/README.md, whose licences stand there. No benchmark image was trained or tuned
-  on; {recipe["data"]["holdout"]} photographs were held out for validation.
+- **Data**: the images of train/data/README.md, which lists their licences. No benchmark image was used for training or
+  tuning; {recipe["data"]["holdout"]} photographs were held out for validation.
 - **Meant for** {"clean images: no compression, no noise" if arguments.kind == "clean" else "compressed video"}.
-- **Known failures**: detail finer than the LR grid is guessed at or left soft; {
+- **Known failures**: detail finer than the LR grid is guessed or stays soft; {
         "JPEG and video artefacts are sharpened like detail." if arguments.kind == "clean" else "grain is smoothed."
     }
 - **Licence**: Apache-2.0. **sha256** {report.sha256}

@@ -1,7 +1,7 @@
-"""What happens to images before a network sees them: motion, bars, blur, other downscalers, noise, JPEG.
+"""Degrade images for training: motion, black bars, blur, other downscalers, noise, JPEG.
 
-Mild by design: the aim is what cameras and encoders of ordinary videos do, not ruins. Everything is drawn from a given
-generator, so a degraded image is a function of its seed.
+Mild by design: the aim is what cameras and encoders do to ordinary videos. Everything is drawn from a given generator,
+so a degraded image is a function of its seed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 Kernel = Literal["bicubic", "bilinear", "box"]
-DOWNSCALERS: tuple[Kernel, ...] = ("bicubic",) * 8 + ("bilinear", "box")  # one is drawn
+DOWNSCALERS: tuple[Kernel, ...] = ("bicubic",) * 8 + ("bilinear", "box")  # each equally likely
 KERNELS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "box": Image.Resampling.BOX}
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """What one moving image goes through, in this order; 0 leaves a step out.
+    """Steps of a degradation, in the order they are applied; 0 leaves a step out.
 
     Attributes:
         blur: standard deviation of a Gaussian on HR, HR px.
@@ -50,7 +50,7 @@ class Degradation:
 
 
 def draw_degradation(random: Generator) -> Degradation:
-    """Draw one from the distribution the ``video`` networks are trained on."""
+    """Draw a degradation from the distribution that ``video`` models are trained on."""
 
     def one_of(*options: T) -> T:
         return options[int(random.integers(len(options)))]
@@ -96,14 +96,14 @@ def degrade_still(hr: Pixels, scale: int, degradation: Degradation, random: Gene
 
 
 def softened(image: Pixels, random: Generator) -> Pixels:
-    """Part of an image as large as all of it was, as soft as frames of videos are, or the image itself.
+    """Enlarge part of an image to its full size, which makes it as soft as video frames, or return it unchanged.
 
-    Videos that are shrunk by four come back by bicubic interpolation at 35 dB (train/studies/video/study.py --crf 1),
-    as images do that were enlarged by three; sharp images come back at 25.
+    Bicubic interpolation restores videos downscaled by four at 35 dB (train/studies/video/study.py --crf 1), the same
+    as images that were enlarged by three before; sharp images reach 25 dB.
 
     Args:
         image: (height, width, 3).
-        random: of whether, how much (1.2 to 5 times) and where.
+        random: decides whether, how much (1.2 to 5 times) and which part.
     """
     if random.random() >= 0.85:
         return image
@@ -122,34 +122,34 @@ def moving_windows(image: Pixels, side: int, frames: int, random: Generator) -> 
         image: (height, width, 3), at least ``side`` on both axes.
         side: of the window, px.
         frames: length of the shot.
-        random: of start and speed, on each axis at most 6 px a frame, mostly 1 or none, as in videos.
+        random: of start and speed; at most 6 px per frame and axis, mostly 1 or 0, as in videos.
 
     Returns:
         ``frames`` views of (side, side, 3).
     """
     path = []
     for length in image.shape[:2]:
-        room = length - side
+        free = length - side
         most = 6 if random.random() < 0.3 else 1
         speed = int(random.integers(-most, most + 1))
-        speed = int(np.sign(speed)) * min(abs(speed), room // max(1, frames - 1))
+        speed = int(np.sign(speed)) * min(abs(speed), free // max(1, frames - 1))
         travel = speed * (frames - 1)
-        start = int(random.integers(max(0, -travel), room - max(0, travel) + 1))
+        start = int(random.integers(max(0, -travel), free - max(0, travel) + 1))
         path.append([start + speed * t for t in range(frames)])
     return [image[y : y + side, x : x + side] for y, x in zip(*path, strict=True)]
 
 
 def letterboxed(shot: list[Pixels], random: Generator) -> list[Pixels]:
-    """One shot in five with black bars, above and below or at the sides, as videos carry them; the others unchanged.
+    """Add black bars to one shot in five, above and below or at the sides; return the others unchanged.
 
-    A network for soft videos that never met their one hard edge smears it.
+    Without them in training, a network for soft videos smears the hard edge of the bars.
 
     Args:
         shot: frames of one size (height, width, 3).
-        random: of whether, where, and how wide (4 px to a fifth of the frame, on each side).
+        random: decides whether, where, and how wide (4 px to a fifth of the frame, on each side).
 
     Returns:
-        as many frames of the same size.
+        As many frames of the same size.
     """
     if random.random() >= 0.2:
         return shot

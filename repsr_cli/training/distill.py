@@ -1,9 +1,9 @@
-"""A folder of images -> a packed file whose targets a larger network made, for training smaller ones.
+"""Pack images whose targets come from a larger network, to train smaller ones on.
 
-Most of what an image holds cannot be told from its LR version: a small network that is asked for it learns from noise.
-What a larger network makes of the same LR version is what can be told, and a smaller one gets there in half the steps
-(train/studies/gains.md). Its luma is taken, in the mean over eight views of the image; colour stays the
-image's own, which measured better.
+Most of an image's detail cannot be inferred from its LR version, and is noise to a small network. The output of a
+larger network contains what can be inferred, and a smaller one learns it in half the steps (train/studies/gains.md).
+Targets take their luma from that output, averaged over eight flips and rotations; colour stays that of the image, which
+measured better.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ from repsr_cli.upscale.tta import ensemble
 Pixels = NDArray[np.uint8]
 
 
-def taught(hr: Pixels, sr: NDArray[np.float32]) -> Pixels:
-    """An image with the luma of another.
+def with_luma_of(hr: Pixels, sr: NDArray[np.float32]) -> Pixels:
+    """An image with the luma of another one.
 
     Args:
-        hr: (height, width, 3), whose colour differences are kept.
-        sr: (height, width, 3) in samples of 8 bit, whose luma is taken.
+        hr: (height, width, 3); its colour differences are kept.
+        sr: (height, width, 3), values of 0 to 255; its luma is used.
     """
     difference = (sr - hr.astype(np.float32)) @ np.array(LUMA, np.float32)
     result: Pixels = np.clip(np.rint(hr + difference[..., None]), 0, 255).astype(np.uint8)
     return result
 
 
-def taught_pairs(folder: Path, teacher: Upscaler, holdout: int, progress: Callable[[int, int], None]) -> Iterator[Pair]:
-    """Every image of a folder as its teacher sees it; of held-out photographs one, as it is.
+def distilled_pairs(
+    folder: Path, teacher: Upscaler, holdout: int, progress: Callable[[int, int], None]
+) -> Iterator[Pair]:
+    """Every image of a folder with a teacher's target; of each held-out photograph one image, unchanged.
 
     Args:
         folder: HR images.
-        teacher: of the scale that is wanted.
-        holdout: photographs to keep out of training, chosen as ``Pack.split`` does.
+        teacher: the larger network, of the wanted scale.
+        holdout: photographs to hold out, chosen as ``Pack.split`` does.
         progress: called with (images done, images in all).
 
     Raises:
@@ -60,7 +62,7 @@ def taught_pairs(folder: Path, teacher: Upscaler, holdout: int, progress: Callab
             continue
         lr = downscale(pair.hr, teacher.scale)
         sr = ensemble(teacher, to_tensor(lr), 8)[0].permute(1, 2, 0).numpy() * 255
-        yield replace(pair, hr=taught(pair.hr, sr), lr=lr)
+        yield replace(pair, hr=with_luma_of(pair.hr, sr), lr=lr)
 
 
 def distil(
@@ -71,22 +73,22 @@ def distil(
     holdout: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
-    """Write a packed file of what a network makes of a folder's images, for ``data.train`` of a recipe.
+    """Write a packed file with targets from a larger network, for ``data.train`` of a recipe.
 
     Args:
-        folder: as in ``taught_pairs``.
+        folder: as in ``distilled_pairs``.
         target: the file.
         scale: enlargement factor.
-        teacher: as in ``taught_pairs``.
-        holdout: as in ``taught_pairs``; 1 or more.
-        progress: as in ``taught_pairs``.
+        teacher: as in ``distilled_pairs``.
+        holdout: as in ``distilled_pairs``; 1 or more.
+        progress: as in ``distilled_pairs``.
 
     Raises:
         RecipeError: an image cannot be used.
-        UsageError: a teacher of another factor, or one that knows luma only.
+        UsageError: the teacher has another scale, or is a luma network.
     """
     if teacher.scale != scale:
         raise UsageError(teacher.spec.name, f"enlarges by {teacher.scale}, not {scale}", f"Add -s {teacher.scale}.")
     if teacher.spec.colors != 3:
-        raise UsageError(teacher.spec.name, "knows luma only", "Choose an RGB network as the teacher.")
-    write_pack(target, teacher.scale, taught_pairs(folder, teacher, holdout, progress))
+        raise UsageError(teacher.spec.name, "upscales luma only", "Choose an RGB model as the teacher.")
+    write_pack(target, teacher.scale, distilled_pairs(folder, teacher, holdout, progress))

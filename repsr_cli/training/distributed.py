@@ -1,4 +1,4 @@
-"""Processes that train together, as torchrun started them."""
+"""Join the processes that torchrun started to train together."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _POLL = 0.02  # seconds between two looks at the store
 
 @contextlib.contextmanager
 def process_group(on_gpu: bool) -> Iterator[tuple[int, int]]:
-    """Join the processes of a ``torchrun`` for the time of the block; without one, this process is alone.
+    """Join the processes of a ``torchrun`` for the duration of the block; without one, this process is alone.
 
     Args:
-        on_gpu: talk over NCCL rather than gloo.
+        on_gpu: communicate over NCCL rather than gloo.
 
     Yields:
         (rank, processes).
@@ -39,17 +39,17 @@ def process_group(on_gpu: bool) -> Iterator[tuple[int, int]]:
 def store_of_this_start(store: Store, rank: int, processes: int, timeout: float = 600.0) -> Store:
     """The part of a store that only the processes of one start write to.
 
-    torchrun gives restarted processes the store of the ones that died, which still holds their addresses: who reads
-    before the new ones have written waits for a process that is no more. (torch's own prefix per restart went with
-    pytorch/pytorch#135957, and the store anew for each start that replaced it is kept over restarts since.) The
-    number of the restart would not do as a name, because machines count their own. So rank 0 draws a name, the
-    others answer to it with names of theirs, and it is settled once rank 0 has listed the answers: an old list has
-    nobody's present name in it.
+    torchrun gives restarted processes the store of the processes that died. It still holds their addresses, and a
+    process that reads an address before the new one is written waits forever. (torch's prefix per restart was removed
+    in pytorch/pytorch#135957; the new store per start that replaced it now survives restarts.) The number of the
+    restart cannot serve as a prefix, because each machine counts its own. So rank 0 publishes a random name, the others
+    answer with random names of their own, and rank 0 lists the answers. A process that finds its own name in a list
+    knows that the list is not an old one.
 
     Args:
         store: shared by ``processes`` processes, perhaps used before.
         rank: of this process.
-        processes: how many there are.
+        processes: their number.
         timeout: seconds to wait for the others.
 
     Raises:
@@ -79,5 +79,5 @@ def _wait(store: Store, keys: list[str], deadline: float) -> None:
 
 def _pause(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise dist.DistStoreError("the other processes of this training did not come")
+        raise dist.DistStoreError("the other processes of this run did not start in time")
     time.sleep(_POLL)

@@ -1,4 +1,4 @@
-"""Judge networks on HR images: Y-PSNR, RGB-PSNR and SSIM by the protocol of the field."""
+"""Evaluate models on HR images: Y-PSNR, RGB-PSNR and SSIM by the protocol of super-resolution papers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BICUBIC = "bicubic"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How near an image came to the original; dB, dB and 0 to 1, averaged over images where it is a mean."""
+    """Similarity of an image to the original: dB, dB and 0 to 1. Also a mean over images."""
 
     psnr_y: float
     psnr_rgb: float
@@ -42,7 +42,7 @@ class ImageScore:
 
 
 def mean_score(scores: Iterable[Score]) -> Score:
-    """The mean of each figure over images, as the field reports sets."""
+    """The mean of each figure over images, as papers report it."""
     table = np.array([(s.psnr_y, s.psnr_rgb, s.ssim_y) for s in scores])
     return Score(*(float(value) for value in table.mean(axis=0)))
 
@@ -53,7 +53,7 @@ def score(sr: Pixels, hr: Pixels, border: int) -> Score:
 
 
 def upscale_pixels(upscaler: Upscaler, lr: Pixels) -> Pixels:
-    """An image (H, W, 3) through the tiled engine to 8-bit pixels (H * scale, W * scale, 3)."""
+    """Upscale an image (H, W, 3) tile by tile to 8-bit pixels (H * scale, W * scale, 3)."""
     return to_pixels(upscaler(to_tensor(lr)), np.dtype(np.uint8), grey=False).astype(np.uint8, copy=False)
 
 
@@ -92,31 +92,31 @@ def _partner(path: Path, lr_folder: Path, scale: int) -> Pixels:
 
 
 def evaluate(
-    networks: Sequence[tuple[str, Upscaler]], folders: Sequence[Path], scale: int, lr_folder: Path | None = None
+    models: Sequence[tuple[str, Upscaler]], folders: Sequence[Path], scale: int, lr_folder: Path | None = None
 ) -> Iterator[ImageScore]:
-    """Judge networks, and bicubic beside them, on folders of HR images.
+    """Evaluate models and bicubic interpolation on folders of HR images.
 
     Args:
-        networks: (name, engine) of networks of this scale.
+        models: (name, upscaler) of models of this scale.
         folders: HR images, 8 bit.
         scale: enlargement factor; also the border cropped before measuring.
         lr_folder: LR partners for one HR folder; None: made from HR by MATLAB's bicubic.
 
     Yields:
-        One row per image and network, bicubic first.
+        One row per image and model, bicubic first.
 
     Raises:
-        UsageError: a network of another scale, or an image that cannot be judged.
+        UsageError: a model of another scale, or an image that cannot be used.
     """
-    for name, upscaler in networks:
+    for name, upscaler in models:
         if upscaler.scale != scale:
-            raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give networks of one scale.")
+            raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give models of one scale.")
     if lr_folder is not None and len(folders) != 1:
         raise UsageError(lr_folder, "LR partners belong to one HR folder", "Give one folder.")
     for folder in folders:
         for image, lr, hr in pairs_of(folder, scale, lr_folder):
             height, width = hr.shape[:2]
             rows = [(BICUBIC, imresize(lr, (height, width)))]
-            rows += [(name, upscale_pixels(upscaler, lr)) for name, upscaler in networks]
+            rows += [(name, upscale_pixels(upscaler, lr)) for name, upscaler in models]
             for name, sr in rows:
                 yield ImageScore(name, folder.name, image, score(sr, hr, scale))

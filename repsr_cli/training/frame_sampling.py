@@ -1,4 +1,4 @@
-"""Frames of a video to learn from, and frames kept out, far enough from each other."""
+"""Choose frames of a video for training and for evaluation, far enough from each other."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from repsr_cli.video.decode import Decoder
 from repsr_cli.video.probe import VideoSource, probe
 from repsr_cli.video.timeline import Timeline, scan
 
-MARGIN = 2.0  # seconds between any training frame and any frame kept out
+MARGIN = 2.0  # seconds between any training frame and any held-out frame
 TRAINING_FRAMES, HELD_OUT_FRAMES = 64, 24
-SEQUENTIAL = 6000  # frames up to which decoding straight through beats seeking
+SEQUENTIAL = 6000  # frames up to which decoding everything is faster than seeking
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames of a video are used.
+    """The frames of a video that are used.
 
     Attributes:
         source: the video.
         timeline: its packets.
-        training: timestamps to learn from, ascending.
-        held_out: timestamps to judge on, ascending.
-        stretches: (start, end) in seconds of what is kept out.
+        training: timestamps to train on, ascending.
+        held_out: timestamps to evaluate on, ascending.
+        stretches: (start, end) in seconds of what is held out.
     """
 
     source: VideoSource
@@ -45,7 +45,7 @@ class Sampling:
 
 
 def held_out_stretches(start: float, end: float) -> tuple[tuple[float, float], ...]:
-    """Whole stretches to keep out: the last fifth of a short video; of a video up to twelve of four seconds each.
+    """Stretches to hold out: the last fifth of a short video, up to twelve of four seconds each of a long one.
 
     Args:
         start: seconds at which the first frame is shown.
@@ -67,12 +67,12 @@ def _evenly(items: list[int], count: int) -> list[int]:
 def sample_video(path: Path) -> Sampling:
     """Choose the frames.
 
-    Training frames are keyframes first, since encoders put one at every cut, so that every scene is met; then frames in
-    between, evenly.
+    Training frames are keyframes first: encoders place one at every cut, so every scene is covered. Then come frames in
+    between, evenly spaced.
 
     Raises:
         MediaError: the video cannot be read.
-        RecipeError: it is too short to keep a stretch out.
+        RecipeError: it is too short to hold a stretch out.
     """
     source = probe(path)
     timeline = scan(source)
@@ -83,7 +83,7 @@ def sample_video(path: Path) -> Sampling:
     allowed = [p for p in timeline.pts if all(p * tick < a - MARGIN or p * tick > b + MARGIN for a, b in stretches)]
     if len(allowed) < 8 or len(held_out) < 4:
         raise RecipeError(
-            path, f"is too short to learn from ({end - start:.1f} s)", "Give at least 5 seconds; minutes are better."
+            path, f"is too short to train on ({end - start:.1f} s)", "Give at least 5 seconds; minutes are better."
         )
     keys = [p for p in timeline.keys if p in set(allowed)]
     chosen = set(_evenly(keys, TRAINING_FRAMES))

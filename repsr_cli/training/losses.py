@@ -1,4 +1,4 @@
-"""Losses by name."""
+"""Compute losses by name."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _distance(difference: Tensor, name: str) -> Tensor:
 
 
 def reconstruction_loss(sr: Tensor, hr: Tensor, name: str, luma: float, chroma: float = 0.0) -> Tensor:
-    """Distance between two images on RGB, plus weighted ones on luma and on chroma.
+    """Distance between two images on RGB, plus weighted distances on luma and on chroma.
 
-    On RGB alone a small network learns luma first and leaves colour to its nearest-neighbour skip for a very long time:
+    On RGB alone, a small network learns luma first and leaves colour to its nearest-neighbour skip for very long, since
     most of an image's detail is common to its channels.
 
     Args:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM as the field reports them: 8-bit images, luma of BT.601, border cropped. Floor 3, numpy only."""
+"""Compute PSNR and SSIM as super-resolution papers do: 8-bit images, BT.601 luma, border cropped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def psnr_rgb(sr: Pixels, hr: Pixels, border: int) -> float:
 
 
 def ssim_y(sr: Pixels, hr: Pixels, border: int) -> float:
-    """SSIM on luma without ``border`` px on each side; 0 to 1, NaN where less than 11 px are left.
+    """SSIM on luma without ``border`` px on each side; 0 to 1, NaN where fewer than 11 px remain.
 
     Source: Wang et al. 2004: Gaussian window 11x11 of sigma 1.5, K = (0.01, 0.03), only full windows, as the authors'
     MATLAB code and BasicSR compute it.

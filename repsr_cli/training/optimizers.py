@@ -1,4 +1,4 @@
-"""Optimisers by name."""
+"""Build optimisers by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from repsr_cli.training.soap import SOAP
 
 
 def build_optimizer(parameters: Iterable[Tensor], recipe: Recipe) -> Optimizer:
-    """The optimiser a recipe names; its learning rate is set before every step by the schedule."""
+    """The optimiser of a recipe; the schedule sets its learning rate before every step."""
     settings, rate = recipe.optimizer, recipe.schedule.learning_rate
     if settings.name == "soap":
         return SOAP(

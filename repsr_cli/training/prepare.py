@@ -1,7 +1,7 @@
-"""A folder of images -> a packed file of degraded, compressed pairs, for training ``video`` networks.
+"""Pack degraded, compressed LR/HR pairs, to train ``video`` models on.
 
-Done ahead, since it needs an encoder, which ``repsr train`` must not, and since single frames show no artefacts between
-frames: each image becomes a short shot, is degraded, encoded, decoded, and one of its frames is kept.
+This is done ahead of training, which must not need an encoder. A single frame has no artefacts of inter prediction, so
+each image becomes a short shot, which is degraded, encoded and decoded, and one of its frames is kept.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from repsr_cli.video.roundtrip import through_codec
 from repsr_cli.yuv.formats import PlaneFormat
 
 FRAMES = 9  # of a shot: the first is a keyframe, the rest are predicted
-MAX_SIDE = 384  # HR px of the window; leaves room to move on a tile of 512
-# LR px. x265 was measured to code frames of a single 64 px block differently from run to run.
+MAX_SIDE = 384  # HR px of the window, which moves on a tile of 512
+# LR px. x265 encodes frames of a single 64 px block differently from run to run (measured).
 MIN_LR_SIDE, LR_UNIT = 80, 16
 
 Pixels = NDArray[np.uint8]
 
 
 def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> list[Pixels]:
-    """RGB frames through the encoder of a degradation, by way of 4:2:0 planes; unchanged without one.
+    """Encode and decode RGB frames as 4:2:0 planes with the encoder of a degradation; unchanged without one.
 
     Args:
         shot: frames (height, width, 3), sizes even.
@@ -49,7 +49,7 @@ def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> 
     if degradation.codec == "libx265":
         options["x265-params"] = "log-level=none:pools=none:frame-threads=1"
     else:
-        # x264's macroblock tree was measured to code the same frames differently in one run out of five; this cures it.
+        # Without this, x264's macroblock tree encodes the same frames differently in one run out of five (measured).
         options["x264-params"] = "cpu-independent=1"
     planes = [planes_from_rgb(to_tensor(frame), fmt) for frame in shot]
     decoded = through_codec(planes, "yuv420p", degradation.codec, options)
@@ -59,7 +59,7 @@ def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> 
 
 
 def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -> Pair:
-    """One image as one compressed LR frame beside its HR window, by (seed, index, variant) alone."""
+    """One compressed LR frame and its HR window, a function of image and (seed, index, variant)."""
     random = Generator(Philox(key=[seed, index * 1000 + variant]))
     degradation = draw_degradation(random)
     unit = LR_UNIT * scale

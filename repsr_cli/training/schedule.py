@@ -1,6 +1,6 @@
-"""What the step number decides, as pure functions of the recipe.
+"""Compute what depends on the step number: learning rate, batch shape, loss, decay of the average.
 
-Steps count from 0. Resuming replays a run because nothing here has state.
+Steps count from 0. All functions are pure, so a resumed run repeats them.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def batch_shape(step: int, recipe: Recipe) -> tuple[int, int]:
 
 
 def loss_name(step: int, recipe: Recipe) -> str:
-    """Name of the loss of a step."""
+    """The name of the loss of a step."""
     loss = recipe.loss
     return loss.late_name if loss.late_name and _is_late(step, loss.late, recipe) else loss.name
 
 
 def ema_decay(updates: int, recipe: Recipe) -> float:
-    """Decay of the average after ``updates`` updates: small at first, or the random start would linger."""
+    """Decay of the average after ``updates`` updates: small at first, to forget the random start."""
     return min(recipe.ema.decay, (1 + updates) / (10 + updates))

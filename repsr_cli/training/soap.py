@@ -1,4 +1,4 @@
-"""SOAP: Adam in the eigenbasis of Shampoo's factors.
+"""Optimise with SOAP: Adam in the eigenbasis of Shampoo's factors.
 
 Source: Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam" (arXiv 2409.11321), algorithm 3. Written for
 small convolution networks: weights are matrices (out, in * height * width), so the two factors stay small.
@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 
 
 class SOAP(Optimizer):
-    """Adam run in slowly turning eigenbases of ``E[G G^T]`` and ``E[G^T G]``; vectors get plain Adam.
+    """Adam in slowly rotating eigenbases of ``E[G G^T]`` and ``E[G^T G]``; plain Adam for vectors.
 
-    The first step only gathers statistics. Bias-corrected. All state is tensors and ints, so a saved and restored
-    optimiser goes on bit for bit.
+    Bias-corrected. The first step only gathers statistics. All state is tensors and ints, so a restored optimiser
+    continues bit for bit.
 
     Args:
         parameters: what to optimise.
@@ -94,7 +94,7 @@ def _update(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> 
         if step % group["refresh"] == 0:
             state["left_basis"], order = _refine(state["left"], left)
             state["right_basis"], right_order = _refine(state["right"], right)
-            # The second moment lives in the basis: its rows and columns follow their eigenvectors.
+            # The second moment is in that basis: its rows and columns are reordered like the eigenvectors.
             state["square"] = square[order][:, right_order]
 
 
@@ -105,6 +105,6 @@ def _eigenbasis(factor: Tensor) -> Tensor:
 
 
 def _refine(factor: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """One power iteration towards the eigenbasis, columns sorted by eigenvalue; also the order they were put in."""
+    """One power iteration towards the eigenbasis, columns sorted by eigenvalue; also their new order."""
     order = (basis * (factor @ basis)).sum(0).argsort(descending=True, stable=True)
     return torch.linalg.qr(factor @ basis[:, order])[0], order

@@ -15,7 +15,7 @@ from repsr_cli.image.resize import downscale
 from repsr_cli.model.init import start_as_interpolation
 from repsr_cli.model.plain import LUMA, PlainSR, Spec
 from repsr_cli.training.dataset import Pack, build_pack
-from repsr_cli.training.distill import distil, taught
+from repsr_cli.training.distill import distil, with_luma_of
 from repsr_cli.training.evaluate import upscale_pixels
 from repsr_cli.training.losses import CHROMA
 from repsr_cli.training.metrics import luma
@@ -33,7 +33,7 @@ def test_luma_is_the_teachers_and_colour_the_images() -> None:
     rng = np.random.default_rng(0)
     hr = rng.integers(60, 190, (20, 30, 3)).astype(np.uint8)
     sr = hr + rng.uniform(-50, 50, hr.shape).astype(np.float32)
-    target = taught(hr, sr)
+    target = with_luma_of(hr, sr)
     assert np.abs((target - sr) @ np.array(LUMA)).max() <= 0.51
     assert np.abs((target.astype(float) - hr) @ np.array(CHROMA).T).max() <= 0.51
 

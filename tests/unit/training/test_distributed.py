@@ -1,4 +1,4 @@
-"""Processes that find each other, also in a store that dead ones have used."""
+"""training/distributed.py: processes find each other, also in a store that an earlier start has used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from repsr_cli.training.distributed import process_group, store_of_this_start
 
 
 def meet(store: dist.Store, order: tuple[int, ...]) -> list[dist.Store]:
-    """Stores that ranks get which come in ``order``, each after the one before had time to look around."""
+    """The stores of ranks that start in ``order``, each when the one before has had time to read the store."""
     with ThreadPoolExecutor(len(order)) as pool:
         futures = {}
         for rank in order:
@@ -22,7 +22,7 @@ def meet(store: dist.Store, order: tuple[int, ...]) -> list[dist.Store]:
         return [futures[rank].result() for rank in sorted(order)]
 
 
-def test_ranks_of_one_start_meet_in_a_part_of_their_own_in_any_order() -> None:
+def test_ranks_of_one_start_share_a_part_of_the_store_in_any_order() -> None:
     store = dist.HashStore()
     for number, order in enumerate(itertools.permutations(range(3))):
         own = meet(store, order)
@@ -31,7 +31,7 @@ def test_ranks_of_one_start_meet_in_a_part_of_their_own_in_any_order() -> None:
         assert [each.get("address") for each in own] == [str(number).encode()] * 3
 
 
-def test_a_start_that_died_half_way_is_passed_over() -> None:
+def test_a_start_that_died_half_way_is_ignored() -> None:
     store = dist.HashStore()
     store.set("start", "old")
     store.set("old/1", "dead")
@@ -41,8 +41,8 @@ def test_a_start_that_died_half_way_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_who_waits_in_vain_says_so(rank: int) -> None:
-    with pytest.raises(dist.DistStoreError, match="did not come"):
+def test_waiting_ends_with_an_error(rank: int) -> None:
+    with pytest.raises(dist.DistStoreError, match="did not start in time"):
         store_of_this_start(dist.HashStore(), rank, 2, timeout=0.1)
 
 
