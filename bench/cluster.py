@@ -26,18 +26,17 @@ import ray
 from av.video.frame import PictureType
 from ray.cluster_utils import Cluster
 
-from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.zoo import load, resolve
 from repsr_cli.upscale import plan_video as planning
-from repsr_cli.upscale.executors.ray import _groups
-from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.executors.ray import Ray, _groups
+from repsr_cli.upscale.models import ModelCache
+from repsr_cli.upscale.request import Outcome, Request
+from repsr_cli.upscale.sinks import sink_for
 from repsr_cli.video.packet_chunks import PacketChunk, chunks
 from repsr_cli.video.segments import Store
 from repsr_cli.video.timeline import cut
 
 VIDEO = Path(__file__).resolve().parents[1] / "examples" / "bbb_480x270.mp4"
-OPTIONS = UpscaleOptions(scale=2.0, network="fast", threads=1, preset="veryfast", engine="torch", reuse=False)
+OPTIONS = Request.of(scale=2.0, model="fast", threads=1, preset="veryfast", engine="torch", reuse=False)
 
 
 def with_keyframes(source: Path, target: Path, frames: int) -> Path:
@@ -55,11 +54,11 @@ def with_keyframes(source: Path, target: Path, frames: int) -> Path:
     return target
 
 
-def upscale(source: Path, upscaler: Upscaler, address: str, folder: Path) -> tuple[Outcome, int]:
+def upscale(source: Path, address: str, folder: Path) -> tuple[Outcome, int]:
     """Upscale a video on a cluster; what was measured, and the size of what was written."""
     target = folder / "out.mp4"
-    options = UpscaleOptions(**{name: getattr(OPTIONS, name) for name in OPTIONS.__slots__} | {"ray": address})
-    outcome = upscale_video(source, target, upscaler, options, Reporter())
+    plan = planning.plan_video(source, target, OPTIONS.having(ray=address))
+    outcome = Ray(ModelCache()).run(plan, sink_for(plan))
     size = target.stat().st_size
     target.unlink()
     return outcome, size
@@ -89,7 +88,7 @@ def confined(number: int, core: int, share: float | None) -> Iterator[None]:
 
 def driver_costs(source: Path, folder: Path, results: int) -> dict[str, float]:
     """Seconds that the driver spends on a segment: reading and wrapping, sending, taking in."""
-    plan = planning.plan_video(source, folder / "none.mp4", 2, OPTIONS)
+    plan = planning.plan_video(source, folder / "none.mp4", OPTIONS)
     assert plan.timeline is not None
     began = time.perf_counter()
     made: list[PacketChunk] = list(chunks(plan.source, plan.timeline, _groups(plan.segments, plan.timeline)))
@@ -135,7 +134,6 @@ def main() -> None:
     planning.cut = functools.partial(cut, frames=words.frames)
     cores = sorted(os.sched_getaffinity(0))
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    upscaler = Upscaler(load(resolve("fast", 2.0, "video")), device="cpu", threads=1, engine="torch")
     found: dict[str, Any] = {"video": words.video.name, "workers": {}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -144,10 +142,10 @@ def main() -> None:
         for number in range(1, (words.workers or len(cores)) + 1):
             with confined(number, cores[(number - 1) % len(cores)], words.share):
                 nodes.add_node(num_cpus=1)
-            upscale(source, upscaler, nodes.address, folder)  # every worker loads its libraries
+            upscale(source, nodes.address, folder)  # every worker loads its libraries
             best: dict[str, float] = {}
             for _ in range(words.rounds):
-                outcome, size = upscale(source, upscaler, nodes.address, folder)
+                outcome, size = upscale(source, nodes.address, folder)
                 facts = outcome.facts
                 if facts["fps"] > best.get("fps", 0):
                     best = {"fps": facts["fps"], "frames": facts["frames"], **facts["occupancy"]}

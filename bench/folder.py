@@ -20,7 +20,7 @@ from repsr_cli.image.files import page_of, read_image, write_image
 from repsr_cli.upscale.api import load
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.jobs import Naming, plan_jobs
-from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
+from repsr_cli.upscale.request import Outcome, Reporter, Request
 
 COUNT = 100
 
@@ -56,7 +56,7 @@ def main() -> None:
         small, big = Path(temporary) / "small", Path(temporary) / "big"
         small.mkdir()
         cut(asked.images, small)
-        options = UpscaleOptions(scale=asked.scale, network=asked.network)
+        options = Request.of(scale=asked.scale, model=asked.network)
         upscaler = load(asked.network, asked.scale)
         tensors = [to_tensor(read_image(path).pixels) for path in small.iterdir()]
 

@@ -19,9 +19,12 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.image.files import Page, open_image
 from repsr_cli.model.plain import identity_network
+from repsr_cli.model.zoo import ModelFile
 from repsr_cli.upscale.image import upscale_image
+from repsr_cli.upscale.image_sinks import sink_for
 from repsr_cli.upscale.jobs import Naming, plan_jobs
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.plan_image import plan_image
+from repsr_cli.upscale.request import SILENT, Request
 
 HEAD = """# Test images
 
@@ -61,15 +64,19 @@ def described(exif: bytes | None) -> bool:
     return bool(set(tags) - {ExifTags.Base.Orientation})
 
 
+IDENTITY = ModelFile("identity", Path("identity"), 1)
+
+
 def row(path: Path, folder: Path, upscaler: Upscaler) -> str:
     """One image's line."""
-    options = UpscaleOptions(scale=1.0)
+    options = Request.of(scale=1.0)
     try:
         plan = plan_jobs([str(path)], options, Naming(output=f"{folder}/"))
         if plan.failures:
             raise plan.failures[0].error
         target = plan.jobs[0].target
-        outcome = upscale_image(path, target, upscaler, options, Reporter())
+        image_plan = plan_image(path, target, options, IDENTITY)
+        outcome = upscale_image(image_plan, sink_for(image_plan), upscaler, SILENT)
     except RepsrError as error:
         return f"| {path.name} | refused: {error.happened.replace('|', '/')} | | | | | |"
     one, two = open_image(path), open_image(target)

@@ -17,7 +17,10 @@ import av
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.model.zoo import ModelFile
+from repsr_cli.upscale.plan_video import plan_video
+from repsr_cli.upscale.request import SILENT, Outcome, Request
+from repsr_cli.upscale.sinks import sink_for
 from repsr_cli.upscale.video import upscale_video
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.probe import is_video, probe
@@ -43,6 +46,12 @@ def times(path: Path, deinterlace: bool = False) -> list[Fraction]:
     return [frame.pts * source.time_base for frame in decoder.frames()]
 
 
+def upscaled(path: Path, target: Path, upscaler: Upscaler, request: Request) -> Outcome:
+    """Upscale a video by a network that is in no file."""
+    plan = plan_video(path, target, request, ModelFile("identity", Path("identity"), upscaler.scale))
+    return upscale_video(plan, sink_for(plan), (upscaler,), SILENT)
+
+
 def row(path: Path, folder: Path, upscaler: Upscaler) -> str:
     """One video's line."""
     suffix = path.suffix if path.suffix in (".mp4", ".mov", ".mkv", ".webm") else ".mkv"
@@ -51,14 +60,14 @@ def row(path: Path, folder: Path, upscaler: Upscaler) -> str:
     try:
         if suffix == ".webm" and probe(path).planar.endswith("10le"):
             settings = {"preset": "12"}
-        options = UpscaleOptions(**settings, allow_loss=True)  # type: ignore[arg-type]
+        options = Request.of(**settings, allow_loss=True)  # type: ignore[arg-type]
         try:
-            outcome = upscale_video(path, target, upscaler, options, Reporter())
+            outcome = upscaled(path, target, upscaler, options)
         except MediaError as error:
             if "--deinterlace" not in error.remedy:
                 raise
-            options = UpscaleOptions(**settings, allow_loss=True, deinterlace=True)  # type: ignore[arg-type]
-            outcome = upscale_video(path, target, upscaler, options, Reporter())
+            options = Request.of(**settings, allow_loss=True, deinterlace=True)  # type: ignore[arg-type]
+            outcome = upscaled(path, target, upscaler, options)
     except MediaError as error:
         return f"| {path.name} | refused: {error.happened} | | | | |"
     before, after = times(path), times(target)

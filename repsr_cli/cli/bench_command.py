@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from repsr_cli.cli.console import Board, friendly, print_json, print_line
-from repsr_cli.cli.upscale_command import parse_box
 from repsr_cli.errors import MediaError
-from repsr_cli.upscale.request import UpscaleOptions
+from repsr_cli.upscale.options import parse_box
+from repsr_cli.upscale.request import Request
 
 
 class _VideoUnlessNamed(TyperGroup):
@@ -65,9 +65,9 @@ def bench_upscale(
     from repsr_cli.diagnostics.bench import BenchOptions
     from repsr_cli.diagnostics.bench import bench as measure
 
-    upscale = UpscaleOptions(
+    upscale = Request.of(
         scale=scale,
-        network=network,
+        model=network,
         device=device,
         precision=precision,
         tile=tile,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from repsr_cli.cli.console import Board, friendly, print_line
-from repsr_cli.cli.upscale_command import parse_seconds
+from repsr_cli.upscale.options import parse_seconds
 
 
 @friendly
@@ -46,7 +46,7 @@ def compare(
         split=split,
         blink=blink,
         crop=None if crop is None else parse_crop("--crop", crop),
-        at=parse_seconds("--at", at),
+        at=None if at is None else parse_seconds("--at", at),
         overwrite=overwrite,
     )
     with Board(quiet) as board:

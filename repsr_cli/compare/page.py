@@ -10,7 +10,8 @@ from pathlib import Path
 
 from repsr_cli.compare.images import shown
 from repsr_cli.errors import UsageError
-from repsr_cli.upscale.jobs import Kind, source_size
+from repsr_cli.upscale.jobs import source_size
+from repsr_cli.upscale.request import Kind
 
 PAGE_LIMIT = 200 << 20  # bytes; browsers open larger pages slowly or not at all
 BROWSER_IMAGES = {

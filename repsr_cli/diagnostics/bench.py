@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.model.zoo import load, resolve
+from repsr_cli.model.zoo import ModelFile, load, resolve
 from repsr_cli.upscale.calibrate import measure, processor
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
 
@@ -54,7 +54,7 @@ class BenchOptions:
         calibrate: also time every engine and budget for tiles that a calibration chooses from.
     """
 
-    upscale: UpscaleOptions = field(default_factory=UpscaleOptions)
+    upscale: Request = field(default_factory=Request)
     source: Path | None = None
     rival: str | None = None
     size: tuple[int, int] = (270, 480)
@@ -157,16 +157,17 @@ def bench(options: BenchOptions, reporter: Reporter) -> Bench:
             raise UsageError("rival", "there is no video to race on", "Name a video.")
         if "{source}" not in options.rival or "{target}" not in options.rival:
             raise UsageError("rival", "the command does not say where its files go", "Use {source} and {target} in it.")
-    asked = options.upscale
-    net = load(resolve(asked.network, asked.scale, "clean"))
-    upscaler = Upscaler(net, asked.device, asked.precision, asked.tile, asked.threads, reporter.say, asked.engine)
+    asked = options.upscale.model
+    chosen = resolve(asked.model, options.upscale.size.scale, "clean")
+    net = load(chosen)
+    upscaler = Upscaler(net, asked.devices[0], asked.precision, asked.tile, asked.threads, reporter.say, asked.engine)
     with torch_threads(asked.threads):
         peak, model = measure_model(net, upscaler, options.size, options.rounds)
         rows = [model]
         if options.calibrate:
             rows += _calibration(upscaler, options.size, reporter)
         if options.source is not None:
-            rows += _measure_video(options, upscaler, reporter)
+            rows += _measure_video(options, chosen, upscaler, reporter)
     return Bench(describe_machine(upscaler), upscaler.describe(), peak, tuple(rows))
 
 
@@ -228,7 +229,7 @@ def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
     return machine
 
 
-def _measure_video(options: BenchOptions, upscaler: Upscaler, reporter: Reporter) -> list[Row]:
+def _measure_video(options: BenchOptions, model: ModelFile, upscaler: Upscaler, reporter: Reporter) -> list[Row]:
     source = options.source
     assert source is not None
     rounds = max(options.rounds // 2, 1)
@@ -241,7 +242,7 @@ def _measure_video(options: BenchOptions, upscaler: Upscaler, reporter: Reporter
         runs: dict[str, list[Row]] = {"pipeline": [], "end to end": [], "rival": []}
         # In turns, so that all see the same machine.
         for _ in range(rounds):
-            runs["pipeline"].append(_pipeline(source, target, upscaler, options.upscale, reporter))
+            runs["pipeline"].append(_pipeline(source, target, model, upscaler, options.upscale, reporter))
             runs["end to end"].append(_end_to_end(source, target, options.upscale))
             if rival:
                 runs["rival"].append(_race(rival, runs["pipeline"][0].frames))
@@ -251,30 +252,35 @@ def _measure_video(options: BenchOptions, upscaler: Upscaler, reporter: Reporter
     return best
 
 
-def _pipeline(source: Path, target: Path, upscaler: Upscaler, asked: UpscaleOptions, reporter: Reporter) -> Row:
+def _pipeline(
+    source: Path, target: Path, model: ModelFile, upscaler: Upscaler, asked: Request, reporter: Reporter
+) -> Row:
     """Decoder and network, in this process, without an encoder."""
+    from repsr_cli.upscale.plan_video import plan_video
+    from repsr_cli.upscale.sinks import sink_for
     from repsr_cli.upscale.video import upscale_video
 
     began, busy = time.perf_counter(), time.process_time()
-    outcome = upscale_video(source, target, upscaler, replace(asked, benchmark=True), reporter)
+    plan = plan_video(source, target, asked.having(benchmark=True), model)
+    outcome = upscale_video(plan, sink_for(plan), (upscaler,), reporter)
     seconds, busy = time.perf_counter() - began, time.process_time() - busy
     facts = {key: outcome.facts[key] for key in ("occupancy", "reused")}
     return Row("pipeline", int(outcome.facts["frames"]), seconds, facts | _load(busy, seconds))
 
 
-def _end_to_end(source: Path, target: Path, asked: UpscaleOptions) -> Row:
+def _end_to_end(source: Path, target: Path, asked: Request) -> Row:
     """The command as a user starts it, in a process of its own: starting Python and loading the network included."""
     command = [sys.executable, "-m", "repsr_cli", "upscale", str(source), "-o", str(target), "-y", "--no-resume"]
     given = {
-        "-n": asked.network,
-        "-s": asked.scale,
-        "--device": asked.device,
-        "--precision": asked.precision,
-        "-t": asked.tile,
-        "--threads": asked.threads,
-        "--engine": asked.engine,
-        "-c": asked.codec,
-        "--preset": asked.preset,
+        "-n": asked.model.model,
+        "-s": asked.size.scale,
+        "--device": asked.model.device,
+        "--precision": asked.model.precision,
+        "-t": asked.model.tile,
+        "--threads": asked.model.threads,
+        "--engine": asked.model.engine,
+        "-c": asked.video.codec,
+        "--preset": asked.video.preset,
     }
     for option, value in given.items():
         command += [] if value is None else [option, str(value)]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.model import zoo
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.model.zoo import load_weight, resolve
 from repsr_cli.upscale.constant_regions import upscale_flat
 
 
@@ -43,8 +43,8 @@ def load(
         DeviceError: no such device.
         UsageError: an argument makes no sense.
     """
-    weight = resolve(None if network is None else str(network), scale, family)
-    return Upscaler(load_weight(weight), device, precision, tile, threads)
+    weight = zoo.resolve(None if network is None else str(network), scale, family)
+    return Upscaler(zoo.load(weight), device, precision, tile, threads)
 
 
 def upscale_image(pixels: NDArray[Any], upscaler: Upscaler) -> NDArray[Any]:

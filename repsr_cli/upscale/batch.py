@@ -1,174 +1,260 @@
-"""Jobs -> files: choose the network, run job after job, go on after a failure and report it."""
+"""Upscale job after job, continue after a failure and report it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from threading import Event, Lock, get_ident
+from threading import Event
 from typing import TYPE_CHECKING, Literal
 
-from repsr_cli.errors import CheckpointError, Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.sizes import asked_sides, needed_factor
-from repsr_cli.upscale.jobs import Failure, Job, source_size
-from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
+from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
+from repsr_cli.upscale.jobs import PIPE, Failure, Job
+from repsr_cli.upscale.request import Outcome, Reporter, Request
 
-if TYPE_CHECKING:
-    from repsr_cli.engine.upscaler import Upscaler
-    from repsr_cli.model.plain import PlainSR, Spec
-    from repsr_cli.model.zoo import Weight
-    from repsr_cli.upscale.executors.ray import Cluster
-    from repsr_cli.upscale.image_pool import Turns
+if TYPE_CHECKING:  # torch and the libraries for images and videos
+    from repsr_cli.upscale.executors import Executor
+    from repsr_cli.upscale.models import ModelCache
+    from repsr_cli.upscale.plan_image import ImagePlan
+    from repsr_cli.upscale.plan_video import VideoPlan
 
+    Plan = ImagePlan | VideoPlan
 
-# How images are run: small ones side by side on a CPU, medium ones in turns, large ones and videos alone; all that a
-# cluster does by as many threads as it takes tasks.
-Way = Literal["apart", "turns", "alone", "far"]
+# How jobs are run: small images side by side on a CPU, medium ones several at a time on one network, large ones and
+# videos alone; all that a cluster computes by as many threads as it takes tasks.
+Mode = Literal["side by side", "in turns", "alone", "on a cluster"]
 # LR pixels of an image of which several may be in flight: some 200 MB each at factor 4, 8 bit.
 SMALL_PIXELS = 4 << 20
 
 
-def settle_scale(options: UpscaleOptions) -> UpscaleOptions:
-    """Fill in the factor where neither a factor nor a size was asked for: the network's own, else 4.
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A job and its plan, or why there is none."""
+
+    job: Job
+    plan: Plan | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the jobs of a run share: loaded models, reporters, and the folders that were made."""
+
+    models: ModelCache
+    reporter_for: Callable[[Job], Reporter]
+    made: set[Path] = field(default_factory=set)
+
+
+def settle_scale(request: Request) -> Request:
+    """Fill in the factor where neither a factor nor a size was asked for: the model's own, else 4.
 
     Raises:
-        CheckpointError: there is no such network.
+        CheckpointError: no such model.
     """
-    if options.scale or options.width or options.height or options.fit or options.short_side:
-        return options
+    if request.size.asked:
+        return request
     from repsr_cli.model.zoo import resolve
 
-    return replace(options, scale=float(resolve(options.network, None, "clean").scale))
+    return request.having(scale=float(resolve(request.model.model, None, "clean").scale))
 
 
 def run_jobs(
-    jobs: Sequence[Job], options: UpscaleOptions, reporter_for: Callable[[Job], Reporter]
+    jobs: Sequence[Job], request: Request, reporter_for: Callable[[Job], Reporter]
 ) -> Iterator[Outcome | Failure]:
     """Upscale one job after the other.
 
     Args:
         jobs: from ``plan_jobs``.
-        options: the request, with its scale settled.
+        request: the request, with its scale settled.
         reporter_for: gives each job its reporter.
 
     Yields:
         An outcome or a failure for every job, in order, each as soon as it is known.
 
     Raises:
-        CheckpointError: no such network.
+        CheckpointError: no such model.
         DeviceError: no such device.
         Interrupted: the user stopped the work; what was yielded is done.
     """
-    networks = Networks(options)
-    if jobs:
-        networks.check()
-    done, made = 0, set[Path]()
+    if not jobs:
+        return
+    from repsr_cli.upscale.models import ModelCache, check_compute
+
+    check_compute(request)
+    run, done = _Run(ModelCache(), reporter_for), 0
     try:
-        for way, group in groupby(jobs, key=networks.way_for):
-            for result in _run_group(list(group), way, options, networks, reporter_for, made):
+        planned = (_planned(job, request) for job in jobs)
+        for mode, group in groupby(planned, key=_mode):
+            for result in _run_group(group, mode, run):
                 yield result
                 done += 1
     except KeyboardInterrupt as error:
-        raise _interrupted(jobs[done], done, len(jobs), options) from error
+        raise _interrupted(jobs[done], done, len(jobs), request) from error
     finally:
-        # Not before: what is empty after one job failed may be where another is about to write.
-        for folder in sorted(made, key=lambda path: len(path.parts), reverse=True):
+        # Only now: a folder that is empty after one job failed may be where another is about to write.
+        for folder in sorted(run.made, key=lambda path: len(path.parts), reverse=True):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
 
-def _run_group(
-    jobs: Sequence[Job],
-    way: Way,
-    options: UpscaleOptions,
-    networks: Networks,
-    reporter_for: Callable[[Job], Reporter],
-    made: set[Path],
-) -> Iterator[Outcome | Failure]:
-    from repsr_cli.engine.threads import torch_threads
-
-    def work(job: Job) -> Outcome | Failure:
-        try:
-            # In the thread that computes. Images that work apart have a thread each.
-            with torch_threads(1 if networks.turns is not None and networks.turns.apart else options.threads):
-                return run_job(job, options, networks, reporter_for(job), made)
-        except Interrupted:
-            raise
-        except RepsrError as error:
-            return Failure(str(job.source), error)
-
-    if way == "alone" or len(jobs) == 1:
-        yield from map(work, jobs)
-        return
-    import torch
-
-    from repsr_cli.upscale.image_pool import Turns
-
-    threads = options.threads or torch.get_num_threads()
-    # With fewer images than this, some cores would soon have none left.
-    apart = way == "apart" and threads > 1 and len(jobs) >= 2 * threads
-    if way == "far":
-        from repsr_cli.upscale.executors.ray import images_at_once
-
-        networks.turns = Turns(images_at_once(options))
-    else:
-        networks.turns = Turns(threads, apart=True) if apart else Turns()
-    try:
-        yield from networks.turns.run(work, jobs)
-    finally:
-        networks.turns = None
-
-
-def run_job(job: Job, options: UpscaleOptions, networks: Networks, reporter: Reporter, made: set[Path]) -> Outcome:
-    """Upscale one image or video; folders made for it are added to ``made``.
+def plan_job(job: Job, request: Request) -> Plan:
+    """Decide everything about a job.
 
     Raises:
-        RepsrError: the job failed; the target is not left behind.
+        RepsrError: what would stop it, as far as its input tells.
     """
-    if not options.benchmark:
-        made.update(_make_folders(job.target.parent))
-    if job.kind == "image" and options.ray is not None:
-        return networks.cluster_for(job, reporter).upscale_image(job.source, job.target, reporter, networks.stop())
-    upscaler = networks.upscaler_for(job, reporter)
     if job.kind == "image":
-        from repsr_cli.upscale.image import upscale_image
+        from repsr_cli.upscale.plan_image import plan_image
 
-        return upscale_image(job.source, job.target, upscaler, options, reporter)
-    from repsr_cli.upscale.video import upscale_video
+        return plan_image(job.source, job.target, request)
+    from repsr_cli.upscale.plan_video import plan_video
 
-    others = networks.others_for(upscaler)
-    return upscale_video(job.source, job.target, upscaler, options, reporter, others)
+    return plan_video(job.source, job.target, request)
 
 
-def describe_job(job: Job, options: UpscaleOptions) -> list[str]:
-    """What a job would do, line by line; of a video also how long, from a trial of a few seconds.
+def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[str]:
+    """What a job would do, line by line.
+
+    Args:
+        job: the job.
+        request: the request, with its scale settled.
+        measure: of a video also how long, from a trial of a few seconds.
 
     Raises:
-        RepsrError: what would stop the job, as far as that can be seen from here.
+        RepsrError: what would stop the job, as far as that can be seen before it runs.
     """
-    weight = choose_weight(job, options)
-    height, width = source_size(job.kind, job.source, options.max_pixels)
-    factor = wanted_factor(job, options)
+    if job.source == PIPE:
+        raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
+    plan = plan_job(job, request)
+    height, width = plan.shown
+    model = plan.compute.model
     lines = [
-        f"{job.kind} of {width}x{height}, {factor:g} times as large",
-        f"network {weight.name}" + ("" if weight.scale == factor else ", then a resize"),
+        f"{job.kind} of {width}x{height}, {plan.factor:g} times as large",
+        f"model {model.name}" + ("" if model.scale == plan.factor else ", then a resize"),
+        *str(plan).splitlines(),
     ]
-    if job.kind == "video":
+    if measure and plan.kind == "video":
         from repsr_cli.engine.threads import torch_threads
         from repsr_cli.upscale.estimate import estimate
-        from repsr_cli.upscale.plan_video import plan_video
+        from repsr_cli.upscale.models import ModelCache
 
-        plan = plan_video(job.source, job.target, weight.scale, options)
-        lines += str(plan).splitlines()
-        with torch_threads(options.threads):
-            lines.append(estimate(plan, Networks(options).upscaler_for(job, Reporter()), options, lines.append))
+        upscaler = ModelCache().upscaler(plan.compute, plan.compute.devices[0])
+        with torch_threads(plan.compute.threads):
+            lines.append(estimate(plan, upscaler, lines.append))
     return [*lines, f"to be written: {job.target}"]
 
 
+def executor_for(plan: Plan, models: ModelCache) -> Executor:
+    """Where a plan is carried out."""
+    if plan.compute.ray is not None:
+        from repsr_cli.upscale.executors.ray import Ray
+
+        return Ray(models)
+    if len(plan.compute.devices) > 1:
+        from repsr_cli.upscale.executors.devices import Devices
+
+        return Devices(models)
+    from repsr_cli.upscale.executors.local import Local
+
+    return Local(models)
+
+
+def run_plan(plan: Plan, executor: Executor, reporter: Reporter, stop: Event | None = None) -> Outcome:
+    """Carry out a plan, into the sink that it asks for.
+
+    Raises:
+        RepsrError: as ``Executor.run``.
+    """
+    if plan.kind == "image":
+        from repsr_cli.upscale import image_sinks
+
+        return executor.run(plan, image_sinks.sink_for(plan), reporter, stop)
+    from repsr_cli.upscale import sinks
+
+    return executor.run(plan, sinks.sink_for(plan), reporter, stop)
+
+
+def _planned(job: Job, request: Request) -> _Planned:
+    try:
+        return _Planned(job, plan_job(job, request))
+    except RepsrError as error:
+        return _Planned(job, Failure(str(job.source), error))
+
+
+def _mode(planned: _Planned) -> Mode:
+    """How a job is run, by the memory it takes and the cores that it keeps busy."""
+    from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, pick_device
+
+    plan = planned.plan
+    if isinstance(plan, Failure):
+        return "in turns"
+    if plan.kind == "video":
+        return "alone"
+    if plan.compute.ray is not None:
+        return "on a cluster"
+    pixels = plan.shown[0] * plan.shown[1]
+    if pixels > SMALL_PIXELS:
+        return "alone"
+    on_cpu = pick_device(plan.compute.devices[0]).type == "cpu"
+    return "side by side" if pixels <= CPU_CONTEXT_PIXELS and on_cpu else "in turns"
+
+
+def _run_group(group: Iterator[_Planned], mode: Mode, run: _Run) -> Iterator[Outcome | Failure]:
+    """Run jobs of one mode; those that run alone are planned one after the other as well."""
+    if mode == "alone":
+        for planned in group:
+            yield _run_one(planned, run)
+        return
+    several = list(group)
+    plans = [planned.plan for planned in several if not isinstance(planned.plan, Failure)]
+    if len(plans) < 2:
+        for planned in several:
+            yield _run_one(planned, run)
+        return
+    from repsr_cli.upscale.image_pool import run_at_once
+
+    executor, at_once = _shared_executor(plans, mode, run.models)
+    yield from run_at_once(lambda planned, stop: _run_one(planned, run, executor, stop), several, at_once)
+
+
+def _shared_executor(plans: Sequence[Plan], mode: Mode, models: ModelCache) -> tuple[Executor, int]:
+    """The executor of several images at once, and how many."""
+    import torch
+
+    from repsr_cli.upscale.executors.local import Local
+    from repsr_cli.upscale.image_pool import IN_FLIGHT
+
+    compute = plans[0].compute
+    if mode == "on a cluster":
+        from repsr_cli.upscale.executors.ray import Ray, images_at_once
+
+        return Ray(models), images_at_once(compute)
+    threads = compute.threads or torch.get_num_threads()
+    # With fewer images than this, some cores would soon have none left.
+    if mode == "side by side" and threads > 1 and len(plans) >= 2 * threads:
+        return Local(models, side_by_side=threads), threads
+    return Local(models), IN_FLIGHT
+
+
+def _run_one(
+    planned: _Planned, run: _Run, executor: Executor | None = None, stop: Event | None = None
+) -> Outcome | Failure:
+    """Carry out one plan; folders made for it are noted."""
+    plan, job = planned.plan, planned.job
+    if isinstance(plan, Failure):
+        return plan
+    try:
+        if not plan.benchmark:
+            run.made.update(_make_folders(job.target.parent))
+        return run_plan(plan, executor or executor_for(plan, run.models), run.reporter_for(job), stop)
+    except Interrupted:
+        raise
+    except RepsrError as error:
+        return Failure(str(job.source), error)
+
+
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and what leads to it; returns the folders that were not there.
+    """Make a folder and what leads to it; returns the folders that did not exist.
 
     Raises:
         MediaError: it cannot be made.
@@ -181,191 +267,12 @@ def _make_folders(folder: Path) -> list[Path]:
     return missing
 
 
-def _interrupted(job: Job, done: int, total: int, options: UpscaleOptions) -> Interrupted:
+def _interrupted(job: Job, done: int, total: int, request: Request) -> Interrupted:
     before = f" after {done} of {total} inputs" if total > 1 else ""
-    if job.kind == "video" and options.resume:
+    if job.kind == "video" and request.video.resume:
         remedy = "Finished segments are kept: the same command goes on from there."
     elif done:
         remedy = "Add --skip-existing to go on from there."
     else:
         remedy = "The same command starts again."
     return Interrupted(job.source, f"stopped{before}; {job.target.name} was not written", remedy)
-
-
-class Networks:
-    """The upscalers of a run, each made when the first job needs it, and used by the others.
-
-    Args:
-        options: the request, with its scale settled.
-
-    Attributes:
-        turns: set while several threads ask. They then get views that take turns at one upscaler, or, where threads
-            work apart, an upscaler each that keeps to its thread.
-    """
-
-    def __init__(self, options: UpscaleOptions) -> None:
-        self.options = options
-        self.turns: Turns | None = None
-        self._networks: dict[Path, PlainSR] = {}
-        self._upscalers: dict[tuple[Path, int], Upscaler] = {}
-        self._others: dict[Upscaler, tuple[Upscaler, ...]] = {}
-        self._clusters: dict[PlainSR, Cluster] = {}
-        self._loading = Lock()
-
-    def check(self) -> None:
-        """Refuse what would fail for every job, so that it is said once.
-
-        Raises:
-            CheckpointError: no such network.
-            DeviceError: no such device.
-            UsageError: no such kind of device, or devices of several kinds.
-        """
-        from repsr_cli.engine.upscaler import pick_device
-        from repsr_cli.model.zoo import resolve
-
-        resolve(self.options.network, self.options.scale, "clean")
-        devices = [pick_device(name) for name in (self.options.device, *self.options.more_devices)]
-        if len({device.type for device in devices}) > 1:
-            names = ", ".join(map(str, devices))
-            raise UsageError(f"devices {names}", "their results differ in the last digits", "Name devices of one kind.")
-
-    def others_for(self, upscaler: Upscaler) -> tuple[Upscaler, ...]:
-        """The same network on the further devices.
-
-        Args:
-            upscaler: of the first one.
-        """
-        if upscaler not in self._others:
-            options, kind = self.options, type(upscaler)
-            self._others[upscaler] = tuple(
-                kind(upscaler.net, name, options.precision, options.tile, options.threads, engine=options.engine)
-                for name in options.more_devices
-            )
-        return self._others[upscaler]
-
-    def cluster_for(self, job: Job, reporter: Reporter) -> Cluster:
-        """The cluster, with the network for an image.
-
-        Raises:
-            RepsrError: as ``upscaler_for``, or there is no cluster.
-        """
-        from repsr_cli.upscale.executors.ray import Cluster
-
-        assert self.options.ray is not None
-        upscaler = self.upscaler_for(job, reporter)
-        with self._loading:
-            if upscaler.net not in self._clusters:
-                self._clusters[upscaler.net] = Cluster.join(self.options.ray, None, upscaler, self.options)
-            return self._clusters[upscaler.net]
-
-    def stop(self) -> Event:
-        """Set when the images in flight are to end."""
-        return Event() if self.turns is None else self.turns.stop
-
-    def upscaler_for(self, job: Job, reporter: Reporter) -> Upscaler:
-        """The upscaler for a job; says which network and device were chosen when it is first loaded.
-
-        Raises:
-            CheckpointError: no network fits the request.
-            DeviceError: the device is not there or not sound.
-            UsageError: the job's source is larger than the size asked for.
-        """
-        from repsr_cli.engine.upscaler import Upscaler
-        from repsr_cli.model.zoo import load_weight
-
-        options = self.options
-        weight = choose_weight(job, options)
-        apart = self.turns is not None and self.turns.apart
-        key = (weight.path, get_ident() if apart else 0)
-        with self._loading:
-            new = weight.path not in self._networks
-            net = self._networks.get(weight.path) or load_weight(weight)
-            if key not in self._upscalers:
-                threads = 1 if apart else options.threads
-                self._upscalers[key] = Upscaler(
-                    net,
-                    options.device,
-                    options.precision,
-                    options.tile,
-                    threads,
-                    say=reporter.say,
-                    engine=options.engine,
-                )
-            upscaler = self._upscalers[key]
-            if new:
-                self._networks[weight.path] = net
-                several = f", {self.turns.at_once} images at a time" if self.turns and apart else ""
-                reporter.say(f"network {weight.name}: {upscaler.describe()}{several}{faster(net.spec)}")
-        return upscaler if self.turns is None else self.turns.share(upscaler)
-
-    def way_for(self, job: Job) -> Way:
-        """How a job is run, by the memory it takes and the cores that it keeps busy."""
-        from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, pick_device
-
-        if job.kind == "video":
-            return "alone"
-        if self.options.ray is not None:
-            return "far"
-        try:
-            height, width = source_size(job.kind, job.source, self.options.max_pixels)
-        except RepsrError:  # reported when its turn comes
-            return "turns"
-        if height * width > SMALL_PIXELS:
-            return "alone"
-        small = height * width <= CPU_CONTEXT_PIXELS
-        return "apart" if small and pick_device(self.options.device).type == "cpu" else "turns"
-
-
-def choose_weight(job: Job, options: UpscaleOptions) -> Weight:
-    """The network with the smallest factor that reaches the size asked for; a resize does the rest.
-
-    Raises:
-        CheckpointError: no network fits the request.
-        MediaError: the source's size was needed and cannot be read.
-        UsageError: the source is larger than the size asked for.
-    """
-    from repsr_cli.model.zoo import resolve
-
-    factor = wanted_factor(job, options)
-    weight = resolve(options.network, factor, "clean" if job.kind == "image" else "video")
-    if factor > weight.scale:
-        raise CheckpointError(
-            weight.name, f"enlarges by {weight.scale}, not {factor:.4g}", f"Use -s {weight.scale}, twice if need be."
-        )
-    return weight
-
-
-def faster(spec: Spec) -> str:
-    """What would be faster than a network, by its share of the multiplications; empty if nothing shipped is.
-
-    Args:
-        spec: the network chosen.
-    """
-    from repsr_cli.model.plain import Spec
-    from repsr_cli.model.zoo import available
-
-    costs = {}
-    for weight in available():
-        if weight.scale == spec.scale and (size := re.fullmatch(r"M(\d+)C(\d+)", weight.network)):
-            costs[weight.size] = Spec(spec.scale, channels=int(size[2]), blocks=int(size[1])).macs_per_pixel
-    name = min(costs, key=lambda size: costs[size], default="")
-    ratio = spec.macs_per_pixel / costs[name] if name else 1
-    return f" (-n {name} would be up to {ratio:.1f} times as fast)" if ratio >= 1.5 else ""
-
-
-def wanted_factor(job: Job, options: UpscaleOptions) -> float:
-    """How many times a job's source is to be enlarged, on the axis that grows more.
-
-    Raises:
-        MediaError: the source's size was needed and cannot be read.
-        UsageError: the source is larger than the size asked for.
-    """
-    if options.scale is not None:
-        return options.scale
-    height, width = source_size(job.kind, job.source, options.max_pixels)
-    factor = float(needed_factor((height, width), options) or 0)
-    if factor < 1:
-        asked_height, asked_width = asked_sides((height, width), options)
-        asked = f"a width of {asked_width}" if asked_width else f"a height of {asked_height}"
-        raise UsageError(job.source, f"is {width}x{height} already, more than {asked} px", "repsr only enlarges.")
-    return factor

@@ -28,7 +28,6 @@ from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, Say
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.upscale.request import UpscaleOptions
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.segments import begun
 from repsr_cli.yuv.formats import PlaneFormat
@@ -80,7 +79,7 @@ class Trial:
         self.seconds = min(self.seconds, (time.perf_counter() - began) / self._share)
 
 
-def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say: Say) -> Upscaler:
+def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Say) -> Upscaler:
     """The network with the engine and the tiles for a video.
 
     Where the user left both open, on the CPU in fp32: those of an interrupted job that goes on; those that were the
@@ -89,13 +88,12 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, options: UpscaleOptions, say
     Args:
         upscaler: the network.
         plan: of the video.
-        options: the request.
-        say: told what was chosen, and what went wrong with remembering it.
+        say: reports what was chosen, and what went wrong with remembering it.
     """
-    open_to_choice = (options.engine, options.tile) == ("auto", "auto")
+    open_to_choice = (plan.compute.engine, plan.compute.tile) == ("auto", "auto")
     if not open_to_choice or upscaler.device.type != "cpu" or upscaler.precision != "fp32":
         return upscaler
-    chosen = _begun(plan) if options.resume and not options.benchmark else None
+    chosen = _begun(plan) if plan.resume and not plan.benchmark else None
     if chosen is not None:
         return upscaler.variant(chosen.engine, chosen.tile)
     fmt_in = plane_format(plan.source.planar, plan.source.tags, plan.source.path)

@@ -1,4 +1,4 @@
-"""How long a video will take, from its first frames taken through every stage."""
+"""Estimate how long a video will take, by putting its first frames through every stage."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.frame_path import decoder_for, network_for
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.upscale.request import UpscaleOptions
 from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.frames import Frame
 from repsr_cli.video.planes import Planes
 from repsr_cli.video.stages import Stages, run_stages
 
-# Long enough for an encoder to fill its window, short enough to be waited for.
+# Long enough for an encoder to fill its window, short enough to wait for.
 _SECONDS = 3.0
 
 
-def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: Say) -> str:
+def estimate(plan: VideoPlan, upscaler: Upscaler, say: Say) -> str:
     """A sentence on the time that a video will take.
 
     The first frames are decoded, enlarged and encoded for three seconds, at least one of them; the packets are thrown
@@ -31,16 +30,15 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: 
     Args:
         plan: of the video, which is a file.
         upscaler: the network on its device.
-        options: the request.
-        say: told what computes, where that was measured.
+        say: reports what computes, where that was measured.
 
     Raises:
         MediaError: the first frames cannot be decoded or encoded.
         DeviceError: the network failed on its device.
     """
-    upscaler = calibrated(upscaler, plan, options, say)
-    network, encoder = network_for(plan, upscaler, options), SegmentEncoder(plan.encoding)
-    decoder = decoder_for(plan, upscaler, options)
+    upscaler = calibrated(upscaler, plan, say)
+    network, encoder = network_for(plan, upscaler), SegmentEncoder(plan.encoding)
+    decoder = decoder_for(plan, upscaler)
     first = plan.segments[0].first
     # Kernels are chosen and memory is found when a network runs for the first time.
     network(next(decoder.frames(first, None)).planes)
@@ -63,6 +61,6 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions, say: 
 
     # Queues of one frame each, so that what is begun when the time is up is soon done.
     wall = run_stages(Stages(give, work, take, lambda _: 1, lambda _: 1, limit=1, ahead=lambda: network.ahead))["wall"]
-    rate = encoder.frames / wall * (1 + len(options.more_devices))
+    rate = encoder.frames / wall * len(plan.compute.devices)
     left = timedelta(seconds=round((plan.frames or 0) / rate))
     return f"time: about {left}, an estimate from {encoder.frames} frames at {rate:.3g} a second"

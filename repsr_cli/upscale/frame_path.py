@@ -1,4 +1,4 @@
-"""What a device needs for a video beside itself: the decoder that feeds it, and the network between planes."""
+"""Make the decoder that feeds a device, and the network between planes on it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from dataclasses import replace
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.upscale.request import UpscaleOptions
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import gpu_format
 
 
-def decoder_for(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> Decoder:
+def decoder_for(plan: VideoPlan, upscaler: Upscaler) -> Decoder:
     """A decoder, on the GPU of the network if it decodes on one: there its frames stay."""
     gpu = _gpu(upscaler)
     nvdec = plan.nvdec if plan.nvdec is None or gpu is None else replace(plan.nvdec, device=gpu)
-    return Decoder(plan.source, plan.timeline, options.on_error, options.deinterlace, nvdec, gpu is not None)
+    return Decoder(plan.source, plan.timeline, plan.on_error, plan.deinterlace, nvdec, gpu is not None)
 
 
-def network_for(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> PlaneUpscaler:
+def network_for(plan: VideoPlan, upscaler: Upscaler) -> PlaneUpscaler:
     """The network from the video's planes to the encoder's; they stay on the GPU if the encoder is there too."""
     video, encoding = plan.source, plan.encoding
     natural = (video.height * upscaler.scale, video.width * upscaler.scale)
@@ -29,11 +28,11 @@ def network_for(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) ->
         plane_format(video.planar, video.tags, video.path),
         plane_format(encoding.pix_fmt, encoding.tags, video.path),
         None if plan.size == natural else plan.size,
-        options.reuse,
+        plan.reuse,
         None if _gpu(upscaler) is None else gpu_format(encoding),
     )
 
 
 def _gpu(upscaler: Upscaler) -> int | None:
-    """CUDA's number of the device that a network is on; None: it is on none of CUDA's."""
+    """CUDA's number of the device that a network is on; None: it is not on a CUDA device."""
     return (upscaler.device.index or 0) if upscaler.device.type == "cuda" else None

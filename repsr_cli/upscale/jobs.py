@@ -1,26 +1,23 @@
-"""What was typed -> a list of jobs, every one checked before anything is loaded or written.
+"""Find the files to upscale, name their targets, and check everything before anything is loaded or written.
 
-Images and videos meet here. Their libraries are imported when the first file of a kind is seen, so that videos work
-where OpenCV cannot be imported and images where PyAV is missing.
+The libraries for images and videos are imported when the first file of a kind is found, so that videos work where
+OpenCV cannot be imported and images where PyAV is missing.
 """
 
 from __future__ import annotations
 
 import glob
-import math
 import mimetypes
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
-from repsr_cli.upscale.request import UpscaleOptions
+from repsr_cli.upscale.options import device_names
+from repsr_cli.upscale.request import Kind, Naming, Request, SizeOptions
 from repsr_cli.video.image_sequence import is_pattern, numbered
-
-Kind = Literal["image", "video"]
 
 # Formats that a target keeps from its source, by extension. Any other becomes what loses nothing: PNG, Matroska.
 KEPT_IMAGES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
@@ -28,25 +25,6 @@ VIDEOS = frozenset({".mkv", ".mp4", ".m4v", ".mov", ".webm"})
 
 # As input, raw frames (y4m) from standard input; as ``-o``, the same to standard output.
 PIPE = Path("-")
-
-
-@dataclass(frozen=True, slots=True)
-class Naming:
-    """Where targets go and what they are called.
-
-    Attributes:
-        output: ``-o`` as typed: a file, a folder (surely one if it ends in a slash), None for "beside the input".
-        suffix: what is appended to the input's name; None for ``_x4`` and the like.
-        format: extension of the target without its dot; None for the source's own.
-        recursive: go into the subfolders of folders, and mirror them under ``output``.
-        skip_existing: leave out inputs whose target is there already.
-    """
-
-    output: str | None = None
-    suffix: str | None = None
-    format: str | None = None
-    recursive: bool = False
-    skip_existing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +73,20 @@ class _Found:
     folder: Path | None
 
 
-def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) -> Plan:
+def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming) -> Plan:
     """Find the files, tell images from videos by content, name the targets, and check all that can be checked.
 
     Args:
         inputs: files, folders, glob patterns, and ``@list.txt`` with one path per line, as typed.
-        options: the request.
+        request: the request.
         naming: where targets go.
 
     Raises:
         UsageError: the request as a whole makes no sense: no inputs, a wrong scale, one file as target of several.
         MediaError: there is nothing to upscale in the inputs.
     """
-    check_options(options)
-    check_naming(options, naming)
+    check_options(request)
+    check_naming(request, naming)
     found: list[_Found] = []
     failures: list[Failure] = []
     for text in inputs:
@@ -118,7 +96,7 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
             failures.append(Failure(text, error))
         except OSError as error:
             failures.append(Failure(text, MediaError(text, f"cannot be looked at ({error.strerror})")))
-    found = _without_results(_without_repeats(found), options, naming)
+    found = _without_results(_without_repeats(found), request, naming)
     into = _is_folder(naming.output, several=len(found) > 1 or any(one.folder for one in found))
     named = {one.path.resolve() for one in found if one.folder is None and one.path != PIPE}
     jobs: list[Job] = []
@@ -131,11 +109,11 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
                 continue
             if kind is None:
                 raise neither(one.path)
-            target = _target(one, kind, into, options, naming)
+            target = _target(one, kind, into, request, naming)
             if target.exists() and naming.skip_existing:
                 skipped.append(target)
                 continue
-            _check_target(one.path, target, kind, overwrite=options.overwrite or options.benchmark)
+            _check_target(one.path, target, kind, overwrite=request.run.overwrite or request.run.benchmark)
             if target.resolve() in named:
                 raise UsageError(target, "is an input and would be overwritten", "Choose another name with -o.")
             if target.resolve() in taken:
@@ -157,35 +135,25 @@ def plan_jobs(inputs: Sequence[str], options: UpscaleOptions, naming: Naming) ->
     return Plan(tuple(jobs), tuple(failures), tuple(skipped))
 
 
-def check_options(options: UpscaleOptions) -> None:
-    """Refuse sizes that make no sense.
+def check_options(request: Request) -> None:
+    """Refuse sizes and devices that make no sense.
 
     Raises:
-        UsageError: a scale below 1 or not a number, a size below 1 px, or a size asked for in two ways.
+        UsageError: a scale below 1 or not a number, a size below 1 px, a size asked for in two ways, a wrong device.
     """
-    scale = options.scale
-    if scale is not None and not (math.isfinite(scale) and scale >= 1):
-        raise UsageError(f"--scale {scale:g}", "not a factor of 1 or more", "Try -s 2, -s 4 or -s 1.5.")
-    sizes = {"--width": options.width, "--height": options.height, "--short-side": options.short_side}
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise UsageError(f"{name} {size}", "not a size in pixels", f"Try {name} 1920.")
-    if options.fit is not None and min(options.fit) < 1:
-        raise UsageError(f"--fit {options.fit[1]}x{options.fit[0]}", "not a size in pixels", "Try --fit 1920x1080.")
-    if options.max_pixels is not None and options.max_pixels < 1:
-        raise UsageError(f"--max-pixels {options.max_pixels}", "not a number of pixels", "Leave it out.")
-    asked = [name for name, value in ({"--scale": scale, "--fit": options.fit} | sizes).items() if value is not None]
-    if len(asked) > 1 and asked != ["--width", "--height"]:
-        raise UsageError(" and ".join(asked), "ask for a size in two ways", "Give one of them.")
+    request.size.check()
+    if request.image.max_pixels is not None and request.image.max_pixels < 1:
+        raise UsageError(f"--max-pixels {request.image.max_pixels}", "not a number of pixels", "Leave it out.")
+    device_names(request.model.device, request.model.gpu)
 
 
-def check_naming(options: UpscaleOptions, naming: Naming) -> None:
+def check_naming(request: Request, naming: Naming) -> None:
     """Refuse names that make no sense.
 
     Raises:
         UsageError: an unknown format, a suffix that leads elsewhere, ``-y`` beside ``--skip-existing``.
     """
-    if options.overwrite and naming.skip_existing:
+    if request.run.overwrite and naming.skip_existing:
         raise UsageError("--skip-existing", "asks for the opposite of -y", "Give one of the two.")
     if naming.suffix is not None and any(mark in naming.suffix for mark in "/\\\0"):
         raise UsageError(f"--suffix {naming.suffix}", "holds a path separator", "Use -o for another folder.")
@@ -327,12 +295,12 @@ def _without_repeats(found: Sequence[_Found]) -> list[_Found]:
     return list({one.path.resolve(): one for one in reversed(found)}.values())[::-1]
 
 
-def _without_results(found: Sequence[_Found], options: UpscaleOptions, naming: Naming) -> list[_Found]:
+def _without_results(found: Sequence[_Found], request: Request, naming: Naming) -> list[_Found]:
     """Without files in folders that look like this very request's results: ``a_x4.png`` where there is ``a.png``.
 
     Otherwise running a folder twice would upscale what was upscaled.
     """
-    suffix = default_suffix(options) if naming.suffix is None else naming.suffix
+    suffix = default_suffix(request.size) if naming.suffix is None else naming.suffix
     stems = {(one.path.parent, one.path.stem) for one in found}
     output = None if naming.output is None else Path(naming.output).resolve()
 
@@ -360,33 +328,34 @@ def _is_folder(output: str | None, several: bool) -> bool:
     return several or output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
 
 
-def default_suffix(options: UpscaleOptions) -> str:
+def default_suffix(size: SizeOptions) -> str:
     """What a target's name gets: ``_x4``, ``_1920w``, ``_1080h``, ``_1080s``, ``_1920x1080`` or ``_fit1920x1080``."""
-    if options.fit:
-        return f"_fit{options.fit[1]}x{options.fit[0]}"
-    if options.short_side:
-        return f"_{options.short_side}s"
-    if options.width and options.height:
-        return f"_{options.width}x{options.height}"
-    if options.width:
-        return f"_{options.width}w"
-    if options.height:
-        return f"_{options.height}h"
-    return f"_x{options.scale:g}"
+    if size.fit:
+        return f"_fit{size.fit[1]}x{size.fit[0]}"
+    if size.short_side:
+        return f"_{size.short_side}s"
+    height, width = size.size or (size.height, size.width)
+    if width and height:
+        return f"_{width}x{height}"
+    if width:
+        return f"_{width}w"
+    if height:
+        return f"_{height}h"
+    return f"_x{size.scale:g}"
 
 
 def _dotted(format: str) -> str:
     return "." + format.lower().removeprefix(".")
 
 
-def _target(one: _Found, kind: Kind, into: bool, options: UpscaleOptions, naming: Naming) -> Path:
+def _target(one: _Found, kind: Kind, into: bool, request: Request, naming: Naming) -> Path:
     if naming.output is not None and not into:
         return Path(naming.output)
     if one.path == PIPE:
         raise UsageError(PIPE, "frames from a pipe have no name", "Give a file with -o, or -o - for a pipe.")
     if is_pattern(one.path):
         raise UsageError(one.path, "images have many names", "Give the video one with -o.")
-    suffix = default_suffix(options) if naming.suffix is None else naming.suffix
+    suffix = default_suffix(request.size) if naming.suffix is None else naming.suffix
     name = f"{one.path.stem}{suffix}{_extension(one.path, kind, naming.format)}"
     if naming.output is None:
         return one.path.with_name(name)

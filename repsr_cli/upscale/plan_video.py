@@ -1,19 +1,23 @@
-"""Everything about a video that can be decided before its first frame. Floor 4, without a network."""
+"""Decide everything about a video before its first frame, without loading a model."""
 
 from __future__ import annotations
 
+import functools
 import os
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from av.container import InputContainer
 from av.video.format import VideoFormat
 
 from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import video_size
-from repsr_cli.upscale.request import UpscaleOptions
+from repsr_cli.upscale.models import Compute, choose_model
+from repsr_cli.upscale.request import Request, SizeOptions, VideoOptions
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.encode import (
     Encoding,
@@ -30,7 +34,7 @@ from repsr_cli.video.nvdec import Nvdec, find_nvdec
 from repsr_cli.video.planes import planar_name
 from repsr_cli.video.probe import VideoSource, probe
 from repsr_cli.video.timeline import Segment, Timeline, cut, scan
-from repsr_cli.video.y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady
+from repsr_cli.video.y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady, open_pipe
 
 # What is written without a choice of encoder.
 _CODEC_OF = {IMAGES: "png", Y4M: "rawvideo"}
@@ -41,9 +45,11 @@ _ENCODER_THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class VideoPlan:
-    """What will be done to a video, decided without a network.
+    """What will be done to a video.
 
     Attributes:
+        compute: what computes.
+        factor: how many times the video is enlarged, on the axis that grows more.
         source: the video.
         timeline: its packets; None on standard input, which can be read only once.
         nvdec: how a GPU decodes it; None: it is decoded in software.
@@ -57,8 +63,18 @@ class VideoPlan:
         losses: what the output will lack.
         notes: what was assumed or changed, a sentence each.
         bytes_needed: about how much space the work takes on the target's disk.
+        on_error: at a corrupt frame, ``stop`` or ``keep`` (repeat the frame before it).
+        deinterlace: deinterlace with bwdif.
+        reuse: keep the output of what did not change since the frame before.
+        resume: keep finished segments and continue from them.
+        overwrite: replace an existing target.
+        allow_loss: let streams be dropped that the container cannot hold.
+        benchmark: write nothing.
     """
 
+    kind: ClassVar[Literal["video"]] = "video"
+    compute: Compute
+    factor: float
     source: VideoSource
     timeline: Timeline | None
     nvdec: Nvdec | None
@@ -72,6 +88,23 @@ class VideoPlan:
     losses: tuple[str, ...]
     notes: tuple[str, ...]
     bytes_needed: int
+    on_error: Literal["stop", "keep"]
+    deinterlace: bool
+    reuse: bool
+    resume: bool
+    overwrite: bool
+    allow_loss: bool
+    benchmark: bool
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """(height, width) of the video as shown."""
+        return self.source.display_size
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a later run can continue from the segments that are finished."""
+        return self.resume and self.timeline is not None
 
     @property
     def frames(self) -> int | None:
@@ -95,86 +128,144 @@ class VideoPlan:
         return "\n".join(lines)
 
 
-def plan_video(
-    source: Path, target: Path, scale: float, options: UpscaleOptions, pipe: InputContainer | None = None
-) -> VideoPlan:
+@functools.cache
+def standard_input() -> InputContainer:
+    """Standard input, as a video: opened by the plan, which reads its header, and read on by the executor.
+
+    Raises:
+        MediaError: it is not y4m.
+    """
+    return open_pipe()
+
+
+def plan_video(source: Path, target: Path, request: Request, model: ModelFile | None = None) -> VideoPlan:
     """Decide everything about a video.
 
     Args:
         source: the video; ``-`` is y4m on standard input, ``frames/%06d.png`` numbered images.
         target: the file to write; ``-`` is y4m on standard output, ``frames/%06d.png`` numbered images.
-        scale: the network's factor, for where nothing else was asked for.
-        options: the request.
-        pipe: standard input, opened, where the source is ``-``.
+        request: the request.
+        model: the model to use; None: the one that fits the request.
 
     Raises:
         MediaError: the video cannot be read, is damaged or interlaced, or the container cannot hold the output.
-        UsageError: an option that makes no sense for it.
-        DeviceError: a GPU is asked for that is not there.
+        CheckpointError: no model fits the request.
+        UsageError: an option that makes no sense for it, or it is larger than the size asked for.
+        DeviceError: a GPU is asked for that is absent.
     """
-    if source == PIPE and pipe is None:
-        raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
-    if options.fps is None and is_pattern(source):
-        raise UsageError(source, "images do not say how fast they follow each other", "Say it with --fps 24.")
-    if options.fps is not None and not is_pattern(source):
-        raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
-    video = (
-        probe(source, options.matrix, options.full_range, options.fps)
-        if pipe is None
-        else (describe_pipe(pipe, options.matrix, options.full_range))
-    )
-    timeline = scan(video) if pipe is None else None
-    notes = list(video.notes)
-    if timeline is not None and timeline.damage is not None:
-        if options.on_error == "stop":
-            remedy = "Take what there is with --on-error keep, or get the file again."
-            raise MediaError(source, f"damaged or cut off: {timeline.damage}", remedy)
-        notes.append(f"damaged or cut off: {timeline.damage}")
-    notes += _interlacing(video, options)
-    nvdec, more = _decoding(video, options)
+    options = request.video
+    video = _opened(source, options)
+    if model is None:
+        if source == PIPE and request.size.asked and request.size.scale is None:
+            raise UsageError(source, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
+        model, factor = choose_model(request, "video", source, video.display_size)
+    else:
+        factor = float(model.scale)
+    compute = Compute.of(request, model)
+    timeline = scan(video) if source != PIPE else None
+    notes = [*video.notes, *_damage(video, timeline, options), *_interlacing(video, options)]
+    nvdec, more = _decoding(video, options, compute)
     notes += more
     window, segments = _stretch(video, timeline, options)
-    size, rounding = target_size(video, scale, options)
+    size, rounding = target_size(video, model.scale, request.size)
     notes += [] if rounding is None else [rounding]
     format = format_of(target)
     encoding, more = plan_encoding(video, format, size, options)
     notes += more
     streams = plan_streams(video, timeline, format, encoding)
-    losses = [f"{each.stream}: {each.why}" for each in streams if each.loses]
-    if video.alpha:
-        losses.append("transparency")
-    if video.hdr is not None and not writes_hdr(encoding.codec):
-        losses.append(f"mastering display metadata, which {encoding.codec} cannot write")
+    losses = _losses(video, timeline, format, encoding, streams)
     notes += _unkept(video)
     if window.shift and options.start is None:
         notes.append(f"its clock begins at {float(-window.shift):.3f} s: every stream is moved to begin at 0")
     if format in ("matroska", "webm") and video.time_base.denominator != 1000:
         notes.append("Matroska counts milliseconds: every time is rounded to the nearest")
+    return VideoPlan(
+        compute=compute,
+        factor=factor,
+        source=video,
+        timeline=timeline,
+        nvdec=nvdec,
+        target=target,
+        format=format,
+        size=size,
+        encoding=encoding,
+        window=window,
+        segments=segments,
+        streams=streams,
+        losses=tuple(losses),
+        notes=tuple(notes),
+        bytes_needed=_bytes_needed(timeline, segments, streams, encoding),
+        on_error=options.on_error,
+        deinterlace=options.deinterlace,
+        reuse=options.reuse,
+        resume=options.resume,
+        overwrite=request.run.overwrite,
+        allow_loss=request.run.allow_loss,
+        benchmark=request.run.benchmark,
+    )
+
+
+def _opened(source: Path, options: VideoOptions) -> VideoSource:
+    """What the container's header says.
+
+    Raises:
+        MediaError: it cannot be read.
+        UsageError: ``--fps`` is missing, or given for a video.
+    """
+    if options.fps is None and is_pattern(source):
+        raise UsageError(source, "images do not say how fast they follow each other", "Add --fps 24.")
+    if options.fps is not None and not is_pattern(source):
+        raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
+    if source == PIPE:
+        return describe_pipe(standard_input(), options.matrix, options.full_range)
+    return probe(source, options.matrix, options.full_range, options.fps)
+
+
+def _damage(video: VideoSource, timeline: Timeline | None, options: VideoOptions) -> list[str]:
+    """Refuse a damaged file, or note the damage.
+
+    Raises:
+        MediaError: it is damaged and that is not allowed.
+    """
+    if timeline is None or timeline.damage is None:
+        return []
+    if options.on_error == "stop":
+        remedy = "Keep what can be read with --on-error keep, or get the file again."
+        raise MediaError(video.path, f"damaged or cut off: {timeline.damage}", remedy)
+    return [f"damaged or cut off: {timeline.damage}"]
+
+
+def _losses(
+    video: VideoSource,
+    timeline: Timeline | None,
+    format: str,
+    encoding: Encoding,
+    streams: tuple[StreamAction, ...],
+) -> list[str]:
+    """What the output will lack."""
+    losses = [f"{each.stream}: {each.why}" for each in streams if each.loses]
+    if video.alpha:
+        losses.append("transparency")
+    if video.hdr is not None and not writes_hdr(encoding.codec):
+        losses.append(f"mastering display metadata, which {encoding.codec} cannot write")
+    steady = timeline is None or is_steady(timeline.pts, video.time_base, video.rate)
+    if format in (Y4M, IMAGES) and not steady:
+        losses.append(f"the times of its frames, which do not come at a constant rate: {format} cannot say when")
+    return losses
+
+
+def _bytes_needed(
+    timeline: Timeline | None, segments: tuple[Segment, ...], streams: tuple[StreamAction, ...], encoding: Encoding
+) -> int:
+    """About how much space the work takes on the target's disk."""
     frames, copied = 0, 0
     if timeline is not None:
         frames = sum(segment.frames for segment in segments)
         copied = sum(timeline.nbytes.get(each.stream.index, 0) for each in streams if each.action == "copy")
-        if format in (Y4M, IMAGES) and not is_steady(timeline.pts, video.time_base, video.rate):
-            losses.append(f"the times of its frames, which do not come at a constant rate: {format} cannot say when")
-    needed = 2 * encoding.bytes_expected(frames) + copied
-    return VideoPlan(
-        video,
-        timeline,
-        nvdec,
-        target,
-        format,
-        size,
-        encoding,
-        window,
-        segments,
-        streams,
-        tuple(losses),
-        tuple(notes),
-        needed,
-    )
+    return 2 * encoding.bytes_expected(frames) + copied
 
 
-def _decoding(video: VideoSource, options: UpscaleOptions) -> tuple[Nvdec | None, list[str]]:
+def _decoding(video: VideoSource, options: VideoOptions, compute: Compute) -> tuple[Nvdec | None, list[str]]:
     """Where the video is decoded.
 
     Returns:
@@ -186,16 +277,16 @@ def _decoding(video: VideoSource, options: UpscaleOptions) -> tuple[Nvdec | None
     """
     if options.hwaccel == "none":
         return None, []
-    if options.ray is not None:
+    if compute.ray is not None:
         raise UsageError("--hwaccel cuda", "stands beside --ray, whose workers decode in software", "Leave one out.")
-    kind, _, index = options.device.partition(":")
+    kind, _, index = compute.devices[0].partition(":")
     found = find_nvdec(video, int(index or 0) if kind == "cuda" else 0)
     if isinstance(found, str):
         return None, [f"decoded in software: {found}"]
     return found, ["decoded by NVDEC, which notices frames that are missing, but not damage within one"]
 
 
-def _interlacing(video: VideoSource, options: UpscaleOptions) -> list[str]:
+def _interlacing(video: VideoSource, options: VideoOptions) -> list[str]:
     """Refuse what is really interlaced.
 
     Raises:
@@ -213,7 +304,7 @@ def _interlacing(video: VideoSource, options: UpscaleOptions) -> list[str]:
 
 
 def _stretch(
-    video: VideoSource, timeline: Timeline | None, options: UpscaleOptions
+    video: VideoSource, timeline: Timeline | None, options: VideoOptions
 ) -> tuple[Window, tuple[Segment, ...]]:
     """What is kept of the source, and its segments.
 
@@ -250,7 +341,7 @@ def _stretch(
     return Window(None, None if end is None else end * base, shift), segments
 
 
-def target_size(video: VideoSource, scale: float, options: UpscaleOptions) -> tuple[tuple[int, int], str | None]:
+def target_size(video: VideoSource, scale: float, size: SizeOptions) -> tuple[tuple[int, int], str | None]:
     """The size of the output.
 
     Returns:
@@ -259,7 +350,7 @@ def target_size(video: VideoSource, scale: float, options: UpscaleOptions) -> tu
     Raises:
         UsageError: smaller than the source.
     """
-    (height, width), note = video_size(video.display_size, options, scale)
+    (height, width), note = video_size(video.display_size, size.sides(), scale)
     shown_height, shown_width = video.display_size
     if height < shown_height or width < shown_width:
         happened = f"{width}x{height} is smaller than the source, {shown_width}x{shown_height}"
@@ -268,7 +359,7 @@ def target_size(video: VideoSource, scale: float, options: UpscaleOptions) -> tu
 
 
 def plan_encoding(
-    video: VideoSource, format: str, size: tuple[int, int], options: UpscaleOptions
+    video: VideoSource, format: str, size: tuple[int, int], options: VideoOptions
 ) -> tuple[Encoding, list[str]]:
     """Choose encoder, pixel format and tags, and try them.
 

@@ -1,90 +1,320 @@
-"""What a user can ask of ``repsr upscale``, and what a pipeline tells back. imports nothing heavy."""
+"""Define what ``repsr upscale`` can be asked for, and what it reports back. Imports nothing heavy.
+
+Every option is declared once, on the field that holds it. ``Request`` is what was asked for; planning turns it and an
+input into a plan, and nothing after planning reads it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from repsr_cli.errors import UsageError
+from repsr_cli.upscale.options import (
+    declared_options,
+    device_names,
+    option,
+    parse_box,
+    parse_pairs,
+    parse_rate,
+    parse_seconds,
+)
+
+Kind = Literal["image", "video"]
+
+FILES, SIZE, MODEL, IMAGES, VIDEOS = "Files", "Size", "Model and device", "Images", "Videos"
+
 
 @dataclass(frozen=True, slots=True)
-class UpscaleOptions:
-    """One request, as typed. Values are checked where they are used; None means "decide from the source".
+class Naming:
+    """Where targets go and what they are called.
 
     Attributes:
-        scale: enlargement factor, any number of 1 or more; None: from the network's or the target size, else 4.
+        output: a file, a folder (surely one if it ends in a slash), None for "beside the input".
+        format: extension of the target without its dot; None for the source's own.
+        suffix: what is appended to the input's name; None for ``_x4`` and the like.
+        recursive: go into the subfolders of folders, and mirror them under ``output``.
+        skip_existing: leave out inputs whose target exists.
+    """
+
+    output: str | None = option(
+        "-o", "--output", help="File or folder to write; default: beside the input.", panel=FILES
+    )
+    format: str | None = option("-f", "--format", help="Format to write: png, jpg, mp4, mkv, ...", panel=FILES)
+    suffix: str | None = option("--suffix", help="What is added to the name; default: _x4 and the like.", panel=FILES)
+    recursive: bool = option(
+        "-r", "--recursive", default=False, help="Go into subfolders; -o mirrors them.", panel=FILES
+    )
+    skip_existing: bool = option(
+        "--skip-existing", default=False, help="Leave out inputs whose target exists.", panel=FILES
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOptions:
+    """The size of the result: a factor, one side, both, or a box to fit. At most one way of asking is given.
+
+    Attributes:
+        scale: enlargement factor, any number of 1 or more; None: from the model's or the target size, else 4.
         width: target width in px; height follows from the aspect ratio unless given too.
         height: target height in px.
+        size: both, as (height, width).
         fit: (height, width) of a box; the target is the largest that fits, at the source's aspect ratio.
         short_side: target length in px of whichever side is the shorter.
-        network: name (``fast``, ``balanced``, ``best``, ``fast-x4``) or path of a network file; None: the default.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        more_devices: further devices of the same kind, which take segments of videos from the same queue.
+    """
+
+    scale: float | None = option("-s", "--scale", help="Factor, 1 or more: 2, 4, 1.5; default: 4.", panel=SIZE)
+    width: int | None = option("--width", help="Target width in pixels.", panel=SIZE)
+    height: int | None = option("--height", help="Target height in pixels.", panel=SIZE)
+    size: tuple[int, int] | None = option(
+        "--size", metavar="WxH", parse=parse_box, help="Both, e.g. 1920x1080.", panel=SIZE
+    )
+    fit: tuple[int, int] | None = option(
+        "--fit", metavar="WxH", parse=parse_box, help="As large as fits in here.", panel=SIZE
+    )
+    short_side: int | None = option("--short-side", help="Target of the shorter side.", panel=SIZE)
+
+    @property
+    def asked(self) -> bool:
+        """Whether any size was asked for."""
+        return any(getattr(self, each.name) for each in fields(self))
+
+    def check(self) -> None:
+        """Refuse sizes that make no sense.
+
+        Raises:
+            UsageError: a scale below 1 or not a number, a size below 1 px, or a size asked for in two ways.
+        """
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale >= 1):
+            raise UsageError(f"--scale {self.scale:g}", "not a factor of 1 or more", "Try -s 2, -s 4 or -s 1.5.")
+        sides = {"--width": self.width, "--height": self.height, "--short-side": self.short_side}
+        for name, side in sides.items():
+            if side is not None and side < 1:
+                raise UsageError(f"{name} {side}", "not a size in pixels", f"Try {name} 1920.")
+        for name, box in {"--size": self.size, "--fit": self.fit}.items():
+            if box is not None and min(box) < 1:
+                raise UsageError(f"{name} {box[1]}x{box[0]}", "not a size in pixels", f"Try {name} 1920x1080.")
+        given = {"--scale": self.scale, "--size": self.size, "--fit": self.fit} | sides
+        asked = [name for name, value in given.items() if value is not None]
+        if "--size" in asked and len(asked) > 1 and self.size is not None and {"--width", "--height"} & set(asked):
+            shown = f"--size {self.size[1]}x{self.size[0]}"
+            raise UsageError(shown, "stands beside --width or --height", "Give one of the two.")
+        if len(asked) > 1 and asked != ["--width", "--height"]:
+            raise UsageError(" and ".join(asked), "ask for a size in two ways", "Give one of them.")
+
+    def sides(self) -> SizeOptions:
+        """The same with ``size`` as a height and a width, as ``repsr_cli.sizes`` takes it."""
+        if self.size is None:
+            return self
+        return replace(self, size=None, height=self.size[0], width=self.size[1])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What computes.
+
+    Attributes:
+        model: name (``fast``, ``balanced``, ``best``, ``fast-x4``) or path of a model file; None: the default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; several of one kind, separated by commas, take
+            segments of a video from the same queue.
+        gpu: the same by number, as ``-g`` has it; None: ``device`` counts.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: ``auto``, ``auto:N`` (within N LR px, context included), ``off`` or a size in LR px.
-        engine: what computes the frames of videos: ``auto``, ``torch`` or another word of
+        threads: CPU threads; None: as many as there are cores.
+        engine: what computes the frames of videos: ``auto``, ``torch`` or another key of
             ``repsr_cli.engine.backends.registry.ENGINES``.
-        threads: CPU threads for the network; None: as many as there are cores.
-        overwrite: replace an existing target.
-        strip_metadata: leave out EXIF, XMP, ICC and text (images).
+        ray: address of a Ray cluster whose workers upscale images and segments of videos, ``auto``: the one at hand.
+    """
+
+    model: str | None = option(
+        "-n",
+        "--model",
+        aliases=("--network",),
+        metavar="NAME|PATH",
+        help="fast, balanced, or a file; see repsr models.",
+        panel=MODEL,
+    )
+    device: str = option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps; several: a,b.", panel=MODEL)
+    gpu: str | None = option(
+        "-g",
+        "--gpu",
+        metavar="N[,N]",
+        help="The same by number: 0 is cuda:0, -1 the CPU; 0,1 share a video.",
+        panel=MODEL,
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "--precision", default="auto", help="Number format; auto: fp32 on CPU, fp16 on GPU.", panel=MODEL
+    )
+    tile: str = option(
+        "-t",
+        "--tile",
+        default="auto",
+        help="auto, auto:PIXELS, off or a size; never changes the result.",
+        panel=MODEL,
+    )
+    threads: int | None = option("--threads", minimum=1, help="CPU threads.", panel=MODEL)
+    ray: str | None = option("--ray", metavar="auto|ADDRESS", help="Use the workers of a Ray cluster.", panel=MODEL)
+    engine: str = option(
+        "--engine",
+        default="auto",
+        help="For videos: torch, openvino, onnxruntime, ncnn, compile, tensorrt; auto measures for long ones.",
+        panel=MODEL,
+    )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that ``device`` or ``gpu`` name.
+
+        Raises:
+            UsageError: both were given, or a number is malformed.
+        """
+        return device_names(self.device, self.gpu)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How images are upscaled.
+
+    Attributes:
         tta: average over the 8 flips and rotations.
-        max_pixels: refuse images that would hold more at a time; None: ``media.images.MAX_PIXELS``.
+        max_pixels: refuse images that would hold more at a time; None: ``repsr_cli.image.files.MAX_PIXELS``.
+        strip_metadata: leave out EXIF, XMP, ICC and text.
+    """
+
+    tta: bool = option("-x", "--tta", default=False, help="Mean over 8 flips and turns: 8x the time.", panel=IMAGES)
+    max_pixels: int | None = option(
+        "--max-pixels", help="Refuse images that hold more; default: 537 million.", panel=IMAGES
+    )
+    strip_metadata: bool = option(
+        "--strip-metadata", default=False, help="Leave out EXIF, XMP, ICC, text.", panel=IMAGES
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOptions:
+    """How videos are read and encoded.
+
+    Attributes:
         codec: video encoder by name, e.g. ``libx264``; None: by container.
         crf: quality on libx264's scale, mapped for other encoders.
         preset: encoder preset.
         pix_fmt: output pixel format; None: as the source.
-        encoder_options: further encoder options, ``-e key=value``.
-        allow_loss: let streams be dropped that the output container cannot hold.
-        resume: keep finished segments and go on from them.
-        fps: frames a second of numbered images, which have no times of their own.
+        encoder_options: further encoder options.
+        fps: frames per second of numbered images, which have no times of their own.
         start: seconds into the source at which to start.
         end: seconds into the source at which to stop.
-        on_error: what to do about a corrupt packet: ``stop`` or ``keep`` (repeat a frame and say which).
-        hwaccel: what decodes videos: ``none`` (software) or ``cuda`` (NVDEC, where the GPU can).
+        resume: keep finished segments and continue from them.
+        on_error: what to do about a corrupt packet: ``stop`` or ``keep`` (repeat a frame and report it).
+        hwaccel: what decodes: ``none`` (software) or ``cuda`` (NVDEC, where the GPU can).
         deinterlace: deinterlace interlaced material with bwdif; without it, such material is refused.
         matrix: override an unspecified or wrong colour matrix tag.
         full_range: override the range tag.
         reuse: keep the output of what did not change since the frame before; the bytes are the same either way.
-        benchmark: run everything but write nothing (null encoder).
-        ray: address of a Ray cluster whose workers upscale images and segments of videos, ``auto``: the one at hand.
     """
 
-    scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    fit: tuple[int, int] | None = None
-    short_side: int | None = None
-    network: str | None = None
-    device: str = "auto"
-    more_devices: tuple[str, ...] = ()
-    precision: str = "auto"
-    tile: str = "auto"
-    threads: int | None = None
-    engine: str = "auto"
-    overwrite: bool = False
-    strip_metadata: bool = False
-    tta: bool = False
-    max_pixels: int | None = None
-    codec: str | None = None
-    crf: float | None = None
-    preset: str | None = None
-    pix_fmt: str | None = None
-    encoder_options: dict[str, str] = field(default_factory=dict)
-    allow_loss: bool = False
-    resume: bool = True
-    fps: Fraction | None = None
-    start: float | None = None
-    end: float | None = None
-    on_error: Literal["stop", "keep"] = "stop"
-    hwaccel: Literal["none", "cuda"] = "none"
-    deinterlace: bool = False
-    matrix: str | None = None
-    full_range: bool | None = None
-    reuse: bool = True
-    benchmark: bool = False
-    ray: str | None = None
+    codec: str | None = option("-c", "--codec", help="Encoder, e.g. libx265.", panel=VIDEOS)
+    crf: float | None = option("--crf", help="Quality on libx264's scale, less is better.", panel=VIDEOS)
+    preset: str | None = option("--preset", help="Encoder preset, e.g. slow.", panel=VIDEOS)
+    pix_fmt: str | None = option("--pix-fmt", help="Pixel format; default: the source's.", panel=VIDEOS)
+    encoder_options: dict[str, str] = option(
+        "-e",
+        factory=dict,
+        metavar="KEY=VALUE",
+        parse=parse_pairs,
+        repeated=True,
+        help="One more encoder option.",
+        panel=VIDEOS,
+    )
+    fps: Fraction | None = option(
+        "--fps", parse=parse_rate, help="Rate of frames/%06d.png as input: 24, 30000/1001.", panel=VIDEOS
+    )
+    start: float | None = option("--start", parse=parse_seconds, help="Where to start: 90 or 1:30.", panel=VIDEOS)
+    end: float | None = option("--end", parse=parse_seconds, help="Where to stop.", panel=VIDEOS)
+    resume: bool = option(
+        "--resume/--no-resume", default=True, help="Continue where a stopped run ended.", panel=VIDEOS
+    )
+    on_error: Literal["stop", "keep"] = option(
+        "--on-error", default="stop", help="At a corrupt frame: stop, or repeat the last.", panel=VIDEOS
+    )
+    hwaccel: Literal["none", "cuda"] = option(
+        "--hwaccel", default="none", help="Decoder: none is software, cuda is NVDEC.", panel=VIDEOS
+    )
+    deinterlace: bool = option("--deinterlace", default=False, help="Deinterlace first (bwdif).", panel=VIDEOS)
+    matrix: str | None = option("--matrix", help="Colour matrix, if the tag is wrong: bt709, bt601, ...", panel=VIDEOS)
+    full_range: bool | None = option("--full-range/--limited-range", help="Range, if the tag is wrong.", panel=VIDEOS)
+    reuse: bool = option(
+        "--reuse/--no-reuse", default=True, help="Keep what stands still from the last frame.", panel=VIDEOS
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a run may do.
+
+    Attributes:
+        overwrite: replace an existing target.
+        allow_loss: leave out what the output format cannot hold.
+        benchmark: run everything but write nothing.
+    """
+
+    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace targets that exist.", panel=FILES)
+    allow_loss: bool = option("--allow-loss", default=False, help="Leave out what the format cannot hold.", panel=FILES)
+    benchmark: bool = option("--benchmark", default=False, help="Do everything but write the result.", panel=VIDEOS)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for. Values are checked where they are used; None means "decide from the source".
+
+    Attributes:
+        size: of the result.
+        model: what computes.
+        image: how images are upscaled.
+        video: how videos are read and encoded.
+        run: what a run may do.
+    """
+
+    size: SizeOptions = field(default_factory=SizeOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    image: ImageOptions = field(default_factory=ImageOptions)
+    video: VideoOptions = field(default_factory=VideoOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    @classmethod
+    def of(cls, **options: Any) -> Request:
+        """A request from options by name, whatever their group: ``Request.of(scale=2, codec="ffv1")``.
+
+        Raises:
+            TypeError: no such option.
+        """
+        return cls().having(**options)
+
+    def having(self, **options: Any) -> Request:
+        """The same request but for these options, by name.
+
+        Raises:
+            TypeError: no such option.
+        """
+        changed: dict[str, dict[str, Any]] = {}
+        for name, value in options.items():
+            if name not in _GROUP_OF:
+                raise TypeError(f"no option {name!r}; there are {', '.join(_GROUP_OF)}")
+            changed.setdefault(_GROUP_OF[name], {})[name] = value
+        return replace(self, **{group: replace(getattr(self, group), **values) for group, values in changed.items()})
+
+
+GROUPS: dict[str, type[Any]] = {
+    "size": SizeOptions,
+    "model": ModelOptions,
+    "image": ImageOptions,
+    "video": VideoOptions,
+    "run": RunOptions,
+}
+_GROUP_OF = {each.name: name for name, group in GROUPS.items() for each, _ in declared_options(group)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +342,7 @@ class Outcome:
         seconds: wall time.
         facts: machine-readable details (sizes, frames, model, device, stages), JSON-able.
         notes: sentences for the user: warnings, what was converted, what would be faster.
-        said: those of them that the reporter was told before the work.
+        said: those of them that the reporter was given before the work.
     """
 
     source: Path
@@ -125,12 +355,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Where a pipeline sends what it has to say while it works; both default to silence.
+    """Where a pipeline reports while it works; silent by default.
 
     Attributes:
-        progress: called often and cheaply, from any thread.
+        progress: called often and cheaply, from any thread. May raise to stop the work.
         say: one line for the user, at once (a plan, a warning).
     """
 
     progress: Callable[[Progress], None] = lambda _progress: None
     say: Callable[[str], None] = lambda _line: None
+
+
+SILENT = Reporter()

@@ -1,59 +1,35 @@
-"""One video: everything decided before the first frame, then segment after segment, then one file."""
+"""Upscale one video on this machine: decode, enlarge and hand to a sink, segment after segment."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, BinaryIO
+from typing import Any
 
 from av.container import InputContainer
-from av.video.frame import VideoFrame
 
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.errors import MediaError
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.frame_path import decoder_for, network_for
-from repsr_cli.upscale.plan_video import VideoPlan, plan_video
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
-from repsr_cli.video.cuda_planes import DevicePlanes, on_host
+from repsr_cli.upscale.plan_video import VideoPlan, standard_input
+from repsr_cli.upscale.request import Outcome, Progress, Reporter
+from repsr_cli.upscale.sinks import Taken, UpscaledFrame, VideoSink, encode_segments
 from repsr_cli.video.decode import Decoder
-from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.frames import CARRIED, Frame, nbytes, side_data
-from repsr_cli.video.image_sequence import existing
-from repsr_cli.video.lock import FolderLock
-from repsr_cli.video.mux import IMAGES, Y4M, Output, join, write_images
-from repsr_cli.video.open import translated
 from repsr_cli.video.packet_chunks import PacketChunk, images
-from repsr_cli.video.planes import Planes
-from repsr_cli.video.segments import SegmentWriter, Store, fingerprint, free_space, job_folder
+from repsr_cli.video.segments import Store, fingerprint
 from repsr_cli.video.stages import Stages, run_stages
 from repsr_cli.video.timeline import Segment
-from repsr_cli.video.y4m import PIPE, header, open_pipe, write_frame
 
-__all__ = ["Finished", "VideoPlan", "plan_video", "upscale_chunk", "upscale_video"]
-
-
-# In the folder of a job whose numbered images get their names, which takes more than a moment.
-_WRITING = "writing"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Upscaled:
-    """A frame on its way to the encoder."""
-
-    segment: int
-    planes: Planes | DevicePlanes
-    pts: int
-    duration: int
-    origin: VideoFrame | None
+STAGES = ("decode", "network", "encode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +40,7 @@ class Finished:
         segments: their files, as a store holds them, by index.
         repeated: as in ``Decoder``.
         notes: likewise.
-        stages: seconds that each stage was at work.
+        stages: seconds that each stage was busy.
         precision: the network's, in the end.
     """
 
@@ -75,80 +51,69 @@ class Finished:
     precision: str
 
 
-@dataclass(slots=True)
-class _Work:
-    """The state of one run: what is to be done and what has been. Shared by all devices."""
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run of a video came to.
 
-    plan: VideoPlan
-    reporter: Reporter
-    store: Store | None = None
-    raw: BinaryIO | None = None
-    queue: deque[list[Segment]] = field(default_factory=deque)
-    done: dict[int, int] = field(default_factory=dict)
-    count: int = 0
-    counting: Lock = field(default_factory=Lock)
+    Attributes:
+        frames: frames in the target.
+        resumed: those of them that an earlier run had made.
+        network: the network, device and precision in one line.
+        engine: what computed, with its version.
+        tile: its tiles.
+        devices: where.
+        reused: share of all pixels that were taken from the frame before.
+        repeated: seconds of frames that could not be decoded.
+        notes: what was noticed while working.
+        stages: seconds that each stage was busy, ``wall``, and ``cpu`` where it was measured.
+    """
 
-    def find_finished(self) -> None:
-        """Take over what an earlier run has finished."""
-        if self.store is None:
-            return
-        self.done = self.store.finished()
-        self.count = sum(self.done.values())
-        if self.done:
-            done, segments = len(self.done), len(self.plan.segments)
-            self.reporter.say(f"{done} of {segments} segments are there already: going on")
+    frames: int
+    resumed: int
+    network: str
+    engine: str
+    tile: str
+    devices: tuple[str, ...]
+    reused: float
+    repeated: tuple[float, ...]
+    notes: tuple[str, ...]
+    stages: dict[str, float]
 
-    def left(self) -> list[Segment]:
-        """The segments that are not done."""
-        return [segment for segment in self.plan.segments if segment.index not in self.done]
 
-    def take(self, finished: Finished) -> Finished:
-        """Put segments that were made elsewhere into the store.
+class FrameCounter:
+    """Counts frames from several threads and reports them.
 
-        Returns:
-            The rest of what came with them.
+    Args:
+        plan: of the video.
+        reporter: gets the progress.
+        done: frames there are already.
+    """
 
-        Raises:
-            MediaError: they cannot be written, or arrived damaged.
-        """
-        assert self.store is not None
-        for index, data in finished.segments.items():
-            with translated(self.plan.target):
-                frames = self.store.put(index, data)
-            self.done[index] = frames
+    def __init__(self, plan: VideoPlan, reporter: Reporter, done: int) -> None:
+        self.count = done
+        self._total = plan.frames
+        self._reporter = reporter
+        self._lock = Lock()
+
+    def add(self, frames: int = 1) -> None:
+        """Count some more."""
+        with self._lock:
             self.count += frames
-        self.reporter.progress(Progress(self.count, self.plan.frames, "frame"))
-        return replace(finished, segments={})
-
-    def share_out(self, devices: int) -> int:
-        """Queue what is left: in runs that need one seek each, or segment by segment where several devices share it.
-
-        Returns:
-            How many devices find something to do.
-        """
-        left = self.left()
-        self.queue.extend(_runs(left) if devices == 1 else [[segment] for segment in left])
-        return max(1, min(devices, len(self.queue)))
-
-    def counted(self, segment: int, frames: int | None = None) -> None:
-        """Note one more frame, or, with ``frames``, a segment that is whole."""
-        with self.counting:
-            if frames is not None:
-                self.done[segment] = frames
-                return
-            self.count += 1
-            self.reporter.progress(Progress(self.count, self.plan.frames, "frame"))
+            self._reporter.progress(Progress(self.count, self._total, "frame"))
 
 
 @dataclass(slots=True)
 class _Lane:
-    """One device at work: it takes runs of segments from the queue, and decodes, enlarges and encodes them."""
+    """One device at work: it takes runs of segments from a queue, and decodes, enlarges and hands on their frames."""
 
-    work: _Work
+    plan: VideoPlan
+    queue: deque[list[Segment]]
+    take: Callable[[Iterator[UpscaledFrame]], Taken]
+    counted: Callable[[], None]
     decoder: Decoder
     network: PlaneUpscaler
-    pipe: InputContainer | None
     given: Iterator[Frame] | None = None
+    pipe: InputContainer | None = None
 
     def run(self, stopped: Event) -> dict[str, float]:
         """Work until the queue is empty; seconds that each stage was busy."""
@@ -166,10 +131,10 @@ class _Lane:
         """The frames of the segments that this device takes, with the numbers of their segments."""
         while True:
             try:
-                run = self.work.queue.popleft()
+                run = self.queue.popleft()
             except IndexError:  # the others took the rest
                 return
-            whole = run[0].index == 0 and self.work.plan.window.start is None
+            whole = run[0].index == 0 and self.plan.window.start is None
             inside = 0
             first = None if whole else run[0].first
             for frame in self.given or self.decoder.frames(first, run[-1].end, self.pipe):
@@ -177,64 +142,77 @@ class _Lane:
                     inside += 1
                 yield run[inside].index, frame
 
-    def upscale(self, item: tuple[int, Frame]) -> Callable[[], _Upscaled]:
+    def upscale(self, item: tuple[int, Frame]) -> Callable[[], UpscaledFrame]:
         """Begin to enlarge one frame."""
         segment, frame = item
         carries = frame.origin is not None and CARRIED & side_data(frame.origin).keys()
         origin = frame.origin if carries else None
         planes = self.network.begin(frame.planes)
-        return lambda: _Upscaled(segment, planes(), frame.pts, frame.duration, origin)
+        return lambda: UpscaledFrame(segment, planes(), frame.pts, frame.duration, origin)
 
-    def encode(self, frames: Iterator[_Upscaled]) -> None:
-        """Encode frames segment by segment and store each when it is whole.
+    def encode(self, frames: Iterator[UpscaledFrame]) -> None:
+        """Hand frames on, and count them."""
+        # Closed at once, so that an unfinished segment does not outlive an error.
+        with closing(self.take(frames)) as taken:
+            for _ in taken:
+                self.counted()
 
-        Without a store, frames are written as they are, or counted only.
-        """
-        store, plan = self.work.store, self.work.plan
-        if store is None:
-            self._write(frames)
-            return
-        encoder: SegmentEncoder | None = None
-        writer: SegmentWriter | None = None
-        segment = -1
-        try:
-            for frame in frames:
-                if frame.segment != segment:
-                    self._close(segment, encoder, writer)
-                    segment, encoder = frame.segment, SegmentEncoder(plan.encoding)
-                    writer = SegmentWriter(store, segment, {"pts": frame.pts})
-                assert encoder is not None
-                assert writer is not None
-                for packet in encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin):
-                    writer.add(packet)
-                self.work.counted(segment)
-            self._close(segment, encoder, writer)
-        except OSError as error:
-            raise MediaError(plan.target, error.strerror or str(error), "Make room, and run it again.") from error
-        finally:
-            if writer is not None:
-                writer.abandon()
 
-    def _close(self, segment: int, encoder: SegmentEncoder | None, writer: SegmentWriter | None) -> None:
-        if encoder is None or writer is None:
-            return
-        for packet in encoder.finish():
-            writer.add(packet)
-        writer.finish()
-        self.work.counted(segment, encoder.frames)
+def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler], reporter: Reporter) -> Outcome:
+    """Upscale a video.
 
-    def _write(self, frames: Iterator[_Upscaled]) -> None:
-        work = self.work
-        with translated(work.plan.target):
-            if work.raw is not None:
-                work.raw.write(header(work.plan.encoding))
-            for frame in frames:
-                if work.raw is not None:
-                    write_frame(work.raw, on_host(frame.planes))
-                work.counted(frame.segment, work.done.get(frame.segment, 0) + 1)
-                work.counted(frame.segment)
-            if work.raw is not None:
-                work.raw.flush()
+    Args:
+        plan: what to do.
+        sink: takes in the frames.
+        upscalers: the network on one or more devices of a kind; these take segments from the same queue.
+        reporter: gets the progress.
+
+    Raises:
+        MediaError: reading, decoding, encoding or writing failed.
+        UsageError: something would be lost, or a begun job was another.
+        DeviceError: the network failed on its device.
+    """
+    began = time.perf_counter()
+    sink.check()
+    said = announce(plan, reporter)
+    first = calibrated(upscalers[0], plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
+    if first is not upscalers[0]:
+        upscalers = (first, *(each.variant(first.engine, first.tile) for each in upscalers[1:]))
+    job = job_record(plan, first.digest(), first.device.type, first.precision, first.engine_name, first.tile)
+    with sink.open(job, reporter.say):
+        summary = _upscaled(plan, sink, upscalers, reporter)
+        complete(plan, sink, summary.frames)
+    return video_outcome(plan, summary, said, time.perf_counter() - began)
+
+
+def _upscaled(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler], reporter: Reporter) -> Summary:
+    """Upscale the segments that are not done."""
+    resumed = sum(sink.done.values())
+    counter = FrameCounter(plan, reporter, resumed)
+    left = unfinished(plan, sink)
+    # A pipe can be read by one device only, and frames that are written as they come have to come in order.
+    several = len(upscalers) if sink.keyed and plan.timeline is not None else 1
+    # Runs need one seek each; where several devices share the work, segment by segment.
+    queue = deque(_runs(left) if several == 1 else [[segment] for segment in left])
+    pipe = standard_input() if plan.timeline is None else None
+    lanes = [
+        _Lane(plan, queue, sink.consume, counter.add, decoder_for(plan, each), network_for(plan, each), pipe=pipe)
+        for each in upscalers[: max(1, min(several, len(queue)))]
+    ]
+    stages = _run_lanes(lanes)
+    network = lanes[0].network
+    return Summary(
+        frames=counter.count,
+        resumed=resumed,
+        network=network.upscaler.describe(),
+        engine=network.engine,
+        tile=network.upscaler.tile,
+        devices=tuple(str(lane.network.upscaler.device) for lane in lanes),
+        reused=sum(lane.network.reused for lane in lanes) / len(lanes),
+        repeated=tuple(at for lane in lanes for at in lane.decoder.repeated),
+        notes=tuple(note for lane in lanes for note in lane.decoder.notes),
+        stages=stages,
+    )
 
 
 def _run_lanes(lanes: Sequence[_Lane]) -> dict[str, float]:
@@ -270,96 +248,14 @@ def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
         yield run
 
 
-def upscale_video(
-    source: Path,
-    target: Path,
-    upscaler: Upscaler,
-    options: UpscaleOptions,
-    reporter: Reporter,
-    others: Sequence[Upscaler] = (),
-) -> Outcome:
-    """Upscale a video.
-
-    Segments that are finished stay on disk until the target is; the same command goes on from them.
-
-    Args:
-        source: the video.
-        target: the file to write.
-        upscaler: the network.
-        options: the request.
-        reporter: where progress goes.
-        others: the same network on further devices of the same kind; these take segments from the same queue.
-
-    Raises:
-        MediaError: reading, decoding, encoding or writing failed.
-        UsageError: an option makes no sense, something would be lost, or a begun job was another.
-        DeviceError: the network failed on its device.
-    """
-    began = time.perf_counter()
-    pipe = open_pipe() if source == PIPE else None
-    plan = plan_video(source, target, upscaler.scale, options, pipe)
-    _agree(plan, options)
-    said = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
-    for note in said:
-        reporter.say(f"{source.name}: {note}")
-    first, upscaler = upscaler, calibrated(upscaler, plan, options, lambda line: reporter.say(f"{source.name}: {line}"))
-    if upscaler is not first:
-        others = [each.variant(upscaler.engine, upscaler.tile) for each in others]
-    work = _Work(plan, reporter)
-    job = _job(plan, upscaler, options)
-    cluster = None
-    if options.ray is not None:
-        from repsr_cli.upscale.executors.ray import Cluster
-
-        cluster = Cluster.join(options.ray, plan, upscaler, options)
-        job |= {
-            "device": cluster.device,
-            "precision": cluster.precision,
-            "engine": cluster.engine,
-            "tile": cluster.tile,
-        }
-    with ExitStack() as stack:
-        if options.benchmark:
-            pass
-        elif plan.format == Y4M:
-            work.raw = stack.enter_context(_raw_output(target))
-        else:
-            work.store = stack.enter_context(_kept(plan, job, options, reporter))
-            work.find_finished()
-        resumed = work.count
-        far = [] if cluster is None or work.store is None else [work.take(done) for done in cluster.run(work.left())]
-        # What is written as it comes has to come in order, and a pipe can be read by one only.
-        apart = work.store is not None and pipe is None
-        upscalers = (upscaler, *others) if apart else (upscaler,)
-        lanes = [_lane(work, each, options, pipe) for each in upscalers[: work.share_out(len(upscalers))]]
-        stages = _run_lanes(lanes) if cluster is None else _shares(far, cluster.seconds)
-        for done in far:
-            lanes[0].decoder.repeated += done.repeated
-            lanes[0].decoder.notes += done.notes
-        _all_there(plan, work.done)
-        if work.store is not None:
-            _finish(plan, work.store, work.count)
-    return Outcome(
-        source,
-        target,
-        time.perf_counter() - began,
-        _facts(plan, work, lanes, stages, resumed),
-        (*said, *_closing_notes(lanes, stages)),
-        said,
-    )
-
-
-def upscale_chunk(
-    plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, options: UpscaleOptions, folder: Path
-) -> Finished | None:
+def upscale_chunk(plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, folder: Path) -> Finished | None:
     """Upscale segments where the video itself is not.
 
     Args:
         plan: of the video.
         chunk: what to decode them from.
         upscaler: the network.
-        options: the request.
-        folder: for what is being made.
+        folder: for temporary files.
 
     Returns:
         The segments; None if they must be decoded from the beginning of the video.
@@ -368,115 +264,61 @@ def upscale_chunk(
         MediaError: decoding or encoding failed.
         DeviceError: the network failed on its device.
     """
-    work = _Work(plan, Reporter(), Store.begin(folder / "chunk", {}, resume=False))
-    assert work.store is not None
+    store = Store.begin(folder / "chunk", {}, resume=False)
+    done: dict[int, int] = {}
     try:
-        lane = _lane(work, upscaler, options, None)
+        decoder = decoder_for(plan, upscaler)
         first = None if chunk.segments[0].index == 0 and plan.window.start is None else chunk.segments[0].first
-        lane.given = lane.decoder.frames_of(images(chunk), first, chunk.segments[-1].end, chunk.whole)
-        if lane.given is None:
+        given = decoder.frames_of(images(chunk), first, chunk.segments[-1].end, chunk.whole)
+        if given is None:
             return None
-        work.queue.append(list(chunk.segments))
+        queue = deque([list(chunk.segments)])
+        lane = _Lane(
+            plan,
+            queue,
+            lambda frames: encode_segments(plan, store, frames, done),
+            lambda: None,
+            decoder,
+            network_for(plan, upscaler),
+            given,
+        )
         stages = lane.run(Event())
-        made = {index: work.store.path(index).read_bytes() for index in work.done}
-        return Finished(made, lane.decoder.repeated, lane.decoder.notes, stages, upscaler.precision)
+        made = {index: store.path(index).read_bytes() for index in done}
+        return Finished(made, decoder.repeated, decoder.notes, stages, upscaler.precision)
     finally:
-        work.store.remove()
+        store.remove()
 
 
-def _shares(finished: Sequence[Finished], wall: float) -> dict[str, float]:
-    """Seconds that each stage was at work on a cluster, as if one after the other; and the wall time."""
-    names = ("decode", "network", "encode")
-    return {name: sum(done.stages[name] for done in finished) for name in names} | {"wall": wall}
+# What all executors have in common.
 
 
-def _lane(work: _Work, upscaler: Upscaler, options: UpscaleOptions, pipe: InputContainer | None) -> _Lane:
-    """Everything that one device needs of its own."""
-    plan = work.plan
-    return _Lane(work, decoder_for(plan, upscaler, options), network_for(plan, upscaler, options), pipe)
+def announce(plan: VideoPlan, reporter: Reporter) -> tuple[str, ...]:
+    """Report what the plan assumes, changes or leaves out; returns the sentences."""
+    said = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
+    for note in said:
+        reporter.say(f"{plan.source.path.name}: {note}")
+    return said
 
 
-@contextmanager
-def _raw_output(target: Path) -> Iterator[BinaryIO]:
-    """Standard output, or a file that gets its name when it is whole."""
-    if target == PIPE:
-        yield sys.stdout.buffer
-        return
-    with translated(target):
-        lock = FolderLock.take(job_folder(target), target)
-        try:
-            lock.clear()
-            partial = lock.folder / f"raw{target.suffix}"
-            with partial.open("wb") as file:
-                yield file
-            partial.replace(target)
-        finally:
-            lock.remove()
+def job_record(plan: VideoPlan, network: str, device: str, precision: str, engine: str, tile: str) -> dict[str, Any]:
+    """Everything that packets depend on.
 
-
-@contextmanager
-def _kept(plan: VideoPlan, job: dict[str, Any], options: UpscaleOptions, reporter: Reporter) -> Iterator[Store]:
-    """The store of finished segments; what is in it outlives a failure, unless nobody could go on from it."""
-    resumable = options.resume and plan.timeline is not None
-    store = Store.begin(plan.target, job, resumable)
-    try:
-        # Another process may have finished the same target since this one looked.
-        _agree(plan, options)
-        if not store.lock.holds:
-            reporter.say(f"{store.folder.parent} knows no locks: see that no other repsr writes {plan.target.name}")
-        yield store
-    except BaseException:
-        if not resumable:
-            store.remove()
-        elif store.close():
-            reporter.say("finished segments are kept: the same command goes on from them, --no-resume begins again")
-        raise
-
-
-def _agree(plan: VideoPlan, options: UpscaleOptions) -> None:
-    """See that nothing is lost, overwritten or begun in vain.
-
-    Raises:
-        UsageError: something would be lost, or the target exists.
-        MediaError: there is no room.
+    Args:
+        plan: of the video.
+        network: digest of the weights.
+        device: kind of device that computes.
+        precision: number format that was chosen.
+        engine: what computes, with its version.
+        tile: its tiles.
     """
-    if options.benchmark:
-        return
-    there = None if options.overwrite else _in_the_way(plan)
-    if there is not None:
-        raise UsageError(there, "exists", "Add -y to replace it.")
-    if plan.losses and not options.allow_loss:
-        better = "" if plan.format == "matroska" else ", or try .mkv"
-        raise UsageError(plan.target, f"would lack {'; '.join(plan.losses)}", f"Agree with --allow-loss{better}.")
-    if plan.target == PIPE:
-        return
-    free = free_space(plan.target.parent)
-    if plan.bytes_needed > free:
-        happened = f"needs about {plan.bytes_needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free"
-        raise MediaError(plan.target, happened, "Make room, or write to another disk with -o.")
-
-
-def _in_the_way(plan: VideoPlan) -> Path | None:
-    """A file that is there and would be replaced."""
-    if plan.format != IMAGES:
-        return plan.target if plan.target != PIPE and plan.target.exists() else None
-    if (job_folder(plan.target) / _WRITING).exists():  # those that are there are of this job, which was stopped
-        return None
-    return next(
-        (path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)), None
-    )
-
-
-def _job(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> dict[str, Any]:
-    """Everything that packets depend on."""
     return {
         "source": "-" if plan.timeline is None else fingerprint(plan.source.path),
-        "network": upscaler.digest(),
-        "device": upscaler.device.type,
-        "precision": upscaler.precision,
-        "engine": upscaler.engine_name,
-        "tile": upscaler.tile,
-        "deinterlace": options.deinterlace,
+        "network": network,
+        "device": device,
+        "precision": precision,
+        "engine": engine,
+        "tile": tile,
+        "deinterlace": plan.deinterlace,
         "decoder": "software" if plan.nvdec is None else "nvdec",
         "encoding": repr(plan.encoding),
         "planes": f"{plan.source.planar} {plan.source.tags}",
@@ -484,48 +326,39 @@ def _job(plan: VideoPlan, upscaler: Upscaler, options: UpscaleOptions) -> dict[s
     }
 
 
-def _all_there(plan: VideoPlan, done: dict[int, int]) -> None:
-    """Hold the output against what the source promised.
+def unfinished(plan: VideoPlan, sink: VideoSink) -> list[Segment]:
+    """The segments that are not done."""
+    return [segment for segment in plan.segments if segment.index not in sink.done]
+
+
+def complete(plan: VideoPlan, sink: VideoSink, frames: int) -> None:
+    """Check the output against what the source promised, and complete it.
 
     Raises:
-        MediaError: a segment gave no frames.
+        MediaError: a segment gave no frames, or the file could not be written.
     """
-    missing = [segment.index for segment in plan.segments if not done.get(segment.index)]
+    missing = [segment.index for segment in plan.segments if not sink.done.get(segment.index)]
     if missing:
         at = float((plan.segments[missing[0]].first - plan.source.start) * plan.source.time_base)
-        raise MediaError(plan.source.path, f"no frames could be had from {at:.3f} s on", "Check that it plays.")
+        raise MediaError(plan.source.path, f"no frames found from {at:.3f} s on", "Check that it plays.")
+    sink.finish(frames)
 
 
-def _finish(plan: VideoPlan, store: Store, frames: int) -> None:
-    """Join the segments and put the file in its place.
+def video_outcome(plan: VideoPlan, summary: Summary, said: tuple[str, ...], seconds: float) -> Outcome:
+    """What is reported of a video that is done.
 
-    Raises:
-        MediaError: the muxer wrote fewer packets than there are frames, or could not write.
+    Args:
+        plan: of the video.
+        summary: what the run came to.
+        said: sentences that were reported before the work.
+        seconds: wall time of everything.
     """
-    partial = store.folder / f"joined{plan.target.suffix}"
-    packets = (packet for segment in plan.segments for packet in store.packets(segment.index))
-    if plan.format == IMAGES:
-        (store.folder / _WRITING).touch()
-        write_images(packets, plan.target)
-        store.remove()
-        return
-    output = Output(plan.source, plan.streams, plan.format, plan.encoding, plan.window)
-    written = join(output, packets, partial)
-    if written != frames:
-        raise MediaError(plan.target, f"{written} packets were written for {frames} frames")
-    partial.replace(plan.target)
-    store.remove()
-
-
-def _facts(
-    plan: VideoPlan, work: _Work, lanes: Sequence[_Lane], stages: dict[str, float], resumed: int
-) -> dict[str, Any]:
-    """What a machine may want to know."""
-    encoding, wall = plan.encoding, max(stages["wall"], 1e-9)
-    return {
-        "frames": work.count,
-        "resumed_frames": resumed,
-        "fps": round((work.count - resumed) / wall, 3),
+    encoding, stages = plan.encoding, summary.stages
+    wall = max(stages["wall"], 1e-9)
+    facts = {
+        "frames": summary.frames,
+        "resumed_frames": summary.resumed,
+        "fps": round((summary.frames - summary.resumed) / wall, 3),
         "source_size": [plan.source.height, plan.source.width],
         "size": list(plan.size),
         "decoder": "software" if plan.nvdec is None else "nvdec",
@@ -533,33 +366,26 @@ def _facts(
         "pix_fmt": encoding.pix_fmt,
         "segments": len(plan.segments),
         "streams": [str(stream) for stream in plan.streams],
-        "network": lanes[0].network.upscaler.describe(),
-        "engine": lanes[0].network.engine,
-        "tile": lanes[0].network.upscaler.tile,
-        "devices": [str(lane.network.upscaler.device) for lane in lanes],
-        "reused": round(sum(lane.network.reused for lane in lanes) / len(lanes), 4),
-        "occupancy": {name: round(stages[name] / wall, 3) for name in ("decode", "network", "encode")},
-        # Of this machine: a cluster's workers are not seen from here.
+        "network": summary.network,
+        "engine": summary.engine,
+        "tile": summary.tile,
+        "devices": list(summary.devices),
+        "reused": round(summary.reused, 4),
+        "occupancy": {name: round(stages[name] / wall, 3) for name in STAGES},
+        # Of this machine: the workers of a cluster are not measured.
         "cores_busy": round(stages["cpu"] / wall, 2) if "cpu" in stages else None,
-        "repeated_frames": [round(at, 6) for at in _repeated(lanes)],
+        "repeated_frames": [round(at, 6) for at in sorted(summary.repeated)],
     }
+    return Outcome(plan.source.path, plan.target, seconds, facts, (*said, *_closing_notes(summary)), said)
 
 
-def _repeated(lanes: Sequence[_Lane]) -> list[float]:
-    """Seconds of all frames that were repeated, in order."""
-    return sorted(at for lane in lanes for at in lane.decoder.repeated)
-
-
-def _closing_notes(lanes: Sequence[_Lane], stages: dict[str, float]) -> tuple[str, ...]:
-    """What came to light while working."""
-    notes = list(dict.fromkeys(note for lane in lanes for note in lane.decoder.notes))
-    repeated = _repeated(lanes)
-    if repeated:
-        times = ", ".join(f"{at:.3f}" for at in repeated[:20])
-        notes.append(f"{len(repeated)} frames could not be decoded and repeat the one before, at {times} s")
-    slowest = max(("decode", "network", "encode"), key=lambda name: stages[name])
-    shares = ", ".join(
-        f"{name} {stages[name] / max(stages['wall'], 1e-9):.0%}" for name in ("decode", "network", "encode")
-    )
+def _closing_notes(summary: Summary) -> tuple[str, ...]:
+    """What was noticed while working."""
+    notes, stages = list(dict.fromkeys(summary.notes)), summary.stages
+    if summary.repeated:
+        times = ", ".join(f"{at:.3f}" for at in sorted(summary.repeated)[:20])
+        notes.append(f"{len(summary.repeated)} frames could not be decoded and repeat the one before, at {times} s")
+    slowest = max(STAGES, key=lambda name: stages[name])
+    shares = ", ".join(f"{name} {stages[name] / max(stages['wall'], 1e-9):.0%}" for name in STAGES)
     notes.append(f"slowest stage: {slowest} (busy: {shares})")
     return tuple(notes)

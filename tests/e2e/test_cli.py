@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.upscale.models import ModelCache
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +168,23 @@ def test_dry_run_writes_nothing(network: Path) -> None:
     assert result.stdout.splitlines() == ["a_x1.5.png", "b_x1.5.mp4"]
     assert "image of 8x6, 1.5 times as large" in result.stderr
     assert "then a resize" in result.stderr
+    assert "time: about" not in result.stderr
+    result = repsr("upscale", "a.png", "b.mp4", "-s", 1.5, "-n", network, "--estimate")
+    assert result.exit_code == 0, result.stderr
     assert "b.mp4: time: about 0:00:" in result.stderr
     assert files() == before
+
+
+def test_dry_run_loads_no_model(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image("a.png"), video("b.mp4")
+
+    def load(*_arguments: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(ModelCache, "network", load)
+    for model in ("fast", network):
+        result = repsr("upscale", "a.png", "b.mp4", "-s", 2, "-n", model, "--dry-run")
+        assert result.exit_code == 0, result.output
 
 
 def test_numbered_images_in_and_out(network: Path) -> None:
@@ -314,7 +330,7 @@ def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, interrupt: 
         text=True,
     )
     assert run.stderr is not None
-    assert "network" in run.stderr.readline()
+    assert "model slow.safetensors" in run.stderr.readline()
     time.sleep(0.5)
     run.send_signal(number)
     said = run.communicate(timeout=60)[1]

@@ -16,9 +16,9 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.image.files import FORMATS, Page, Strip, is_image, open_image, read_image, write_image
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.image import upscale_image
-from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
+from repsr_cli.upscale.request import Outcome, Reporter, Request
 from tests.conftest import ROOT
+from tests.upscaling import upscale_image
 
 # Why each of these cannot be upscaled; every other one must be.
 REFUSED = {
@@ -84,7 +84,7 @@ def test_in_and_out(real_data: Path, tmp_path: Path, upscalers: dict[int, Upscal
 
 
 def upscale(source: Path, target: Path, upscaler: Upscaler) -> Outcome:
-    return upscale_image(source, target, upscaler, UpscaleOptions(), Reporter())
+    return upscale_image(source, target, upscaler, Request(), Reporter())
 
 
 def compare(old: Page, new: Page, scale: int, tolerance: int) -> None:
@@ -176,7 +176,7 @@ from pathlib import Path
 import torch
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.upscale import image as module
 from repsr_cli.image import png as image_png
 from repsr_cli.image import tiff as image_tiff
@@ -184,7 +184,7 @@ module._STRIP_PIXELS = image_png._STRIP_BYTES = image_tiff._BLOCK_BYTES = image_
 upscaler = Upscaler(PlainSR(Spec(2, 4, 1)), device="cpu", threads=1)
 upscaler(torch.rand(1, 3, 256, 1000))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-module.upscale_image(Path(sys.argv[1]), Path(sys.argv[2]), upscaler, UpscaleOptions(), Reporter())
+module.upscale_image(Path(sys.argv[1]), Path(sys.argv[2]), upscaler, Request(), Reporter())
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 

@@ -17,12 +17,12 @@ from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.jobs import Failure, Naming, plan_jobs
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request
 from repsr_cli.video.segments import job_folder
 from repsr_cli.video.timeline import cut
 from tests.conftest import textured
 from tests.sample_videos import damage, frame_times, make_video, other_packets, video_packets
+from tests.upscaling import upscale_video
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
@@ -73,7 +73,7 @@ def local(source: Path, network: PlainSR) -> Path:
 def run(
     source: Path, target: Path, network: PlainSR, progress: Callable[[Progress], None] | None = None, **more: Any
 ) -> Outcome:
-    options = UpscaleOptions(scale=2.0, threads=1, **more)
+    options = Request.of(scale=2.0, threads=1, **more)
     upscaler = Upscaler(network, device="cpu", threads=1)
     return upscale_video(source, target, upscaler, options, Reporter(progress or (lambda _: None)))
 
@@ -180,7 +180,7 @@ def test_images_of_a_cluster_are_those_of_one_process(cluster: Any, tmp_path: Pa
     (tmp_path / "8.png").write_bytes((tmp_path / "0.png").read_bytes()[:200])
     names = sorted(str(path) for path in tmp_path.iterdir())
     for place, more in (("near", {}), ("far", {"ray": cluster.address})):
-        options = UpscaleOptions(scale=2.0, network="fast", threads=1, **more)
+        options = Request.of(scale=2.0, model="fast", threads=1, **more)
         plan = plan_jobs(names, options, Naming(output=f"{tmp_path / place}/"))
         results = list(run_jobs(plan.jobs, options, lambda _job: Reporter()))
         assert [type(result) for result in results].count(Failure) == 1

@@ -27,13 +27,14 @@ from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale import estimate as estimating
 from repsr_cli.upscale import frame_path as device_ends
 from repsr_cli.upscale import plan_video as planning
-from repsr_cli.upscale import video as upscaling
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import plan_video, upscale_video
+from repsr_cli.upscale import sinks as upscaling
+from repsr_cli.upscale.plan_video import plan_video
+from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut
 from tests.sample_videos import damage, decoded, frame_times, image, make_video, other_packets, video_packets
+from tests.upscaling import upscale_video, weight
 
 VFR = (0, 3, 4, 9, 10, 11, 20, 22, 23, 24, 31, 40, 41, 42, 50, 51, 60, 61, 62, 75)
 
@@ -44,7 +45,7 @@ def identity(scale: int) -> Upscaler:
 
 
 def run(source: Path, target: Path, scale: int = 2, **options: object) -> Outcome:
-    wanted = UpscaleOptions(**options)  # type: ignore[arg-type]
+    wanted = Request.of(**options)  # type: ignore[arg-type]
     return upscale_video(source, target, identity(scale), wanted, Reporter())
 
 
@@ -186,7 +187,7 @@ def test_computed_sizes_are_even_and_the_plan_says_so(
     note: str | None,
 ) -> None:
     source = make_video(tmp_path / "in.mkv", range(3), size=size, codec="ffv1", audio=0)
-    outcome = upscale_video(source, tmp_path / "out.mp4", identity(2), UpscaleOptions(**options), Reporter())
+    outcome = upscale_video(source, tmp_path / "out.mp4", identity(2), Request.of(**options), Reporter())
     found = probe(tmp_path / "out.mp4")
     assert (found.height, found.width, found.pix_fmt) == (*made, pix_fmt)
     reason = "is odd, and computed sides of a video are even numbers"
@@ -386,9 +387,9 @@ def test_pipes(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from repsr_cli.engine.upscaler import Upscaler\n"
         "from repsr_cli.model.plain import identity_network\n"
-        "from repsr_cli.upscale.request import Reporter, UpscaleOptions\n"
-        "from repsr_cli.upscale.video import upscale_video\n"
-        "upscale_video(Path('-'), Path('-'), Upscaler(identity_network(2), 'cpu', threads=1), UpscaleOptions(),"
+        "from repsr_cli.upscale.request import Reporter, Request\n"
+        "from tests.upscaling import upscale_video\n"
+        "upscale_video(Path('-'), Path('-'), Upscaler(identity_network(2), 'cpu', threads=1), Request(),"
         " Reporter())\n"
     )
     with (tmp_path / "in.y4m").open("rb") as piped:
@@ -412,7 +413,7 @@ def test_benchmark_writes_nothing(tmp_path: Path) -> None:
 
 def test_plan_is_printable_without_a_network(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", attachments={"a.ttf": b"font"})
-    text = str(plan_video(source, tmp_path / "out.mp4", 4, UpscaleOptions()))
+    text = str(plan_video(source, tmp_path / "out.mp4", Request(), weight(4)))
     assert "64x36 h264 yuv420p, 24 frames, 25 fps" in text
     assert "256x144 libx264 yuv420p" in text
     assert "needs --allow-loss: #2 attachment" in text
@@ -431,8 +432,8 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(device_ends, "PlaneUpscaler", Slow)
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)
     source = make_video(tmp_path / "in.mp4", range(240), audio=0)
-    plan = plan_video(source, tmp_path / "out.mp4", 2, UpscaleOptions(preset="ultrafast"))
-    said = estimating.estimate(plan, identity(2), UpscaleOptions(), pytest.fail)
+    plan = plan_video(source, tmp_path / "out.mp4", Request.of(preset="ultrafast"), weight(2))
+    said = estimating.estimate(plan, identity(2), pytest.fail)
     found = re.fullmatch(r"time: about 0:(\d\d):(\d\d), an estimate from (\d+) frames at ([\d.]+) a second", said)
     assert found is not None, said
     assert 1 <= int(found[3]) <= 8
@@ -514,7 +515,7 @@ def test_targets_are_not_overwritten_and_must_be_containers(tmp_path: Path) -> N
 
 
 def test_no_room_is_said_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from repsr_cli.upscale import video as module
+    from repsr_cli.upscale import sinks as module
 
     source = make_video(tmp_path / "in.mp4", range(3))
     monkeypatch.setattr(module, "free_space", lambda _folder: 10)
@@ -580,14 +581,14 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.timeline import cut
 from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale import plan_video as planning
-from repsr_cli.upscale.request import Progress, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.request import Progress, Reporter, Request
+from tests.upscaling import upscale_video
 planning.cut = functools.partial(cut, frames=4)
 def progress(step: Progress) -> None:
     print(step.done, flush=True)
     time.sleep(0.004)
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
-upscale_video(source, target, Upscaler(identity_network(2), "cpu", threads=1), UpscaleOptions(), Reporter(progress))
+upscale_video(source, target, Upscaler(identity_network(2), "cpu", threads=1), Request(), Reporter(progress))
 print("finished", flush=True)
 """
 
@@ -633,13 +634,13 @@ def test_a_job_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        upscale_video(source, target, identity(2), UpscaleOptions(), Reporter(progress=stop))
+        upscale_video(source, target, identity(2), Request(), Reporter(progress=stop))
     assert not target.exists()
     assert hidden(tmp_path) == [".out.mp4.repsr"]
     with pytest.raises(UsageError, match=r"begun with another encoding.*--no-resume"):
         run(source, target, crf=30.0)
     said: list[str] = []
-    outcome = upscale_video(source, target, identity(2), UpscaleOptions(), Reporter(say=said.append))
+    outcome = upscale_video(source, target, identity(2), Request(), Reporter(say=said.append))
     assert outcome.facts["resumed_frames"] > 0
     assert any("segments are there already" in line for line in said)
     run(source, tmp_path / "whole.mp4")
@@ -674,11 +675,11 @@ def test_several_devices_write_what_one_writes(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        upscale_video(source, target, identity(2), UpscaleOptions(), Reporter(progress=stop), others)
+        upscale_video(source, target, identity(2), Request(), Reporter(progress=stop), others)
     assert not target.exists()
     counts: list[int] = []
     reporter = Reporter(progress=lambda step: counts.append(step.done))
-    outcome = upscale_video(source, target, identity(2), UpscaleOptions(), reporter, others)
+    outcome = upscale_video(source, target, identity(2), Request(), reporter, others)
     assert outcome.facts["devices"] == ["cpu"] * 3
     assert counts == list(range(outcome.facts["resumed_frames"] + 1, 61))
     assert target.read_bytes() == (tmp_path / "one.mp4").read_bytes()
@@ -689,7 +690,7 @@ def test_what_a_video_needs_to_be_known_is_said_before_its_first_frame(tmp_path:
     source = make_video(tmp_path / "in.mkv", range(4), tags=None, audio=0)
     told: list[str] = []
     reporter = Reporter(progress=lambda step: told.append(str(step.done)), say=told.append)
-    outcome = upscale_video(source, tmp_path / "out.mkv", identity(2), UpscaleOptions(), reporter)
+    outcome = upscale_video(source, tmp_path / "out.mkv", identity(2), Request(), reporter)
     assert "no colour matrix" in told[0]
     assert told[0].startswith("in.mkv: ")
     assert told.index("1") >= len(outcome.said) > 0
@@ -709,10 +710,10 @@ import resource, sys
 from pathlib import Path
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.request import Reporter, Request
+from tests.upscaling import upscale_video
 upscale_video(Path(sys.argv[1]), Path(sys.argv[2]), Upscaler(identity_network(1), "cpu", threads=1),
-              UpscaleOptions(preset="ultrafast"), Reporter())
+              Request.of(preset="ultrafast"), Reporter())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

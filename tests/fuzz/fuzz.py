@@ -55,23 +55,23 @@ def open_network(path: Path, chance: random.Random) -> None:
 
 def upscale_image(path: Path, chance: random.Random) -> None:
     """Enlarge an image into one of the formats."""
-    from repsr_cli.upscale.image import upscale_image
-    from repsr_cli.upscale.request import Reporter, UpscaleOptions
+    from repsr_cli.upscale.request import Reporter, Request
+    from tests.upscaling import upscale_image
 
     target = path.with_name("out" + chance.choice((".png", ".tif", ".jpg", ".webp", ".gif")))
-    options = UpscaleOptions(scale=2.0, allow_loss=chance.random() < 0.9, max_pixels=PIXELS)
+    options = Request.of(scale=2.0, allow_loss=chance.random() < 0.9, max_pixels=PIXELS)
     upscale_image(path, target, _identity(), options, Reporter())
 
 
 def upscale_video(path: Path, chance: random.Random) -> None:
     """Enlarge a video into one of the containers."""
-    from repsr_cli.upscale.request import Reporter, UpscaleOptions
-    from repsr_cli.upscale.video import upscale_video
+    from repsr_cli.upscale.request import Reporter, Request
     from repsr_cli.video import open as video
+    from tests.upscaling import upscale_video
 
     video.MAX_PIXELS = PIXELS
     target = path.with_name("out" + chance.choice((".mkv", ".mkv", ".mp4", ".mov")))
-    options = UpscaleOptions(
+    options = Request.of(
         scale=2.0,
         allow_loss=True,
         on_error=chance.choice(("stop", "keep")),

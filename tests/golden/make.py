@@ -18,9 +18,9 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.image.files import Metadata, Page, page_of, write_image
 from repsr_cli.model.checkpoint import load_plain, save_plain
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.upscale.image import upscale_image
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.request import Reporter, Request
 from tests.conftest import textured
+from tests.upscaling import upscale_image
 
 HERE = Path(__file__).parent
 NETWORK = HERE / "tiny-x2.safetensors"
@@ -61,7 +61,7 @@ def write_results(sources: Path, folder: Path) -> None:
     for name, asked in CASES.items():
         options = dict(asked)
         upscaler = Upscaler(net, device="cpu", precision="fp32", tile=options.pop("tile", "auto"))
-        upscale_image(sources / name, folder / name, upscaler, UpscaleOptions(overwrite=True, **options), Reporter())
+        upscale_image(sources / name, folder / name, upscaler, Request.of(overwrite=True, **options), Reporter())
 
 
 def make_network() -> None:

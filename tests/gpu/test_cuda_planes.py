@@ -14,8 +14,7 @@ pytest.importorskip("av")
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.cuda_planes import DevicePlanes, frame_of, missing_device
 from repsr_cli.video.decode import Decoder
@@ -31,6 +30,7 @@ from repsr_cli.video.nvdec import Nvdec, find_nvdec, nvdec_refusal
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut, scan
 from tests.sample_videos import damage, decoded, frame_times, image, make_video, other_packets
+from tests.upscaling import upscale_video
 
 pytestmark = [
     pytest.mark.gpu,
@@ -128,7 +128,7 @@ def test_what_was_read_stays_while_the_decoder_goes_on(tmp_path: Path) -> None:
 def test_a_whole_video_by_nvdec_is_the_one_by_software(tmp_path: Path, device: str) -> None:
     video = make_video(tmp_path / "in.mkv", VFR, Fraction(1, 1000), size=SIZE, audio=2)
     for name in ("none", "cuda"):
-        options = UpscaleOptions(hwaccel=name, codec="ffv1")  # type: ignore[arg-type]
+        options = Request.of(hwaccel=name, codec="ffv1")  # type: ignore[arg-type]
         upscaler = Upscaler(identity_network(2), device=device)
         outcome = upscale_video(video, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
         assert outcome.facts["decoder"] == {"none": "software", "cuda": "nvdec"}[name]
@@ -150,7 +150,7 @@ def test_a_damaged_video_loses_no_frame_in_silence(tmp_path: Path) -> None:
 
 def test_every_frame_of_nvenc_comes_at_its_time(tmp_path: Path, nvenc: str) -> None:
     video = make_video(tmp_path / "in.mkv", VFR, Fraction(1, 1000), size=SIZE)
-    options = UpscaleOptions(codec=nvenc, crf=8)
+    options = Request.of(codec=nvenc, crf=8)
     upscale_video(video, tmp_path / "out.mkv", Upscaler(identity_network(2), device="cuda"), options, Reporter())
     assert [time for time, _ in frame_times(tmp_path / "out.mkv")] == [time for time, _ in frame_times(video)]
     written, there = probe(tmp_path / "out.mkv").found, probe(video).found

@@ -23,9 +23,9 @@ import av
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.request import Reporter, Request
 from tests.sample_videos import VideoSettings, make_video
+from tests.upscaling import upscale_video
 
 FRAMES = 24
 SECONDS = 30
@@ -94,9 +94,7 @@ def soak(inputs: int, seed: int) -> Counter[str]:
             source, target = folder / f"damaged-{file}", folder / "out.mkv"
             source.write_bytes(data)
             on_error = chance.choice(MODES)
-            options = UpscaleOptions(
-                preset="ultrafast", on_error=on_error, allow_loss=True, overwrite=True, resume=False
-            )
+            options = Request.of(preset="ultrafast", on_error=on_error, allow_loss=True, overwrite=True, resume=False)
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
                 frames = upscale_video(source, target, upscaler, options, Reporter()).facts["frames"]

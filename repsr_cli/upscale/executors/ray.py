@@ -1,8 +1,8 @@
-"""Videos and images on the workers of a Ray cluster: files and packets travel, no folder is shared.
+"""Carry out plans on the workers of a Ray cluster: files and packets are sent, no folder is shared.
 
-An image goes there and back as the file it is. Of a video, a task gets a chunk of compressed packets, and gives back
-the files of its segments as the local store holds them. So the journal beside the target is that of a local run, and
-either can go on from the other's. Ray is imported by whoever asks for a cluster, and is in nobody else's way.
+An image is sent there and back as a file. Of a video, a task gets a chunk of compressed packets, and returns the files
+of its segments as the local store holds them. So the records beside the target are those of a local run, and either can
+continue from the other's. Ray is imported when a cluster is asked for.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
-from typing import Any, Self
+from threading import Event, Lock
+from typing import Any
 
 from repsr_cli import version
 from repsr_cli.engine.runner import name_of, pick_precision
@@ -23,47 +23,63 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.image.files import whole_file
 from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.upscale.calibrate import calibrated
+from repsr_cli.upscale.executors import Executor
 from repsr_cli.upscale.image import upscale_image
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import Finished, VideoPlan, upscale_chunk
+from repsr_cli.upscale.image_sinks import FileSink, ImageSink
+from repsr_cli.upscale.models import Compute, ModelCache
+from repsr_cli.upscale.plan_image import ImagePlan
+from repsr_cli.upscale.plan_video import VideoPlan
+from repsr_cli.upscale.request import Outcome, Progress, Reporter
+from repsr_cli.upscale.sinks import VideoSink
+from repsr_cli.upscale.video import (
+    STAGES,
+    Finished,
+    FrameCounter,
+    Summary,
+    announce,
+    complete,
+    job_record,
+    unfinished,
+    upscale_chunk,
+    video_outcome,
+)
 from repsr_cli.video.packet_chunks import PacketChunk, chunks
 from repsr_cli.video.timeline import Segment, Timeline
 
-# Threads of a task where the user names no number: a decoder and an encoder keep the network company.
+# Threads of a task where the user gives no number: a decoder and an encoder run beside the network.
 _THREADS = 2
-# Chunks under way for every task that can run: the next one is there when a worker has finished.
+# Chunks in flight for every task that can run: the next one is there when a worker has finished.
 _AHEAD = 2
-# Of the room for objects on the driver's node; the rest is for results.
+# Share of the space for objects on the driver's node that chunks may take; the rest is for results.
 _SHARE = 0.25
 # How often a chunk may lose its worker.
 _RETRIES = 5
 
-# The networks of this worker, by digest, device and the like.
-_networks: dict[tuple[object, ...], Upscaler] = {}
+# What this worker has loaded.
+_models = ModelCache()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What all chunks of a video have in common, or all images that go through one network.
+    """What all chunks of a video have in common, or all images that use one model.
 
     Attributes:
         version: of repsr, which must be the same everywhere.
         plan: of the video; None for images.
-        options: the request, its device one of the worker's.
+        compute: what computes, its device one of the worker's.
         network: digest of the weights.
         spec: of the network.
-        weights: reference to the weights, fetched by who does not have them.
-        threads: CPU threads of the network.
+        weights: reference to the weights, fetched by workers that do not have them.
         engine: name and version of what must compute videos.
     """
 
     version: str
     plan: VideoPlan | None
-    options: UpscaleOptions
+    compute: Compute
     network: str
     spec: Spec
     weights: Any
-    threads: int
     engine: str
 
     def check(self) -> None:
@@ -77,185 +93,217 @@ class Task:
             raise UsageError("--ray", happened, "Install the same version everywhere.")
 
     def upscaler(self) -> Upscaler:
-        """The network, loaded once in the life of a worker.
+        """The network on this worker's device, loaded once in the life of a worker.
 
         Raises:
             UsageError: the worker lacks the engine, or has another version of it.
         """
-        import ray
-
-        options = self.options
-        key = (self.network, options.device, options.precision, options.engine, options.tile, self.threads)
-        if key not in _networks:
-            net = PlainSR(self.spec)
-            net.load_state_dict(ray.get(self.weights))
-            _networks[key] = Upscaler(
-                net.eval(), options.device, options.precision, options.tile, self.threads, engine=options.engine
-            )
-        upscaler = _networks[key]
+        # By its digest: a path means something on the driver only.
+        model = replace(self.compute.model, path=Path(self.network), sha256="")
+        _models.network(model, lambda _model: self._network())
+        upscaler = _models.upscaler(replace(self.compute, model=model), self.compute.devices[0])
         if upscaler.engine_name != self.engine:
             happened = f"a worker computes by {upscaler.engine_name}, not by {self.engine}"
             raise UsageError("--ray", happened, "Install the same version everywhere, or add --engine torch.")
         return upscaler
 
+    def _network(self) -> PlainSR:
+        import ray
+
+        net = PlainSR(self.spec)
+        net.load_state_dict(ray.get(self.weights))
+        return net.eval()
+
 
 def work(task: Task, chunk: PacketChunk) -> Finished | RepsrError | None:
-    """Upscale a chunk, in a worker; failures of the house are handed back, not raised."""
+    """Upscale a chunk, in a worker; our own errors are returned, not raised."""
     assert task.plan is not None
     try:
         task.check()
-        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.threads):
-            return upscale_chunk(task.plan, chunk, task.upscaler(), task.options, Path(folder))
+        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.compute.threads):
+            return upscale_chunk(task.plan, chunk, task.upscaler(), Path(folder))
     except RepsrError as error:
         return error
 
 
-def work_image(task: Task, image: tuple[str, bytes, str]) -> tuple[bytes, Outcome] | RepsrError:
-    """Upscale an image file (its name, its bytes, the name of what it becomes), in a worker."""
-    name, data, wanted = image
+def work_image(task: Task, image: tuple[ImagePlan, bytes]) -> tuple[bytes, Outcome] | RepsrError:
+    """Upscale an image file (its plan and its bytes), in a worker."""
+    plan, data = image
     try:
         task.check()
-        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.threads):
-            source, target = Path(folder) / "source" / name, Path(folder) / "target" / wanted
+        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.compute.threads):
+            source = Path(folder) / "source" / plan.source.name
+            target = Path(folder) / "target" / plan.target.name
             try:
                 source.parent.mkdir()
                 target.parent.mkdir()
                 source.write_bytes(data)
             except OSError as error:
-                return MediaError(name, f"a worker has no room for it: {error.strerror}", "Make room there.")
-            outcome = upscale_image(source, target, task.upscaler(), task.options, Reporter())
+                happened = f"a worker has no space for it: {error.strerror}"
+                return MediaError(plan.source.name, happened, "Free some there.")
+            here = replace(plan, source=source, target=target)
+            outcome = upscale_image(here, FileSink(here), task.upscaler(), Reporter())
             return target.read_bytes(), outcome
     except RepsrError as error:
         return error
 
 
-@dataclass(slots=True)
-class Cluster:
-    """A cluster at work on one video, or on the images that go through one network.
+class Ray(Executor):
+    """Computes on the workers of a cluster.
 
-    Attributes:
-        device: kind of device of its workers: ``cuda`` or ``cpu``.
-        precision: of the network there.
-        engine: what runs it there, with its version.
-        tile: its tiles there.
-        seconds: wall time of the work.
+    Args:
+        models: loaded models, which executors may share.
     """
 
+    def __init__(self, models: ModelCache) -> None:
+        self._models = models
+        self._tasks: dict[Path, Task] = {}
+        self._lock = Lock()
+
+    def run_image(self, plan: ImagePlan, sink: ImageSink, reporter: Reporter, stop: Event | None) -> Outcome:
+        """As ``Executor`` says."""
+        if plan.benchmark:
+            raise _cannot()
+        started = time.perf_counter()
+        sink.check()
+        ray = connect(plan.compute.ray)
+        try:
+            data = plan.source.read_bytes()
+        except OSError as error:
+            raise MediaError(plan.source, f"cannot be read ({error.strerror})", "Check the path.") from error
+        task = self._image_task(ray, plan.compute, reporter)
+        needs = _needs(task.compute)
+        remote = ray.remote(max_retries=_RETRIES, **needs)(work_image)
+        reference = remote.remote(ray.put(task), (plan, data))
+        while not ray.wait([reference], timeout=0.5)[0]:
+            if stop is not None and stop.is_set():
+                ray.cancel(reference, force=True)
+                raise Interrupted("stopped", "another image in flight ended the run")
+        result = _fetch(ray, reference, plan.source.name)
+        if isinstance(result, RepsrError):
+            subject = plan.target if plan.target.name in result.subject else plan.source
+            raise type(result)(subject, result.happened, result.remedy)
+        made: bytes = result[0]
+        outcome: Outcome = result[1]
+        with whole_file(plan.target) as file:
+            file.write(made)
+        reporter.progress(Progress(1, 1, "page"))
+        return replace(outcome, source=plan.source, target=plan.target, seconds=time.perf_counter() - started)
+
+    def _image_task(self, ray: Any, compute: Compute, reporter: Reporter) -> Task:
+        """What all images of a model have in common."""
+        with self._lock:
+            if compute.model.path not in self._tasks:
+                there = _there(ray, compute, "torch", compute.tile)
+                self._tasks[compute.model.path] = _task(ray, None, there, self._models, "torch")
+                reporter.say(f"model {compute.model.name}: on a cluster, {there.devices[0]}, {there.precision}")
+            return self._tasks[compute.model.path]
+
+    def run_video(self, plan: VideoPlan, sink: VideoSink, reporter: Reporter) -> Outcome:
+        """As ``Executor`` says."""
+        began = time.perf_counter()
+        if not sink.keyed or plan.timeline is None:
+            raise _cannot()
+        sink.check()
+        said = announce(plan, reporter)
+        ray = connect(plan.compute.ray)
+        there, name = self._resolved(ray, plan, reporter)
+        task = _task(ray, replace(plan, compute=there), there, self._models, name)
+        job = job_record(plan, task.network, there.devices[0], there.precision, name, there.tile)
+        with sink.open(job, reporter.say):
+            summary = _Run(ray, task, plan.timeline).upscaled(sink, reporter)
+            complete(plan, sink, summary.frames)
+        return video_outcome(plan, summary, said, time.perf_counter() - began)
+
+    def _resolved(self, ray: Any, plan: VideoPlan, reporter: Reporter) -> tuple[Compute, str]:
+        """What computes on the workers, and their engine with its version: on CPUs what is the fastest here."""
+        there = _there(ray, plan.compute, "torch", plan.compute.tile)
+        if there.devices[0] != "cpu":
+            return there, "torch"
+        local = self._models.upscaler(replace(plan.compute, ray=None), "cpu", reporter.say)
+        local = calibrated(local, plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
+        return replace(there, engine=local.engine, tile=local.tile), local.engine_name
+
+
+def _cannot() -> UsageError:
+    return UsageError("--ray", "needs a source that can be read twice and a file to write", "Leave it out.")
+
+
+def _there(ray: Any, compute: Compute, engine: str, tile: str) -> Compute:
+    """What computes, resolved for the workers of a cluster."""
+    import torch
+
+    device, threads = _means(ray, compute)
+    precision = name_of(pick_precision(compute.precision, torch.device(device)))
+    return replace(compute, devices=(device,), precision=precision, engine=engine, tile=tile, threads=threads, ray=None)
+
+
+def _task(ray: Any, plan: VideoPlan | None, compute: Compute, models: ModelCache, engine: str) -> Task:
+    """Put the weights on the cluster."""
+    net = models.network(compute.model)
+    digest = models.upscaler(Compute(compute.model, engine="torch"), "cpu").digest()
+    weights = ray.put({name: value.cpu() for name, value in net.state_dict().items()})
+    return Task(version.__version__, plan, compute, digest, net.spec, weights, engine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A video under way on a cluster."""
+
+    ray: Any
     task: Task
-    device: str
-    precision: str
-    engine: str
-    tile: str
-    seconds: float = 0.0
+    timeline: Timeline
 
-    @classmethod
-    def join(cls, address: str, plan: VideoPlan | None, upscaler: Upscaler, options: UpscaleOptions) -> Self:
-        """Connect, and bring the network there.
+    @property
+    def plan(self) -> VideoPlan:
+        assert self.task.plan is not None
+        return self.task.plan
 
-        Args:
-            address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-            plan: of the video; None for images.
-            upscaler: the network.
-            options: the request.
-
-        Raises:
-            UsageError: Ray is not installed, no cluster answers, or the source can be read only once.
-            DeviceError: the cluster has no such device.
-        """
-        if options.benchmark or (plan is not None and plan.timeline is None):
-            raise UsageError("--ray", "needs a source that can be read twice and a file to write", "Leave it out.")
-        ray = connect(address)
-        device, threads = _means(ray, options)
-        import torch
-
-        precision = name_of(pick_precision(options.precision, torch.device(device)))
-        # What was picked for videos here; images are torch's, and other devices have their own tiles.
-        engine, name, tile = "torch", "torch", options.tile
-        if plan is not None and device == upscaler.device.type:
-            engine, name, tile = upscaler.engine, upscaler.engine_name, upscaler.tile
-        there = replace(
-            options,
-            device=device,
-            more_devices=(),
-            precision=precision,
-            engine=engine,
-            tile=tile,
-            threads=threads,
-            ray=None,
-        )
-        weights = ray.put({name: value.cpu() for name, value in upscaler.net.state_dict().items()})
-        task = Task(version.__version__, plan, there, upscaler.digest(), upscaler.spec, weights, threads, name)
-        return cls(task, device, precision, name, tile)
-
-    def run(self, segments: Sequence[Segment]) -> Iterator[Finished]:
-        """Upscale segments.
-
-        Args:
-            segments: those that are left, in order.
-
-        Yields:
-            What comes of each chunk, as it comes.
+    def upscaled(self, sink: VideoSink, reporter: Reporter) -> Summary:
+        """Upscale the segments that are not done, and put them into a sink.
 
         Raises:
             RepsrError: what happened in a worker.
             DeviceError: a chunk lost its worker again and again.
         """
-        began = time.perf_counter()
-        plan = self.task.plan
-        assert plan is not None
-        assert plan.timeline is not None
-        source, timeline = plan.source, plan.timeline
+        began, compute = time.perf_counter(), self.task.compute
+        resumed = sum(sink.done.values())
+        counter = FrameCounter(self.plan, reporter, resumed)
+        stages = dict.fromkeys(STAGES, 0.0)
+        repeated, notes = list[float](), list[str]()
+        for finished in self._segments(unfinished(self.plan, sink)):
+            counter.add(sum(sink.put(index, data) for index, data in finished.segments.items()))
+            repeated += finished.repeated
+            notes += finished.notes
+            # As if one after the other.
+            stages = {name: stages[name] + finished.stages[name] for name in STAGES}
+        spec = self.task.spec
+        return Summary(
+            frames=counter.count,
+            resumed=resumed,
+            network=f"{spec.name} x{spec.scale} on a cluster, {compute.devices[0]}, {compute.precision}",
+            engine=self.task.engine,
+            tile=compute.tile,
+            devices=compute.devices,
+            reused=0.0,
+            repeated=tuple(repeated),
+            notes=tuple(notes),
+            stages=stages | {"wall": time.perf_counter() - began},
+        )
+
+    def _segments(self, segments: Sequence[Segment]) -> Iterator[Finished]:
+        """What comes of each chunk, as it comes."""
+        source, timeline = self.plan.source, self.timeline
         groups = _groups(segments, timeline)
         unclean: list[tuple[Segment, ...]] = []
         yield from self._all(chunks(source, timeline, groups), unclean)
         groups = sorted(unclean, key=lambda group: group[0].index)
         yield from self._all(chunks(source, timeline, groups, whole=True), unclean)
-        self.seconds = time.perf_counter() - began
-
-    def upscale_image(self, source: Path, target: Path, reporter: Reporter, stop: Event) -> Outcome:
-        """Upscale an image file there; several threads may ask.
-
-        Args:
-            source: the file.
-            target: the file to be written.
-            reporter: told when it is done.
-            stop: set when the caller wants no result any more.
-
-        Raises:
-            RepsrError: as ``upscale_image`` here.
-            DeviceError: the image lost its worker again and again.
-            Interrupted: ``stop`` was set.
-        """
-        import ray
-
-        started = time.perf_counter()
-        if target.exists() and not self.task.options.overwrite:
-            raise UsageError(target, "exists", "Add -y to replace it.")
-        try:
-            data = source.read_bytes()
-        except OSError as error:
-            raise MediaError(source, f"cannot be read ({error.strerror})", "Check the path.") from error
-        remote = ray.remote(max_retries=_RETRIES, **_needs(self.device, self.task.threads))(work_image)
-        reference = remote.remote(ray.put(self.task), (source.name, data, target.name))
-        while not ray.wait([reference], timeout=0.5)[0]:
-            if stop.is_set():
-                ray.cancel(reference, force=True)
-                raise Interrupted("stopped", "another image in flight ended the run")
-        result = _fetch(ray, reference, source.name)
-        if isinstance(result, RepsrError):
-            raise type(result)(target if target.name in result.subject else source, result.happened, result.remedy)
-        made: bytes = result[0]
-        outcome: Outcome = result[1]
-        with whole_file(target) as file:
-            file.write(made)
-        reporter.progress(Progress(1, 1, "page"))
-        return replace(outcome, source=source, target=target, seconds=time.perf_counter() - started)
 
     def _all(self, waiting: Iterator[PacketChunk], unclean: list[tuple[Segment, ...]]) -> Iterator[Finished]:
-        """Send chunks as long as there is room, and hand on what comes back."""
-        import ray
-
-        needs = _needs(self.device, self.task.threads)
+        """Send chunks as long as there is space, and hand on what comes back."""
+        ray = self.ray
+        needs = _needs(self.task.compute)
         remote = ray.remote(max_retries=_RETRIES, **needs)(work)
         task = ray.put(self.task)
         limit = _SHARE * min(_each(ray, "object_store_memory"), default=2**30)
@@ -271,7 +319,7 @@ class Cluster:
                     continue
                 for done in ray.wait(list(under_way), timeout=5.0)[0]:
                     chunk = under_way.pop(done)
-                    finished = self._result(ray, done, chunk)
+                    finished = self._result(done, chunk)
                     if finished is None:
                         unclean.append(chunk.segments)
                     else:
@@ -280,40 +328,40 @@ class Cluster:
             for reference in under_way:
                 ray.cancel(reference, force=True)
 
-    def _result(self, ray: Any, reference: Any, chunk: PacketChunk) -> Finished | None:
-        assert self.task.plan is not None
-        source = self.task.plan.source
+    def _result(self, reference: Any, chunk: PacketChunk) -> Finished | None:
+        source, precision = self.plan.source, self.task.compute.precision
         at = float((chunk.segments[0].first - source.start) * source.time_base)
-        result: Finished | RepsrError | None = _fetch(ray, reference, f"the segment at {at:.3f} s")
+        result: Finished | RepsrError | None = _fetch(self.ray, reference, f"the segment at {at:.3f} s")
         if isinstance(result, RepsrError):
             raise result
-        if result is not None and result.precision != self.precision:
-            happened = f"a worker went from {self.precision} to {result.precision}, which mixes packets of two kinds"
+        if result is not None and result.precision != precision:
+            happened = f"a worker went from {precision} to {result.precision}, which mixes packets of two kinds"
             raise DeviceError("cluster", happened, f"Begin again with --precision {result.precision} --no-resume.")
         return result
 
 
-def images_at_once(options: UpscaleOptions) -> int:
-    """How many images to have under way on the cluster of a request.
+def images_at_once(compute: Compute) -> int:
+    """How many images to have in flight on the cluster that is asked for.
 
     Raises:
         UsageError: no cluster answers.
         DeviceError: it has no such device.
     """
-    assert options.ray is not None
-    ray = connect(options.ray)
-    return max(1, _AHEAD * _slots(ray, _needs(*_means(ray, options))))
+    ray = connect(compute.ray)
+    return max(1, _AHEAD * _slots(ray, _needs(_there(ray, compute, "torch", compute.tile))))
 
 
-def _means(ray: Any, options: UpscaleOptions) -> tuple[str, int]:
+def _means(ray: Any, compute: Compute) -> tuple[str, int]:
     """The kind of device of a task, and the CPU threads."""
-    threads = min(options.threads or _THREADS, int(max(_each(ray, "CPU"), default=1)) or 1)
-    return _device(options.device, ray.cluster_resources()), threads
+    threads = min(compute.threads or _THREADS, int(max(_each(ray, "CPU"), default=1)) or 1)
+    return _device(compute.devices[0], ray.cluster_resources()), threads
 
 
-def _needs(device: str, threads: int) -> dict[str, int]:
+def _needs(compute: Compute) -> dict[str, int]:
     """What a task takes of a node."""
-    return {"num_gpus": 1, "num_cpus": 1} if device == "cuda" else {"num_cpus": threads}
+    if compute.devices[0] == "cuda":
+        return {"num_gpus": 1, "num_cpus": 1}
+    return {"num_cpus": compute.threads or _THREADS}
 
 
 def _fetch(ray: Any, reference: Any, what: str) -> Any:
@@ -331,7 +379,7 @@ def _fetch(ray: Any, reference: Any, what: str) -> Any:
         raise DeviceError("cluster", happened, "Look at Ray's logs; the same command goes on.") from error
 
 
-def connect(address: str) -> Any:
+def connect(address: str | None) -> Any:
     """Ray, connected.
 
     Raises:

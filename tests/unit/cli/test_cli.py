@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from rich.console import Console
 
 from repsr_cli.cli import console as console_module
 from repsr_cli.cli.console import Board, Pace, clock, describe, friendly, print_line, remaining, shorten
-from repsr_cli.cli.upscale_command import device_names, parse_pairs, parse_seconds, parse_size
+from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.upscale.request import Progress
+from repsr_cli.upscale.options import device_names, option, parse_box, parse_pairs, parse_rate, parse_seconds
+from repsr_cli.upscale.request import GROUPS, Naming, Progress, Request
 
 
 def run(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
@@ -96,19 +99,18 @@ def test_control_c_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_size() -> None:
-    assert parse_size("1920x1080", None, None) == (1920, 1080)
-    assert parse_size(None, 5, None) == (5, None)
+    assert parse_box("--size", "1920x1080") == (1080, 1920)
     for wrong in ("1920", "x", "1920x", "-1x2", "a×b"):
         with pytest.raises(UsageError):
-            parse_size(wrong, None, None)
+            parse_box("--size", wrong)
     with pytest.raises(UsageError, match="one of the two"):
-        parse_size("1x1", 1, None)
+        Request.of(size=(1, 1), width=1).size.check()
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90.5", 90.5), ("1:30", 90), ("1:02:03.5", 3723.5), ("0", 0), (None, None)]
+    ("text", "seconds"), [("90", 90), ("90.5", 90.5), ("1:30", 90), ("1:02:03.5", 3723.5), ("0", 0)]
 )
-def test_time(text: str | None, seconds: float | None) -> None:
+def test_time(text: str, seconds: float) -> None:
     assert parse_seconds("--start", text) == seconds
 
 
@@ -118,20 +120,99 @@ def test_no_time(text: str) -> None:
         parse_seconds("--end", text)
 
 
+def test_rate() -> None:
+    assert parse_rate("--fps", "24000/1001") == Fraction(24000, 1001)
+    for wrong in ("0", "24/0", "fast", "-1"):
+        with pytest.raises(UsageError, match="not a rate"):
+            parse_rate("--fps", wrong)
+
+
 def test_pairs() -> None:
-    assert parse_pairs(["a=1", "b=c=d", "e="]) == {"a": "1", "b": "c=d", "e": ""}
+    assert parse_pairs("-e", ["a=1", "b=c=d", "e="]) == {"a": "1", "b": "c=d", "e": ""}
     for wrong in ("a", "=1", ""):
         with pytest.raises(UsageError):
-            parse_pairs([wrong])
+            parse_pairs("-e", [wrong])
 
 
 def test_device_by_number() -> None:
-    known = {None: ["auto"], "-1": ["cpu"], "3": ["cuda:3"], "0,1": ["cuda:0", "cuda:1"]}
+    known = {None: ("auto",), "-1": ("cpu",), "3": ("cuda:3",), "0,1": ("cuda:0", "cuda:1")}
     assert {gpu: device_names("auto", gpu) for gpu in known} == known
-    assert device_names("cpu,cpu", None) == ["cpu", "cpu"]
+    assert device_names("cpu,cpu", None) == ("cpu", "cpu")
     for device, gpu in (("cpu", "0"), ("auto", "0,"), ("auto", "one")):
         with pytest.raises(UsageError):
             device_names(device, gpu)
+
+
+def command_line(*arguments: str) -> tuple[Naming, Request]:
+    """What a command with the options of ``repsr upscale`` is called with."""
+    called: list[tuple[Naming, Request]] = []
+
+    def command(naming: Naming, request: Request) -> None:
+        called.append((naming, request))
+
+    app = typer.Typer()
+    app.command()(grouped(command))
+    app(arguments, standalone_mode=False)
+    return called[0]
+
+
+def test_options_that_are_not_given_have_their_declared_defaults() -> None:
+    assert command_line() == (Naming(), Request())
+
+
+def test_options_reach_their_groups() -> None:
+    naming, request = command_line(
+        *("-o", "out", "-s", "2", "--fit", "30x20", "-n", "fast", "-g", "0,1", "-x", "--fps", "24", "-y"),
+        *("-e", "a=1", "-e", "b=2", "--start", "1:30", "--no-resume", "--limited-range", "--threads", "3"),
+    )
+    assert naming == Naming(output="out")
+    assert request == Request.of(
+        scale=2.0,
+        fit=(20, 30),
+        model="fast",
+        gpu="0,1",
+        tta=True,
+        fps=Fraction(24),
+        overwrite=True,
+        encoder_options={"a": "1", "b": "2"},
+        start=90.0,
+        resume=False,
+        full_range=False,
+        threads=3,
+    )
+    assert request.model.devices == ("cuda:0", "cuda:1")
+
+
+def test_the_old_name_of_model_still_works() -> None:
+    assert command_line("--network", "fast")[1].model.model == "fast"
+    assert "--network" not in run("-m", "repsr_cli", "upscale", "-h").stdout
+
+
+def test_a_new_option_is_declared_in_one_place() -> None:
+    @dataclass(frozen=True)
+    class Group:
+        """Of one option."""
+
+        depth: int | None = option("--depth", minimum=1, help="Depth.", panel="Group")
+
+    called: list[Group] = []
+
+    def command(group: Group) -> None:
+        called.append(group)
+
+    # Annotations are looked up by name, where Group is not.
+    command.__annotations__["group"] = Group
+    app = typer.Typer()
+    app.command()(grouped(command))
+    app(["--depth", "3"], standalone_mode=False)
+    assert called == [Group(3)]
+
+
+def test_no_option_belongs_to_two_groups() -> None:
+    names = [each.name for group in (*GROUPS.values(), Naming) for each in fields(group)]
+    assert len(names) == len(set(names))
+    with pytest.raises(TypeError, match="no option 'colour'"):
+        Request.of(colour="red")
 
 
 def test_words_about_progress() -> None:

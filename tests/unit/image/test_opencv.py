@@ -15,8 +15,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError
 from repsr_cli.image.files import is_image, open_image, read_image, roomier_suffix
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.image import upscale_image
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
+from repsr_cli.upscale.request import Reporter, Request
+from tests.upscaling import upscale_image
 
 
 def ramps(bits: int, channels: int) -> NDArray[np.uint16]:
@@ -104,7 +104,7 @@ def test_hdr_images_are_floats_and_become_tiff(tmp_path: Path) -> None:
     # A pixel's three mantissas of 8 bit share the exponent of the largest.
     assert (np.abs(image.pixels - light) <= light.max(axis=2, keepdims=True) / 128).all()
     assert roomier_suffix(path) == ".tif"
-    upscale_image(path, tmp_path / "b.tif", Upscaler(identity_network(2), "cpu"), UpscaleOptions(), Reporter())
+    upscale_image(path, tmp_path / "b.tif", Upscaler(identity_network(2), "cpu"), Request(), Reporter())
     assert np.allclose(read_image(tmp_path / "b.tif").pixels, image.pixels.repeat(2, 0).repeat(2, 1), rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""upscale/batch.py: which network, in which order, and what is left after a failure."""
+"""upscale/batch.py and upscale/models.py: which model, in which order, and what remains after a failure."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ import pytest
 import torch
 from PIL import Image
 
-from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, MediaError, UsageError
 from repsr_cli.model import zoo
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import Spec, identity_network
-from repsr_cli.upscale import batch as upscale
-from repsr_cli.upscale import image as upscaling_image
-from repsr_cli.upscale.batch import choose_weight, faster, run_jobs, settle_scale
+from repsr_cli.upscale.batch import run_jobs, settle_scale
+from repsr_cli.upscale.executors.local import Local
 from repsr_cli.upscale.jobs import Failure, Job, Naming, plan_jobs
-from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
+from repsr_cli.upscale.models import choose_model, faster
+from repsr_cli.upscale.request import Outcome, Reporter, Request
 
 
 @pytest.fixture
-def zoo_of_three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[zoo.Weight]:
+def zoo_of_three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[zoo.ModelFile]:
     weights = []
     for scale in (2, 3, 4):
         for family in ("clean", "video"):
             path = tmp_path / f"{family}{scale}.safetensors"
             save_plain(path, identity_network(scale), {})
-            weights.append(zoo.Weight(f"fast-{family}-x{scale}", path, scale, "fast", family, network="M4C16"))
+            weights.append(zoo.ModelFile(f"fast-{family}-x{scale}", path, scale, "fast", family, network="M4C16"))
     monkeypatch.setattr(zoo, "available", lambda: weights)
     return weights
 
@@ -43,7 +42,7 @@ def image(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
     return path
 
 
-def jobs(*sources: Path, options: UpscaleOptions, **naming: Path) -> tuple[Job, ...]:
+def jobs(*sources: Path, options: Request, **naming: Path) -> tuple[Job, ...]:
     plan = plan_jobs([str(source) for source in sources], options, Naming(**naming))  # type: ignore[arg-type]
     assert not plan.failures
     return plan.jobs
@@ -52,55 +51,56 @@ def jobs(*sources: Path, options: UpscaleOptions, **naming: Path) -> tuple[Job, 
 @pytest.mark.parametrize(
     ("options", "scale"),
     [
-        (UpscaleOptions(scale=1), 2),
-        (UpscaleOptions(scale=2), 2),
-        (UpscaleOptions(scale=2.1), 3),
-        (UpscaleOptions(width=30), 4),
-        (UpscaleOptions(height=12), 2),
-        (UpscaleOptions(width=9, height=13), 3),
-        (UpscaleOptions(fit=(18, 100)), 3),
-        (UpscaleOptions(short_side=13), 3),
+        (Request.of(scale=1), 2),
+        (Request.of(scale=2), 2),
+        (Request.of(scale=2.1), 3),
+        (Request.of(width=30), 4),
+        (Request.of(height=12), 2),
+        (Request.of(width=9, height=13), 3),
+        (Request.of(fit=(18, 100)), 3),
+        (Request.of(short_side=13), 3),
     ],
 )
 def test_smallest_factor_that_reaches(
-    zoo_of_three: list[zoo.Weight], tmp_path: Path, options: UpscaleOptions, scale: int
+    zoo_of_three: list[zoo.ModelFile], tmp_path: Path, options: Request, scale: int
 ) -> None:
-    source = image(tmp_path / "a.png")
-    weight = choose_weight(Job("image", source, tmp_path / "b.png"), options)
-    assert (weight.scale, weight.kind) == (scale, "clean")
+    model, _ = choose_model(options, "image", tmp_path / "a.png", (6, 8))
+    assert (model.scale, model.kind) == (scale, "clean")
 
 
-def test_videos_take_the_video_family(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    video = Job("video", tmp_path / "a.mp4", tmp_path / "b.mp4")
-    assert choose_weight(video, UpscaleOptions(scale=3)).name == "fast-video-x3"
+def test_videos_take_the_video_family(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
+    model, factor = choose_model(Request.of(scale=3), "video", tmp_path / "a.mp4", (6, 8))
+    assert (model.name, factor) == ("fast-video-x3", 3)
 
 
-def test_factors_nobody_trained(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    job = Job("image", image(tmp_path / "a.png"), tmp_path / "b.png")
+def test_factors_nobody_trained(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
+    def choose(request: Request) -> None:
+        choose_model(request, "image", tmp_path / "a.png", (6, 8))
+
     with pytest.raises(CheckpointError):
-        choose_weight(job, UpscaleOptions(scale=4.5))
+        choose(Request.of(scale=4.5))
     with pytest.raises(CheckpointError, match="enlarges by 2, not 3"):
-        choose_weight(job, UpscaleOptions(scale=3, network=str(zoo_of_three[0].path)))
-    for smaller in (UpscaleOptions(width=7), UpscaleOptions(fit=(100, 7)), UpscaleOptions(short_side=5)):
+        choose(Request.of(scale=3, model=str(zoo_of_three[0].path)))
+    for smaller in (Request.of(width=7), Request.of(fit=(100, 7)), Request.of(short_side=5)):
         with pytest.raises(UsageError, match="is 8x6 already"):
-            choose_weight(job, smaller)
+            choose(smaller)
 
 
-def test_scale_is_the_networks_own_if_nothing_is_said(zoo_of_three: list[zoo.Weight]) -> None:
-    assert settle_scale(UpscaleOptions()).scale == 4
-    assert settle_scale(UpscaleOptions(network="fast-clean-x3")).scale == 3
-    assert settle_scale(UpscaleOptions(network=str(zoo_of_three[0].path))).scale == 2
-    assert settle_scale(UpscaleOptions(width=100)).scale is None
+def test_scale_is_the_networks_own_if_nothing_is_said(zoo_of_three: list[zoo.ModelFile]) -> None:
+    assert settle_scale(Request()).size.scale == 4
+    assert settle_scale(Request.of(model="fast-clean-x3")).size.scale == 3
+    assert settle_scale(Request.of(model=str(zoo_of_three[0].path))).size.scale == 2
+    assert settle_scale(Request.of(width=100)).size.scale is None
 
 
-def test_what_would_be_faster(zoo_of_three: list[zoo.Weight]) -> None:
+def test_what_would_be_faster(zoo_of_three: list[zoo.ModelFile]) -> None:
     assert faster(Spec(4, channels=64, blocks=16)).startswith(" (-n fast would be up to ")
     assert faster(Spec(4, channels=16, blocks=4)) == ""
     assert faster(Spec(8, channels=64, blocks=16)) == ""
 
 
-def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    options = UpscaleOptions(scale=2)
+def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
+    options = Request.of(scale=2)
     planned = jobs(*(image(tmp_path / f"{n}.png") for n in range(5)), options=options)
     said: list[str] = []
     results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
@@ -111,10 +111,10 @@ def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.Wei
 
 @pytest.mark.parametrize("way", ["apart", "turns"])
 def test_images_in_flight_use_the_cores_there_are(
-    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    zoo_of_three: list[zoo.ModelFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Small images: a thread and a network each. Larger ones: all threads and one network for each."""
-    options = UpscaleOptions(scale=2, threads=2)
+    options = Request.of(scale=2, threads=2)
     monkeypatch.setattr("repsr_cli.engine.runner.CPU_CONTEXT_PIXELS", 48 if way == "apart" else 47)
     made, used, before = [], set(), torch.get_num_threads()
     real_init, real_call = Upscaler.__init__, Upscaler.__call__
@@ -125,12 +125,12 @@ def test_images_in_flight_use_the_cores_there_are(
         real_init(self, *args, **kwargs)
         made.append(self)
 
-    def call(self: Upscaler, lr: torch.Tensor, progress: Progress | None = None) -> torch.Tensor:
+    def call(self: Upscaler, lr: torch.Tensor, *more: Any) -> torch.Tensor:
         if way == "apart" and get_ident() not in met:
             met.add(get_ident())
             both.wait()
         used.add(torch.get_num_threads())
-        return real_call(self, lr, progress)
+        return real_call(self, lr, *more)
 
     monkeypatch.setattr(Upscaler, "__init__", init)
     monkeypatch.setattr(Upscaler, "__call__", call)
@@ -146,8 +146,8 @@ def test_images_in_flight_use_the_cores_there_are(
     assert ["2 images at a time" in line for line in said] == [way == "apart"]
 
 
-def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    options = UpscaleOptions(scale=2)
+def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
+    options = Request.of(scale=2)
     good, torn = image(tmp_path / "in" / "1.png"), image(tmp_path / "in" / "2" / "torn.png", (64, 64))
     torn.write_bytes(torn.read_bytes()[:-40])
     naming = Naming(output=str(tmp_path / "out"), recursive=True)
@@ -161,32 +161,32 @@ def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.Weigh
 
 
 def test_a_failure_takes_no_folder_from_under_its_neighbour(
-    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    zoo_of_three: list[zoo.ModelFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = UpscaleOptions(scale=2, threads=1)
+    options = Request.of(scale=2, threads=1)
     good, bad = image(tmp_path / "good.png"), image(tmp_path / "bad.png")
-    failed, real = Event(), upscaling_image.upscale_image
+    failed, real = Event(), Local.run
 
-    def slowly(source: Path, *rest: Any) -> Outcome:
-        if source == bad:
+    def slowly(self: Local, plan: Any, *rest: Any) -> Outcome:
+        if plan.source == bad:
             failed.set()
             raise MediaError(bad, "is bad")
         assert failed.wait(30)
         time.sleep(0.2)  # for what follows a failure
-        return real(source, *rest)
+        return real(self, plan, *rest)
 
-    monkeypatch.setattr(upscaling_image, "upscale_image", slowly)
+    monkeypatch.setattr(Local, "run", slowly)
     planned = plan_jobs([str(good), str(bad)], options, Naming(output=f"{tmp_path / 'new'}/")).jobs
     first, second = run_jobs(planned, options, lambda _job: Reporter())
     assert isinstance(first, Outcome)
     assert isinstance(second, Failure)
 
 
-def test_what_would_fail_every_job_is_said_once(zoo_of_three: list[zoo.Weight], tmp_path: Path) -> None:
-    planned = jobs(image(tmp_path / "a.png"), image(tmp_path / "b.png"), options=UpscaleOptions(scale=2))
+def test_what_would_fail_every_job_is_said_once(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
+    planned = jobs(image(tmp_path / "a.png"), image(tmp_path / "b.png"), options=Request.of(scale=2))
     for options, error in (
-        (UpscaleOptions(scale=2, network="slow"), CheckpointError),
-        (UpscaleOptions(scale=2, device="cuda:77"), DeviceError),
+        (Request.of(scale=2, model="slow"), CheckpointError),
+        (Request.of(scale=2, device="cuda:77"), DeviceError),
     ):
         with pytest.raises(error):
             list(run_jobs(planned, options, lambda _job: Reporter()))
@@ -194,18 +194,18 @@ def test_what_would_fail_every_job_is_said_once(zoo_of_three: list[zoo.Weight], 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_control_c(
-    zoo_of_three: list[zoo.Weight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+    zoo_of_three: list[zoo.ModelFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
 ) -> None:
-    options = UpscaleOptions(scale=2)
+    options = Request.of(scale=2)
     planned = jobs(*(image(tmp_path / f"{n}.png") for n in range(3 if several else 1)), options=options)
-    real = upscale.run_job
+    real = Local.run
 
-    def interrupted(job: Job, *rest: object) -> Outcome:
-        if job == planned[-1]:
+    def interrupted(self: Local, plan: Any, *rest: Any) -> Outcome:
+        if plan.target == planned[-1].target:
             raise KeyboardInterrupt
-        return real(job, *rest)  # type: ignore[arg-type]
+        return real(self, plan, *rest)
 
-    monkeypatch.setattr(upscale, "run_job", interrupted)
+    monkeypatch.setattr(Local, "run", interrupted)
     done: list[Outcome | Failure] = []
     with pytest.raises(Interrupted) as caught:
         done.extend(run_jobs(planned, options, lambda _job: Reporter()))

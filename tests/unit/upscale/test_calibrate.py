@@ -21,10 +21,10 @@ from repsr_cli.upscale import calibrate
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.calibrate import BUDGETS, Choice, Memory, Trial, calibrated, kind_of, measure
 from repsr_cli.upscale.plan_video import plan_video
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request
 from repsr_cli.video.timeline import cut
 from tests.sample_videos import make_video, video_packets
+from tests.upscaling import upscale_video, weight
 
 SIZE = (36, 64)
 
@@ -168,7 +168,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Choice]:
 
 
 def run(source: Path, target: Path, upscaler: Upscaler, reporter: Reporter, **more: Any) -> Outcome:
-    return upscale_video(source, target, upscaler, UpscaleOptions(preset="ultrafast", **more), reporter)
+    return upscale_video(source, target, upscaler, Request.of(preset="ultrafast", **more), reporter)
 
 
 def interrupted(source: Path, target: Path, upscaler: Upscaler) -> None:
@@ -204,8 +204,8 @@ def test_where_it_does_not_pay_or_was_not_left_open_nothing_is_measured(
     source = make_video(tmp_path / "in.mp4", range(8), audio=0)
 
     def chosen(**more: Any) -> Upscaler:
-        options = UpscaleOptions(**more)
-        return calibrated(upscaler, plan_video(source, tmp_path / "out.mp4", 2, options), options, pytest.fail)
+        options = Request.of(**more)
+        return calibrated(upscaler, plan_video(source, tmp_path / "out.mp4", options, weight(2)), pytest.fail)
 
     assert chosen(engine="torch") is upscaler
     assert chosen(tile="64") is upscaler

@@ -19,8 +19,9 @@ from repsr_cli.image.resize import imresize
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 from repsr_cli.sizes import target_size
 from repsr_cli.upscale import image as module
-from repsr_cli.upscale.image import enlarged, upscale_image
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, UpscaleOptions
+from repsr_cli.upscale.image import enlarged
+from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request, SizeOptions
+from tests.upscaling import upscale_image
 
 
 def identity(scale: int = 2) -> Upscaler:
@@ -42,7 +43,7 @@ def noise(*shape: int, dtype: Any = np.uint8) -> NDArray[Any]:
 
 
 def run(source: Path, target: Path, upscaler: Upscaler, reporter: Reporter | None = None, **options: Any) -> Outcome:
-    return upscale_image(source, target, upscaler, UpscaleOptions(**options), reporter or Reporter())
+    return upscale_image(source, target, upscaler, Request.of(**options), reporter or Reporter())
 
 
 def nearest(samples: NDArray[Any], scale: int = 2) -> NDArray[Any]:
@@ -161,7 +162,7 @@ def test_other_factors_are_the_network_and_then_the_resize(tmp_path: Path) -> No
     ],
 )
 def test_size_asked_for(options: dict[str, Any], size: tuple[int, int]) -> None:
-    assert target_size((100, 150), UpscaleOptions(**options), 2) == size
+    assert target_size((100, 150), SizeOptions(**options), 2) == size
 
 
 def test_pages_are_sized_one_by_one(tmp_path: Path) -> None:

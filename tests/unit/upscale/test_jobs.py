@@ -11,9 +11,9 @@ from PIL import Image
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.upscale.jobs import Naming, Plan, natural_order, plan_jobs
-from repsr_cli.upscale.request import UpscaleOptions
+from repsr_cli.upscale.request import Request
 
-X4 = UpscaleOptions(scale=4)
+X4 = Request.of(scale=4)
 
 
 def image(path: Path) -> Path:
@@ -22,7 +22,7 @@ def image(path: Path) -> Path:
     return path
 
 
-def plan(*inputs: object, options: UpscaleOptions = X4, **naming: object) -> Plan:
+def plan(*inputs: object, options: Request = X4, **naming: object) -> Plan:
     given = {name: str(value) if name == "output" else value for name, value in naming.items()}
     return plan_jobs([str(one) for one in inputs], options, Naming(**given))  # type: ignore[arg-type]
 
@@ -41,9 +41,9 @@ def only_error(plan: Plan) -> RepsrError:
 def test_target_is_beside_the_input(tmp_path: Path) -> None:
     source = image(tmp_path / "a.png")
     assert targets(plan(source)) == [str(tmp_path / "a_x4.png")]
-    assert targets(plan(source, options=UpscaleOptions(scale=1.5))) == [str(tmp_path / "a_x1.5.png")]
-    assert targets(plan(source, options=UpscaleOptions(width=64))) == [str(tmp_path / "a_64w.png")]
-    assert targets(plan(source, options=UpscaleOptions(width=64, height=32))) == [str(tmp_path / "a_64x32.png")]
+    assert targets(plan(source, options=Request.of(scale=1.5))) == [str(tmp_path / "a_x1.5.png")]
+    assert targets(plan(source, options=Request.of(width=64))) == [str(tmp_path / "a_64w.png")]
+    assert targets(plan(source, options=Request.of(width=64, height=32))) == [str(tmp_path / "a_64x32.png")]
     assert targets(plan(source, suffix="-big", format="JPG")) == [str(tmp_path / "a-big.jpg")]
 
 
@@ -116,13 +116,13 @@ def test_existing_target_is_kept(tmp_path: Path) -> None:
     error = only_error(plan(source))
     assert isinstance(error, UsageError)
     assert str(error) == f"{target}: exists. Add -y to replace it, or --skip-existing to leave it."
-    assert targets(plan(source, options=UpscaleOptions(scale=4, overwrite=True))) == [str(target)]
+    assert targets(plan(source, options=Request.of(scale=4, overwrite=True))) == [str(target)]
     assert plan(source, skip_existing=True).skipped == (target,)
 
 
 def test_an_input_is_never_a_target(tmp_path: Path) -> None:
     a, b = image(tmp_path / "a.png"), image(tmp_path / "a_x4.png")
-    force = UpscaleOptions(scale=4, overwrite=True)
+    force = Request.of(scale=4, overwrite=True)
     assert "is the input itself" in str(only_error(plan(a, output=a, options=force)))
     (tmp_path / "link.png").symlink_to(a)
     assert "is the input itself" in str(only_error(plan(a, output=tmp_path / "link.png", options=force)))
@@ -141,20 +141,20 @@ def test_two_jobs_never_share_a_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [0.0, -2.0, 0.5, float("nan"), float("inf")])
 def test_wrong_scale(tmp_path: Path, scale: float) -> None:
     with pytest.raises(UsageError, match="not a factor"):
-        plan(image(tmp_path / "a.png"), options=UpscaleOptions(scale=scale))
+        plan(image(tmp_path / "a.png"), options=Request.of(scale=scale))
 
 
 def test_requests_that_contradict_themselves(tmp_path: Path) -> None:
     a, b = image(tmp_path / "a.png"), image(tmp_path / "b.png")
     for options, naming in (
-        (UpscaleOptions(scale=2, width=100), {}),
-        (UpscaleOptions(width=0), {}),
-        (UpscaleOptions(fit=(0, 100)), {}),
-        (UpscaleOptions(short_side=0), {}),
-        (UpscaleOptions(fit=(100, 100), width=100), {}),
-        (UpscaleOptions(short_side=100, height=100), {}),
-        (UpscaleOptions(scale=2, max_pixels=0), {}),
-        (UpscaleOptions(scale=2, overwrite=True), {"skip_existing": True}),
+        (Request.of(scale=2, width=100), {}),
+        (Request.of(width=0), {}),
+        (Request.of(fit=(0, 100)), {}),
+        (Request.of(short_side=0), {}),
+        (Request.of(fit=(100, 100), width=100), {}),
+        (Request.of(short_side=100, height=100), {}),
+        (Request.of(scale=2, max_pixels=0), {}),
+        (Request.of(scale=2, overwrite=True), {"skip_existing": True}),
         (X4, {"format": "docx"}),
         (X4, {"format": "mkv"}),
         (X4, {"suffix": "../x"}),

@@ -16,19 +16,20 @@ import pytest
 import torch
 from PIL import Image
 
-from repsr_cli.engine.backends.registry import ENGINES, Engine
+from repsr_cli.engine.backends.registry import ENGINES, Engine, engine_name
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.executors import ray as cluster
-from repsr_cli.upscale.jobs import Failure, Job, Naming, plan_jobs
-from repsr_cli.upscale.request import Outcome, Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.jobs import Failure, Job, plan_jobs
+from repsr_cli.upscale.models import ModelCache
+from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
 from repsr_cli.video.timeline import Segment, Timeline, cut
 from tests.conftest import textured
 from tests.sample_videos import damage, frame_times, make_video, video_packets
+from tests.upscaling import upscale_video
 
 
 class Lost(Exception):
@@ -88,7 +89,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     standin = StandIn()
     monkeypatch.setitem(sys.modules, "ray", standin)
     monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=5))
-    monkeypatch.setattr(cluster, "_networks", {})
+    monkeypatch.setattr(cluster, "_models", ModelCache())
     return standin
 
 
@@ -99,7 +100,7 @@ def network() -> PlainSR:
 
 
 def run(source: Path, target: Path, network: PlainSR, **more: Any) -> Outcome:
-    options = UpscaleOptions(scale=2.0, threads=1, preset="ultrafast", engine="torch", **more)
+    options = Request.of(scale=2.0, threads=1, preset="ultrafast", engine="torch", **more)
     return upscale_video(source, target, Upscaler(network, "cpu", threads=1, engine="torch"), options, Reporter())
 
 
@@ -157,26 +158,23 @@ def test_the_choice_of_the_driver_goes_to_the_workers(
 ) -> None:
     source = make_video(tmp_path / "in.mkv", range(10), gop=5, audio=0)
     monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("torch",), "ncnn"))
-    upscaler, tasks = Upscaler(network, "cpu", threads=1, engine="ncnn", tile="auto:5000"), list[Any]()
-    real, name = cluster.Cluster.run, upscaler.engine_name
-
-    def run_here(far: Any, segments: Any) -> Any:
-        tasks.append(far)
-        return real(far, segments)
+    upscaler, tasks = Upscaler(network, "cpu", threads=1), list[Any]()
+    name = engine_name("ncnn")
 
     def work(task: Any, _chunk: Any) -> Any:
+        tasks.append(task)
         monkeypatch.setitem(ENGINES, "ncnn", Engine("ncnn", ("numpy",), "ncnn"))  # as elsewhere, in another version
         try:
             return task.upscaler()
         except UsageError as error:
             return error
 
-    monkeypatch.setattr(cluster.Cluster, "run", run_here)
     monkeypatch.setattr(cluster, "work", work)
+    asked = Request.of(ray="auto", engine="ncnn", tile="auto:5000", threads=1)
     with pytest.raises(UsageError, match=r"a worker computes by ncnn .*, not by ncnn "):
-        upscale_video(source, tmp_path / "far.mkv", upscaler, UpscaleOptions(ray="auto"), Reporter())
-    assert (tasks[0].task.options.engine, tasks[0].task.options.tile) == ("ncnn", "auto:5000")
-    assert (tasks[0].engine, tasks[0].tile) == (name, "auto:5000")
+        upscale_video(source, tmp_path / "far.mkv", upscaler, asked, Reporter())
+    assert (tasks[0].compute.engine, tasks[0].compute.tile) == ("ncnn", "auto:5000")
+    assert tasks[0].engine == name
 
 
 def test_what_a_cluster_cannot_do_is_said(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
@@ -209,7 +207,7 @@ def test_images_go_there_and_back(ray: StandIn, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     results: dict[str, list[Any]] = {}
     for place, more in (("near", {}), ("far", {"ray": "auto"})):
-        options = UpscaleOptions(scale=2.0, network="fast", threads=1, **more)
+        options = Request.of(scale=2.0, model="fast", threads=1, **more)
         plan = plan_jobs([str(tmp_path / name) for name in names], options, Naming(output=f"{tmp_path / place}/"))
         results[place] = list(run_jobs(plan.jobs, options, lambda _job: Reporter()))
     for near, far in zip(results["near"], results["far"], strict=True):
@@ -225,7 +223,7 @@ def test_images_go_there_and_back(ray: StandIn, tmp_path: Path) -> None:
 def test_a_image_that_is_there_is_not_overwritten_from_afar(ray: StandIn, tmp_path: Path) -> None:
     Image.fromarray(textured(8, 8, 1)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("precious")
-    options = UpscaleOptions(scale=2.0, network="fast", ray="auto")
+    options = Request.of(scale=2.0, model="fast", ray="auto")
     job = Job("image", tmp_path / "a.png", tmp_path / "b.png")
     (failure,) = run_jobs([job], options, lambda _job: Reporter())
     assert isinstance(failure, Failure)

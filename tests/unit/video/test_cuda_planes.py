@@ -21,8 +21,7 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale.plan_video import plan_video
-from repsr_cli.upscale.request import Reporter, UpscaleOptions
-from repsr_cli.upscale.video import upscale_video
+from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.video import cuda_planes as video_cuda
 from repsr_cli.video import nvdec as video_nvdec
 from repsr_cli.video.colour_tags import ColourTags
@@ -45,6 +44,7 @@ from repsr_cli.video.probe import VideoSource, probe
 from repsr_cli.video.timeline import cut, scan
 from repsr_cli.yuv.formats import PlaneFormat
 from tests.sample_videos import damage, frame_times, image, make_video, video_packets
+from tests.upscaling import upscale_video, weight
 
 WITHOUT_GPU = pytest.mark.skipif(missing_device(0) is None, reason="needs a machine without a GPU")
 
@@ -263,7 +263,7 @@ def test_a_damaged_video_ends_as_in_software(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("gpu")
 def test_codecs_that_are_not_for_the_gpu_are_named(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mp4", range(8), codec="mpeg4")
-    plan = plan_video(video, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda"))
+    plan = plan_video(video, tmp_path / "b.mp4", Request.of(hwaccel="cuda"), weight(2))
     assert plan.nvdec is None
     assert any("decoded in software: NVDEC is used for" in note and "mpeg4" in note for note in plan.notes)
 
@@ -287,7 +287,7 @@ def test_a_whole_video_is_the_same_by_either_decoder(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mkv", (0, 40, 90, 120, 200), Fraction(1, 1000))
     outcomes = {}
     for name in ("none", "cuda"):
-        options = UpscaleOptions(hwaccel=name)  # type: ignore[arg-type]
+        options = Request.of(hwaccel=name)  # type: ignore[arg-type]
         upscaler = Upscaler(identity_network(2), device="cpu", threads=1)
         outcomes[name] = upscale_video(video, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
     assert outcomes["cuda"].facts["decoder"] == "nvdec"
@@ -299,7 +299,7 @@ def test_a_whole_video_is_the_same_by_either_decoder(tmp_path: Path) -> None:
 def test_a_cluster_decodes_in_software(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mp4", range(4))
     with pytest.raises(UsageError, match="--hwaccel cuda: stands beside --ray"):
-        plan_video(video, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda", ray="auto"))
+        plan_video(video, tmp_path / "b.mp4", Request.of(hwaccel="cuda", ray="auto"), weight(2))
 
 
 @WITHOUT_GPU
@@ -308,7 +308,7 @@ def test_without_a_gpu_decoding_on_it_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"--hwaccel cuda: needs an NVIDIA GPU, and cuda:1 .* driver, or leave it out"
     ):
-        plan_video(video, tmp_path / "b.mp4", 2, UpscaleOptions(hwaccel="cuda", device="cuda:1"))
+        plan_video(video, tmp_path / "b.mp4", Request.of(hwaccel="cuda", device="cuda:1"), weight(2))
     # What the plan's trial would use is refused by FFmpeg, not replaced.
     with pytest.raises(OSError, match="not permitted"):
         new_decoder("h264", {}, HWAccel("cuda", is_hw_owned=True, allow_software_fallback=False))

@@ -1,0 +1,80 @@
+"""Take in the upscaled pages of an image: as a file, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from repsr_cli.errors import UsageError
+from repsr_cli.image.files import ImageSource, Page, write_image
+from repsr_cli.upscale.plan_image import ImagePlan
+
+
+class ImageSink(Protocol):
+    """Takes in the pages of one image."""
+
+    def check(self) -> None:
+        """Refuse a target that exists.
+
+        Raises:
+            UsageError: it exists.
+        """
+        ...
+
+    def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
+        """Take in pages, which are computed when they are read.
+
+        Args:
+            source: the image that they come from.
+            pages: read once, in order.
+        """
+        ...
+
+
+def sink_for(plan: ImagePlan) -> ImageSink:
+    """The sink that a plan asks for."""
+    return NullSink() if plan.benchmark else FileSink(plan)
+
+
+class NullSink:
+    """Computes pages and drops them."""
+
+    def check(self) -> None:
+        """Allow everything: nothing is written."""
+
+    def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
+        """Compute every strip."""
+        for page in pages:
+            for _ in page.strips():
+                pass
+
+
+class FileSink:
+    """Writes an image file: complete under its name, or not at all.
+
+    Args:
+        plan: of the image.
+    """
+
+    def __init__(self, plan: ImagePlan) -> None:
+        self.plan = plan
+
+    def check(self) -> None:
+        """As the protocol says."""
+        if self.plan.target.exists() and not self.plan.overwrite:
+            raise UsageError(self.plan.target, "exists", "Add -y to replace it.")
+
+    def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
+        """Write the file.
+
+        Raises:
+            MediaError: it cannot be written; whatever the pages raise passes through.
+        """
+        write_image(
+            self.plan.target,
+            pages,
+            count=source.count,
+            loop=source.loop,
+            lossless=source.lossless,
+            strip_metadata=self.plan.strip_metadata,
+        )

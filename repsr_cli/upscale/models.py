@@ -1,0 +1,187 @@
+"""Choose the model of a job, and load each model once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+
+from repsr_cli.engine.runner import pick_device
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import CheckpointError, UsageError
+from repsr_cli.model import zoo
+from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.zoo import ModelFile
+from repsr_cli.sizes import asked_sides, needed_factor
+from repsr_cli.upscale.request import Kind, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """What computes a job: a model by reference, and policies that an executor resolves when it starts.
+
+    Attributes:
+        model: name, file and digest.
+        devices: at least one; several share a video.
+        precision: ``auto`` or a number format.
+        tile: ``auto``, ``auto:N``, ``off`` or a size.
+        engine: ``auto`` or an engine's name.
+        threads: CPU threads; None: torch's own choice.
+        ray: address of a cluster; None: this machine computes.
+    """
+
+    model: ModelFile
+    devices: tuple[str, ...] = ("auto",)
+    precision: str = "auto"
+    tile: str = "auto"
+    engine: str = "auto"
+    threads: int | None = None
+    ray: str | None = None
+
+    @classmethod
+    def of(cls, request: Request, model: ModelFile) -> Compute:
+        """What a request asks for, with the model that was chosen."""
+        asked = request.model
+        return cls(model, asked.devices, asked.precision, str(asked.tile), asked.engine, asked.threads, asked.ray)
+
+
+def choose_model(request: Request, kind: Kind, source: Path, shown: tuple[int, int]) -> tuple[ModelFile, float]:
+    """The model with the smallest factor that reaches the size asked for; a resize does the rest.
+
+    Args:
+        request: the request.
+        kind: of the source.
+        source: the source.
+        shown: (height, width) of the source as shown.
+
+    Returns:
+        The model, and how many times the source is to be enlarged on the axis that grows more.
+
+    Raises:
+        CheckpointError: no model fits the request.
+        UsageError: the source is larger than the size asked for.
+    """
+    factor = wanted_factor(request, source, shown)
+    model = zoo.resolve(request.model.model, factor, "clean" if kind == "image" else "video")
+    wanted = factor or model.scale
+    if wanted > model.scale:
+        raise CheckpointError(
+            model.name, f"enlarges by {model.scale}, not {wanted:.4g}", f"Use -s {model.scale}, twice if need be."
+        )
+    return model, wanted
+
+
+def wanted_factor(request: Request, source: Path, shown: tuple[int, int]) -> float | None:
+    """How many times a source is to be enlarged, on the axis that grows more; None: as the model does.
+
+    Args:
+        request: the request.
+        source: the source, for the message.
+        shown: its (height, width) as shown.
+
+    Raises:
+        UsageError: the source is larger than the size asked for.
+    """
+    size = request.size.sides()
+    if size.scale is not None:
+        return size.scale
+    factor = needed_factor(shown, size)
+    if factor is not None and factor < 1:
+        height, width = asked_sides(shown, size)
+        asked = f"a width of {width}" if width else f"a height of {height}"
+        raise UsageError(source, f"is {shown[1]}x{shown[0]} already, more than {asked} px", "repsr only enlarges.")
+    return None if factor is None else float(factor)
+
+
+def check_compute(request: Request) -> None:
+    """Refuse what would fail for every job, so that it is reported once.
+
+    Raises:
+        CheckpointError: no such model.
+        DeviceError: no such device.
+        UsageError: no such kind of device, or devices of several kinds.
+    """
+    zoo.resolve(request.model.model, request.size.scale, "clean")
+    if request.model.ray is not None:  # the devices are the cluster's
+        return
+    devices = [pick_device(name) for name in request.model.devices]
+    if len({device.type for device in devices}) > 1:
+        names = ", ".join(map(str, devices))
+        raise UsageError(f"devices {names}", "their results differ in the last digits", "Name devices of one kind.")
+
+
+def faster(spec: Spec) -> str:
+    """What would be faster than a model, by its share of the multiplications; empty if nothing shipped is.
+
+    Args:
+        spec: of the model chosen.
+    """
+    costs = {}
+    for model in zoo.available():
+        if model.scale == spec.scale and (size := re.fullmatch(r"M(\d+)C(\d+)", model.network)):
+            costs[model.size] = Spec(spec.scale, channels=int(size[2]), blocks=int(size[1])).macs_per_pixel
+    name = min(costs, key=lambda size: costs[size], default="")
+    ratio = spec.macs_per_pixel / costs[name] if name else 1
+    return f" (-n {name} would be up to {ratio:.1f} times as fast)" if ratio >= 1.5 else ""
+
+
+class ModelCache:
+    """Models that are loaded, and the upscalers made of them; threads may share one."""
+
+    def __init__(self) -> None:
+        self._networks: dict[Path, PlainSR] = {}
+        self._upscalers: dict[tuple[object, ...], Upscaler] = {}
+        self._lock = RLock()
+
+    def network(self, model: ModelFile, load: Callable[[ModelFile], PlainSR] = zoo.load) -> PlainSR:
+        """The network of a model, loaded at the first call.
+
+        Args:
+            model: the model.
+            load: how, where its file is not at hand.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        with self._lock:
+            if model.path not in self._networks:
+                self._networks[model.path] = load(model)
+            return self._networks[model.path]
+
+    def upscaler(
+        self,
+        compute: Compute,
+        device: str,
+        say: Callable[[str], None] = lambda _line: None,
+        *,
+        slot: int = 0,
+        note: str = "",
+    ) -> Upscaler:
+        """The upscaler for a job on one device, made at the first call.
+
+        Args:
+            compute: what computes.
+            device: one of its devices.
+            say: reports which model and device were chosen, when the model is loaded.
+            slot: tells apart upscalers that are alike, for threads or devices that share none.
+            note: added to that report.
+
+        Raises:
+            CheckpointError: the model cannot be loaded.
+            DeviceError: the device is absent.
+            UsageError: a precision, tile or engine that makes no sense.
+        """
+        key = (compute.model.path, device, compute.precision, compute.tile, compute.engine, compute.threads, slot)
+        with self._lock:
+            if key not in self._upscalers:
+                first = compute.model.path not in self._networks
+                net = self.network(compute.model)
+                upscaler = Upscaler(
+                    net, device, compute.precision, compute.tile, compute.threads, say=say, engine=compute.engine
+                )
+                self._upscalers[key] = upscaler
+                if first:
+                    say(f"model {compute.model.name}: {upscaler.describe()}{note}{faster(net.spec)}")
+            return self._upscalers[key]

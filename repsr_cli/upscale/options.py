@@ -1,0 +1,138 @@
+"""Declare options on the fields that hold their values, and parse what users type.
+
+A group of options is a frozen dataclass whose fields are made by ``option``. The command line, its help and
+docs/options.md are generated from these declarations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from fractions import Fraction
+from typing import Any
+
+from repsr_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How a field appears on the command line.
+
+    Attributes:
+        flags: e.g. ``-s`` and ``--scale``.
+        help: a noun phrase or a short sentence.
+        panel: heading in the help.
+        metavar: what stands for the value in the help; None: the name in capitals.
+        parse: makes the value from (flag, text), where a text is typed for it; None: Typer does.
+        repeated: may be given several times; ``parse`` then gets a list of texts.
+        aliases: flags that work but are not shown.
+        minimum: smallest number allowed.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    panel: str
+    metavar: str | None = None
+    parse: Callable[[str, Any], Any] | None = None
+    repeated: bool = False
+    aliases: tuple[str, ...] = ()
+    minimum: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The flag that messages name: the first long one."""
+        return next((flag for flag in self.flags if flag.startswith("--")), self.flags[0])
+
+
+def option(*flags: str, default: Any = None, factory: Callable[[], Any] | None = None, **declared: Any) -> Any:
+    """A dataclass field that is an option.
+
+    Args:
+        flags: as in ``Option``.
+        default: value where the option is not given.
+        factory: makes the default where it is mutable.
+        declared: the other attributes of ``Option``.
+    """
+    metadata = {"option": Option(flags, **declared)}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def declared_options(group: type[Any]) -> Iterator[tuple[Field[Any], Option]]:
+    """The fields of a group that are options, in order."""
+    for each in fields(group):
+        if "option" in each.metadata:
+            yield each, each.metadata["option"]
+
+
+def default_of(each: Field[Any]) -> Any:
+    """The value of a field where nothing is given."""
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def parse_box(flag: str, text: str) -> tuple[int, int]:
+    """(height, width) from ``1920x1080``, which names the width first.
+
+    Raises:
+        UsageError: it is not two numbers.
+    """
+    match = re.fullmatch(r"([0-9]+)[xX×]([0-9]+)", text)
+    if match is None:
+        raise UsageError(f"{flag} {text}", "not a width and a height", f"Try {flag} 1920x1080.")
+    return int(match[2]), int(match[1])
+
+
+def parse_seconds(flag: str, text: str) -> float:
+    """Seconds from ``90``, ``90.5``, ``1:30`` or ``1:02:03.5``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = re.fullmatch(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:\.[0-9]*)?)", text)
+    if match is None:
+        raise UsageError(f"{flag} {text}", "not a time", f"Try {flag} 90 or {flag} 1:30.")
+    hours, minutes, seconds = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
+
+
+def parse_rate(flag: str, text: str) -> Fraction:
+    """Frames per second from ``24``, ``23.976`` or ``24000/1001``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", text) or not Fraction(text):
+        raise UsageError(f"{flag} {text}", "not a rate", f"Try {flag} 24 or {flag} 24000/1001.")
+    return Fraction(text)
+
+
+def parse_pairs(flag: str, texts: list[str]) -> dict[str, str]:
+    """Encoder options from ``key=value`` texts.
+
+    Raises:
+        UsageError: a text has no ``=`` or no key.
+    """
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UsageError(f"{flag} {text}", "not of the form key=value", f"Try {flag} tune=video.")
+        pairs[key] = value
+    return pairs
+
+
+def device_names(device: str, gpu: str | None) -> tuple[str, ...]:
+    """The devices meant by ``--device`` and ``-g``, each a list with commas; at least one.
+
+    Raises:
+        UsageError: both were given, or a number is malformed.
+    """
+    if gpu is None:
+        return tuple(device.split(","))
+    if device != "auto":
+        raise UsageError(f"-g {gpu}", "stands beside --device", "Give one of the two.")
+    if not re.fullmatch(r"(-1|[0-9]+)(,(-1|[0-9]+))*", gpu):
+        raise UsageError(f"-g {gpu}", "not the number of a device", "Try -g 0, -g 0,1 or -g -1 for the CPU.")
+    return tuple("cpu" if number == "-1" else f"cuda:{number}" for number in gpu.split(","))

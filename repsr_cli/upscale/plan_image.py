@@ -1,0 +1,90 @@
+"""Decide everything about an image that its header tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from repsr_cli.image.files import MAX_PIXELS, format_for, open_image
+from repsr_cli.model.zoo import ModelFile
+from repsr_cli.upscale.models import Compute, choose_model
+from repsr_cli.upscale.request import Request, SizeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """What will be done to an image file.
+
+    Attributes:
+        source: the image.
+        target: the file to write; its suffix decides the format.
+        compute: what computes.
+        shown: (height, width) of the first page, upright.
+        factor: how many times it is enlarged, on the axis that grows more.
+        size: the size of the result, by the size of each page.
+        format: name of the target's format.
+        tta: average over the 8 flips and rotations.
+        max_pixels: refuse to hold more at a time.
+        strip_metadata: leave out EXIF, XMP, ICC and text.
+        overwrite: replace an existing target.
+        allow_loss: leave out what the format cannot hold.
+        benchmark: write nothing.
+    """
+
+    kind: ClassVar[Literal["image"]] = "image"
+    source: Path
+    target: Path
+    compute: Compute
+    shown: tuple[int, int]
+    factor: float
+    size: SizeOptions
+    format: str
+    tta: bool
+    max_pixels: int
+    strip_metadata: bool
+    overwrite: bool
+    allow_loss: bool
+    benchmark: bool
+
+    def __str__(self) -> str:
+        return f"format: {self.format}"
+
+
+def plan_image(source: Path, target: Path, request: Request, model: ModelFile | None = None) -> ImagePlan:
+    """Decide everything about an image.
+
+    Args:
+        source: the image.
+        target: the file to write.
+        request: the request.
+        model: the model to use; None: the one that fits the request.
+
+    Raises:
+        MediaError: the image cannot be read.
+        CheckpointError: no model fits the request.
+        UsageError: no format has the target's suffix, or the image is larger than the size asked for.
+    """
+    limit = request.image.max_pixels or MAX_PIXELS
+    format = format_for(target).name
+    image = open_image(source, limit)
+    shown = image.height, image.width
+    if model is None:
+        model, factor = choose_model(request, "image", source, shown)
+    else:
+        factor = float(model.scale)
+    return ImagePlan(
+        source=source,
+        target=target,
+        compute=Compute.of(request, model),
+        shown=shown,
+        factor=factor,
+        size=request.size.sides(),
+        format=format,
+        tta=request.image.tta,
+        max_pixels=limit,
+        strip_metadata=request.image.strip_metadata,
+        overwrite=request.run.overwrite,
+        allow_loss=request.run.allow_loss,
+        benchmark=request.run.benchmark,
+    )

@@ -1,0 +1,353 @@
+"""Take in the upscaled frames of a video: as a file, as raw frames, or not at all.
+
+A sink does not know where frames are computed. What it takes in from several devices at once it keeps by segment.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from av.video.frame import VideoFrame
+
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.upscale.plan_video import VideoPlan
+from repsr_cli.video.cuda_planes import DevicePlanes, on_host
+from repsr_cli.video.encode import SegmentEncoder
+from repsr_cli.video.image_sequence import existing
+from repsr_cli.video.lock import FolderLock
+from repsr_cli.video.mux import IMAGES, Y4M, Output, join, write_images
+from repsr_cli.video.open import translated
+from repsr_cli.video.planes import Planes
+from repsr_cli.video.segments import SegmentWriter, Store, free_space, job_folder
+from repsr_cli.video.y4m import PIPE, header, write_frame
+
+# In the folder of a job whose numbered images get their names, which takes more than a moment.
+_WRITING = "writing"
+
+# Yields once for every frame that was taken in.
+Taken = Generator[None, None, None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UpscaledFrame:
+    """A frame on its way to a sink.
+
+    Attributes:
+        segment: index of its segment.
+        planes: its samples.
+        pts: its timestamp, in the source's time base.
+        duration: likewise.
+        origin: the decoded frame, where it carries metadata to pass on.
+    """
+
+    segment: int
+    planes: Planes | DevicePlanes
+    pts: int
+    duration: int
+    origin: VideoFrame | None
+
+
+class VideoSink(Protocol):
+    """Takes in the frames of one video.
+
+    Attributes:
+        done: frames of each segment that is complete, by index.
+        keyed: whether segments may come in any order, from several devices, and whole from other machines.
+    """
+
+    done: dict[int, int]
+    keyed: bool
+
+    def check(self) -> None:
+        """Refuse a target that exists, or that there is no space for.
+
+        Raises:
+            UsageError: something would be lost, or the target exists.
+            MediaError: there is not enough space.
+        """
+        ...
+
+    def open(self, job: dict[str, Any], say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Make ready, and find what an earlier run of the same job has finished.
+
+        Args:
+            job: everything that packets depend on.
+            say: one line for the user.
+        """
+        ...
+
+    def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
+        """Take in frames; yields once for each that was taken."""
+        ...
+
+    def put(self, index: int, data: bytes) -> int:
+        """Take in a segment that was encoded elsewhere; returns its frames."""
+        ...
+
+    def finish(self, frames: int) -> None:
+        """Complete the target, which has so many frames."""
+        ...
+
+
+def sink_for(plan: VideoPlan) -> VideoSink:
+    """The sink that a plan asks for."""
+    if plan.benchmark:
+        return NullSink(plan)
+    return PipeSink(plan) if plan.format == Y4M else FileSink(plan)
+
+
+class NullSink:
+    """Counts frames and drops them.
+
+    Args:
+        plan: of the video.
+    """
+
+    keyed = False
+
+    def __init__(self, plan: VideoPlan) -> None:
+        self.plan = plan
+        self.done: dict[int, int] = {}
+
+    def check(self) -> None:
+        """Allow everything: nothing is written."""
+
+    def open(self, job: dict[str, Any], say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
+        """Count frames."""
+        for frame in frames:
+            self.done[frame.segment] = self.done.get(frame.segment, 0) + 1
+            yield
+
+    def put(self, index: int, data: bytes) -> int:
+        """Refuse: there is nowhere to keep segments.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"segment {index} of {len(data)} bytes: this sink takes frames only")
+
+    def finish(self, frames: int) -> None:
+        """Do nothing."""
+
+
+class PipeSink(NullSink):
+    """Writes raw frames (y4m) as they come, to standard output or to a file.
+
+    Args:
+        plan: of the video.
+    """
+
+    def __init__(self, plan: VideoPlan) -> None:
+        super().__init__(plan)
+        self._file: BinaryIO | None = None
+
+    def check(self) -> None:
+        """As the protocol says."""
+        check_target(self.plan)
+
+    @contextmanager
+    def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
+        """Open the output; a file gets its name when it is complete."""
+        with raw_output(self.plan.target) as self._file:
+            yield
+
+    def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
+        """Write a header, then the planes of every frame."""
+        file = self._file
+        assert file is not None
+
+        def written() -> Iterator[UpscaledFrame]:
+            for frame in frames:
+                write_frame(file, on_host(frame.planes))
+                yield frame
+
+        with translated(self.plan.target):
+            file.write(header(self.plan.encoding))
+            yield from super().consume(written())
+            file.flush()
+
+
+class FileSink:
+    """Encodes segments, keeps them in a folder beside the target, and joins them with the source's other streams.
+
+    Finished segments outlive a failure; the same command continues from them.
+
+    Args:
+        plan: of the video.
+    """
+
+    keyed = True
+
+    def __init__(self, plan: VideoPlan) -> None:
+        self.plan = plan
+        self.done: dict[int, int] = {}
+        self._store: Store | None = None
+
+    def check(self) -> None:
+        """As the protocol says."""
+        check_target(self.plan)
+
+    @contextmanager
+    def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
+        """Open the folder of segments; what is in it outlives a failure, unless nothing could continue from it."""
+        plan = self.plan
+        store = self._store = Store.begin(plan.target, job, plan.resumable)
+        try:
+            # Another process may have finished the same target since this one looked.
+            check_target(plan)
+            if not store.lock.holds:
+                say(f"{store.folder.parent} supports no locks: make sure no other repsr writes {plan.target.name}")
+            self.done = store.finished()
+            if self.done:
+                say(f"{len(self.done)} of {len(plan.segments)} segments are there already: going on")
+            yield
+        except BaseException:
+            if not plan.resumable:
+                store.remove()
+            elif store.close():
+                say("finished segments are kept: the same command goes on from them, --no-resume begins again")
+            raise
+
+    def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
+        """Encode frames segment by segment and store each when it is complete."""
+        store = self._store
+        assert store is not None
+        yield from encode_segments(self.plan, store, frames, self.done)
+
+    def put(self, index: int, data: bytes) -> int:
+        """Store a segment.
+
+        Raises:
+            MediaError: it cannot be written, or arrived damaged.
+        """
+        assert self._store is not None
+        with translated(self.plan.target):
+            self.done[index] = self._store.put(index, data)
+        return self.done[index]
+
+    def finish(self, frames: int) -> None:
+        """Join the segments and put the file in its place.
+
+        Raises:
+            MediaError: the muxer wrote fewer packets than there are frames, or could not write.
+        """
+        plan, store = self.plan, self._store
+        assert store is not None
+        partial = store.folder / f"joined{plan.target.suffix}"
+        packets = (packet for segment in plan.segments for packet in store.packets(segment.index))
+        if plan.format == IMAGES:
+            (store.folder / _WRITING).touch()
+            write_images(packets, plan.target)
+            store.remove()
+            return
+        output = Output(plan.source, plan.streams, plan.format, plan.encoding, plan.window)
+        written = join(output, packets, partial)
+        if written != frames:
+            raise MediaError(plan.target, f"{written} packets were written for {frames} frames")
+        partial.replace(plan.target)
+        store.remove()
+
+
+def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFrame], done: dict[int, int]) -> Taken:
+    """Encode frames, segment by segment, into a store.
+
+    Args:
+        plan: of the video.
+        store: where segments are kept.
+        frames: in order within each segment, one segment after the other.
+        done: gets the frames of each segment that is complete.
+
+    Yields:
+        Once for every frame.
+
+    Raises:
+        MediaError: encoding or writing failed.
+    """
+    encoder: SegmentEncoder | None = None
+    writer: SegmentWriter | None = None
+    segment = -1
+
+    def close() -> None:
+        if encoder is None or writer is None:
+            return
+        for packet in encoder.finish():
+            writer.add(packet)
+        writer.finish()
+        done[segment] = encoder.frames
+
+    try:
+        for frame in frames:
+            if frame.segment != segment:
+                close()
+                segment, encoder = frame.segment, SegmentEncoder(plan.encoding)
+                writer = SegmentWriter(store, segment, {"pts": frame.pts})
+            assert encoder is not None
+            assert writer is not None
+            for packet in encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin):
+                writer.add(packet)
+            yield
+        close()
+    except OSError as error:
+        raise MediaError(plan.target, error.strerror or str(error), "Free some space, and run it again.") from error
+    finally:
+        if writer is not None:
+            writer.abandon()
+
+
+@contextmanager
+def raw_output(target: Path) -> Iterator[BinaryIO]:
+    """Standard output, or a file that gets its name when it is complete."""
+    if target == PIPE:
+        yield sys.stdout.buffer
+        return
+    with translated(target):
+        lock = FolderLock.take(job_folder(target), target)
+        try:
+            lock.clear()
+            partial = lock.folder / f"raw{target.suffix}"
+            with partial.open("wb") as file:
+                yield file
+            partial.replace(target)
+        finally:
+            lock.remove()
+
+
+def check_target(plan: VideoPlan) -> None:
+    """See that nothing is lost, overwritten or begun in vain.
+
+    Raises:
+        UsageError: something would be lost, or the target exists.
+        MediaError: there is not enough space.
+    """
+    there = None if plan.overwrite else _in_the_way(plan)
+    if there is not None:
+        raise UsageError(there, "exists", "Add -y to replace it.")
+    if plan.losses and not plan.allow_loss:
+        better = "" if plan.format == "matroska" else ", or try .mkv"
+        raise UsageError(plan.target, f"would lack {'; '.join(plan.losses)}", f"Agree with --allow-loss{better}.")
+    if plan.target == PIPE:
+        return
+    free = free_space(plan.target.parent)
+    if plan.bytes_needed > free:
+        happened = f"needs about {plan.bytes_needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free"
+        raise MediaError(plan.target, happened, "Free some space, or write to another disk with -o.")
+
+
+def _in_the_way(plan: VideoPlan) -> Path | None:
+    """A file that exists and would be replaced."""
+    if plan.format != IMAGES:
+        return plan.target if plan.target != PIPE and plan.target.exists() else None
+    if (job_folder(plan.target) / _WRITING).exists():  # those that exist are of this job, which was stopped
+        return None
+    return next(
+        (path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)), None
+    )
