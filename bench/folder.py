@@ -17,7 +17,7 @@ from pathlib import Path
 
 from repsr_cli.engine.pixels import to_tensor
 from repsr_cli.image.files import page_of, read_image, write_image
-from repsr_cli.upscale.api import load
+from repsr_cli.upscale.api import load_model
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.jobs import Naming, plan_jobs
 from repsr_cli.upscale.request import Outcome, Reporter, Request
@@ -57,7 +57,7 @@ def main() -> None:
         small.mkdir()
         cut(asked.images, small)
         options = Request.of(scale=asked.scale, model=asked.network)
-        upscaler = load(asked.network, asked.scale)
+        upscaler = load_model(asked.network, asked.scale).upscaler
         tensors = [to_tensor(read_image(path).pixels) for path in small.iterdir()]
 
         def alone() -> None:

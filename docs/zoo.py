@@ -44,7 +44,7 @@ def page(weights: list[Weight]) -> str:
 def image(weight: Weight) -> Image.Image:
     """Part of a frame of the example video: bicubic on the left, the model on the right."""
     lr = frame_at(VIDEO, SECONDS)[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
-    sr = repsr_cli.upscale_image(lr, repsr_cli.load(weight.name))
+    sr = repsr_cli.load_model(weight.name).upscale(lr)
     return Image.fromarray(np.concatenate([imresize(lr, sr.shape[:2]), sr], axis=1))
 
 

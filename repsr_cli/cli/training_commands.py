@@ -288,10 +288,10 @@ def prepare(
             run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading images"))
         else:
             from repsr_cli.training.distill import distil
-            from repsr_cli.upscale.api import load
+            from repsr_cli.upscale.api import load_model
 
-            network = load(teacher, scale, precision=precision)
-            distil(folder, output, scale, network, holdout, _counter(board, f"asking {teacher}"))
+            model = load_model(teacher, scale, precision=precision)
+            distil(folder, output, scale, model.upscaler, holdout, _counter(board, f"asking {teacher}"))
     print_line(str(output))
 
 

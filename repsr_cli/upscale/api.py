@@ -1,85 +1,316 @@
-"""Images and frames as arrays: what ``import repsr_cli`` offers."""
+"""Upscale images, frames and files from Python: what ``import repsr_cli`` offers."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
-from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import RepsrError, UsageError
+from repsr_cli.image.page import Strip, page_of
+from repsr_cli.image.pillow import samples_of
 from repsr_cli.model import zoo
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.upscale.constant_regions import upscale_flat
+from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
+from repsr_cli.upscale.image import enlarged
+from repsr_cli.upscale.jobs import plan_jobs
+from repsr_cli.upscale.models import ModelCache, check_compute
+from repsr_cli.upscale.options import declared_options
+from repsr_cli.upscale.request import GROUPS, Naming, Outcome, Progress, Reporter, Request
+from repsr_cli.video.stages import Stopwatch, begun_ahead
+from repsr_cli.yuv.formats import PlaneFormat
+
+ModelKind = Literal["clean", "real", "detail", "video"]
+# What goes in comes out.
+ImageT = TypeVar("ImageT", Image.Image, NDArray[Any], Tensor)
+
+_ARRAYS = ("uint8", "uint16", "float16", "float32", "float64")
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
-def load(
-    network: str | Path | None = None,
-    scale: float | None = None,
-    *,
-    family: Literal["clean", "video"] = "clean",
-    device: str = "auto",
-    precision: str = "auto",
-    tile: str | int = "auto",
-    threads: int | None = None,
-) -> Upscaler:
-    """A network made ready to enlarge.
+class Model:
+    """A model on a device, ready to upscale.
 
     Args:
-        network: ``fast``, ``balanced``, ``best``, a name that ``repsr models`` lists, or a file; None: the default.
-        scale: wanted factor; the smallest trained one that is at least as large is taken. None: 4.
-        family: ``clean`` for images, ``video`` for frames of compressed videos.
+        upscaler: what computes.
+        name: as ``repsr models`` lists it, or the file's path.
+
+    Attributes:
+        name: likewise.
+        upscaler: what computes, for (N, 3, H, W) tensors.
+    """
+
+    def __init__(self, upscaler: Upscaler, name: str) -> None:
+        self.name = name
+        self.upscaler = upscaler
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, scale={self.scale}, device={self.device!r}, precision={self.precision!r})"
+
+    @property
+    def scale(self) -> int:
+        """Enlargement factor."""
+        return self.upscaler.scale
+
+    @property
+    def device(self) -> str:
+        """Where it computes, e.g. ``cpu`` or ``cuda:0``."""
+        return str(self.upscaler.device)
+
+    @property
+    def precision(self) -> str:
+        """Number format it computes in: ``fp32``, ``fp16`` or ``bf16``."""
+        return self.upscaler.precision
+
+    def upscale(
+        self, image: ImageT, *, tta: bool = False, progress: Callable[[Progress], None] | None = None
+    ) -> ImageT:
+        """Enlarge one image by ``scale``. Grey stays grey, and transparency is enlarged apart from colour.
+
+        Args:
+            image: one of
+
+                * a PIL image; palettes and bilevel images become the mode that holds their colours;
+                * an array of shape (H, W), (H, W, 1), (H, W, 3), or (H, W, 2 or 4) with alpha last; uint8, uint16, or
+                  floats in [0, 1];
+                * a tensor of shape (C, H, W) or (N, C, H, W) with as many channels, on any device; uint8, uint16, or
+                  floats in [0, 1]. No gradients pass through.
+            tta: average over the 8 flips and rotations, which takes 8 times as long.
+            progress: called after each tile; what it raises stops the work.
+
+        Returns:
+            The same type, layout, dtype and device.
+
+        Raises:
+            TypeError: neither of these types or dtypes.
+            ValueError: another shape or mode.
+            DeviceError: out of memory at the smallest tile, or results that are not finite.
+        """
+        if isinstance(image, Image.Image):
+            return self._pil(image, tta, progress)
+        if isinstance(image, np.ndarray):
+            return self._array(image, tta, progress)
+        if isinstance(image, Tensor):
+            return self._tensor(image, tta, progress)
+        raise TypeError(f"expected a PIL image, a numpy array or a torch tensor, got {type(image).__name__}")
+
+    def _pil(self, image: Image.Image, tta: bool, progress: Callable[[Progress], None] | None) -> Image.Image:
+        if image.mode not in _MODES:
+            raise ValueError(f"expected a PIL image of grey or RGB, got mode {image.mode}; try image.convert('RGB')")
+        pixels, alpha = self._enlarged(samples_of(image), tta, progress)
+        whole = pixels if alpha is None else np.concatenate([pixels, alpha[..., None]], axis=2)
+        made = Image.fromarray(np.ascontiguousarray(whole[..., 0] if whole.shape[2] == 1 else whole))
+        made = made.convert("I") if image.mode == "I" else made
+        made.info = {key: value for key, value in image.info.items() if key not in ("transparency", "background")}
+        return made
+
+    def _array(self, image: NDArray[Any], tta: bool, progress: Callable[[Progress], None] | None) -> NDArray[Any]:
+        if image.dtype.name not in _ARRAYS:
+            raise TypeError(f"expected an array of uint8, uint16 or floats, got {image.dtype}")
+        whole = image[..., None] if image.ndim == 2 else image
+        if whole.ndim != 3 or whole.shape[2] not in (1, 2, 3, 4) or 0 in whole.shape:
+            raise ValueError(f"expected an array of (H, W) or (H, W, 1 to 4), got {image.shape}")
+        if image.dtype.kind == "f":
+            whole = whole.astype(np.float32)
+        has_alpha = whole.shape[2] in (2, 4)
+        strip = Strip(whole[..., :-1], whole[..., -1]) if has_alpha else Strip(whole)
+        pixels, alpha = self._enlarged(strip, tta, progress)
+        if alpha is not None:
+            pixels = np.concatenate([pixels, alpha[..., None]], axis=2)
+        return (pixels[..., 0] if image.ndim == 2 else pixels).astype(image.dtype, copy=False)
+
+    def _tensor(self, image: Tensor, tta: bool, progress: Callable[[Progress], None] | None) -> Tensor:
+        if not (image.is_floating_point() or image.dtype in (torch.uint8, torch.uint16)):
+            raise TypeError(f"expected a tensor of uint8, uint16 or floats, got {image.dtype}")
+        batch = image[None] if image.ndim == 3 else image
+        if batch.ndim != 4 or batch.shape[1] not in (1, 2, 3, 4) or 0 in batch.shape:
+            raise ValueError(f"expected a tensor of (C, H, W) or (N, C, H, W), got {tuple(image.shape)}")
+        batch = batch.detach().cpu()
+        arrays = (batch.float() if batch.is_floating_point() else batch).permute(0, 2, 3, 1).numpy()
+        made = np.stack([self._array(each, tta, progress).transpose(2, 0, 1) for each in arrays])
+        tensor = torch.from_numpy(made).to(image.device, image.dtype)
+        return tensor[0] if image.ndim == 3 else tensor
+
+    def _enlarged(self, strip: Strip, tta: bool, progress: Callable[[Progress], None] | None) -> Strip:
+        page = page_of(*strip)
+        size = page.height * self.scale, page.width * self.scale
+        return enlarged(page, size, self.upscaler, tta=tta, progress=progress).read()
+
+
+def load_model(
+    name_or_path: str | Path | None = None,
+    scale: float | None = None,
+    *,
+    kind: ModelKind = "clean",
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
+    tile: str | int = "auto",
+    threads: int | None = None,
+) -> Model:
+    """Load a model.
+
+    Args:
+        name_or_path: ``fast``, ``balanced``, a name that ``repsr models`` lists, or a file; None: the default.
+        scale: wanted factor; of the shipped models, the one with the smallest scale that reaches it is taken. None: the
+            name's own, else 4.
+        kind: ``clean`` for images without compression artefacts, ``real`` for compressed ones and for video, for names
+            that leave it out.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
-        tile: ``auto``, ``off`` or a size in LR pixels; the result is the same.
+        precision: number format; ``auto`` is fp32 on the CPU and fp16 on a GPU.
+        tile: ``auto``, ``off`` or a size in px of the input; the result is the same.
         threads: CPU threads; None: torch's own choice.
 
     Raises:
-        CheckpointError: no such network.
+        CheckpointError: no such model.
         DeviceError: no such device.
         UsageError: an argument makes no sense.
+        TypeError: ``name_or_path`` is neither a name nor a path, or no such kind.
     """
-    weight = zoo.resolve(None if network is None else str(network), scale, family)
-    return Upscaler(zoo.load(weight), device, precision, tile, threads)
+    if not isinstance(name_or_path, (str, Path, type(None))):
+        raise TypeError(f"expected a name or a path, got {type(name_or_path).__name__}")
+    if kind not in zoo.KINDS:
+        raise TypeError(f"kind {kind!r}: expected one of {', '.join(zoo.KINDS)}")
+    with _in_arguments():
+        model = zoo.resolve(None if name_or_path is None else str(name_or_path), scale, _kind(kind))
+        return Model(Upscaler(zoo.load(model), device, precision, tile, threads), model.name)
 
 
-def upscale_image(pixels: NDArray[Any], upscaler: Upscaler) -> NDArray[Any]:
-    """Enlarge one image.
+def upscale_frames(frames: Iterable[NDArray[Any]], model: Model) -> Iterator[NDArray[Any]]:
+    """Enlarge the frames of a video by the fast path: colour folded into the network, unchanged tiles reused.
+
+    A frame or a few are read ahead of the one that is returned. Results equal those of ``Model.upscale`` within
+    rounding, except at the borders of areas of one colour, which it corrects.
 
     Args:
-        pixels: (H, W), (H, W, 1) or (H, W, 3), uint8, uint16 or float32 in [0, 1], grey or RGB.
-        upscaler: from ``load``.
-
-    Returns:
-        The same shape but for H and W times ``upscaler.scale``, and the same type. Grey stays grey.
-
-    Raises:
-        ValueError: another shape or type.
-        DeviceError: out of memory at the smallest tile, or results that are not finite.
-    """
-    if pixels.dtype.name not in ("uint8", "uint16", "float32"):
-        raise ValueError(f"expected uint8, uint16 or float32, got {pixels.dtype}")
-    image = pixels[..., None] if pixels.ndim == 2 else pixels
-    sr = to_pixels(upscale_flat(upscaler, to_tensor(image)), pixels.dtype, grey=image.shape[-1] == 1)
-    return sr[..., 0] if pixels.ndim == 2 else sr
-
-
-def upscale_frames(frames: Iterable[NDArray[Any]], upscaler: Upscaler) -> Iterator[NDArray[Any]]:
-    """Enlarge frame after frame, one held at a time.
-
-    Args:
-        frames: arrays as ``upscale_image`` takes them.
-        upscaler: from ``load``, best with ``family="video"``.
+        frames: arrays of shape (H, W), (H, W, 1) or (H, W, 3), uint8 or uint16, grey or RGB.
+        model: from ``load_model``, best with ``kind="real"`` for compressed video.
 
     Yields:
-        An enlarged frame for every frame, in order.
+        An enlarged frame for every frame, in order, of the same layout and dtype.
+
+    Raises:
+        TypeError: a frame is not such an array.
+        ValueError: a frame has another shape.
+        DeviceError: out of memory at the smallest tile, or results that are not finite.
     """
-    for frame in frames:
-        yield upscale_image(frame, upscaler)
+    if not isinstance(model, Model):
+        raise TypeError(f"expected a model from load_model, got {type(model).__name__}")
+    path = _FramePath(model)
+    yield from begun_ahead(frames, path.begin, Stopwatch(), lambda: path.ahead)
+
+
+class _FramePath:
+    """The network between planes, for as long as frames are alike."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._like: tuple[object, ...] = ()
+        self._planes: PlaneUpscaler | None = None
+
+    @property
+    def ahead(self) -> int:
+        return 1 if self._planes is None else self._planes.ahead
+
+    def begin(self, frame: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+        if not isinstance(frame, np.ndarray) or frame.dtype.name not in ("uint8", "uint16"):
+            found = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise TypeError(f"expected frames as arrays of uint8 or uint16, got {found}")
+        whole = frame[..., None] if frame.ndim == 2 else frame
+        if whole.ndim != 3 or whole.shape[2] not in (1, 3) or 0 in whole.shape:
+            raise ValueError(f"expected a frame of (H, W), (H, W, 1) or (H, W, 3), got {frame.shape}")
+        if self._planes is None or (whole.shape, frame.dtype) != self._like:
+            self._like = whole.shape, frame.dtype
+            fmt = PlaneFormat("grey" if whole.shape[2] == 1 else "rgb", True, 8 * frame.dtype.itemsize)
+            self._planes = PlaneUpscaler(self._model.upscaler, fmt, fmt)
+        wait = self._planes.begin([np.ascontiguousarray(plane) for plane in whole.transpose(2, 0, 1)])
+
+        def finish() -> NDArray[Any]:
+            planes: Any = wait()  # a GPU's stay there only for an encoder
+            made = np.stack(planes, axis=2)
+            return made[..., 0] if frame.ndim == 2 else made
+
+        return finish
+
+
+def upscale_file(
+    source: str | Path,
+    target: str | Path,
+    *,
+    progress: Callable[[Progress], None] = lambda _progress: None,
+    say: Callable[[str], None] = lambda _line: None,
+    **options: Any,
+) -> Outcome:
+    """Upscale an image or a video file, with its metadata, sound and all, as ``repsr upscale`` does.
+
+    Args:
+        source: the file.
+        target: the file to write; its suffix decides the format. Its folder is made if need be.
+        progress: called often, from any thread; what it raises stops the work.
+        say: called with sentences for the user: plans, warnings.
+        options: those of ``repsr upscale`` by their long names, with underscores: ``scale=2``, ``model="fast"``,
+            ``overwrite=True``, ``crf=18``; sizes as (height, width), times in seconds, ``fps`` as a Fraction.
+
+    Returns:
+        What was done.
+
+    Raises:
+        TypeError: no such option, or the files are not given as names or paths.
+        RepsrError: the file cannot be read, upscaled or written; see ``repsr_cli.errors``.
+    """
+    for path in (source, target):
+        if not isinstance(path, (str, Path)):
+            raise TypeError(f"expected a name or a path of a file, got {type(path).__name__}")
+    request = Request.of(**options)
+    with _in_arguments():
+        if Path(source).is_dir():
+            raise UsageError(source, "is a folder", "Give one file.")
+        request = settle_scale(request)
+        plan = plan_jobs([str(source)], request, Naming(output=str(target)))
+        for failure in plan.failures:
+            raise failure.error
+        check_compute(request)
+        planned = plan_job(plan.jobs[0], request)
+        if not planned.benchmark:
+            planned.target.parent.mkdir(parents=True, exist_ok=True)
+        return run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
+
+
+def _kind(kind: str) -> Literal["clean", "video"]:
+    return "clean" if zoo.KINDS[kind] == "clean" else "video"
+
+
+@contextmanager
+def _in_arguments() -> Iterator[None]:
+    """Let errors name arguments where they would name flags of the command line."""
+    try:
+        yield
+    except RepsrError as error:
+        raise type(error)(*(in_arguments(text) for text in (error.subject, error.happened, error.remedy))) from error
+
+
+def in_arguments(text: str) -> str:
+    """A message with arguments in place of flags: ``Add -y`` becomes ``Add overwrite=True``."""
+    words: dict[str, str] = {}
+    for group in GROUPS.values():
+        for each, declared in declared_options(group):
+            switch = each.type in ("bool", "bool | None")
+            for flags in declared.flags:
+                on, _, off = flags.partition("/")
+                words[on] = f"{each.name}=True" if switch else each.name
+                if off:
+                    words[off] = f"{each.name}=False"
+    return re.sub(r"(?<![\w-])--?[a-z][\w-]*", lambda match: words.get(match[0], match[0]), text)
 
 
 def measure_speed(net: PlainSR, device: str = "auto", size: tuple[int, int] = (135, 240)) -> float:
@@ -87,7 +318,7 @@ def measure_speed(net: PlainSR, device: str = "auto", size: tuple[int, int] = (1
 
     Args:
         net: the network.
-        device: as in ``load``.
+        device: as in ``load_model``.
         size: (height, width) of the image, LR px.
     """
     upscaler = Upscaler(net, device)

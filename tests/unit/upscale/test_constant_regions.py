@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from repsr_cli.engine.pixels import to_pixels, to_tensor
-from repsr_cli.upscale.api import load, upscale_image
+from repsr_cli.upscale.api import Model, load_model
 from repsr_cli.upscale.constant_regions import _one_colour, upscale_flat
 from tests.conftest import textured
 from tests.unit.upscale.test_image import restless
@@ -18,7 +18,7 @@ from tests.unit.upscale.test_image import restless
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (13, 77, 200), (127, 128, 129)])
 def test_shipped_networks_keep_constants_to_the_border(network: str, scale: int, colour: tuple[int, int, int]) -> None:
     pixels = np.broadcast_to(np.uint8(colour), (30, 41, 3))
-    sr = upscale_image(np.ascontiguousarray(pixels), load(network, scale, device="cpu"))
+    sr = load_model(network, scale, device="cpu").upscale(np.ascontiguousarray(pixels))
     assert np.unique(sr.reshape(-1, 3), axis=0).tolist() == [list(colour)]
 
 
@@ -59,4 +59,5 @@ def test_one_colour_is_what_a_look_at_every_window_finds() -> None:
 def test_a_image_without_flat_parts_is_left_alone() -> None:
     upscaler = restless()
     pixels = textured(20, 30, 4)
-    assert np.array_equal(upscale_image(pixels, upscaler), to_pixels(upscaler(to_tensor(pixels)), np.uint8, grey=False))
+    expected = to_pixels(upscaler(to_tensor(pixels)), np.uint8, grey=False)
+    assert np.array_equal(Model(upscaler, "restless").upscale(pixels), expected)
