@@ -1,8 +1,8 @@
-"""Which engine and which size of tiles are the fastest for a video on this machine: timed once, and remembered.
+"""Choose the fastest engine and tile size for a video on this machine: timed once, and remembered.
 
 On one processor ncnn wins on small tiles, on another OpenVINO on whole frames, and with another network torch does: no
-rule tells beforehand (docs/speed.md). So where a video is long enough that it pays, engines and budgets of pixels for
-tiles are tried on noise for a second or two. What computes changes a sample by one code at most.
+rule predicts it (docs/speed.md). So where a video is long enough that it pays, engines and budgets of pixels for tiles
+are tried on noise for a second or two. The choice changes a sample by one code value at most.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from math import log2
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from repsr_cli.engine.backends.registry import ENGINES, engine_name, installed_engines
 from repsr_cli.engine.colour_folding import fold, folds
@@ -72,11 +73,11 @@ class Trial:
     _run: Callable[[], None] = field(repr=False)
     _share: float = field(repr=False)
 
-    def again(self) -> None:
+    def again(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """Time it once more."""
-        began = time.perf_counter()
+        began = clock()
         self._run()
-        self.seconds = min(self.seconds, (time.perf_counter() - began) / self._share)
+        self.seconds = min(self.seconds, (clock() - began) / self._share)
 
 
 def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Say) -> Upscaler:
@@ -131,6 +132,7 @@ def measure(
     size: tuple[int, int],
     say: Say,
     limit: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Trial]:
     """Time every engine that is installed, with several budgets for tiles.
 
@@ -139,55 +141,77 @@ def measure(
         fmt_in: the planes to read.
         fmt_out: the planes to write.
         size: (height, width) of a frame, LR px.
-        say: told of an engine that fails, and is left out.
+        say: reports an engine that fails, and is left out.
         limit: seconds after which no further trial is begun; every engine's first choice of tiles comes before the
             others, the faster engines' others before the slower ones'. None: everything is tried, three times.
+        clock: seconds from any point in time.
 
     Returns:
         What was tried, the fastest first; one at least.
     """
-    began = time.perf_counter()
-    pixels = int(_SAMPLE / fold(upscaler.net, fmt_in, fmt_out).macs_per_pixel)
-    lr = torch.rand(1, 1 if fmt_in.matrix == "grey" else 3, *size, generator=torch.Generator().manual_seed(0))
-    trials: list[Trial] = []
+    trials = _Trials(upscaler, fmt_in, fmt_out, size, say, None if limit is None else clock() + limit, clock)
+    # What is used without a calibration comes first: should time be short, it is what there is to beat.
+    for engine in sorted(installed_engines(), key=lambda word: word != upscaler.engine):
+        trials.attempt(engine, BUDGETS[0])
+    for first in trials.promising():
+        for budget in BUDGETS[1:]:
+            if first in trials.promising():
+                trials.attempt(first.choice.engine, budget)
+    for _ in range(2):
+        for trial in trials.promising():
+            if trials.time_left():
+                trial.again(clock)
+    if not trials.made:
+        raise RuntimeError("torch itself failed")
+    return sorted(trials.made, key=lambda trial: trial.seconds)
 
-    def time_left() -> bool:
-        return not trials or limit is None or time.perf_counter() - began < limit
 
-    def promising(trial: Trial) -> bool:
-        return limit is None or trial.seconds < _HOPELESS * min(each.seconds for each in trials)
+@dataclass(slots=True)
+class _Trials:
+    """The trials so far, and what they are made of."""
 
-    def attempt(engine: str, budget: int) -> None:
+    upscaler: Upscaler
+    fmt_in: PlaneFormat
+    fmt_out: PlaneFormat
+    size: tuple[int, int]
+    say: Say
+    end: float | None
+    clock: Callable[[], float]
+    made: list[Trial] = field(default_factory=list)
+
+    def time_left(self) -> bool:
+        """Whether another trial may begin; the first always may."""
+        return not self.made or self.end is None or self.clock() < self.end
+
+    def promising(self) -> list[Trial]:
+        """The trials that are not far behind, the fastest first; all, where there is no limit."""
+        ordered = sorted(self.made, key=lambda trial: trial.seconds)
+        return [each for each in ordered if self.end is None or each.seconds < _HOPELESS * ordered[0].seconds]
+
+    def attempt(self, engine: str, budget: int) -> None:
+        """Time one choice, if there is time; one that fails is reported and left out."""
+        if not self.time_left():
+            return
         choice = Choice(engine, f"auto:{budget}")
         try:
-            frames = FoldedUpscaler(upscaler.variant(engine, choice.tile), fmt_in, fmt_out, reuse=False)
+            frames = FoldedUpscaler(self.upscaler.variant(engine, choice.tile), self.fmt_in, self.fmt_out, reuse=False)
             if frames.engine != engine_name(engine):  # OpenVINO leaves this format to torch, which is tried anyway
                 return
-            run, share = frames.sample(lr, pixels)
-            run()  # kernels are chosen and memory is found
+            run, share = frames.sample(self._frame(), self._pixels())
+            run()  # kernels are chosen and memory is allocated
             trial = Trial(choice, float("inf"), run, share)
-            trial.again()
+            trial.again(self.clock)
         except (ImportError, OSError, RuntimeError, RepsrError) as error:
-            say(f"{engine_name(engine)} fails here and is left out: {error}")
+            self.say(f"{engine_name(engine)} fails here and is left out: {error}")
             return
-        trials.append(trial)
+        self.made.append(trial)
 
-    # What is taken without a calibration comes first: should time be short, it is what there is to beat.
-    engines = sorted(installed_engines(), key=lambda word: word != upscaler.engine)
-    for engine in engines:
-        if time_left():
-            attempt(engine, BUDGETS[0])
-    for first in sorted(filter(promising, trials), key=lambda trial: trial.seconds):
-        for budget in BUDGETS[1:]:
-            if time_left() and promising(first):
-                attempt(first.choice.engine, budget)
-    for _ in range(2):
-        for trial in filter(promising, list(trials)):
-            if time_left():
-                trial.again()
-    if not trials:
-        raise RuntimeError("torch itself failed")
-    return sorted(trials, key=lambda trial: trial.seconds)
+    def _frame(self) -> Tensor:
+        channels = 1 if self.fmt_in.matrix == "grey" else 3
+        return torch.rand(1, channels, *self.size, generator=torch.Generator().manual_seed(0))
+
+    def _pixels(self) -> int:
+        return int(_SAMPLE / fold(self.upscaler.net, self.fmt_in, self.fmt_out).macs_per_pixel)
 
 
 def kind_of(upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size: tuple[int, int]) -> str:

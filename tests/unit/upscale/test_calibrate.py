@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,11 +41,15 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 
 class Timed:
-    """Frames that take as long as a table says, by engine and tile; an exception there is raised."""
+    """Frames that take as long as a table says, by engine and tile, on a clock of their own; exceptions are raised."""
 
     def __init__(self, table: dict[tuple[str, str], Any]) -> None:
         self.table = table
         self.tried: list[tuple[str, str]] = []
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
 
     def __call__(self, variant: Upscaler, *_arguments: object, **_more: object) -> Any:
         key = (variant.engine, variant.tile)
@@ -54,7 +57,11 @@ class Timed:
         found = self.table.get(key, self.table.get((variant.engine, ""), 0.004))
         if isinstance(found, Exception):
             raise found
-        return SimpleNamespace(engine="torch", sample=lambda _lr, _pixels: (lambda: time.sleep(found), 1.0))
+
+        def run() -> None:
+            self.now += found
+
+        return SimpleNamespace(engine="torch", sample=lambda _lr, _pixels: (run, 1.0))
 
 
 def test_everything_installed_is_tried(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +78,9 @@ def test_the_fastest_comes_first(upscaler: Upscaler, monkeypatch: pytest.MonkeyP
     timed = Timed({("torch", "auto:20000"): 0.001})
     monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch"])
-    assert measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit=5)[0].choice == Choice("torch", "auto:20000")
+    trials = measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit=5, clock=timed.clock)
+    assert trials[0].choice == Choice("torch", "auto:20000")
+    assert [trial.seconds for trial in trials] == pytest.approx([0.001, 0.004, 0.004])  # then the rest is hopeless
 
 
 def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
@@ -83,16 +92,19 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "slow", "broken"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: "torch" if word == "slow" else word)
     monkeypatch.setattr(Upscaler, "variant", lambda _self, engine, tile: SimpleNamespace(engine=engine, tile=tile))
-    trials = measure(upscaler, VIDEO, VIDEO, SIZE, said.append, limit=5)
+    trials = measure(upscaler, VIDEO, VIDEO, SIZE, said.append, limit=5, clock=timed.clock)
     assert [trial.choice.engine for trial in trials] == ["torch"] * len(BUDGETS) + ["slow"]
     assert said == ["broken fails here and is left out: no such library"]
 
 
 def test_no_trial_begins_when_the_time_is_up(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = Timed({})
-    monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
-    assert len(measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit=0)) == 1
-    assert timed.tried == [("torch", f"auto:{BUDGETS[0]}")]
+    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch"])
+    # A trial is two runs of 4 ms: the second begins within 9 ms, the third does not.
+    for limit, count in ((0.0, 1), (0.009, 2)):
+        timed = Timed({})
+        monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
+        assert len(measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit, timed.clock)) == count
+        assert timed.tried == [("torch", f"auto:{budget}") for budget in BUDGETS[:count]]
 
 
 def test_choices_are_remembered(memory: Memory, tmp_path: Path) -> None:
