@@ -1,4 +1,4 @@
-"""``repsr models`` and ``repsr doctor``: what is there."""
+"""Run ``repsr models`` and ``repsr doctor``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MARKS = {"ok": "ok", "absent": "--", "broken": "!!"}
 
 @friendly
 def models(
-    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure each network here.")] = True,
-    device: Annotated[str, typer.Option("--device", help="Where to measure: auto, cpu, cuda, mps.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON record per network.")] = False,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure the speed of each model here.")] = True,
+    device: Annotated[str, typer.Option("--device", help="Device to measure on: auto, cpu, cuda or mps.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="One JSON record per model.")] = False,
 ) -> None:
-    """List the networks that are there: size, scale, PSNR, speed on this machine.
+    """List the shipped models: size, scale, PSNR, speed on this machine.
 
     Speed is in millions of source pixels per second; a video of 480x270 at 24 fps is 3.1.
 
@@ -28,24 +28,24 @@ def models(
     from repsr_cli.upscale.api import measure_speed
 
     rows = []
-    for weight in available():
-        net = load(weight)
+    for model in available():
+        net = load(model)
         record = {
-            "name": weight.name,
-            "network": weight.network,
-            "scale": weight.scale,
-            "kind": weight.kind,
-            "kilobytes": round(weight.path.stat().st_size / 1000),
-            "psnr_y": weight.psnr_y,
+            "name": model.name,
+            "network": model.network,
+            "scale": model.scale,
+            "kind": model.kind,
+            "kilobytes": round(model.path.stat().st_size / 1000),
+            "psnr_y": model.psnr_y,
             "megapixels_per_second": measure_speed(net, device) if speed else None,
         }
         if json:
             print_json(record)
-        psnr = ", ".join(f"{name} {value:.2f}" for name, value in weight.psnr_y.items())
+        psnr = ", ".join(f"{name} {value:.2f}" for name, value in model.psnr_y.items())
         fast = f"{record['megapixels_per_second']:.2f}" if speed else ""
-        rows.append((weight.name, weight.network, f"x{weight.scale}", f"{record['kilobytes']} kB", fast, psnr))
+        rows.append((model.name, model.network, f"x{model.scale}", model.kind, f"{record['kilobytes']} kB", fast, psnr))
     if not json:
-        head = ("name", "network", "scale", "file", "MP/s" if speed else "", "PSNR-Y in dB")
+        head = ("name", "network", "scale", "kind", "file", "MP/s" if speed else "", "PSNR-Y in dB")
         for row in table([head, *rows]):
             print_line(row)
 
@@ -54,10 +54,10 @@ def models(
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="One JSON record per finding.")] = False,
 ) -> None:
-    """Look at what this machine can do, and say what to install.
+    """Examine this machine, and recommend what to install.
 
-    Libraries, encoders, networks and their digests, and a 32x32 self-test of every device against the CPU. The exit
-    code is 0 unless something is broken.
+    Checks libraries, encoders, models and their digests, and compares every device with the CPU on a 32x32 image. The
+    exit code is 0 unless something is broken.
 
     Example: repsr doctor
     """

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
+from repsr_cli.cli.option_groups import grouped
+from repsr_cli.training.options import FinetuneOptions, PrepareOptions, StartOptions
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -205,17 +207,12 @@ def _print_means(rows: list[ImageScore], models: list[str], folders: list[str], 
 
 
 @friendly
+@grouped
 def finetune(
+    start: StartOptions,
+    options: FinetuneOptions,
     source: Annotated[Path, typer.Argument(help="Video, or folder of videos or images, in high definition.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model to write, .safetensors.")],
-    model: Annotated[
-        str, typer.Option("-n", "--model", "--network", help="Model to start from: a name or a file.")
-    ] = "fast",
-    scale: Annotated[float | None, typer.Option("-s", "--scale", help="Enlargement factor.")] = None,
-    minutes: Annotated[float, typer.Option("--minutes", help="Training time.")] = 2.0,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Outcome as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
@@ -224,23 +221,21 @@ def finetune(
     Example: repsr finetune episode1.mkv -s 4 -o mine.safetensors, then repsr upscale episode2.mkv -n mine.safetensors
     """
     from repsr_cli.model.zoo import resolve
-    from repsr_cli.training.finetune import FinetuneOptions
     from repsr_cli.training.finetune import finetune as run_finetuning
     from repsr_cli.upscale.request import Progress
 
-    options = FinetuneOptions(minutes, threads, device, overwrite)
     with Board(quiet=quiet) as board:
         shown = board.reporter(source.name)
         outcome = run_finetuning(
             source,
-            resolve(model, scale, "clean"),
+            resolve(start.model, start.scale, "clean"),
             output,
             options,
             say=board.say,
             progress=lambda done, total: shown.progress(Progress(done, total, "step")),
         )
         board.say(
-            f"on {outcome.held_out} held-out images: bicubic {outcome.bicubic:.2f} dB, {model} "
+            f"on {outcome.held_out} held-out images: bicubic {outcome.bicubic:.2f} dB, {start.model} "
             f"{outcome.general:.2f} dB, fine-tuned {outcome.learnt:.2f} dB ({outcome.learnt - outcome.general:+.2f})"
         )
     if json:
@@ -250,48 +245,41 @@ def finetune(
 
 
 @friendly
+@grouped
 def prepare(
-    folder: Annotated[Path, typer.Argument(help="A folder of HR images.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The packed file to write.")],
-    scale: Annotated[int, typer.Option("-s", "--scale", min=2, max=8, help="Enlargement factor.")] = 4,
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", metavar="NAME|FILE", help="Leave LR clean, and take luma from this larger network."),
-    ] = None,
-    holdout: Annotated[
-        int, typer.Option("--holdout", min=1, help="With --teacher: photographs kept as they are, to validate on.")
-    ] = 24,
-    precision: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16"],
-        typer.Option("--precision", help="Of the teacher; bf16 is faster on CPUs with AMX or AVX-512 BF16."),
-    ] = "auto",
-    variants: Annotated[int, typer.Option("--variants", min=1, help="Degradations of each image.")] = 2,
-    seed: Annotated[int, typer.Option("--seed", help="Of all degradations.")] = 0,
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
+    options: PrepareOptions,
+    folder: Annotated[Path, typer.Argument(help="Folder of HR images.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Packed file to write.")],
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
     """Make training pairs ahead of training.
 
-    As video decoders deliver them: moving, blurred, noisy, and compressed by H.264 or H.265. Or, with --teacher, with
-    what a larger network makes of clean LR images as the target, from which smaller ones learn faster.
+    Pairs look like the output of video decoders: moving, blurred, noisy, and compressed by H.264 or H.265. With
+    --teacher, LR images stay clean and targets come from a larger model, from which smaller ones learn faster.
 
     Example: repsr prepare IMAGES -o video-x4.pack -s 4, then repsr train RECIPE -o RUN --set data.train=video-x4.pack
     """
     from repsr_cli.errors import UsageError
+    from repsr_cli.files import check_target
 
-    if output.exists() and not overwrite:
-        raise UsageError(output, "exists", "Add -y to replace it.")
+    if options.scale > 8:
+        raise UsageError(f"-s {options.scale}", "is above 8", "Choose 2 to 8.")
+    check_target(output, overwrite=options.overwrite, failure=UsageError)
     with Board(quiet=quiet) as board:
-        if teacher is None:
+        if options.teacher is None:
             from repsr_cli.training.prepare import prepare as run_preparing
 
-            run_preparing(folder, output, scale, variants, seed, _counter(board, "degrading images"))
+            counter = _counter(board, "degrading images")
+            run_preparing(folder, output, options.scale, options.variants, options.seed, counter)
         else:
+            from repsr_cli.engine.upscaler import Upscaler
+            from repsr_cli.model.zoo import load, resolve
             from repsr_cli.training.distill import distil
-            from repsr_cli.upscale.api import load_model
 
-            model = load_model(teacher, scale, precision=precision)
-            distil(folder, output, scale, model.upscaler, holdout, _counter(board, f"asking {teacher}"))
+            net = load(resolve(options.teacher, options.scale, "clean"))
+            teacher = Upscaler(net, precision=options.precision)
+            counter = _counter(board, f"running {options.teacher}")
+            distil(folder, output, options.scale, teacher, options.holdout, counter)
     print_line(str(output))
 
 

@@ -1,1 +1,1 @@
-"""Report what this machine can do, and how fast."""
+"""Examine this machine and measure its speed."""

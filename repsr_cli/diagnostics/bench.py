@@ -1,7 +1,7 @@
-"""How fast, and how much of what the machine can do: model only, the pipeline, end to end, a rival.
+"""Measure how fast this machine upscales: the network alone, the pipeline without encoder, and end to end.
 
-Absolute figures depend on the machine; ratios taken in one run travel better. So everything here is measured side by
-side: the peak is that of a plain matrix product on the same device in the same minute, the rival reads the same video.
+Absolute figures depend on the machine; ratios of two measurements in one run carry over better. So the network is
+measured in turns with a plain matrix product on the same device, which gives the peak.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from repsr_cli.diagnostics.bench_options import BenchOptions
 from repsr_cli.engine.backends.registry import PRECISIONS
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.engine.planes import PlaneUpscaler
@@ -37,29 +37,8 @@ from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
 
-# What nearly every video is stored as.
+# The format of nearly every video.
 VIDEO = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
-
-
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What to measure.
-
-    Attributes:
-        upscale: network, device, precision, tile, threads, codec, preset and the like, as for ``repsr upscale``.
-        source: a video for the pipeline and the end-to-end figures; None: the model only.
-        rival: a command to race end to end, with ``{source}`` and ``{target}`` in it; None: no race.
-        size: (height, width) in LR px of the frame for the model-only figure.
-        rounds: how often each is measured; the best counts, since whatever else the machine does only slows.
-        calibrate: also time every engine and budget for tiles that a calibration chooses from.
-    """
-
-    upscale: Request = field(default_factory=Request)
-    source: Path | None = None
-    rival: str | None = None
-    size: tuple[int, int] = (270, 480)
-    rounds: int = 5
-    calibrate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +46,10 @@ class Row:
     """One measurement.
 
     Attributes:
-        name: ``model``, an engine and its tiles, ``pipeline``, ``end to end`` or ``rival``.
-        frames: how many were enlarged in ``seconds``.
+        name: ``model``, an engine and its tiles, ``pipeline`` or ``end to end``.
+        frames: upscaled in ``seconds``.
         seconds: the best wall time.
-        facts: what else is known: GFLOP/s and its share of the peak, each stage's share of the time, cores at work.
+        facts: further figures, such as GFLOP/s and its share of the peak, or busy cores.
     """
 
     name: str
@@ -86,12 +65,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All that was measured in one run.
+    """All measurements of one run.
 
     Attributes:
         machine: processor, threads, versions.
-        network: what the upscaler says of itself.
-        peak_gflops: a matrix product's speed on this device in this precision.
+        network: description of model and device.
+        peak_gflops: speed of a matrix product on this device in this precision.
         rows: the measurements.
     """
 
@@ -101,7 +80,7 @@ class Bench:
     rows: tuple[Row, ...]
 
     def record(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All measurements as values for JSON."""
         rows = [asdict(row) | {"fps": round(row.fps, 3)} for row in self.rows]
         return {
             "machine": self.machine,
@@ -111,7 +90,7 @@ class Bench:
         }
 
     def lines(self) -> list[str]:
-        """The table for people."""
+        """A table as lines of text."""
         rows = [("", "fps", "ms/frame", "")]
         for row in self.rows:
             facts = ", ".join(f"{key} {_short(value)}" for key, value in row.facts.items())
@@ -123,67 +102,48 @@ class Bench:
         ]
         return [self.network, f"matrix product: {self.peak_gflops:.0f} GFLOP/s", *table]
 
-    def plot(self) -> str:
-        """Bars of frames per second as an SVG image."""
-        fastest = max(row.fps for row in self.rows)
-        left = 20 + 7 * max(13, *(len(row.name) for row in self.rows))
-        bars = []
-        for index, row in enumerate(self.rows):
-            top, width = 40 + 34 * index, (540 - left) * row.fps / fastest
-            bars.append(
-                f'<text x="{left - 10}" y="{top + 16}" text-anchor="end">{row.name}</text>'
-                f'<rect x="{left}" y="{top}" width="{width:.1f}" height="24" fill="#4477aa"/>'
-                f'<text x="{left + 6 + width:.1f}" y="{top + 16}">{row.fps:.2f} fps</text>'
-            )
-        height = 50 + 34 * len(self.rows)
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}" font-family="sans-serif" '
-            f'font-size="13"><rect width="640" height="{height}" fill="#ffffff"/>'
-            f'<text x="10" y="22">{_escaped(self.network)}</text>{"".join(bars)}</svg>\n'
-        )
 
-
-def bench(options: BenchOptions, reporter: Reporter) -> Bench:
+def bench(options: BenchOptions, video: Path | None, reporter: Reporter) -> Bench:
     """Measure.
 
+    Args:
+        options: what to measure.
+        video: for the pipeline and the end-to-end figures; None: the network alone.
+        reporter: gets progress and notes.
+
     Raises:
-        CheckpointError: no such network.
+        CheckpointError: no such model.
         DeviceError: no such device.
-        UsageError: a rival without a video, or without the words it needs; nothing to calibrate.
-        MediaError: the video cannot be read, or the rival failed.
+        UsageError: nothing to calibrate.
+        MediaError: the video cannot be read.
     """
-    if options.rival is not None:
-        if options.source is None:
-            raise UsageError("rival", "there is no video to race on", "Name a video.")
-        if "{source}" not in options.rival or "{target}" not in options.rival:
-            raise UsageError("rival", "the command does not say where its files go", "Use {source} and {target} in it.")
-    asked = options.upscale.model
-    chosen = resolve(asked.model, options.upscale.size.scale, "clean")
-    net = load(chosen)
-    upscaler = Upscaler(net, asked.devices[0], asked.precision, asked.tile, asked.threads, reporter.say, asked.engine)
-    with torch_threads(asked.threads):
-        peak, model = measure_model(net, upscaler, options.size, options.rounds)
-        rows = [model]
+    model = resolve(options.model, options.scale, "clean")
+    net = load(model)
+    device = options.request.model.devices[0]
+    upscaler = Upscaler(net, device, options.precision, options.tile, options.threads, reporter.say, options.engine)
+    with torch_threads(options.threads):
+        peak, row = measure_model(net, upscaler, options.size, options.rounds)
+        rows = [row]
         if options.calibrate:
             rows += _calibration(upscaler, options.size, reporter)
-        if options.source is not None:
-            rows += _measure_video(options, chosen, upscaler, reporter)
+        if video is not None:
+            rows += _measure_video(video, options, model, upscaler, reporter)
     return Bench(describe_machine(upscaler), upscaler.describe(), peak, tuple(rows))
 
 
 def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], rounds: int) -> tuple[float, Row]:
-    """The network alone, decoder's planes to encoder's planes, and the peak beside it.
+    """Measure the network alone, from a decoder's planes to an encoder's, in turns with a matrix product.
 
     Returns:
-        (GFLOP/s of a matrix product, the row). The row's GFLOP/s count the multiplications and additions that the
-        frame needs in the network that runs, with colour folded in; what tiles compute twice counts as time only.
+        (GFLOP/s of a matrix product, the row). The GFLOP/s of the row count the multiplications and additions of the
+        folded network on one frame, without what overlapping tiles compute twice.
     """
     planes = PlaneUpscaler(upscaler, VIDEO, VIDEO, reuse=False)
     rng = np.random.default_rng(0)
     frame = [rng.integers(16, 236, shape, dtype=np.uint8) for shape in VIDEO.plane_sizes(*size)]
     flops = 2 * fold(net, VIDEO, VIDEO).macs_per_pixel * size[0] * size[1]
     planes(frame)
-    # On the CPU a frame by itself; on a GPU enough of them that uploads, batches and downloads keep each other busy.
+    # One frame on a CPU; on a GPU enough frames for uploads, batches and downloads to overlap.
     count = 1 if planes.ahead == 1 else 4 * planes.ahead
     seconds, products = [], []
     # In turns, so that both see the same machine.
@@ -202,21 +162,21 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
 
 
 def _run_through(planes: PlaneUpscaler, frame: list[NDArray[np.uint8]], count: int) -> None:
-    """Enlarge a frame so many times, as many at once as are worth it."""
+    """Upscale a frame ``count`` times, with as many under way as the upscaler uses."""
     for _ in begun_ahead(repeat(frame, count), planes.begin, Stopwatch(), lambda: planes.ahead):
         pass
 
 
 def _calibration(upscaler: Upscaler, size: tuple[int, int], reporter: Reporter) -> list[Row]:
-    """All that a calibration chooses from, the fastest first."""
+    """Measure all choices of a calibration, the fastest first."""
     if upscaler.device.type != "cpu" or upscaler.precision != "fp32" or not folds(upscaler.net, VIDEO):
-        raise UsageError("--calibrate", "is for networks of colour in fp32 on the CPU", "Leave it out.")
+        raise UsageError("--calibrate", "is for RGB models in fp32 on the CPU", "Leave it out.")
     trials = measure(upscaler, VIDEO, VIDEO, size, reporter.say)
     return [Row(f"{trial.choice.engine} {trial.choice.tile}", 1, trial.seconds) for trial in trials]
 
 
 def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
-    """What the figures depend on."""
+    """What the figures depend on: processor, threads, versions, GPU."""
     machine = {
         "system": platform.system(),
         "processor": processor(),
@@ -229,27 +189,17 @@ def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
     return machine
 
 
-def _measure_video(options: BenchOptions, model: ModelFile, upscaler: Upscaler, reporter: Reporter) -> list[Row]:
-    source = options.source
-    assert source is not None
-    rounds = max(options.rounds // 2, 1)
+def _measure_video(
+    video: Path, options: BenchOptions, model: ModelFile, upscaler: Upscaler, reporter: Reporter
+) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="repsr-bench-") as folder:
-        target = Path(folder) / f"upscaled{source.suffix if source.suffix in ('.mp4', '.mov', '.mkv') else '.mkv'}"
-        rival = [
-            part.replace("{source}", str(source)).replace("{target}", str(Path(folder) / f"rival{target.suffix}"))
-            for part in shlex.split(options.rival or "")
-        ]
-        runs: dict[str, list[Row]] = {"pipeline": [], "end to end": [], "rival": []}
-        # In turns, so that all see the same machine.
-        for _ in range(rounds):
-            runs["pipeline"].append(_pipeline(source, target, model, upscaler, options.upscale, reporter))
-            runs["end to end"].append(_end_to_end(source, target, options.upscale))
-            if rival:
-                runs["rival"].append(_race(rival, runs["pipeline"][0].frames))
-    best = [min(rows, key=lambda row: row.seconds) for rows in runs.values() if rows]
-    if rival:
-        best[2].facts["ours_over_rival"] = round(best[2].seconds / best[1].seconds, 2)
-    return best
+        target = Path(folder) / f"upscaled{video.suffix if video.suffix in ('.mp4', '.mov', '.mkv') else '.mkv'}"
+        pipeline, end_to_end = [], []
+        # In turns, so that both see the same machine.
+        for _ in range(max(options.rounds // 2, 1)):
+            pipeline.append(_pipeline(video, target, model, upscaler, options.request, reporter))
+            end_to_end.append(_end_to_end(video, target, options))
+    return [min(rows, key=lambda row: row.seconds) for rows in (pipeline, end_to_end)]
 
 
 def _pipeline(
@@ -268,19 +218,19 @@ def _pipeline(
     return Row("pipeline", int(outcome.facts["frames"]), seconds, facts | _load(busy, seconds))
 
 
-def _end_to_end(source: Path, target: Path, asked: Request) -> Row:
-    """The command as a user starts it, in a process of its own: starting Python and loading the network included."""
+def _end_to_end(source: Path, target: Path, options: BenchOptions) -> Row:
+    """The command in a process of its own, including starting Python and loading the model."""
     command = [sys.executable, "-m", "repsr_cli", "upscale", str(source), "-o", str(target), "-y", "--no-resume"]
     given = {
-        "-n": asked.model.model,
-        "-s": asked.size.scale,
-        "--device": asked.model.device,
-        "--precision": asked.model.precision,
-        "-t": asked.model.tile,
-        "--threads": asked.model.threads,
-        "--engine": asked.model.engine,
-        "-c": asked.video.codec,
-        "--preset": asked.video.preset,
+        "-n": options.model,
+        "-s": options.scale,
+        "--device": options.device,
+        "--precision": options.precision,
+        "-t": options.tile,
+        "--threads": options.threads,
+        "--engine": options.engine,
+        "-c": options.codec,
+        "--preset": options.preset,
     }
     for option, value in given.items():
         command += [] if value is None else [option, str(value)]
@@ -288,18 +238,13 @@ def _end_to_end(source: Path, target: Path, asked: Request) -> Row:
     record = json.loads(printed)
     facts: dict[str, Any] = {key: record["facts"][key] for key in ("codec", "occupancy", "reused")}
     facts["start_up_s"] = round(seconds - record["seconds"], 2)
-    # Wall time of decoder, network and encoder over their processor time, were it spread over all cores.
+    # Wall time of decoder, network and encoder, divided by their processor time spread over all cores.
     facts["overhead"] = round((os.cpu_count() or 1) / max(record["facts"]["cores_busy"], 0.01), 3)
     return Row("end to end", int(record["facts"]["frames"]), seconds, facts | _load(busy, seconds))
 
 
-def _race(command: list[str], frames: int) -> Row:
-    seconds, busy, _ = _timed(command)
-    return Row("rival", frames, seconds, _load(busy, seconds))
-
-
 def _load(busy: float, seconds: float) -> dict[str, float]:
-    """How many cores were at work, on average."""
+    """The mean number of busy cores."""
     return {"cores_busy": round(busy / seconds, 2)}
 
 
@@ -307,7 +252,7 @@ def _timed(command: list[str]) -> tuple[float, float, str]:
     """Run a command.
 
     Returns:
-        Wall seconds, processor seconds of all its threads (0 where the system does not tell), standard output.
+        Wall seconds, processor seconds of all its threads (0 where unknown), standard output.
 
     Raises:
         MediaError: it cannot be started, or failed.
@@ -345,7 +290,7 @@ def _matmul_seconds(upscaler: Upscaler) -> float:
 
 
 def _best(work: Callable[[], object], times: int) -> float:
-    """Seconds of the quickest of several runs, after one to warm up."""
+    """Seconds of the fastest of several runs, after one to warm up."""
     work()
     seconds = []
     for _ in range(times):
@@ -359,7 +304,3 @@ def _short(value: object) -> str:
     if isinstance(value, dict):
         return "(" + ", ".join(f"{key} {_short(each)}" for key, each in value.items()) + ")"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""How many training steps a second: the branched phase, the merged phase and the deployed network."""
+"""Measure training steps per second: branched, merged, and the plain network."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PHASES: tuple[tuple[str, Literal["repsr", "plain"], float], ...] = (
     ("branched", "repsr", 1.0),
     ("merged", "repsr", 0.0),
     ("plain", "plain", 0.0),
-)  # name, block, share of the steps with the batch's statistics
+)  # name, block, share of the steps with batch statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One phase's speed.
+    """The speed of one phase.
 
     Attributes:
-        name: ``branched`` (BN with the batch's statistics), ``merged`` (population statistics, one convolution a block,
-            the gradient going through the merge) or ``plain`` (the deployed network trained as it is).
+        name: ``branched`` (BN with batch statistics), ``merged`` (population statistics, one convolution per block,
+            gradients through the merge) or ``plain`` (the plain network).
         steps_per_second: the best of all windows.
         data_share: share of that window's time spent waiting for crops.
     """
@@ -39,19 +39,19 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class TrainBench:
-    """The phases, measured in one process one after the other."""
+    """The phases, measured one after the other in one process."""
 
     phases: tuple[Phase, ...]
 
     def record(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """All measurements as values for JSON."""
         return {
             phase.name: {"steps_per_second": phase.steps_per_second, "data_share": phase.data_share}
             for phase in self.phases
         }
 
     def lines(self) -> list[str]:
-        """The table for people; ratios are to the branched phase."""
+        """A table as lines of text; ratios are to the branched phase."""
         slowest = self.phases[0].steps_per_second
         return [
             f"{phase.name:<8}  {phase.steps_per_second:8.2f} steps/s  {1000 / phase.steps_per_second:8.1f} ms/step  "
@@ -63,14 +63,14 @@ class TrainBench:
 def bench_train(
     recipe: Recipe, window: int = 5, rounds: int = 3, on_note: Callable[[str], None] = lambda _note: None
 ) -> TrainBench:
-    """Time ``repsr train``'s own loop with the recipe's network, batch, optimiser and device.
+    """Time the loop of ``repsr train`` with the network, batch, optimiser and device of a recipe.
 
     Args:
-        recipe: what to time; where its training data does not exist, noise is trained on.
+        recipe: what to time; if its training data does not exist, noise is used.
         window: steps per measurement.
-        rounds: measurements per phase; the best counts, since whatever else the machine does only slows. The first
-            window of a phase warms up and is left out.
-        on_note: told what is measured.
+        rounds: measurements per phase; the best counts, since other programs only slow things down. One more window
+            before them warms up and does not count.
+        on_note: called with a line for each phase.
 
     Raises:
         RecipeError, DeviceError: as ``train``.
@@ -102,7 +102,7 @@ def bench_train(
 
 
 def _noise(recipe: Recipe, folder: Path) -> Path:
-    """A packed file of a few images of noise, each large enough for a crop."""
+    """A packed file of a few images of noise, large enough for crops."""
     side = 2 * recipe.batch.patch * recipe.network.scale
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(4)]

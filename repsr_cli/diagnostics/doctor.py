@@ -1,4 +1,4 @@
-"""What this machine can do: libraries, devices, codecs, networks. every import is a finding."""
+"""Examine this machine: libraries, codecs, models and devices."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ EXTRAS = {
     "pillow_heif": ("HEIC images", "pip install 'repsr[heif]'"),
     "pillow_jxl": ("JPEG XL images", "pip install 'repsr[jxl]'"),
 }
-# A 32 px probe through a network in half precision strays from fp32 by a few thousandths; broken drivers by tenths.
+# Half precision differs from fp32 by a few thousandths in the self-test, a broken driver by tenths.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        subject: what was looked at.
-        state: ``ok``, ``absent`` (repsr works without) or ``broken`` (something will fail).
+        subject: what was checked.
+        state: ``ok``, ``absent`` (repsr works without it) or ``broken`` (something will fail).
         text: what was found.
         remedy: what to do about it; empty for ``ok``.
-        exit_code: what a broken finding makes the command exit with.
+        exit_code: of the command, for a broken finding.
     """
 
     subject: str
@@ -57,7 +57,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one finding after the other, quick ones first."""
+    """Check everything, quick checks first."""
     cores = os.cpu_count()
     yield Finding(
         "repsr", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
@@ -67,13 +67,13 @@ def examine() -> Iterator[Finding]:
     yield from _nvidia()
     yield from _extras()
     yield from _choices()
-    yield from _networks()
+    yield from _models()
     yield from _devices()
 
 
 def _libraries() -> Iterator[Finding]:
     for module, package, need, remedy in (
-        ("torch", "torch", "running networks", "pip install torch"),
+        ("torch", "torch", "running models", "pip install torch"),
         ("PIL", "pillow", "images", "pip install pillow"),
         ("av", "av", "videos", "pip install av"),
     ):
@@ -94,11 +94,11 @@ def _encoders() -> Iterator[Finding]:
         if name in codecs_available:
             yield Finding(name, "ok", what)
         else:
-            yield Finding(name, "absent", f"{what}: this build of PyAV has no such encoder", "pip install -U av")
+            yield Finding(name, "absent", f"{what}: this build of PyAV lacks the encoder", "pip install -U av")
 
 
 def _nvidia() -> Iterator[Finding]:
-    """What the first GPU decodes and encodes, by trying."""
+    """Check what the first GPU decodes and encodes, by trying."""
     try:
         from repsr_cli.video.cuda_planes import missing_device
         from repsr_cli.video.encode import nvenc_refusal
@@ -149,23 +149,23 @@ def _choices() -> Iterator[Finding]:
         yield Finding("calibration", "ok", f"{choice.engine}, tile {choice.tile}, for {kind}")
 
 
-def _networks() -> Iterator[Finding]:
+def _models() -> Iterator[Finding]:
     try:
         from repsr_cli.model.zoo import available, load
     except ImportError:
         return  # torch, reported among the libraries
     try:
-        weights = available()
+        models = available()
     except CheckpointError as error:
-        yield Finding("networks", "broken", error.happened, error.remedy, exit_code=error.exit_code)
+        yield Finding("models", "broken", error.happened, error.remedy, exit_code=error.exit_code)
         return
-    for weight in weights:
+    for model in models:
         try:
-            load(weight)
+            load(model)
         except CheckpointError as error:
-            yield Finding(weight.name, "broken", error.happened, error.remedy, exit_code=error.exit_code)
+            yield Finding(model.name, "broken", error.happened, error.remedy, exit_code=error.exit_code)
         else:
-            yield Finding(weight.name, "ok", f"{weight.network}, sha256 {weight.sha256[:12]}")
+            yield Finding(model.name, "ok", f"{model.network}, sha256 {model.sha256[:12]}")
 
 
 def _devices() -> Iterator[Finding]:
@@ -180,12 +180,16 @@ def _devices() -> Iterator[Finding]:
         for precision in ("fp32",) if name == "cpu" else ("fp32", "fp16"):
             yield self_test(name, precision)
     if not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        built = "this torch is built for CUDA, but finds no device" if torch.version.cuda else "no GPU build"
+        built = (
+            "this torch is built for CUDA, but finds no device"
+            if torch.version.cuda
+            else "this torch is built for the CPU"
+        )
         yield Finding("gpu", "absent", built, "With an NVIDIA GPU: install its driver and a CUDA build of torch.")
 
 
 def self_test(device: str, precision: str) -> Finding:
-    """Enlarge a 32x32 image on a device and hold it against plain torch in fp32 on the CPU.
+    """Upscale a 32x32 image on a device and compare it with plain torch in fp32 on the CPU.
 
     Args:
         device: ``cpu``, ``cuda:0``, ``mps``, ...
@@ -216,4 +220,4 @@ def self_test(device: str, precision: str) -> Finding:
         return Finding(
             subject, "broken", f"{name}: wrong numbers, off by {error:.2g} in a 32x32 test", remedy, exit_code=5
         )
-    return Finding(subject, "ok", f"{name}: a 32x32 test is off by {error:.1e} at most")
+    return Finding(subject, "ok", f"{name}: off by at most {error:.1e} in a 32x32 test")

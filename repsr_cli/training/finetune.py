@@ -23,6 +23,7 @@ from repsr_cli.training.evaluate import upscale_pixels
 from repsr_cli.training.frame_sampling import frames_at, sample_video
 from repsr_cli.training.loop import StepReport, train
 from repsr_cli.training.metrics import psnr_y
+from repsr_cli.training.options import FinetuneOptions
 from repsr_cli.training.recipe import Batch, Data, Loss, Network, Recipe, Run, Schedule, Validation
 from repsr_cli.version import __version__
 from repsr_cli.video.probe import is_video
@@ -33,23 +34,6 @@ FEWEST_STEPS = 200
 WINS_BY = 0.02  # dB; less is within the noise between two seeds
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneOptions:
-    """How to fine-tune.
-
-    Attributes:
-        minutes: training time.
-        threads: CPU threads.
-        device: as of ``repsr train``.
-        overwrite: whether an existing target may be replaced.
-    """
-
-    minutes: float = 2.0
-    threads: int = 1
-    device: str = "auto"
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)

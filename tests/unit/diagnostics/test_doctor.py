@@ -1,4 +1,4 @@
-"""diagnostics/doctor.py: every finding can be good and bad."""
+"""diagnostics/doctor.py: every check can pass and fail."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_libraries_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> N
     assert findings["cpu fp32"].state == "ok"
 
 
-def test_missing_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(zoo, "weights_folder", lambda: tmp_path)
-    assert (by_subject()["networks"].state, by_subject()["networks"].exit_code) == ("broken", 4)
+    assert (by_subject()["models"].state, by_subject()["models"].exit_code) == ("broken", 4)
 
 
-def test_a_network_that_was_tampered_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_model_that_was_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = zoo.ModelFile("fast-x4", tmp_path / "a.safetensors", 4, sha256="0" * 64)
     model.path.write_bytes(b"not what was shipped")
     monkeypatch.setattr(zoo, "available", lambda: [model])

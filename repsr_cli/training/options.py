@@ -1,0 +1,77 @@
+"""Declare the options of ``repsr finetune`` and ``repsr prepare``. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from repsr_cli.upscale.options import option
+
+MODEL, TRAINING, DATA, OUTPUT = "Model and device", "Training", "Training pairs", "Output"
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """The model to fine-tune.
+
+    Attributes:
+        model: name or path.
+        scale: enlargement factor; None: the model's.
+    """
+
+    model: str = option(
+        "-n", "--model", aliases=("--network",), default="fast", help="Model to start from: name or file.", panel=MODEL
+    )
+    scale: float | None = option("-s", "--scale", help="Enlargement factor.", panel=MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneOptions:
+    """How to fine-tune.
+
+    Attributes:
+        minutes: training time.
+        threads: CPU threads.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        overwrite: whether an existing target may be replaced.
+    """
+
+    minutes: float = option("--minutes", default=2.0, help="Training time.", panel=TRAINING)
+    threads: int = option("--threads", default=1, minimum=1, help="CPU threads.", panel=TRAINING)
+    device: str = option("--device", default="auto", help="auto, cpu, cuda or mps.", panel=TRAINING)
+    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace an existing file.", panel=OUTPUT)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOptions:
+    """How to make training pairs.
+
+    Attributes:
+        scale: enlargement factor.
+        teacher: name or path of a larger model whose output gives the targets; None: degraded pairs.
+        holdout: photographs to hold out, with a teacher.
+        precision: of the teacher.
+        variants: degradations of each image.
+        seed: of all degradations.
+        overwrite: whether an existing target may be replaced.
+    """
+
+    scale: int = option("-s", "--scale", default=4, minimum=2, help="Enlargement factor, 2 to 8.", panel=DATA)
+    teacher: str | None = option(
+        "--teacher",
+        metavar="NAME|FILE",
+        help="Larger model that gives the luma of the targets; LR stays clean.",
+        panel=DATA,
+    )
+    holdout: int = option(
+        "--holdout", default=24, minimum=1, help="With --teacher: photographs to validate on, unchanged.", panel=DATA
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "--precision",
+        default="auto",
+        help="Of the teacher; bf16 is faster on CPUs with AMX or AVX-512 BF16.",
+        panel=DATA,
+    )
+    variants: int = option("--variants", default=2, minimum=1, help="Degradations of each image.", panel=DATA)
+    seed: int = option("--seed", default=0, help="Seed of the degradations.", panel=DATA)
+    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace an existing file.", panel=OUTPUT)
