@@ -10,7 +10,7 @@ from PIL import Image
 import repsr_cli
 from repsr_cli.compare.videos import frame_at
 from repsr_cli.image.resize import imresize
-from repsr_cli.model.zoo import Weight, available, load_weight
+from repsr_cli.model.zoo import ModelFile, available, load
 
 DOCS = Path(__file__).parent
 VIDEO = DOCS.parent / "examples" / "bbb_480x270.mp4"
@@ -26,12 +26,12 @@ which they are not made; for those on compressed videos see `train/studies/video
 """
 
 
-def page(weights: list[Weight]) -> str:
+def page(weights: list[ModelFile]) -> str:
     """The page as Markdown: a table, and for each model an image next to bicubic."""
     sets = list(dict.fromkeys(name for weight in weights for name in weight.psnr_y))
     rows = [["name", "size", "scale", "parameters", *sets], ["---"] * (4 + len(sets))]
     for weight in weights:
-        parameters = sum(parameter.numel() for parameter in load_weight(weight).parameters())
+        parameters = sum(parameter.numel() for parameter in load(weight).parameters())
         figures = [f"{weight.psnr_y[name]:.2f}" if name in weight.psnr_y else "" for name in sets]
         rows.append([f"`{weight.name}`", weight.network, f"x{weight.scale}", f"{parameters:,}", *figures])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -41,7 +41,7 @@ def page(weights: list[Weight]) -> str:
     return f"{HEAD}{table}\n\n" + "\n".join(images)
 
 
-def image(weight: Weight) -> Image.Image:
+def image(weight: ModelFile) -> Image.Image:
     """Part of a frame of the example video: bicubic on the left, the model on the right."""
     lr = frame_at(VIDEO, SECONDS)[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
     sr = repsr_cli.load_model(weight.name).upscale(lr)

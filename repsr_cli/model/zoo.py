@@ -162,8 +162,3 @@ def _unknown(name: str, models: list[ModelFile]) -> CheckpointError:
     elif near := difflib.get_close_matches(name, [*shipped, *names], n=1):
         hint = f"Did you mean '{near[0]}'? "
     return CheckpointError(name, happened, f"{hint}Available: {', '.join(names)}; or give a file.")
-
-
-# Names that callers outside this package still use.
-Weight = ModelFile
-load_weight = load
