@@ -1,11 +1,11 @@
-"""What a video costs on a Ray cluster: one worker against several, and what the driver does for every segment.
+"""Measure a video on a Ray cluster: one worker against several, and the driver's work for each segment.
 
     python bench/cluster.py [VIDEO] [--frames 24] [--rounds 2] [--workers 4 --share 0.4]
 
-Starts a cluster on this machine: a node for the driver, and as many nodes of one CPU as there are cores, each tied
-to a core of its own, so that a worker has the same means alone and in company. With ``--share`` workers are not tied,
-but each gets that part of a core and no more (control groups; needs Linux and root), so that there can be more of them
-than cores. Needs the extra ``ray``. Prints JSON.
+Starts a cluster on this machine: one node for the driver, and one node per core, each pinned to its core, so that a
+worker has the same resources alone and among others. With ``--share`` workers are not pinned, but each gets at most
+that part of a core (control groups; needs Linux and root), so there can be more workers than cores. Needs
+``repsr[ray]``. Prints JSON.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The same folded network on the same frame by other engines, all on as many threads: OpenVINO, ONNX Runtime, ncnn.
+"""Compare engines on the same folded network and frame, with equal threads: OpenVINO, ONNX Runtime, ncnn.
 
-    python -m venv rivals && rivals/bin/pip install '.[onnx,openvino,ncnn]'
-    rivals/bin/python bench/engines.py fast-x4
+    python -m venv engines && engines/bin/pip install '.[onnx,openvino,ncnn]'
+    engines/bin/python bench/engines.py fast-x4
 
-The first table is the network alone, up to the last convolution, as GFLOP/s beside a matrix product's. Engines that use
-Winograd's convolutions do best on small tiles, and a tile computes its surroundings in vain: the last column counts
-useful work only, for a tile inside an image. The second table is a whole frame, codec's planes to codec's planes, also
-by the small networks of OpenCV's ``dnn_superres``, whose weights are random, since only time is measured.
+The first table is the network alone, up to the last convolution, in GFLOP/s and relative to a matrix product. Engines
+with Winograd convolutions are best on small tiles, but a tile also computes its margin: the last column counts useful
+work only, for a tile inside an image. The second table is a whole frame, from a decoder's planes to an encoder's, also
+with the small networks of OpenCV's ``dnn_superres``, with random weights, since only time is measured.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A folder of small images against the network alone: ``python bench/folder.py IMAGES [-n fast] [-s 4]``.
+"""Compare a folder of small images with the network alone: ``python bench/folder.py IMAGES [-n fast] [-s 4]``.
 
-Cuts 100 images of 64 to 128 px out of a folder of images, upscales them as ``repsr upscale FOLDER`` does, from file
-to file, and holds the time against that of the network on the same images in memory, one after the other with all
-threads. Rounds of both take turns, and the best of each counts: by the clock, and in seconds that cores were at work.
+Cuts 100 images of 64 to 128 px out of a folder of images, upscales them like ``repsr upscale FOLDER``, from file to
+file, and compares the time with that of the network on the same images in memory, one after the other with all threads.
+Both are measured in turns, and the best of each counts: wall time and busy core-seconds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     """Measure and print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", type=Path)
-    parser.add_argument("-n", "--network")
+    parser.add_argument("-n", "--model")
     parser.add_argument("-s", "--scale", type=float, default=4.0)
     parser.add_argument("-f", "--format", default="png")
     parser.add_argument("--rounds", type=int, default=5)
@@ -56,8 +56,8 @@ def main() -> None:
         small, big = Path(temporary) / "small", Path(temporary) / "big"
         small.mkdir()
         cut(asked.images, small)
-        options = Request.of(scale=asked.scale, model=asked.network)
-        upscaler = load_model(asked.network, asked.scale).upscaler
+        options = Request.of(scale=asked.scale, model=asked.model)
+        upscaler = load_model(asked.model, asked.scale).upscaler
         tensors = [to_tensor(read_image(path).pixels) for path in small.iterdir()]
 
         def alone() -> None:

@@ -1,6 +1,6 @@
 """Race a command against ``repsr upscale`` on one video, in turns, and print the ratio of their times.
 
-    python bench/race.py VIDEO "python bench/straightforward.py {source} {target} --network fast-x4" \
+    python bench/race.py VIDEO "python bench/straightforward.py {source} {target} --model fast-x4" \
         -- -n fast -c libx264 --preset veryfast
 
 What follows ``--`` is passed to ``repsr upscale``. Both are timed as whole commands; the best of several rounds counts.

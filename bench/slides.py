@@ -1,6 +1,6 @@
-"""Makes a video of a talk with slides: a page every eight seconds, on each a pointer that moves and a line being typed.
+"""Make a video of a talk with slides: a page every eight seconds, each with a moving pointer and a line being typed.
 
-Little changes from frame to frame, as in most recordings of a screen; how much of the work that saves:
+Little changes from frame to frame, as in most screen recordings. To measure how much work that saves:
 
     python bench/slides.py slides.mp4
     repsr upscale slides.mp4 -n fast -s 4 --benchmark

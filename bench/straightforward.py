@@ -1,9 +1,9 @@
-"""The rival: the upscaling script that most people write first, with the same network and the same encoder settings.
+"""Upscale a video with the script most people write first, with the same model and encoder settings as repsr.
 
-Decode to RGB, run the network on the whole frame, clamp, convert to bytes, let swscale make 4:2:0, encode. One step
-after the other, as the video scripts of well-known upscalers do, sound left out.
+Decode to RGB, run the network on the whole frame, clamp, convert to bytes, let swscale make 4:2:0, encode: one step
+after the other, like the video scripts of well-known upscalers, without sound.
 
-    python bench/straightforward.py VIDEO TARGET --network fast-x4 --codec libx264 --preset veryfast --crf 17
+    python bench/straightforward.py VIDEO TARGET --model fast-x4 --codec libx264 --preset veryfast --crf 17
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("target")
-    parser.add_argument("--network", default="fast-x4")
+    parser.add_argument("--model", default="fast-x4")
     parser.add_argument("--codec", default="libx264")
     parser.add_argument("--preset", default="veryfast")
     parser.add_argument("--crf", default="17")
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    net = load(resolve(arguments.network, None, "clean")).eval()
+    net = load(resolve(arguments.model, None, "clean")).eval()
 
     with av.open(arguments.source) as source, av.open(arguments.target, "w") as target, torch.no_grad():
         video = source.streams.video[0]

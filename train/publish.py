@@ -1,8 +1,8 @@
-"""Fuse a run's best network into weights/, evaluate it, and write its model card and its line of the index.
+"""Fuse the best network of a run into weights/, evaluate it, and write its model card and its index entry.
 
-    python train/publish.py runs/m4c16-x4 --benchmark BENCHMARK [--rival NAME=FILE]
+    python train/publish.py runs/m4c16-x4 --benchmark BENCHMARK [--other NAME=FILE]
 
-BENCHMARK is a folder with one folder of HR images per set (Set5, Set14, B100). Those images are for judging only.
+BENCHMARK is a folder with one folder of HR images per set (Set5, Set14, B100). They are for evaluation only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLACES = ("train", "validation")  # keys of a recipe that name places on a disk
 
 
 def hours_of(log: Path) -> float:
-    """Training time from the log's steps and speeds; validation left out."""
+    """Training time from the steps and speeds of the log, without validation."""
     seconds, done = 0.0, 0
     for line in log.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
@@ -37,7 +37,7 @@ def hours_of(log: Path) -> float:
     return seconds / 3600
 
 
-def judge(networks: dict[str, Path], benchmark: Path, scale: int) -> dict[str, dict[str, Score]]:
+def evaluate_all(networks: dict[str, Path], benchmark: Path, scale: int) -> dict[str, dict[str, Score]]:
     """Mean figures by network (bicubic first) and set."""
     engines = [(name, Upscaler(load_plain(path), device="cpu", precision="fp32")) for name, path in networks.items()]
     rows = list(evaluate(engines, [benchmark / name for name in SETS], scale))
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--benchmark", type=Path, required=True)
     parser.add_argument("--kind", choices=["clean", "video"], default="clean")
-    parser.add_argument("--rival", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--note", default="", help="a sentence for the model card on how the run came about")
     arguments = parser.parse_args()
 
@@ -79,8 +79,8 @@ def main() -> None:
     target = ROOT / "weights" / f"{stem}.safetensors"
     report = fuse_file(arguments.run / "best.pt", target, overwrite=True, metadata={"licence": "Apache-2.0"})
 
-    rivals = {key: Path(file) for key, _, file in (rival.partition("=") for rival in arguments.rival)}
-    table = judge({name: target, **rivals}, arguments.benchmark, spec.scale)
+    others = {key: Path(file) for key, _, file in (other.partition("=") for other in arguments.other)}
+    table = evaluate_all({name: target, **others}, arguments.benchmark, spec.scale)
     figures = {label: round(score.psnr_y, 3) for label, score in table[name].items()}
     write_index(
         target.parent,
