@@ -344,7 +344,8 @@ def read_spec(path: Path) -> Spec:
     """
     if _is_safetensors(path):
         with _open_safetensors(path) as file:
-            return _checked_spec(path, {_bare(key): file.get_slice(key).get_shape() for key in file.keys()})  # noqa: SIM118  # not a mapping
+            keys = file.keys()
+            return _checked_spec(path, {_bare(key): file.get_slice(key).get_shape() for key in keys})
     payload = _load_pickle(path, "meta")
     if not _is_training(payload):
         return _checked_spec(path, {key: value.shape for key, value in _unwrap(payload).items()})
@@ -369,7 +370,8 @@ def load_plain(path: Path) -> PlainSR:
     """
     if _is_safetensors(path):
         with _open_safetensors(path) as file:
-            state = {_bare(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
+            keys = file.keys()
+            state = {_bare(key): file.get_tensor(key) for key in keys}
     else:
         payload = _load_pickle(path)
         if _is_training(payload):
