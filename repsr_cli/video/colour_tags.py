@@ -1,7 +1,7 @@
-"""What a video's numbers say about colour: tags as codecs write them, what stands in for missing ones, HDR.
+"""Interpret colour tags and HDR metadata, and fill in missing tags.
 
-The integers are those of ITU-T H.273 (and FFmpeg): matrix 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020, 2 means
-"unspecified"; range 1 is limited, 2 is full, 0 unspecified.
+Tags are the numbers of ITU-T H.273 (and FFmpeg): matrix 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020, 2 means
+"unspecified"; range 1 is limited, 2 is full, 0 is unspecified.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MATRICES: dict[int, Matrix] = {
     6: "bt601",
     7: "smpte240m",
     9: "bt2020",
-    # Constant luminance differs from 9 in how luma was made, not in how the samples are scaled: the map and its inverse
-    # cancel, and the network sees nearly the right colours.
+    # Constant luminance differs from 9 in how luma is computed, not in how samples are scaled: the conversion and its
+    # inverse cancel, and the network gets nearly the right colours.
     10: "bt2020",
 }
 _TAGS_BY_NAME = {"bt709": 1, "fcc": 4, "bt601": 6, "smpte240m": 7, "bt2020": 9}
@@ -44,14 +44,14 @@ NAMES: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ColourTags:
-    """The colour tags of a stream, by the numbers of ITU-T H.273.
+    """The colour tags of a stream, as numbers of ITU-T H.273.
 
     Attributes:
-        matrix: YCbCr matrix (``colorspace`` in FFmpeg's words).
+        matrix: YCbCr matrix (FFmpeg's ``colorspace``).
         range: 1 limited, 2 full, 0 unspecified.
         primaries: colour primaries.
         transfer: transfer characteristics.
-        siting: where chroma samples sit; None if the stream does not say.
+        siting: chroma siting; None if the stream does not specify it.
     """
 
     matrix: int = UNSPECIFIED
@@ -69,24 +69,24 @@ class ColourTags:
 def resolve_tags(
     tags: ColourTags, pix_fmt: str, height: int, width: int, rate: Fraction | None
 ) -> tuple[ColourTags, tuple[str, ...]]:
-    """Fill in what a stream leaves unsaid.
+    """Fill in tags that a stream lacks.
 
-    The rule, by the size of the source: 720 lines or 1280 columns and more is BT.709; smaller is BT.601, by its
-    625-line variant at 25 or 50 frames a second and its 525-line variant at any other rate. A tag that is there pulls
-    the missing ones with it. Range is limited unless the pixel format says otherwise; chroma is co-sited to the left,
-    as in MPEG-2 and its successors, or centred where the pixel format is that of JPEG.
+    The rule depends on the size of the source: from 720 lines or 1280 columns on it is BT.709; smaller ones are BT.601,
+    the 625-line variant at 25 or 50 frames per second and the 525-line variant at other rates. A tag that is present
+    determines the missing ones. Range is limited unless the pixel format implies full; chroma is co-sited to the left,
+    as in MPEG-2 and its successors, or centred for JPEG's pixel formats.
 
     Args:
         tags: as found.
         pix_fmt: FFmpeg's name of the pixel format.
         height: lines of the source.
         width: columns of the source.
-        rate: frames a second.
+        rate: frames per second.
 
     Returns:
-        (tags without gaps, one sentence for every assumption made).
+        (complete tags, one sentence for every assumption made).
     """
-    said: list[str] = []
+    notes: list[str] = []
     layout = VideoFormat(pix_fmt)
     if layout.is_rgb or layout.has_palette:
         return replace(
@@ -112,7 +112,7 @@ def resolve_tags(
         rule if tag in (UNSPECIFIED, 0, 3) else tag for tag, rule in zip(found, family, strict=True)
     )
     if tags.matrix in (UNSPECIFIED, 0, 3) and len(layout.components) > 1:
-        said.append(f"no colour matrix in the stream: taken as {name}, by its size of {width}x{height}")
+        notes.append(f"no colour matrix in the stream: taken as {name}, by its size of {width}x{height}")
     full = pix_fmt.startswith("yuvj")
     range_ = tags.range or (2 if full else 1)
     siting = tags.siting
@@ -120,15 +120,15 @@ def resolve_tags(
     if siting is None:
         siting = "center" if full else "left"
         if subsampled:
-            said.append(f"no chroma siting in the stream: taken as {siting}")
-    return ColourTags(matrix, range_, primaries, transfer, siting), tuple(said)
+            notes.append(f"no chroma siting in the stream: taken as {siting}")
+    return ColourTags(matrix, range_, primaries, transfer, siting), tuple(notes)
 
 
 def override_tags(tags: ColourTags, matrix: str | None, full_range: bool | None) -> ColourTags:
-    """Replace tags that the user knows better.
+    """Replace tags by those that the user gave.
 
     Raises:
-        UsageError: there is no such matrix.
+        UsageError: the matrix is unknown.
     """
     if matrix is not None:
         if matrix not in _TAGS_BY_NAME:
@@ -145,7 +145,7 @@ def plane_format(pix_fmt: str, tags: ColourTags, subject: object = "") -> PlaneF
     Args:
         pix_fmt: a planar name: ``yuv420p10le``, ``gbrp``, ``gray`` ...
         tags: resolved tags.
-        subject: what an error is about.
+        subject: subject of an error.
 
     Raises:
         MediaError: the matrix is one that is not linear in the samples (YCgCo, ICtCp).
@@ -178,7 +178,7 @@ class HdrMetadata:
     content: tuple[int, int] | None
 
     def x26x(self) -> str | None:
-        """Mastering display in the words of x264 and x265: ``G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)``."""
+        """Mastering display in the notation of x264 and x265: ``G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)``."""
         if self.primaries is None:
             return None
         red, green, blue, white = (",".join(str(round(value * 50000)) for value in point) for point in self.primaries)
@@ -186,7 +186,7 @@ class HdrMetadata:
         return f"G({green})B({blue})R({red})WP({white})L({high},{low})"
 
     def svtav1(self) -> str | None:
-        """Mastering display in the words of SVT-AV1: the same, in decimals."""
+        """Mastering display in the notation of SVT-AV1: the same in decimals."""
         if self.primaries is None:
             return None
         red, green, blue, white = (",".join(f"{float(value):.5f}" for value in point) for point in self.primaries)
@@ -202,7 +202,7 @@ def parse_hdr(mastering: bytes | None, content: bytes | None) -> HdrMetadata | N
         content: ``AVContentLightMetadata``: two unsigned integers.
 
     Returns:
-        The metadata, or None if neither is there.
+        The metadata, or None if both are missing.
     """
     primaries = luminance = None
     if mastering is not None and len(mastering) >= 88:

@@ -1,7 +1,7 @@
-"""Planes that lie on an NVIDIA GPU, from its decoder and for its encoder, without a way through the host.
+"""Exchange planes on an NVIDIA GPU between decoder, network and encoder, without copies through the host.
 
-The engine takes such planes too, and works where PyAV is not installed: so PyAV is imported by the functions that use
-it. No library of CUDA is used here. Memory changes hands by DLPack, which numpy, torch and PyAV speak.
+The engine uses this module and works without PyAV, so PyAV is imported inside functions. No CUDA library is used here:
+memory is exchanged by DLPack, which numpy, torch and PyAV support.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # DLPack's number for memory of CUDA.
 _CUDA = 2
-# The formats that PyAV hands out of a GPU and takes on one: Y, then U and V interleaved at half the size.
+# The formats that PyAV exports from a GPU and imports on one: Y, then U and V interleaved at half the size.
 ON_GPU = frozenset({"nv12", "p010le", "p016le"})
 
 _own = threading.local()
@@ -32,9 +32,9 @@ _own = threading.local()
 class DevicePlanes:
     """The planes of one frame in the memory of a device, 4:2:0 with U and V interleaved.
 
-    From the decoder: its copy was queued on the device's default stream, so another stream has to wait for that one,
-    and must be done with the planes before the last reference to them goes: the memory then takes another frame.
-    For the encoder: complete, that is, the stream that wrote them was waited for; one allocation (``frame_of``).
+    From the decoder: the copy is queued on the device's default stream, so another stream has to wait for that one, and
+    must be done with the planes before the last reference to them is dropped, because the memory is then reused.
+    For the encoder: the stream that wrote the planes has finished; they are one allocation (``frame_of``).
 
     Attributes:
         planes: Y (height, width) and UV (height / 2, width / 2, 2), objects with ``__dlpack__``; uint8 for ``nv12``,
@@ -75,7 +75,7 @@ def on_host(planes: Sequence[NDArray[Any]] | DevicePlanes) -> tuple[NDArray[Any]
 
 
 class _Exported:
-    """A decoded frame's plane for consumers that name the stream they work on: PyAV refuses all that do."""
+    """A plane of a decoded frame for consumers that pass a stream, which PyAV refuses."""
 
     def __init__(self, plane: Any) -> None:
         self._plane = plane
@@ -89,11 +89,11 @@ class _Exported:
 
 
 def device_planes(frame: VideoFrame, depth: int) -> DevicePlanes:
-    """The planes of a decoded frame, where they are.
+    """The planes of a decoded frame, on its device.
 
     Args:
-        frame: of a format in ``ON_CARD``, height and width even.
-        depth: bits that its samples hold.
+        frame: in a format in ``ON_GPU``, height and width even.
+        depth: bits per sample.
     """
     pix_fmt = (frame.sw_format or frame.format).name
     shift = 0 if pix_fmt == "nv12" else 16 - depth
@@ -101,12 +101,12 @@ def device_planes(frame: VideoFrame, depth: int) -> DevicePlanes:
 
 
 def frame_of(planes: DevicePlanes) -> VideoFrame:
-    """A frame for NVENC, whose memory is that of planes.
+    """A frame for NVENC that shares the memory of planes.
 
-    NVENC is told where Y begins, and looks for UV behind its last line, at the same pitch, whatever may be there.
+    NVENC gets the address of Y only, and reads UV right after its last line at the same pitch.
 
     Raises:
-        ValueError: UV is elsewhere.
+        ValueError: UV is not there.
     """
     frame = _imported(planes)
     luma, chroma = frame.planes
@@ -116,37 +116,37 @@ def frame_of(planes: DevicePlanes) -> VideoFrame:
 
 
 def downloaded(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
-    """A copy of a frame in system memory, with all that rides on it.
+    """A copy of a frame in system memory, with its side data.
 
     Args:
         frame: on a GPU or not.
-        pix_fmt: planar format of the same samples; the conversion changes none (``tests/unit/test_video_cuda.py``).
+        pix_fmt: planar format of the same samples; the conversion is exact (``tests/unit/video/test_cuda_planes.py``).
     """
-    # In one thread: where swscale splits up interleaved chroma of 10 bits it writes past the ends of lines, which only
-    # the next line puts right, and with several threads that one may be written already.
+    # In one thread: where swscale separates interleaved chroma of 10 bits, it writes past the ends of lines. The next
+    # line then overwrites that, but with several threads it may have been written before.
     return _reformatter().reformat(frame, format=pix_fmt, threads=1)
 
 
 def missing_device(index: int) -> str | None:
-    """Why a CUDA device cannot be used by FFmpeg, in FFmpeg's words; None if it can."""
+    """FFmpeg's reason why it cannot use a CUDA device; None if it can."""
     from av.codec import Codec
     from av.codec.hwaccel import HWAccel, hwdevices_available
 
     if "cuda" not in hwdevices_available():
-        return "this build of PyAV knows no CUDA"
+        return "this build of PyAV has no CUDA support"
     return refusal(lambda: HWAccel("cuda", device=str(index), options={"primary_ctx": "1"}).create(Codec("h264", "r")))
 
 
 def need_device(subject: str, index: int, otherwise: str) -> None:
-    """See that there is a GPU.
+    """Check that there is a GPU.
 
     Args:
         subject: what needs it.
         index: CUDA's number of the GPU.
-        otherwise: what the user can do without one, the end of a sentence.
+        otherwise: what the user can do without one, as the end of a sentence.
 
     Raises:
-        DeviceError: there is none that FFmpeg can use.
+        DeviceError: FFmpeg cannot use it.
     """
     why = missing_device(index)
     if why is not None:
@@ -155,11 +155,11 @@ def need_device(subject: str, index: int, otherwise: str) -> None:
 
 
 def refusal(attempt: Callable[[], object]) -> str | None:
-    """FFmpeg's own words on why something does not work; None if it does. Nothing is printed.
+    """FFmpeg's reason why a call fails; None if it succeeds. Nothing is printed.
 
     Args:
-        attempt: a call in which FFmpeg has no threads at work. PyAV hands on what is logged under Python's lock, which
-            the call may hold while it waits for a thread that logs.
+        attempt: a call during which FFmpeg runs no threads. PyAV needs Python's lock to pass on a log message, and the
+            call may hold it while it waits for a thread that logs.
     """
     import av
     import av.logging
@@ -171,9 +171,9 @@ def refusal(attempt: Callable[[], object]) -> str | None:
             try:
                 attempt()
             except (av.FFmpegError, NotImplementedError, ValueError) as error:
-                # The first complaint is the cause, the others follow from it.
-                words = log[0][2] if log else getattr(error, "strerror", None) or str(error)
-                return words.strip().rstrip(".")
+                # The first message is the cause of the others.
+                message = log[0][2] if log else getattr(error, "strerror", None) or str(error)
+                return message.strip().rstrip(".")
     finally:
         av.logging.set_level(level)
     return None
@@ -189,14 +189,14 @@ def _imported(planes: DevicePlanes) -> VideoFrame:
 
 @cache
 def _context(index: int) -> CudaContext:
-    """FFmpeg's handle on a device: the primary context, which torch and the decoder use as well."""
+    """FFmpeg's handle of a device: the primary context, which torch and the decoder use too."""
     from av.video.frame import CudaContext
 
     return CudaContext(index, primary_ctx=True)
 
 
 def _reformatter() -> VideoReformatter:
-    """One for each thread: it serves one at a time, and PyAV before 19 keeps megabytes of every one that is made."""
+    """One for each thread, because it is not thread-safe and PyAV before 19 leaks megabytes with each."""
     from av.video.reformatter import VideoReformatter
 
     if not hasattr(_own, "reformatter"):

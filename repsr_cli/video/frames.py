@@ -1,4 +1,4 @@
-"""Decoded frames <-> planes of numpy arrays, without a conversion wherever the bytes allow it."""
+"""Read decoded frames as planes, and carry their side data to new frames."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Frame:
     """One frame of a video, in planes.
 
     Attributes:
-        planes: Y, U, V or R, G, B or Y alone; (height, width) each, uint8 at 8 bit, uint16 above. Read only. Where the
-            decoder was asked to leave frames on its GPU: planes there.
+        planes: Y, U, V or R, G, B or Y alone; (height, width) each, uint8 at 8 bits, uint16 above. Read only. Planes on
+            a GPU where the decoder was asked to leave frames there.
         pts: presentation time in units of ``time_base``.
         duration: in the same units; 0 if unknown.
         time_base: seconds per unit.
-        origin: the decoded frame that the planes lie in; its side data travels with it.
-        repeats: whether this is the frame before once more, in place of one that could not be decoded.
+        origin: the decoded frame that owns the memory of the planes and has the side data.
+        repeats: whether this is a copy of the previous frame, in place of one that could not be decoded.
     """
 
     planes: Planes | DevicePlanes
@@ -52,7 +52,7 @@ def nbytes(planes: Planes | DevicePlanes) -> int:
 class PlaneReader:
     """Reads the planes of one stream's frames.
 
-    One reformatter serves all frames: PyAV before 19 keeps megabytes of every one that is made.
+    One reformatter serves all frames, because PyAV before 19 leaks megabytes with each.
 
     Args:
         planar: the planar format to read as, from ``planar_name``.
@@ -63,19 +63,19 @@ class PlaneReader:
         self._reformatter = VideoReformatter()
 
     def read(self, frame: VideoFrame) -> tuple[Planes, VideoFrame]:
-        """The planes of a frame, and the frame whose memory they are."""
+        """The planes of a frame, and the frame that owns their memory."""
         name = frame.format.name.replace("yuvj", "yuv")
-        # yuva420p and its like begin with the very planes that are wanted.
+        # The first planes of yuva420p and similar formats are those of the format without alpha.
         if name != self.planar and name.replace("yuva", "yuv").replace("gbrap", "gbrp") != self.planar:
-            # In one thread: see video_cuda.downloaded.
+            # In one thread: see cuda_planes.downloaded.
             frame = self._reformatter.reformat(frame, format=self.planar, threads=1)
         return planes_of(frame, self.planar), frame
 
 
 def side_data(frame: VideoFrame) -> dict[str, bytes]:
-    """What rides on a frame beside its pixels, by FFmpeg's names."""
-    # Not frame.side_data: that keeps a container which keeps the frame, a cycle that holds every frame's memory until
-    # the garbage collector happens to come by.
+    """The side data of a frame, by FFmpeg's names."""
+    # Not frame.side_data: that stores a container which refers to the frame, a cycle that holds every frame's memory
+    # until the garbage collector runs.
     container: Any = SideDataContainer
     items = container(frame)
     return {item.type.name: bytes(item) for item in items}
@@ -84,9 +84,9 @@ def side_data(frame: VideoFrame) -> dict[str, bytes]:
 def carry(
     origin: VideoFrame | None, reformatter: VideoReformatter, width: int, height: int, pix_fmt: str
 ) -> VideoFrame:
-    """A frame of a new size that has the side data of another: closed captions, timecodes, dynamic metadata.
+    """A frame of a new size with the side data of another: closed captions, timecodes, dynamic metadata.
 
-    PyAV has no way to write side data, but its reformatter copies it; the pixels it makes are meant to be overwritten.
+    PyAV cannot write side data, but its reformatter copies it. The pixels are to be overwritten.
     """
     if origin is None or not CARRIED & side_data(origin).keys():
         return VideoFrame(width, height, pix_fmt)

@@ -1,4 +1,4 @@
-"""Numbered images that stand for a video: ``frames/%06d.png``. Floor 2, without PyAV."""
+"""Find the numbered images that a pattern such as ``frames/%06d.png`` stands for."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _PATTERN = re.compile(r"([^%]*)%(?:0?\d+)?d([^%]*\.\w+)")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path stands for numbered images; a file of that very name is that file."""
+    """Whether a path stands for numbered images, that is, no file has this very name."""
     return _PATTERN.fullmatch(path.name) is not None and not path.exists()
 
 
 def existing(pattern: Path) -> dict[int, Path]:
-    """The images there are of those that a pattern stands for, by number, in order.
+    """The existing images that a pattern stands for, by number, in order.
 
     Raises:
         MediaError: the folder cannot be read.
@@ -28,16 +28,16 @@ def existing(pattern: Path) -> dict[int, Path]:
         matches = [named.fullmatch(path.name) for path in pattern.parent.iterdir()]
     except OSError as error:
         raise MediaError(pattern, error.strerror or str(error), "Check the path.") from error
-    # 1.png is not among those that %06d stands for.
+    # %06d does not stand for 1.png.
     numbers = sorted(int(match[1]) for match in matches if match and pattern.name % int(match[1]) == match[0])
     return {number: pattern.with_name(pattern.name % number) for number in numbers}
 
 
 def numbered(pattern: Path) -> dict[int, Path]:
-    """As ``existing``, for images that are to be read.
+    """Like ``existing``, but complete.
 
     Raises:
-        MediaError: there are none, or one in between is missing.
+        MediaError: there are none, or one is missing.
     """
     images = existing(pattern)
     if not images:
@@ -46,5 +46,5 @@ def numbered(pattern: Path) -> dict[int, Path]:
     missing = next((number for number in range(first, last) if number not in images), None)
     if missing is not None:
         name = pattern.with_name(pattern.name % missing)
-        raise MediaError(name, f"is missing, with {images[last].name} still to come")
+        raise MediaError(name, f"is missing, but {images[last].name} exists")
     return images

@@ -15,20 +15,20 @@ from repsr_cli.video.probe import VideoSource
 
 
 def promised(source: VideoSource, names: set[str]) -> int:
-    """How many packets of its video a file says that it has; 0 where it does not say."""
-    if "avi" in names:  # its header counts frames that were dropped while recording too
+    """The number of packets of its video according to a file; 0 if it gives none."""
+    if "avi" in names:  # the header also counts frames that were dropped while recording
         return indexed(source.path, source.index) or source.frames or 0
     return source.frames or 0 if "mp4" in names else 0
 
 
 def is_loss(severity: int, message: str, index: int, last_dts: int | None) -> bool:
-    """Whether a demuxer says that packets of the video are lost: some skip what does not fit with a warning only.
+    """Whether a demuxer's message means that packets of the video are lost; some demuxers only warn.
 
     Args:
-        severity: of the message, as libav counts it.
-        message: what was said.
+        severity: log level of the message.
+        message: its text.
         index: the stream of the video.
-        last_dts: of its last packet: every recording of a broadcast cuts that one off.
+        last_dts: decoding time of its last packet, which is incomplete in every recorded broadcast.
     """
     torn = re.match(r"Packet corrupt \(stream = (\d+), dts = (-?\w+)\)", message)
     if torn is not None:
@@ -37,9 +37,9 @@ def is_loss(severity: int, message: str, index: int, last_dts: int | None) -> bo
 
 
 def shortened(path: Path) -> str | None:
-    """How a file is shorter than it says itself to be; None if it is not, or does not say.
+    """In what way a file is shorter than its own structure says; None if it is not, or if its format is unknown.
 
-    Understands what MP4 and QuickTime, Matroska and WebM, and AVI write about the sizes of their parts.
+    Knows MP4 and QuickTime, Matroska and WebM, and AVI.
     """
     if is_pattern(path):
         return None
@@ -77,10 +77,9 @@ def shortened(path: Path) -> str | None:
 
 
 def out_of_step(path: Path) -> str | None:
-    """Where a transport stream leaves the raster of its packets or an image does not begin as one; None if nowhere.
+    """Where a transport stream loses packet alignment, or an image does not begin as one; None if nowhere.
 
-    Demultiplexers go on to the next without a word. A stream that does not lie on a raster from its first byte on is
-    not judged.
+    Demultiplexers skip to the next packet silently. A stream that is not aligned from its first byte on is not checked.
 
     Source: ISO/IEC 13818-1, 2.4.3.2 (188 bytes, the first is 0x47) and 2.4.3.6 (00 00 01 begins a packet of an
     elementary stream); 192 bytes with the time code of Blu-ray before them, 204 with parity behind.
@@ -111,7 +110,7 @@ def out_of_step(path: Path) -> str | None:
 
 
 def indexed(path: Path, number: int) -> int:
-    """Packets of a stream that the (first) index of an AVI file lists, without the places of dropped frames; 0 if none.
+    """Packets of a stream that the first index of an AVI file lists, without dropped frames; 0 if there is no index.
 
     Source: Microsoft, AVI RIFF file reference (idx1: four bytes each of name, flags, place, size).
     """
@@ -130,7 +129,7 @@ def indexed(path: Path, number: int) -> int:
 
 
 def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
-    """A length of variable width as Matroska writes it: (value, bytes)."""
+    """A variable-width length of Matroska: (value, bytes)."""
     first = data[at] if at < len(data) else 0
     width = 9 - first.bit_length()
     if width > 8 or at + width > len(data):

@@ -1,6 +1,7 @@
-"""Telling what is really interlaced from what is only flagged so.
+"""Detect whether frames that are flagged as interlaced really are.
 
-Broadcasts flag video as interlaced as well. Whether two fields show two moments is seen in the image alone.
+Broadcasts flag progressive video as interlaced too. Only the images show whether their fields were taken at different
+times.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from av.video.format import VideoFormat
 from repsr_cli.video.open import main_stream, open_video, translated
 from repsr_cli.video.probe import VideoSource
 
-# Frames looked at; enough for a pan or a walk in any video, few enough not to be noticed.
+# Frames to examine: enough to contain motion, few enough to take no noticeable time.
 _FRAMES = 100
 
 
 def combed_share(source: VideoSource) -> float:
-    """The share of a video's frames, among those that can be told, whose fields show different moments.
+    """The share of a video's frames whose fields were taken at different times.
 
-    By libavfilter's ``idet`` on the first frames. Still images cannot be told either way and count as neither.
+    Uses libavfilter's ``idet`` on the first frames. Frames without motion are not counted.
     """
     graph = Graph()
     buffer = graph.add_buffer(
@@ -41,5 +42,5 @@ def combed_share(source: VideoSource) -> float:
                 continue
             if judged in counts:
                 counts[judged] += 1
-    told = sum(counts.values())
-    return (counts["tff"] + counts["bff"]) / told if told else 0.0
+    judged_frames = sum(counts.values())
+    return (counts["tff"] + counts["bff"]) / judged_frames if judged_frames else 0.0

@@ -1,4 +1,7 @@
-"""One job at a time for a target: a lock that the system takes back when its holder dies, however it dies."""
+"""Lock the folder of a job, so that only one process works on a target.
+
+The operating system releases the lock when the process ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 @dataclass(frozen=True, slots=True)
 class FolderLock:
-    """A folder that belongs to this process.
+    """A folder that this process has locked.
 
     Attributes:
-        folder: the folder; it was made if need be.
+        folder: the folder; created if it did not exist.
         file: the open file in it that is locked.
-        holds: whether the file system knows locks; without them two processes are not kept apart.
+        holds: whether the file system supports locks; if not, two processes may use the folder.
     """
 
     folder: Path
@@ -40,18 +43,18 @@ class FolderLock:
         """Lock a folder, without waiting.
 
         Args:
-            folder: made if it is not there; its parent is.
+            folder: created if it does not exist, in a folder that does.
             subject: the target that the folder belongs to, for the message.
 
         Raises:
-            UsageError: another process has it.
-            OSError: it cannot be made.
+            UsageError: another process has locked it.
+            OSError: it cannot be created.
         """
         while True:
             folder.mkdir(exist_ok=True)
             try:
                 file = (folder / _NAME).open("a+b")
-            except FileNotFoundError:  # the holder finished, and removed the folder, between these two lines
+            except FileNotFoundError:  # its owner finished and removed it after mkdir
                 continue
             try:
                 holds = _lock(file)
@@ -66,38 +69,38 @@ class FolderLock:
                 file.write(str(os.getpid()).encode())
                 file.flush()
                 return cls(folder, file, holds)
-            file.close()  # what was locked has been removed meanwhile: a lock on nothing
+            file.close()  # the locked file has been removed in the meantime
 
     def release(self) -> None:
-        """Let others have it; harmless when it is released already."""
+        """Release the folder; harmless if that has happened already."""
         self.file.close()
 
     def clear(self) -> None:
-        """Remove all files in the folder but the lock."""
+        """Remove all files in the folder except the lock."""
         for path in self.folder.iterdir():
             if path.name != _NAME:
                 path.unlink()
 
     def remove(self) -> None:
-        """Remove the folder and let go of it; the lock goes last, so that nobody finds the folder half empty."""
+        """Remove and release the folder. The lock is removed last, so that no other process sees half a folder."""
         self.clear()
-        if sys.platform == "win32":  # where an open file cannot be removed
+        if sys.platform == "win32":  # open files cannot be removed there
             self.release()
         (self.folder / _NAME).unlink(missing_ok=True)
         self.release()
-        with suppress(OSError):  # the next one is in it already
+        with suppress(OSError):  # another process uses it already
             self.folder.rmdir()
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock an open file; False where the file system knows no locks.
+    """Lock an open file; False if the file system does not support locks.
 
     Raises:
-        BlockingIOError: it is locked.
+        BlockingIOError: another process has locked it.
     """
     try:
         if sys.platform == "win32":
-            file.seek(2**30)  # the bytes themselves stay readable
+            file.seek(2**30)  # beyond the content, which stays readable
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,7 +112,7 @@ def _lock(file: BinaryIO) -> bool:
 
 
 def _is_same(file: BinaryIO, path: Path) -> bool:
-    """Whether an open file is the one that has a name now."""
+    """Whether an open file is the one that currently has a name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Decoding on an NVIDIA GPU.
+"""Decode videos on an NVIDIA GPU.
 
-Whether a GPU decodes a video depends on its generation, the codec, its profile and the size. So it is tried, on the
-video's first frame; FFmpeg would go back to software silently, at any moment, and is not allowed to.
+Whether a GPU decodes a video depends on its generation and on the codec, profile and size. So the first frame is tried.
+FFmpeg's silent fallback to software is disabled.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from repsr_cli.video.cuda_planes import downloaded, need_device, refusal
 from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, open_video, translated
 from repsr_cli.video.probe import VideoSource
 
-# Codecs whose standards say to the bit what a decoder gives. The transforms of MPEG-2, MPEG-4 Part 2 and JPEG are only
-# bounded in their error, so that a GPU's result is another than that of software.
+# Codecs whose standards define decoding exactly. For the transforms of MPEG-2, MPEG-4 Part 2 and JPEG they only limit
+# the error, so that a GPU's result differs from that of software.
 EXACT = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 
-# The format in which NVDEC gives what software decodes to a planar one; those of more than 8 bits have them on top.
-# FFmpeg before 8.1 gives 4:4:4 of more than 8 bits as yuv444p16le, which swscale does not bring down unchanged.
+# NVDEC's format for each planar format of software decoding; above 8 bits, samples use the high bits. FFmpeg before 8.1
+# outputs 4:4:4 above 8 bits as yuv444p16le, which swscale does not convert exactly.
 GIVEN = {
     "yuv420p": "nv12",
     "yuv420p10le": "p010le",
@@ -39,7 +39,7 @@ GIVEN = {
     "yuv444p12le": "yuv444p12msble",
 }
 
-# Packets within which a decoder that works has given a frame, however many it holds back.
+# Packets after which a decoder that works has output a frame, however many it buffers.
 _TRIAL = 64
 
 
@@ -56,10 +56,10 @@ class Nvdec:
     pix_fmt: str
 
     def decoder(self, stream: VideoStream) -> VideoCodecContext:
-        """A decoder for a stream, whose frames are on the GPU.
+        """A decoder for a stream that leaves frames on the GPU.
 
         Raises:
-            DeviceError: the GPU is not there.
+            DeviceError: the GPU is missing.
         """
         context = stream.codec_context
         try:
@@ -69,23 +69,23 @@ class Nvdec:
             raise DeviceError("--hwaccel cuda", happened, "Leave it out, or name other devices.") from error
 
     def downloaded(self, image: VideoFrame, planar: str) -> VideoFrame:
-        """A frame in system memory: in the planar format, unless it is not what the video began with."""
+        """A frame in system memory, in the planar format unless its own differs from that of the first frame."""
         own = image.sw_format or image.format
         return downloaded(image, planar if own.name == self.pix_fmt else own.name)
 
 
 def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
-    """Try a video on a GPU.
+    """Try to decode a video on a GPU.
 
     Args:
         source: the video.
         device: CUDA's number of the GPU.
 
     Returns:
-        How it is decoded there, or why it is not.
+        How it is decoded there, or the reason why it is not.
 
     Raises:
-        DeviceError: there is no such GPU, or no driver.
+        DeviceError: there is no such GPU or no driver.
         MediaError: the video cannot be read.
     """
     need_device("--hwaccel cuda", device, "leave it out")
@@ -98,14 +98,14 @@ def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
     if not found:
         return f"this GPU does not decode it ({why or 'it gives no frame'})"
     given = (found[0].sw_format or found[0].format).name
-    # A GPU crops at the right and at the bottom only.
+    # A GPU crops on the right and at the bottom only.
     if (found[0].height, found[0].width) != (source.height, source.width) or given != GIVEN[source.planar]:
         return f"this GPU gives {found[0].width}x{found[0].height} {given} for it"
     return Nvdec(device, given)
 
 
 def nvdec_refusal(device: int) -> str | None:
-    """Why a GPU decodes nothing, by one frame of H.264; None if it does."""
+    """Why a GPU does not decode one frame of H.264; None if it does."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 256, 256, "yuv420p", Fraction(1, 25)
@@ -121,20 +121,20 @@ def nvdec_refusal(device: int) -> str | None:
 
 
 def _decoder(codec: str, settings: dict[str, Any], device: int) -> VideoCodecContext:
-    # By its own name: where two decoders share a codec FFmpeg opens a file with the one for processors (AV1).
+    # By the codec's name: where a codec has two decoders (AV1), FFmpeg opens files with the one for CPUs.
     gpu = HWAccel("cuda", device=str(device), allow_software_fallback=False, is_hw_owned=True)
-    told = {name: value for name, value in settings.items() if name != "pix_fmt"}
-    context = new_decoder(codec, told, gpu)
-    # Threads of the processor have nothing to do, and each would hold surfaces of the GPU.
+    kept = {name: value for name, value in settings.items() if name != "pix_fmt"}
+    context = new_decoder(codec, kept, gpu)
+    # CPU threads would be idle, and each would hold surfaces of the GPU.
     context.thread_count = 1
     return context
 
 
 def _first_frame(source: VideoSource, device: int) -> list[VideoFrame]:
-    """The first frame of a video as a GPU gives it, or none.
+    """The first frame of a video as a GPU decodes it, or none.
 
     Raises:
-        av.FFmpegError: every packet was refused; the first reason.
+        av.FFmpegError: the first error, if no packet was decoded.
     """
     first: av.FFmpegError | None = None
     with translated(source.path), open_video(source.path) as container:
@@ -151,7 +151,7 @@ def _first_frame(source: VideoSource, device: int) -> list[VideoFrame]:
                 frames = []
             if frames:
                 return frames[:1]
-            # Packets before the first that software decodes may be refused by both.
+            # Packets before the first that software decodes may fail in both.
             left -= packet.pts is None or packet.pts >= source.start
             if not left:
                 break

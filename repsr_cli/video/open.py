@@ -1,4 +1,7 @@
-"""Open videos for reading, and translate the errors of PyAV."""
+"""Open videos for reading, and translate the errors of PyAV.
+
+No file name is interpreted as an address, and no playlist may lead to another file.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ from av.video.stream import VideoStream
 from repsr_cli.errors import MediaError
 from repsr_cli.video.image_sequence import is_pattern, numbered
 
-# Demuxers that take nearly anything, text and single images included, for moving images.
+# Demuxers that accept nearly anything, such as text and single images.
 _NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "concat", "hls", "dash", "bin", "ico", "image2"})
 
-# A frame of more is not decoded: a few kilobytes can claim to be 16384x16384. That of 16K video has 133 million.
+# Larger frames are not decoded: a few kilobytes can claim to be 16384x16384. A frame of 16K video has 133 million.
 MAX_PIXELS = 1 << 27
 
-# Threads of a decoder hold a frame each; more than these gain nothing beside a network.
+# Each thread of a decoder holds a frame; more threads than this are no faster, because the network is slower.
 DECODER_THREADS = 8
 
-# What a container tells a decoder; the rest stands in the packets.
+# What a decoder needs from the container besides the packets.
 _SETTINGS = (
     "codec_tag",
     "extradata",
@@ -71,26 +74,26 @@ def translated(subject: object) -> Iterator[None]:
 
 
 def reason(error: av.FFmpegError) -> str:
-    """FFmpeg's own words about an error, without the file name that stands in front of the message anyway."""
-    # (level, name, message), or None where FFmpeg logged nothing.
+    """FFmpeg's message for an error, without the file name, which precedes it anyway."""
+    # (level, name, message), or None if FFmpeg logged nothing.
     log: Any = error.log
-    words = log[2].strip() if log else ""
-    return (words or error.strerror or "no reason given").rstrip(".").replace("\n", " ")
+    message = log[2].strip() if log else ""
+    return (message or error.strerror or "no reason given").rstrip(".").replace("\n", " ")
 
 
 def open_video(path: Path) -> InputContainer:
-    """Open a video for reading; numbered images are one of 25 frames a second.
+    """Open a video for reading; numbered images are a video of 25 frames per second.
 
-    Tags that are not UTF-8 are kept as they are, byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
+    Tags that are not UTF-8 are kept byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
 
     Raises:
-        MediaError: the file is missing or no media.
+        MediaError: the file is missing or not a media file.
     """
     options = {"max_pixels": str(MAX_PIXELS)}
     if is_pattern(path):
         options |= {"pattern_type": "sequence", "start_number": str(next(iter(numbered(path))))}
     with translated(path):
-        # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
+        # "file:" prevents FFmpeg from interpreting a colon in a name as a protocol.
         return av.open(
             f"file:{path}",
             "r",
@@ -102,7 +105,7 @@ def open_video(path: Path) -> InputContainer:
 
 
 def moving_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream that moves: cover art is a video stream of one image."""
+    """The first video stream that is not cover art; None if there is none."""
     names = set(container.format.name.split(","))
     if names == {"image2"} and is_pattern(Path(container.name.removeprefix("file:"))):
         return container.streams.video[0]
@@ -135,16 +138,16 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def decoder_settings(context: VideoCodecContext) -> dict[str, Any]:
-    """What a container told a stream's decoder: what another one needs beside the packets."""
+    """What another decoder of a stream needs besides the packets."""
     found = {name: getattr(context, name) for name in _SETTINGS}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def new_decoder(codec: str, settings: dict[str, Any], hwaccel: HWAccel | None = None) -> VideoCodecContext:
-    """A decoder that belongs to no container.
+    """A decoder that does not belong to a container.
 
     Args:
-        codec: FFmpeg's name of it.
+        codec: FFmpeg's name of the decoder.
         settings: from ``decoder_settings``.
         hwaccel: the device to decode on.
     """
@@ -169,6 +172,6 @@ def check_size(path: Path, context: VideoCodecContext) -> None:
 
 
 def too_large(path: Path, what: str) -> MediaError:
-    """The words for frames that FFmpeg was told not to take."""
+    """The error for frames of more than ``MAX_PIXELS``."""
     limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"
     return MediaError(path, f"{what} of more than {limit}, or damaged", "Scale it down with another tool first.")

@@ -1,8 +1,7 @@
-"""Stretches of a video as compressed packets, to be decoded where the file is not.
+"""Cut a video into chunks of compressed packets that can be decoded without the file.
 
-A chunk begins at the keyframe from which its first frame comes out as it does from the beginning (``Timeline.roll``),
-and ends where its last frame is complete. With the settings of the decoder it is all that a stretch needs: no file, no
-container.
+A chunk begins at the keyframe from which its first frame is decoded as it is from the beginning (``Timeline.roll``),
+and ends where its last frame is complete. Together with the settings of the decoder nothing else is needed.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, ope
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Segment, Timeline
 
-# What rides on packets, decoders need, and PyAV cannot put on a packet again.
+# Side data that decoders need and PyAV cannot attach to a packet.
 _NEEDED = ("new_extradata", "palette", "param_change")
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePacket:
-    """A packet as it was read: its bytes, its times in the stream's time base, its flags."""
+    """A packet as read: bytes, times in the stream's time base, flags."""
 
     data: bytes
     pts: int | None
@@ -42,14 +41,14 @@ class SourcePacket:
 
 @dataclass(frozen=True, slots=True)
 class PacketChunk:
-    """What it takes to decode some consecutive segments.
+    """Everything that is needed to decode some consecutive segments.
 
     Attributes:
-        segments: those.
+        segments: the segments.
         codec: FFmpeg's name of the decoder.
-        settings: what the container tells it.
+        settings: its settings, from the container.
         time_base: seconds per unit of the packets' times.
-        head: the stream's first packet, which tells a decoder how the stream was made; None if ``packets`` begin there.
+        head: the stream's first packet, which some decoders need; None if ``packets`` begin there.
         packets: in the order of decoding.
     """
 
@@ -62,7 +61,7 @@ class PacketChunk:
 
     @property
     def whole(self) -> bool:
-        """Whether the packets begin with the video."""
+        """Whether the packets begin at the start of the video."""
         return self.head is None
 
     @property
@@ -74,16 +73,16 @@ class PacketChunk:
 def chunks(
     source: VideoSource, timeline: Timeline, groups: Sequence[tuple[Segment, ...]], whole: bool = False
 ) -> Iterator[PacketChunk]:
-    """Read a video once, from the beginning, and wrap up groups of segments as they go by.
+    """Read a video once, from the beginning, and yield a chunk for each group of segments.
 
     Args:
         source: the video.
         timeline: of the video.
         groups: consecutive segments each, in order.
-        whole: let every chunk begin with the video, where the way from a keyframe was not a clean one.
+        whole: begin every chunk at the start of the video, for videos that cannot be decoded from keyframes.
 
     Raises:
-        MediaError: the file cannot be read, or its packets cannot travel.
+        MediaError: the file cannot be read, or its packets cannot be sent.
     """
     starts: dict[tuple[Segment, ...], int | None] = {}
     for group in groups:
@@ -135,7 +134,7 @@ def images(chunk: PacketChunk) -> Iterator[VideoFrame | None]:
             for packet in (_restored(chunk.head, chunk.time_base), None):
                 context.decode(packet)
             context.flush_buffers()
-    # Frames that an edit list cuts off: their packets are flagged, which PyAV lets read but not write.
+    # Frames that an edit list cuts off: PyAV can read the flag of their packets, but not set it.
     unseen = {packet.pts for packet in chunk.packets if packet.discard}
     for each in (*chunk.packets, None):
         if each is not None and each.corrupt:
@@ -151,7 +150,7 @@ def images(chunk: PacketChunk) -> Iterator[VideoFrame | None]:
 def _packet(packet: Packet[Any], source: VideoSource) -> SourcePacket:
     if any(packet.has_sidedata(kind) for kind in _NEEDED):  # type: ignore[arg-type]
         at = float((packet.pts or 0) * source.time_base)
-        happened = f"its decoder is told something new at {at:.3f} s that cannot be sent along"
+        happened = f"the settings of its decoder change at {at:.3f} s, which cannot be sent to workers"
         raise MediaError(source.path, happened, "Run it without --ray.")
     return SourcePacket(
         bytes(packet), packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_corrupt, packet.is_discard
@@ -159,7 +158,7 @@ def _packet(packet: Packet[Any], source: VideoSource) -> SourcePacket:
 
 
 def _restored(each: SourcePacket, time_base: Fraction) -> Packet[Stream]:
-    # By size and then filled: only so does PyAV put the zeros behind it up to which decoders may read.
+    # Created by size and then filled, because only then PyAV adds the zero padding that decoders may read.
     packet: Packet[Stream] = Packet(len(each.data)) if each.data else Packet()
     if each.data:
         packet.update(each.data)
@@ -178,7 +177,7 @@ def _wanted(timeline: Timeline, waiting: deque[tuple[Segment, ...]]) -> set[int 
 
 
 def _place(held: Sequence[SourcePacket], pts: int | None) -> int:
-    """Where the packet of a time is; 0 if it has not come yet, and for None: the beginning."""
+    """The position of the packet with a time; 0 if it has not been read yet, and for None (the beginning)."""
     if pts is None:
         return 0
     return next((place for place, packet in enumerate(held) if packet.pts == pts), 0)

@@ -1,4 +1,4 @@
-"""Read and write the planes of PyAV's frames as numpy arrays."""
+"""Read and write the planes of PyAV's frames as numpy arrays, without conversion where possible."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Planes = tuple[NDArray[Any], ...]
 def planar_name(pix_fmt: str) -> str:
     """The planar pixel format that holds another's values without loss: ``nv12`` -> ``yuv420p``, ``rgb24`` -> ``gbrp``.
 
-    Alpha is not part of it. Formats of JPEG (``yuvj420p``) differ from others by a tag only, which is kept apart.
+    Alpha is left out. JPEG's formats (``yuvj420p``) differ from others by a tag only, which is stored separately.
 
     Raises:
-        MediaError: more than 16 bits, floating point, or a mosaic.
+        MediaError: the format has more than 16 bits, is floating point, or is a sensor mosaic.
     """
     layout = VideoFormat(pix_fmt)
     depth = 8 if layout.has_palette else max(component.bits for component in layout.components)
     if "f16" in pix_fmt or "f32" in pix_fmt or depth > 16 or pix_fmt.startswith("bayer"):
         raise MediaError(pix_fmt, "a pixel format with more than 16 bits, or raw sensor data, is not supported")
-    # monob, rgb565 and the like have fewer than eight bits; swscale widens them without loss.
+    # monob, rgb565 and similar formats have fewer than eight bits; swscale widens them without loss.
     suffix = "" if depth <= 8 else f"{depth}le"
     if layout.is_rgb or layout.has_palette:
         return f"gbrp{suffix}"
     if len(layout.components) - layout_has_alpha(layout) == 1:
         return f"gray{suffix}"
     v, h = 16 // layout.chroma_height(16), 16 // layout.chroma_width(16)
-    # With a quarter of the chroma on an axis (DV, old Indeo) it is enlarged: the exception to "without loss".
+    # Chroma at a quarter of the width (DV, old Indeo) is interpolated, the exception to "without loss".
     names = {(1, 1): "444", (1, 2): "422", (2, 2): "420", (2, 1): "440", (1, 4): "422", (4, 4): "420"}
     return f"yuv{names[v, h]}p{suffix}"
 
@@ -72,7 +72,7 @@ def fill(frame: VideoFrame, planes: Planes) -> None:
 
 
 def packed_frame(planes: Planes, pix_fmt: str) -> VideoFrame:
-    """A frame whose components lie beside each other, as PNG wants them: ``rgb24``, ``rgb48be`` or ``gray16be``."""
+    """A frame with interleaved components, as PNG needs them: ``rgb24``, ``rgb48be`` or ``gray16be``."""
     height, width = planes[0].shape
     frame = VideoFrame(width, height, pix_fmt)
     plane = frame.planes[0]
@@ -84,11 +84,11 @@ def packed_frame(planes: Planes, pix_fmt: str) -> VideoFrame:
 
 
 def _view(frame: VideoFrame, index: int) -> NDArray[Any]:
-    """A plane as an array of (height, width), without the padding at the end of its lines."""
+    """A plane as an array of (height, width), without the padding at the end of lines."""
     plane = frame.planes[index]
     dtype = np.dtype("<u2") if frame.format.components[index].bits > 8 else np.dtype("u1")
     stride = plane.line_size
     lines = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, abs(stride))
     view: NDArray[Any] = lines.view(dtype)[:, : plane.width]
-    # A negative stride means that the last line lies first in memory.
+    # A negative stride means that the last line comes first in memory.
     return view[::-1] if stride < 0 else view

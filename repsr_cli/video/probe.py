@@ -1,7 +1,4 @@
-"""Videos as they are found: opening, probing, and what went wrong said in the house's words.
-
-No file is opened by a name that FFmpeg could read as an address, and no playlist may lead to another file.
-"""
+"""Describe a video: its streams, and what decoding its first frame shows."""
 
 from __future__ import annotations
 
@@ -28,14 +25,14 @@ from repsr_cli.yuv.formats import Siting
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """One stream of a container, as found.
+    """One stream of a container.
 
     Attributes:
         index: position in the container.
         kind: ``video``, ``audio``, ``subtitle``, ``attachment``, ``data`` or ``unknown``.
-        codec: name of the codec, or of the attached file's type; ``unknown`` if none.
+        codec: name of the codec, or the MIME type of an attached file; ``unknown`` if none.
         language: as tagged, or an empty string.
-        cover: whether it is an image attached to the file.
+        cover: whether it is an attached image.
     """
 
     index: int
@@ -50,33 +47,33 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoSource:
-    """A video, as far as opening it and decoding its first frame tell.
+    """A video as described by its container and its first frame.
 
     Attributes:
         path: the file; ``-`` is y4m on standard input.
         container: FFmpeg's name of the demuxer.
-        index: the stream that is upscaled, the first moving one.
+        index: the stream that is upscaled: the first that is not a still image.
         codec: its codec.
-        height: of a frame as stored, that is, before any rotation.
-        width: likewise.
+        height: of a frame as stored, before any rotation.
+        width: of a frame as stored.
         pix_fmt: pixel format as decoded.
-        planar: the planar format its planes are read as.
+        planar: the planar format that its frames are read as.
         time_base: seconds per unit of its timestamps.
         start: timestamp of the first frame decoded.
-        rate: mean frames a second; None if unknown.
-        frames: number of frames by the container; None if it does not say.
+        rate: mean frames per second; None if unknown.
+        frames: number of frames according to the container; None if it gives none.
         duration: seconds; None if unknown.
         sar: sample aspect ratio; None if unknown.
         matrix: display matrix in nine integers (16.16 and 2.30 fixed point); None without one.
         rotation: degrees counter-clockwise of that matrix.
         found: colour tags as found.
-        tags: the same without gaps.
+        tags: the same, with missing ones filled in.
         hdr: mastering display and content light level.
-        flagged_interlaced: whether the first frame claims to be made of two fields.
-        alpha: whether the image has transparency, in the pixel format or beside it.
-        side_data: kinds of data that ride on the first frame, by FFmpeg's names.
+        flagged_interlaced: whether the first frame is flagged as interlaced.
+        alpha: whether there is transparency, in the pixel format or in separate packets.
+        side_data: kinds of side data on the first frame, by FFmpeg's names.
         streams: all streams.
-        notes: assumptions made, a sentence each.
+        notes: assumptions made, one sentence each.
     """
 
     path: Path
@@ -106,20 +103,20 @@ class VideoSource:
 
     @property
     def display_size(self) -> tuple[int, int]:
-        """(height, width) as shown, that is, after rotation by a quarter turn."""
+        """(height, width) as shown, after rotation."""
         return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
 
     @property
     def frame_seconds(self) -> Fraction:
-        """Nominal seconds per frame."""
+        """Nominal duration of a frame in seconds."""
         return 1 / self.rate if self.rate else Fraction(1, 25)
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file holds moving images, by its content.
+    """Whether a file is a video, by its content.
 
     Raises:
-        MediaError: the file cannot be opened at all.
+        MediaError: the file cannot be opened.
     """
     try:
         with path.open("rb"):
@@ -134,7 +131,7 @@ def is_video(path: Path) -> bool:
 
 
 def stream_info(stream: Any) -> StreamInfo:
-    """What a stream is."""
+    """Describe a stream."""
     context = stream.codec_context
     if stream.type == "attachment":
         codec = stream.mimetype or stream.name or "unknown"
@@ -147,28 +144,28 @@ def stream_info(stream: Any) -> StreamInfo:
 def probe(
     path: Path, matrix: str | None = None, full_range: bool | None = None, rate: Fraction | None = None
 ) -> VideoSource:
-    """Look at a video: its streams, and its first frame that decodes.
+    """Describe a video by its streams and the first frame that decodes.
 
     Args:
         path: the file.
         matrix: overrides the colour matrix tag: ``bt709``, ``bt601``, ``fcc``, ``smpte240m`` or ``bt2020``.
         full_range: overrides the range tag.
-        rate: frames a second of numbered images.
+        rate: frames per second of numbered images.
 
     Raises:
-        MediaError: missing, no media, no video stream, or no frame of it decodes.
-        UsageError: no such matrix.
+        MediaError: the file is missing or not a video, or no frame of it decodes.
+        UsageError: the matrix is unknown.
     """
     with open_video(path) as container:
         source = describe(container, path, matrix, full_range)
-    # Their timestamps are their places, whatever the rate.
+    # Timestamps of numbered images are positions, whatever the rate.
     return source if rate is None else replace(source, rate=rate, time_base=1 / rate)
 
 
 def describe(
     container: InputContainer, path: Path, matrix: str | None = None, full_range: bool | None = None
 ) -> VideoSource:
-    """``probe`` for a container that is open; reads on from where it stands."""
+    """``probe`` for an open container; reads on from its current position."""
     stream = main_stream(container, path)
     check_size(path, stream.codec_context)
     siting = _siting(container, stream)
@@ -177,8 +174,8 @@ def describe(
     found = ColourTags(
         int(frame.colorspace), int(frame.color_range), int(frame.color_primaries), int(frame.color_trc), siting
     )
-    told = override_tags(found, matrix, full_range)
-    tags, notes = resolve_tags(told, frame.format.name, frame.height, frame.width, rate)
+    chosen = override_tags(found, matrix, full_range)
+    tags, notes = resolve_tags(chosen, frame.format.name, frame.height, frame.width, rate)
     sides = side_data(frame)
     display = struct.unpack("=9i", sides["DISPLAYMATRIX"][:36]) if "DISPLAYMATRIX" in sides else None
     time_base = Fraction(stream.time_base) if stream.time_base else Fraction(1, 1000)
@@ -216,7 +213,7 @@ def describe(
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> tuple[VideoFrame, bool]:
-    """The first frame that decodes, and whether packets carry alpha beside the image, as WebM does.
+    """The first frame that decodes, and whether packets carry separate alpha data, as in WebM.
 
     Raises:
         MediaError: no frame decodes.
@@ -240,9 +237,9 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
 
 
 def _siting(container: InputContainer, stream: VideoStream) -> Siting | None:
-    """Where chroma sits, from FFmpeg's description of the stream: PyAV has no field for it.
+    """The chroma siting, from FFmpeg's description of the stream, because PyAV has no attribute for it.
 
-    The words are printed only where the log level is verbose, and nothing is printed on a terminal meanwhile.
+    The description contains it only at log level "verbose"; nothing is printed to the terminal.
     """
     quiet = av.logging.get_level()
     try:

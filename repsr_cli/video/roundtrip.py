@@ -1,4 +1,4 @@
-"""Frames through a lossy video encoder and back, in memory."""
+"""Encode frames with a lossy codec and decode them again, in memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from repsr_cli.video.planes import Planes, new_frame
 
 
 def through_codec(shot: Sequence[Planes], planar: str, codec: str, options: Mapping[str, str]) -> list[Planes]:
-    """Encode a shot and decode it again: what a decoder will really deliver.
+    """Encode a shot and decode it again.
 
     Args:
         shot: frames of equal size, planes as ``planar`` has them.
         planar: ``yuv420p`` and the like.
-        codec: an encoder whose decoder has the name of its format, e.g. ``libx264``.
-        options: of the encoder.
+        codec: an encoder, e.g. ``libx264``.
+        options: options of the encoder.
 
     Returns:
         As many frames, copies.

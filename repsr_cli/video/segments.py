@@ -1,8 +1,8 @@
-"""Finished segments on disk: packets, written once and whole, so that a job can be killed at any moment.
+"""Store finished segments on disk, so that a job can be killed at any time and resumed.
 
-Beside the target lies a hidden folder with ``job.json``, which says what job it is, and one file for every segment that
-is finished. A segment file is written under another name first, so that a file that is there is a segment that is done;
-it ends in a digest of itself.
+A hidden folder next to the target contains ``job.json``, which describes the job, and one file for every finished
+segment. A segment file is written under another name first, so that it is complete if it exists; it ends in a digest of
+itself.
 
 A segment file: a line of JSON; for every packet five integers (pts, dts, duration, key, size) and its bytes; five
 zeros; 32 bytes of SHA-256 over all before.
@@ -32,7 +32,7 @@ _ENDS = 2**20
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a source from another: its size and the digest of its first and last megabyte; of images, all.
+    """What identifies a source: its size and a digest of its first and last megabyte; for numbered images, of all.
 
     Raises:
         MediaError: it cannot be read.
@@ -50,29 +50,29 @@ def fingerprint(path: Path) -> str:
 
 
 def job_folder(target: Path) -> Path:
-    """The hidden folder beside a target."""
+    """The hidden folder next to a target."""
     return target.with_name(f".{target.name}.repsr")
 
 
 def begun(target: Path) -> dict[str, Any] | None:
-    """What an interrupted job depends on, as ``Store.begin`` was given it; None where there is none to go on from."""
+    """The description of an interrupted job, as given to ``Store.begin``; None if there is nothing to resume."""
     folder = job_folder(target)
     try:
         if not any(folder.glob("*.segment")):
             return None
         job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # said when the folder is opened
+    except (OSError, ValueError):  # reported when the folder is opened
         return None
     return job if isinstance(job, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The finished segments of one job; as long as it is open, no other process can have it.
+    """The finished segments of one job; while it is open, no other process can open it.
 
     Attributes:
-        folder: where they are.
-        lock: that it is ours.
+        folder: the folder that contains them.
+        lock: the lock on it.
     """
 
     folder: Path
@@ -80,15 +80,15 @@ class Store:
 
     @classmethod
     def begin(cls, target: Path, job: Mapping[str, Any], resume: bool) -> Store:
-        """Open the folder of a target, or make it.
+        """Open the folder of a target, or create it.
 
         Args:
-            target: the file that is to be written.
+            target: the file to write.
             job: what the packets depend on, JSON-able: source, segments, encoder, network, device, precision, tile.
-            resume: keep what is there.
+            resume: keep finished segments.
 
         Raises:
-            UsageError: what is there is of another job, or another process is at work on it.
+            UsageError: they belong to another job, or another process uses the folder.
             MediaError: the folder cannot be written.
         """
         with translated(target):
@@ -108,7 +108,7 @@ class Store:
         return store
 
     def close(self) -> bool:
-        """Let others have it; it is removed if no segment is finished. Whether anything is kept."""
+        """Release the folder, and remove it if no segment is finished. Returns whether it was kept."""
         kept = any(self.folder.glob("*.segment"))
         if kept:
             self.lock.release()
@@ -121,10 +121,10 @@ class Store:
         return self.folder / f"{index:06d}.segment"
 
     def put(self, index: int, data: bytes) -> int:
-        """Take in a segment's file that was made elsewhere.
+        """Add the file of a segment that was made elsewhere.
 
         Returns:
-            Its frames.
+            The number of its frames.
 
         Raises:
             MediaError: it is damaged.
@@ -138,7 +138,7 @@ class Store:
         return frames
 
     def finished(self) -> dict[int, int]:
-        """Frames of the segments that are done, by index; damaged files are thrown away."""
+        """The number of frames of the finished segments, by index; damaged files are removed."""
         found = {}
         for path in sorted(self.folder.glob("*.segment")):
             frames = _verify(path)
@@ -159,17 +159,17 @@ class Store:
                 yield EncodedPacket(pts, dts, duration, bool(key), file.read(size))
 
     def remove(self) -> None:
-        """Throw everything away."""
+        """Remove the folder with everything in it."""
         self.lock.remove()
 
 
 class SegmentWriter:
-    """Writes one segment, and puts it in its place when it is whole.
+    """Writes one segment and gives the file its final name when it is complete.
 
     Args:
-        store: where to.
+        store: where to write it.
         index: number of the segment.
-        header: facts to note in its first line.
+        header: facts for its first line.
     """
 
     def __init__(self, store: Store, index: int, header: Mapping[str, Any]) -> None:
@@ -185,7 +185,7 @@ class SegmentWriter:
         self._write(packet.data)
 
     def finish(self) -> None:
-        """Put the segment in its place."""
+        """Complete the file and give it its final name."""
         self._write(_PACKET.pack(0, 0, 0, 0, 0))
         self._file.write(self._digest.digest())
         self._file.flush()
@@ -194,8 +194,8 @@ class SegmentWriter:
         self.partial.replace(self.final)
 
     def abandon(self) -> None:
-        """Throw away what was written; harmless after ``finish``."""
-        with suppress(OSError):  # a full disk has no room for what is still in the buffer either
+        """Remove the incomplete file; harmless after ``finish``."""
+        with suppress(OSError):  # on a full disk, writing the rest of the buffer fails too
             self._file.close()
         self.partial.unlink(missing_ok=True)
 
@@ -205,7 +205,7 @@ class SegmentWriter:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole or not at all."""
+    """Write a small file so that it exists completely or not at all."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         file.write(data)
@@ -215,7 +215,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _verify(path: Path) -> int | None:
-    """The number of packets in a segment file, or None if it is not whole."""
+    """The number of packets in a segment file, or None if it is damaged."""
     digest = hashlib.sha256()
     count = 0
     length = path.stat().st_size
@@ -251,6 +251,6 @@ def _check_same(target: Path, there: Mapping[str, Any], wanted: Mapping[str, Any
 
 
 def free_space(folder: Path) -> int:
-    """Bytes free where a folder is, or will be."""
+    """Free bytes on the disk of a folder that may not exist yet."""
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(there).free

@@ -1,7 +1,6 @@
-"""When the frames of a video are shown, read from its packets without decoding any.
+"""Read from a video's packets when its frames are shown, without decoding them.
 
-This is what a video *should* give: the count for a progress bar, the places where segments are cut, and the check that
-decoding lost nothing on the way.
+This tells how many frames there should be, where segments can be cut, and whether decoding lost a frame.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from repsr_cli.video.integrity import is_loss, out_of_step, promised, shortened
 from repsr_cli.video.open import main_stream, open_video, translated
 from repsr_cli.video.probe import VideoSource
 
-# A segment is cut at the first keyframe after this many frames, and without one at twice as many: enough for an encoder
-# not to notice the seam, few enough not to lose much to a power cut.
+# A segment is cut at the first keyframe after this many frames, or without a keyframe at twice as many: enough to keep
+# the cost for the encoder negligible, few enough to lose little in a power cut.
 SEGMENT_FRAMES = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A video's packets, counted.
+    """The times and sizes of a video's packets.
 
     Attributes:
         pts: presentation times of its frames in units of the stream's time base, ascending, without repeats.
-        keys: those of its keyframes.
+        keys: presentation times of its keyframes.
         packets: number of packets of every stream, by index.
-        nbytes: their bytes.
-        begin: seconds at which the first packet of any stream is shown.
-        damage: what the demuxer complained about first; None if nothing.
+        nbytes: bytes in the packets of every stream, by index.
+        begin: presentation time in seconds of the first packet of any stream.
+        damage: the first sign of damage; None if there is none.
     """
 
     pts: tuple[int, ...]
@@ -53,16 +52,16 @@ class Timeline:
         return self.pts[place] if place < len(self.pts) else None
 
     def roll(self, pts: int) -> int:
-        """The keyframe from which to decode so that the frame at ``pts`` comes out as it does from the beginning.
+        """The keyframe from which to decode so that the frame at ``pts`` is the same as when decoding everything.
 
-        That is the one before the last one that is not later: the frames around a keyframe in an open group may lean on
-        the group before.
+        That is the second to last keyframe before it: in an open group, frames around a keyframe may depend on the
+        group before.
         """
         place = bisect_right(self.keys, pts) - 2
         return self.keys[place] if place >= 0 else self.pts[0]
 
     def targets(self, pts: int) -> tuple[int, ...]:
-        """Keyframes to seek to on the way to the frame at ``pts``, the likeliest first."""
+        """Keyframes to seek to for the frame at ``pts``, the most promising first."""
         place = bisect_right(self.keys, self.roll(pts))
         return self.keys[max(0, place - 3) : place][::-1]
 
@@ -74,8 +73,8 @@ class Segment:
     Attributes:
         index: its number, from 0.
         first: timestamp of its first frame.
-        end: timestamp of the first frame that is no longer in it; None for the last one.
-        frames: how many the timeline promises.
+        end: timestamp of the first frame after it; None for the last segment.
+        frames: number of frames.
     """
 
     index: int
@@ -125,11 +124,11 @@ def scan(source: VideoSource) -> Timeline:
                         keys.add(packet.pts)
     finally:
         av.logging.set_level(level)
-    said = [(severity, message.strip()) for severity, name, message in log if name in names]
-    complaints = [message for severity, message in said if is_loss(severity, message, source.index, last_dts)]
+    logged = [(severity, message.strip()) for severity, name, message in log if name in names]
+    complaints = [message for severity, message in logged if is_loss(severity, message, source.index, last_dts)]
     damage = complaints[0] if complaints else shortened(source.path)
     if torn and damage is None:
-        damage = f"{len(torn)} packets of its video were torn on the way"
+        damage = f"{len(torn)} packets of its video are corrupt"
     if packets.get(source.index, 0) < expected and damage is None:
         damage = f"{packets.get(source.index, 0)} of {expected} frames are there"
     if "mpegts" in names and damage is None:
@@ -139,7 +138,7 @@ def scan(source: VideoSource) -> Timeline:
 
 
 def is_shown(packet: Packet[Stream], codec: str) -> bool:
-    """Whether a packet gives a frame to show: VP8 and VP9 have frames that others are only predicted from.
+    """Whether a packet contains a frame to show: VP8 and VP9 have frames that serve for prediction only.
 
     Source: RFC 6386 section 9.1; VP9 bitstream specification, uncompressed header and annex B (superframes).
     """
@@ -160,12 +159,12 @@ def is_shown(packet: Packet[Stream], codec: str) -> bool:
 
 
 def cut(timeline: Timeline, first: int, end: int | None, frames: int = SEGMENT_FRAMES) -> tuple[Segment, ...]:
-    """Cut a stretch of a video into segments, at keyframes where these are near.
+    """Cut part of a video into segments, at keyframes where these are near.
 
     Args:
         timeline: of the video.
-        first: timestamp of the first frame wanted.
-        end: timestamp of the first frame no longer wanted; None: to the end.
+        first: timestamp of the first frame.
+        end: timestamp of the frame after the last; None: to the end.
         frames: fewest frames of a segment; without a keyframe it is cut at twice as many.
     """
     times = timeline.pts[bisect_left(timeline.pts, first) :]
@@ -178,7 +177,7 @@ def cut(timeline: Timeline, first: int, end: int | None, frames: int = SEGMENT_F
     count = 0
     for place, pts in enumerate(times):
         if place == 0 or (count >= frames and pts in keys) or count >= 2 * frames:
-            # A tail of a few frames is not worth an encoder of its own.
+            # A few frames at the end do not justify an encoder of their own.
             if place and len(times) - place < frames // 4:
                 break
             starts.append(place)

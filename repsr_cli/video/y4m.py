@@ -1,4 +1,4 @@
-"""YUV4MPEG2 on standard input and output: planes and a frame rate, nothing else.
+"""Read and write YUV4MPEG2, on standard input and output.
 
 Source: the format as mjpegtools' yuv4mpeg(5) describes it, with the names for more than 8 bits that FFmpeg reads.
 """
@@ -41,7 +41,7 @@ PIXEL_FORMATS = tuple(_LAYOUTS)
 
 
 def open_pipe() -> InputContainer:
-    """Standard input, as a video.
+    """Open standard input as a video.
 
     Raises:
         MediaError: it is not y4m.
@@ -51,11 +51,11 @@ def open_pipe() -> InputContainer:
 
 
 def describe_pipe(container: InputContainer, matrix: str | None, full_range: bool | None) -> VideoSource:
-    """What the header says; no frame is read, for it could not be read again.
+    """Describe a video by its header; no frame is read, because it could not be read again.
 
     Raises:
         MediaError: it is not y4m.
-        UsageError: no such matrix.
+        UsageError: the matrix is unknown.
     """
     stream = main_stream(container, PIPE)
     context = stream.codec_context
@@ -94,26 +94,26 @@ def describe_pipe(container: InputContainer, matrix: str | None, full_range: boo
 
 
 def header(encoding: Encoding) -> bytes:
-    """The first line of a stream."""
+    """The header line of a stream."""
     layout = _LAYOUTS[encoding.pix_fmt]
     if layout == "420mpeg2":
         layout = {"center": "420jpeg", "topleft": "420paldv"}.get(encoding.tags.siting or "left", layout)
     rate, sar = encoding.rate, encoding.sar or Fraction(0)
     aspect = f"{sar.numerator}:{sar.denominator}" if sar else "0:0"
     span = "FULL" if encoding.tags.range == 2 else "LIMITED"
-    words = f"YUV4MPEG2 W{encoding.width} H{encoding.height} F{rate.numerator}:{rate.denominator} Ip A{aspect}"
-    return f"{words} C{layout} XCOLORRANGE={span}\n".encode()
+    start = f"YUV4MPEG2 W{encoding.width} H{encoding.height} F{rate.numerator}:{rate.denominator} Ip A{aspect}"
+    return f"{start} C{layout} XCOLORRANGE={span}\n".encode()
 
 
 def write_frame(file: BinaryIO, planes: Planes) -> None:
-    """One frame."""
+    """Write a frame."""
     file.write(b"FRAME\n")
     for plane in planes:
         file.write(plane.tobytes())
 
 
 def is_steady(pts: Iterable[int], time_base: Fraction, rate: Fraction | None) -> bool:
-    """Whether timestamps are those of a constant rate, but for the rounding that containers do."""
+    """Whether timestamps have a constant rate, except for rounding by containers."""
     times = tuple(pts)
     if rate is None or len(times) < 3:
         return True

@@ -343,11 +343,11 @@ def test_a_quality_becomes_a_target_within_variable_rate(codec: str, quality: st
     assert dict(encoder_options(codec, None, "p7", {"tune": "uhq"}, None))["preset"] == "p7"
 
 
-@pytest.mark.parametrize("told", [{"tune": "lossless"}, {"rc": "constqp", "qp": "20"}, {"b": "8M"}, {"cq": "30.5"}])
-def test_another_aim_of_the_user_stands_alone(told: dict[str, str]) -> None:
-    assert dict(encoder_options("hevc_nvenc", None, None, told, None)) == {"preset": "p4", **told}
+@pytest.mark.parametrize("extra", [{"tune": "lossless"}, {"rc": "constqp", "qp": "20"}, {"b": "8M"}, {"cq": "30.5"}])
+def test_another_aim_of_the_user_stands_alone(extra: dict[str, str]) -> None:
+    assert dict(encoder_options("hevc_nvenc", None, None, extra, None)) == {"preset": "p4", **extra}
     with pytest.raises(UsageError, match="--crf 20: cannot be combined with -e"):
-        encoder_options("hevc_nvenc", 20, None, told, None)
+        encoder_options("hevc_nvenc", 20, None, extra, None)
 
 
 @pytest.mark.parametrize(

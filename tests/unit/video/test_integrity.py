@@ -53,7 +53,8 @@ def test_frames_that_an_avi_promises_are_counted(tmp_path: Path) -> None:
     assert scan(probe(whole)).damage is None
     data = bytearray(whole.read_bytes())
     index = data.index(b"idx1") + 8
-    data[index + 8 : index + 12] = data[index + 24 : index + 28]  # the first frame said to lie where the second does
+    # The index now gives the first frame the place of the second.
+    data[index + 8 : index + 12] = data[index + 24 : index + 28]
     torn = tmp_path / "torn.avi"
     torn.write_bytes(data)
     assert scan(probe(torn)).damage == "23 of 24 frames are there"

@@ -9,7 +9,6 @@ from typing import BinaryIO
 import pytest
 
 from repsr_cli.errors import UsageError
-from repsr_cli.video import lock as video_lock
 from repsr_cli.video.lock import FolderLock
 
 
@@ -27,19 +26,20 @@ def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_on_a_folder_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
     folder = tmp_path / ".x.repsr"
     first = FolderLock.take(folder, tmp_path / "x")
-    honest = video_lock._lock
+    honest = fcntl.flock
     calls = []
 
-    def late(file: BinaryIO) -> bool:
+    def late(file: BinaryIO, how: int) -> None:
         # Between opening the file and locking it, the holder finishes.
         calls.append(file)
         if len(calls) == 1:
             first.remove()
-        return honest(file)
+        honest(file, how)
 
-    monkeypatch.setattr(video_lock, "_lock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     second = FolderLock.take(folder, tmp_path / "x")
     assert len(calls) == 2
     assert (folder / "lock").exists()

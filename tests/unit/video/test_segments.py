@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,17 @@ from repsr_cli.video.encode import (
     EncodedPacket,
 )
 from repsr_cli.video.segments import SegmentWriter, Store, fingerprint, job_folder
+
+
+@contextmanager
+def file_size_limit(nbytes: int) -> Iterator[None]:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def packets() -> list[EncodedPacket]:
@@ -32,10 +45,10 @@ def test_segments_come_back_and_damaged_ones_are_thrown_away(tmp_path: Path) -> 
     left.add(packets()[0])
     left.abandon()
     full = SegmentWriter(store, 2, {})
-    full._file.close()
-    full._file = Path("/dev/full").open("wb")  # noqa: SIM115 - what is in its buffer cannot be written when it is closed
     full.add(packets()[0])
-    full.abandon()
+    with file_size_limit(10):  # closing the file fails, because its buffer cannot be written
+        full.abandon()
+    assert not full.partial.exists()
     assert store.finished() == {0: 5, 1: 5}
     assert list(store.packets(1)) == packets()
     for spoil in (

@@ -57,16 +57,16 @@ def test_an_error_in_any_stage_ends_all_at_once(stage: str) -> None:
 
 
 def test_the_next_one_is_begun_before_the_last_is_waited_for() -> None:
-    said: list[str] = []
+    calls: list[str] = []
 
     def work(n: int) -> Callable[[], int]:
-        said.append(f"begin {n}")
-        return lambda: (said.append(f"end {n}"), n)[1]
+        calls.append(f"begin {n}")
+        return lambda: (calls.append(f"end {n}"), n)[1]
 
     taken: list[int] = []
     run_stages(Stages(lambda: iter(range(3)), work, taken.extend, lambda _: 1, lambda _: 1))
     assert taken == [0, 1, 2]
-    assert said == ["begin 0", "begin 1", "end 0", "begin 2", "end 1", "end 2"]
+    assert calls == ["begin 0", "begin 1", "end 0", "begin 2", "end 1", "end 2"]
 
 
 def test_where_no_thread_can_be_started_nothing_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
