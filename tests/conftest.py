@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageSequence
 
+_Any = TypeVar("_Any")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,6 +37,12 @@ def real_data() -> Path:
     return folder
 
 
+def present(value: _Any | None) -> _Any:
+    """The value, which a test relies on."""
+    assert value is not None
+    return value
+
+
 def randomise_statistics(net: torch.nn.Module) -> None:
     """Give BN statistics that matter: fresh ones are nearly the identity, and a test with them proves little."""
     for module in net.modules():
@@ -44,6 +53,11 @@ def randomise_statistics(net: torch.nn.Module) -> None:
             module.running_var.uniform_(0.2, 3)
             module.weight.data.uniform_(-1.5, 1.5)
             module.bias.data.normal_(0, 0.5)
+
+
+def frame_count(image: Image.Image) -> int:
+    """The number of an animation's frames or a document's pages."""
+    return len(ImageSequence.all_frames(image))
 
 
 def textured(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

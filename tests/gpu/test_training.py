@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def losses(recipe: Recipe, run: Path) -> list[float]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_learns_what_the_cpu_learns(recipe: Recipe, tmp_path: Path, precision, compiled) -> None:
+def test_a_gpu_learns_what_the_cpu_learns(recipe: Recipe, tmp_path: Path, precision: Any, compiled: Any) -> None:
     expected = losses(replace(recipe, run=replace(recipe.run, device="cpu")), tmp_path / "cpu")
     gpu = replace(recipe.run, device="cuda", precision=precision, compile=compiled)
     found = losses(replace(recipe, run=gpu), tmp_path / "gpu")

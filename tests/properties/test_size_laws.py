@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,14 +26,14 @@ class Asked:
 
 
 @given(SIZES, FACTORS)
-def test_an_image_has_the_nearest_size(source, factor):
+def test_an_image_has_the_nearest_size(source: tuple[int, int], factor: Fraction) -> None:
     size = target_size(source, Asked(scale=float(factor)), 4)
     for side, before in zip(size, source, strict=True):
         assert -Fraction(1, 2) < side - before * factor <= Fraction(1, 2)
 
 
 @given(SIZES, FACTORS)
-def test_a_video_differs_from_an_image_by_one_at_most(source, factor):
+def test_a_video_differs_from_an_image_by_one_at_most(source: tuple[int, int], factor: Fraction) -> None:
     for asked in (Asked(scale=float(factor)), Asked(width=int(source[1] * factor))):
         image = target_size(source, asked, 4)
         video, note = video_size(source, asked, 4)
@@ -41,7 +42,7 @@ def test_a_video_differs_from_an_image_by_one_at_most(source, factor):
 
 
 @given(SIZES, FACTORS)
-def test_only_sides_that_are_rounded_become_even(source, factor):
+def test_only_sides_that_are_rounded_become_even(source: tuple[int, int], factor: Fraction) -> None:
     size, _ = video_size(source, Asked(scale=float(factor)), 4)
     for side, before in zip(size, source, strict=True):
         exact = before * factor
@@ -49,7 +50,7 @@ def test_only_sides_that_are_rounded_become_even(source, factor):
 
 
 @given(SIZES, SIZES, STEPS)
-def test_what_was_asked_for_is_kept(source, wanted, step):
+def test_what_was_asked_for_is_kept(source: tuple[int, int], wanted: tuple[int, int], step: int) -> None:
     height, width = wanted
     assert target_size(source, Asked(height=height, width=width), 4, step) == wanted
     assert target_size(source, Asked(height=height), 4, step)[0] == height
@@ -58,7 +59,7 @@ def test_what_was_asked_for_is_kept(source, wanted, step):
 
 
 @given(SIZES, SIZES)
-def test_what_fits_fills_the_box_and_stays_inside(source, box):
+def test_what_fits_fills_the_box_and_stays_inside(source: tuple[int, int], box: tuple[int, int]) -> None:
     for step in (1, VIDEO_STEP):
         size = target_size(source, Asked(fit=box), 4, step)
         assert any(side == limit for side, limit in zip(size, box, strict=True))
@@ -66,14 +67,14 @@ def test_what_fits_fills_the_box_and_stays_inside(source, box):
 
 
 @given(SIZES, SIDES)
-def test_the_shorter_side_stays_the_shorter(source, side):
+def test_the_shorter_side_stays_the_shorter(source: tuple[int, int], side: int) -> None:
     height, width = target_size(source, Asked(short_side=side), 4)
     assert side == min(height, width)
     assert source[0] == source[1] or (height <= width) == (source[0] <= source[1])
 
 
 @given(SIZES, SIZES, STEPS)
-def test_height_and_width_are_treated_alike(source, wanted, step):
+def test_height_and_width_are_treated_alike(source: tuple[int, int], wanted: tuple[int, int], step: int) -> None:
     for first, second in [
         (Asked(height=wanted[0]), Asked(width=wanted[0])),
         (Asked(scale=1.7), Asked(scale=1.7)),
@@ -85,7 +86,7 @@ def test_height_and_width_are_treated_alike(source, wanted, step):
 
 
 @given(SIZES, FACTORS)
-def test_the_factor_needed(source, factor):
+def test_the_factor_needed(source: tuple[int, int], factor: Fraction) -> None:
     assert needed_factor(source, Asked(scale=float(factor))) == factor
     assert needed_factor(source, Asked()) is None
     wanted = Asked(height=source[0] * 3, width=source[1] * 2)
@@ -105,6 +106,6 @@ def test_the_factor_needed(source, factor):
         ((100, 100), Asked(fit=(201, 201)), (201, 201), (200, 201)),
     ],
 )
-def test_one_rule_for_images_and_videos(source, asked, image, video):
+def test_one_rule_for_images_and_videos(source: tuple[int, int], asked: Any, image: Any, video: Any) -> None:
     assert target_size(source, asked, 4) == image
     assert video_size(source, asked, 4)[0] == video

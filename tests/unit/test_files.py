@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 import signal
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
 
 @pytest.fixture(params=["renameat2", "link"])
-def way(request, monkeypatch):
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both ways to rename without replacing."""
     if request.param == "link":
         monkeypatch.setattr(files, "_libc_renameat2", lambda: None)
@@ -26,36 +28,36 @@ def way(request, monkeypatch):
     return request.param
 
 
-def names(folder):
+def names(folder: Path) -> Any:
     return sorted(path.name for path in folder.iterdir())
 
 
-def write_while(target, meddle, *, overwrite=False, failure=MediaError):
+def write_while(target: Path, meddle: Any, *, overwrite: bool = False, failure: Any = MediaError) -> None:
     """Write a file, and do something before it is complete."""
     with writing(target, overwrite=overwrite, failure=failure) as file:
         file.write(b"mine")
         meddle()
 
 
-def write_by_path_while(target, meddle, *, overwrite=False):
+def write_by_path_while(target: Path, meddle: Any, *, overwrite: bool = False) -> None:
     """The same as a library that wants a path."""
     with staging(target, overwrite=overwrite) as path:
         path.write_bytes(b"mine")
         meddle()
 
 
-def raise_(error):
+def raise_(error: Any) -> None:
     raise error
 
 
-def fail_with(code):
-    def fail(*_arguments, **_keywords):
+def fail_with(code: int) -> Any:
+    def fail(*_arguments: Any, **_keywords: Any) -> None:
         raise OSError(code, os.strerror(code))
 
     return fail
 
 
-def test_a_file_appears_only_when_it_is_complete(tmp_path, way):
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path, way: str) -> None:
     target = tmp_path / "a.bin"
     with writing(target, overwrite=False) as file:
         file.write(b"abc")
@@ -66,7 +68,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path, way):
     assert names(tmp_path) == ["a.bin"]
 
 
-def test_an_error_leaves_nothing(tmp_path, way):
+def test_an_error_leaves_nothing(tmp_path: Path, way: str) -> None:
     for write in (write_while, write_by_path_while):
         for error in (ZeroDivisionError, KeyboardInterrupt):
             with pytest.raises(error):
@@ -74,7 +76,7 @@ def test_an_error_leaves_nothing(tmp_path, way):
     assert names(tmp_path) == []
 
 
-def test_an_error_keeps_the_old_file(tmp_path):
+def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a"
     target.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError), writing(target, overwrite=True):
@@ -83,7 +85,7 @@ def test_an_error_keeps_the_old_file(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
-def test_an_existing_file_is_refused_before_the_work(tmp_path):
+def test_an_existing_file_is_refused_before_the_work(tmp_path: Path) -> None:
     target = tmp_path / "a"
     target.write_bytes(b"old")
     for attempt in (writing, staging):
@@ -97,7 +99,7 @@ def test_an_existing_file_is_refused_before_the_work(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
-def test_a_file_that_appears_during_the_work_is_kept(tmp_path, way):
+def test_a_file_that_appears_during_the_work_is_kept(tmp_path: Path, way: str) -> None:
     target = tmp_path / "a"
     for write in (write_while, write_by_path_while):
         with pytest.raises(UsageError, match="appeared while"):
@@ -107,12 +109,14 @@ def test_a_file_that_appears_during_the_work_is_kept(tmp_path, way):
         target.unlink()
 
 
-def test_a_file_that_appears_at_the_last_moment_is_kept(tmp_path, way, monkeypatch):
+def test_a_file_that_appears_at_the_last_moment_is_kept(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target, made = tmp_path / "a", tmp_path / "made"
     made.write_bytes(b"mine")
     sync = os.fsync
 
-    def sync_and_meddle(descriptor):
+    def sync_and_meddle(descriptor: int) -> None:
         sync(descriptor)
         target.write_bytes(b"theirs")
 
@@ -123,11 +127,11 @@ def test_a_file_that_appears_at_the_last_moment_is_kept(tmp_path, way, monkeypat
     assert made.read_bytes() == b"mine", "what was made stays where it is"
 
 
-def test_of_many_writers_exactly_one_wins(tmp_path, way):
+def test_of_many_writers_exactly_one_wins(tmp_path: Path, way: str) -> None:
     target, barrier = tmp_path / "a", threading.Barrier(8)
-    outcomes = []
+    outcomes: list[int | None] = []
 
-    def write(number):
+    def write(number: int) -> None:
         try:
             with writing(target, overwrite=False) as file:
                 file.write(bytes([number]) * 1000)
@@ -147,7 +151,7 @@ def test_of_many_writers_exactly_one_wins(tmp_path, way):
 
 
 @POSIX
-def test_a_link_is_never_followed(tmp_path, way):
+def test_a_link_is_never_followed(tmp_path: Path, way: str) -> None:
     victim, target = tmp_path / "victim", tmp_path / "a"
     for there in (True, False):
         if there:
@@ -166,7 +170,7 @@ def test_a_link_is_never_followed(tmp_path, way):
 
 
 @POSIX
-def test_a_link_that_appears_during_the_work_is_kept(tmp_path, way):
+def test_a_link_that_appears_during_the_work_is_kept(tmp_path: Path, way: str) -> None:
     target, victim = tmp_path / "a", tmp_path / "victim"
     with pytest.raises(UsageError, match="appeared while"):
         write_while(target, lambda: target.symlink_to(victim))
@@ -175,10 +179,10 @@ def test_a_link_that_appears_during_the_work_is_kept(tmp_path, way):
 
 
 @POSIX
-def test_a_link_under_the_temporary_name_is_refused(tmp_path, monkeypatch):
+def test_a_link_under_the_temporary_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    monkeypatch.setattr(files.secrets, "token_hex", lambda _count: "guessed")
+    monkeypatch.setattr("repsr_cli.files.secrets.token_hex", lambda _count: "guessed")
     (tmp_path / ".a.guessed.part").symlink_to(victim)
     with pytest.raises(MediaError, match="cannot be written"):
         write_bytes(tmp_path / "a", b"new", overwrite=True)
@@ -186,7 +190,7 @@ def test_a_link_under_the_temporary_name_is_refused(tmp_path, monkeypatch):
 
 
 @POSIX
-def test_a_temporary_file_that_was_exchanged_is_not_published(tmp_path):
+def test_a_temporary_file_that_was_exchanged_is_not_published(tmp_path: Path) -> None:
     victim, made = tmp_path / "victim", tmp_path / "made"
     victim.write_bytes(b"precious")
     made.symlink_to(victim)
@@ -207,7 +211,7 @@ def test_a_temporary_file_that_was_exchanged_is_not_published(tmp_path):
         (errno.EIO, "Check the folder and the free space."),
     ],
 )
-def test_errors_of_the_system_are_translated_once(tmp_path, code, remedy):
+def test_errors_of_the_system_are_translated_once(tmp_path: Path, code: int, remedy: str) -> None:
     target = tmp_path / "a"
     with pytest.raises(CheckpointError) as caught:
         write_while(target, fail_with(code), failure=CheckpointError)
@@ -216,18 +220,16 @@ def test_errors_of_the_system_are_translated_once(tmp_path, code, remedy):
 
 
 @POSIX
-def test_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.os, "open", lambda *_arguments: os.dup(full.fileno()))
-    monkeypatch.setattr(PendingFile, "_probe", lambda _self: None)
-    with (
-        Path("/dev/full").open("wb") as full,
-        pytest.raises(MediaError, match="No space left on device"),
-    ):
-        write_bytes(tmp_path / "a", b"abc", overwrite=False)
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("wb") as full:
+        monkeypatch.setattr("repsr_cli.files.os.open", lambda *_arguments: os.dup(full.fileno()))
+        monkeypatch.setattr(PendingFile, "_probe", lambda _self: None)
+        with pytest.raises(MediaError, match="No space left on device"):
+            write_bytes(tmp_path / "a", b"abc", overwrite=False)
     assert names(tmp_path) == []
 
 
-def test_a_file_that_cannot_be_flushed_gets_no_name(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_flushed_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
     with pytest.raises(MediaError, match=os.strerror(errno.EIO)):
         write_bytes(tmp_path / "a", b"abc", overwrite=True)
@@ -235,10 +237,10 @@ def test_a_file_that_cannot_be_flushed_gets_no_name(tmp_path, monkeypatch):
 
 
 @POSIX
-def test_a_folder_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_flushed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = os.fsync
 
-    def sync_files(descriptor):
+    def sync_files(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             fail_with(errno.EIO)()
         sync(descriptor)
@@ -248,17 +250,17 @@ def test_a_folder_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch):
         write_bytes(tmp_path / "a", b"abc", overwrite=True)
 
 
-def test_file_systems_without_fsync_are_written(tmp_path, monkeypatch):
+def test_file_systems_without_fsync_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", fail_with(errno.EINVAL))
     write_bytes(tmp_path / "a", b"abc", overwrite=False)
     assert (tmp_path / "a").read_bytes() == b"abc"
 
 
 @POSIX
-def test_file_and_folder_are_flushed(tmp_path, way, monkeypatch):
+def test_file_and_folder_are_flushed(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed, sync = [], os.fsync
 
-    def note(descriptor):
+    def note(descriptor: int) -> None:
         flushed.append(os.fstat(descriptor).st_ino)
         sync(descriptor)
 
@@ -268,7 +270,9 @@ def test_file_and_folder_are_flushed(tmp_path, way, monkeypatch):
     assert flushed.index(file) < len(flushed) - 1 - flushed[::-1].index(folder)
 
 
-def test_a_file_system_that_can_protect_nothing_is_refused_before_the_work(tmp_path, monkeypatch):
+def test_a_file_system_that_can_protect_nothing_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_libc_renameat2", lambda: None)
     for code in (errno.EPERM, errno.EOPNOTSUPP):
         monkeypatch.setattr(os, "link", fail_with(code))
@@ -283,9 +287,9 @@ def test_a_file_system_that_can_protect_nothing_is_refused_before_the_work(tmp_p
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
-def test_a_file_system_without_renameat2_uses_links(tmp_path, monkeypatch):
-    def refuse(*_arguments):
-        files.ctypes.set_errno(errno.EINVAL)
+def test_a_file_system_without_renameat2_uses_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: Any) -> Any:
+        ctypes.set_errno(errno.EINVAL)
         return -1
 
     monkeypatch.setattr(files, "_libc_renameat2", lambda: refuse)
@@ -295,7 +299,7 @@ def test_a_file_system_without_renameat2_uses_links(tmp_path, monkeypatch):
 
 
 @POSIX
-def test_the_mode_follows_the_umask(tmp_path):
+def test_the_mode_follows_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
         write_bytes(tmp_path / "a", b"", overwrite=False)
@@ -304,7 +308,7 @@ def test_the_mode_follows_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
-def test_a_missing_folder(tmp_path):
+def test_a_missing_folder(tmp_path: Path) -> None:
     target = tmp_path / "gone" / "a"
     expected = f"{target}: cannot be written: the folder {target.parent} does not exist. Check that the folder exists."
     with pytest.raises(MediaError) as caught:
@@ -314,11 +318,11 @@ def test_a_missing_folder(tmp_path):
         check_target(target, overwrite=False)
 
 
-def test_a_folder_that_goes_away(tmp_path):
+def test_a_folder_that_goes_away(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
 
-    def remove():
+    def remove() -> None:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
@@ -327,7 +331,7 @@ def test_a_folder_that_goes_away(tmp_path):
         write_while(folder / "a", remove)
 
 
-def test_names_of_any_length(tmp_path):
+def test_names_of_any_length(tmp_path: Path) -> None:
     longest = tmp_path / ("ä" * 127)
     write_bytes(longest, b"abc", overwrite=False)
     assert names(tmp_path) == [longest.name]
@@ -336,20 +340,20 @@ def test_names_of_any_length(tmp_path):
 
 
 @POSIX
-def test_names_that_are_not_unicode(tmp_path):
+def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     target = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
     write_bytes(target, b"abc", overwrite=False)
     assert names(tmp_path) == ["\udcff\udcfe"]
 
 
-def test_a_folder_is_not_replaced(tmp_path):
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     for overwrite in (True, False):
         with pytest.raises(UsageError, match=r"is a folder\. Choose another name\."):
             write_bytes(tmp_path, b"", overwrite=overwrite)
 
 
 @POSIX
-def test_devices_and_pipes_are_written_and_stay(tmp_path):
+def test_devices_and_pipes_are_written_and_stay(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     received = []
@@ -365,12 +369,12 @@ def test_devices_and_pipes_are_written_and_stay(tmp_path):
         pytest.fail("the work began")
 
 
-def test_text_keeps_its_line_ends(tmp_path):
+def test_text_keeps_its_line_ends(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "ä\r\nb\n", overwrite=False)
     assert (tmp_path / "a").read_bytes() == "ä\r\nb\n".encode()
 
 
-def test_publish_moves_a_finished_file(tmp_path, way):
+def test_publish_moves_a_finished_file(tmp_path: Path, way: str) -> None:
     made, target = tmp_path / "made", tmp_path / "a"
     made.write_bytes(b"abc")
     publish(made, target, overwrite=False)
@@ -385,7 +389,7 @@ def test_publish_moves_a_finished_file(tmp_path, way):
 
 
 @POSIX
-def test_a_kill_leaves_no_final_name(tmp_path):
+def test_a_kill_leaves_no_final_name(tmp_path: Path) -> None:
     program = (
         "import pathlib, sys, time\n"
         "from repsr_cli.files import writing\n"
@@ -394,6 +398,7 @@ def test_a_kill_leaves_no_final_name(tmp_path):
     )
     target = tmp_path / "a"
     with subprocess.Popen([sys.executable, "-c", program, target], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGKILL)
     assert not target.exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repsr_cli.upscale import image as upscale_image
+from repsr_cli.image.files import open_image
 from repsr_cli.video import open as video
 
 pytest.importorskip("resource", reason="limits of memory as POSIX has them")
@@ -18,7 +18,7 @@ SEEDS = [(path.parent.name, path) for path in sorted(fuzz.CORPUS.glob("*/*"))]
 
 @pytest.fixture(autouse=True)
 def _usual_limits_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upscale_image, "open_image", upscale_image.open_image)
+    monkeypatch.setattr("repsr_cli.upscale.image.open_image", open_image)
     monkeypatch.setattr(video, "MAX_PIXELS", video.MAX_PIXELS)
 
 

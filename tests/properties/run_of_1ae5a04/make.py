@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from repsr_cli.pipelines.train import train  # type: ignore[import-not-found]
-from repsr_cli.training.pairs import Pair, write_pack  # type: ignore[import-not-found]
+from repsr_cli.pipelines.train import train  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from repsr_cli.training.pairs import Pair, write_pack  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from repsr_cli.errors import Interrupted
 from repsr_cli.training.recipe import recipe_from_dict

@@ -50,7 +50,7 @@ def one_colour_video(
 
 
 def compare(before: Path, after: Path, output: Path | None, form: Form, **options: Any) -> Outcome:
-    chosen = {"beside": {}, "page": {"html": True}}.get(form, {form: True})
+    chosen: Any = {"beside": {}, "page": {"html": True}}.get(form, {form: True})
     return comparison.compare(before, after, CompareOptions(output, **chosen, **options))
 
 

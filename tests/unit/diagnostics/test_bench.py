@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from repsr_cli.diagnostics import bench
@@ -11,14 +13,19 @@ from repsr_cli.model.plain import PlainSR, Spec
 from tests.unit.engine.test_cuda_batches import on_a_gpu
 
 
-def test_frames_under_way_together_are_counted_singly(monkeypatch):
+def test_frames_under_way_together_are_counted_singly(monkeypatch: Any) -> None:
     torch.manual_seed(0)
     net, begun = PlainSR(Spec(2, 8, 1)).eval(), []
 
-    def lent_a_gpu(_upscaler, fmt, _fmt_out, reuse):
+    def lent_a_gpu(_upscaler: Any, fmt: Any, _fmt_out: Any, reuse: bool) -> Any:
         planes = on_a_gpu(net, fmt, monkeypatch, batch=2, reuse=reuse)
         begin = planes.begin
-        monkeypatch.setattr(planes, "begin", lambda frame, *rest: begun.append(frame) or begin(frame, *rest))
+
+        def counted(frame: Any, *rest: Any) -> Any:
+            begun.append(frame)
+            return begin(frame, *rest)
+
+        monkeypatch.setattr(planes, "begin", counted)
         return planes
 
     upscaler = Upscaler(net, device="cpu", threads=1)

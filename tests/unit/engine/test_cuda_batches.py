@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,28 +25,28 @@ LEFT = FORMATS["left"]
 class LaggingQueues:
     """Nothing is done before somebody waits for it; what was queued before is done first."""
 
-    def __init__(self):
-        self.todo = deque()
+    def __init__(self) -> None:
+        self.todo: deque[Any] = deque()
 
-    def pinned(self, like):
+    def pinned(self, like: Any) -> Any:
         return torch.full_like(like, 77)
 
-    def capture(self, network, planes):
+    def capture(self, network: Any, planes: Any) -> Any:
         with torch.inference_mode():
             results = network(*planes)
 
-        def again():
+        def again() -> None:
             with torch.inference_mode():
                 for result, found in zip(results, network(*planes), strict=True):
                     result.copy_(found)
 
         return again, results
 
-    def submit(self, up, compute, down):
+    def submit(self, up: Any, compute: Any, down: Any) -> Any:
         steps = [up, compute, down]
         self.todo.append(steps)
 
-        def done():
+        def done() -> None:
             while any(each is steps for each in self.todo):
                 first = self.todo.popleft()
                 for step in first:
@@ -55,28 +56,37 @@ class LaggingQueues:
         return done
 
 
-def network(scale=2, seed=0):
+def network(scale: int = 2, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return PlainSR(Spec(scale, 8, 1)).eval()
 
 
-def frame(fmt, height, width, seed=0):
+def frame(fmt: Any, height: int, width: int, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     sizes = fmt.plane_sizes(height, width)
     return [rng.integers(0, fmt.peak + 1, size).astype(fmt.dtype) for size in sizes]
 
 
-def on_a_gpu(net, fmt, monkeypatch, batch=4, precision="fp32", say=lambda _line: None, **options):
+def on_a_gpu(
+    net: PlainSR,
+    fmt: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int = 4,
+    precision: str = "fp32",
+    say: Any = lambda _line: None,
+    **options: Any,
+) -> Any:
     """An upscaler whose device is lent queues, and takes to batches of a size."""
     monkeypatch.setattr(gpu, "_seconds", lambda slot: 1.0 if len(slot.host[0]) <= batch else 1000.0)
     planes = PlaneUpscaler(Upscaler(net, "cpu", precision, threads=1, say=say), fmt, fmt, **options)
+    assert planes._folded is not None
     planes._folded._queues = LaggingQueues()
     return planes
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", FORMATS)
-def test_it_gives_what_an_rgb_image_in_between_gives(scale, name, monkeypatch):
+def test_it_gives_what_an_rgb_image_in_between_gives(scale: int, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fmt, net = FORMATS[name], network(scale)
     ours, reference = on_a_gpu(net, fmt, monkeypatch), PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)
     for height, width in ((1, 1), (3, 2), (2, 3), (40, 70)):
@@ -91,12 +101,12 @@ def test_it_gives_what_an_rgb_image_in_between_gives(scale, name, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 23])
-def test_frames_come_in_order_however_many_are_under_way(count, monkeypatch):
+def test_frames_come_in_order_however_many_are_under_way(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     ours = on_a_gpu(net, LEFT, monkeypatch)
     tiled = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     video = [frame(LEFT, 24, 30, seed) for seed in range(count)]
-    begun, found = deque(), []
+    begun, found = deque[Any](), []
     for planes in video:
         begun.append(ours.begin(planes))
         assert ours.ahead == SLOTS * 4
@@ -109,7 +119,7 @@ def test_frames_come_in_order_however_many_are_under_way(count, monkeypatch):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
-def test_a_frame_that_is_waited_for_at_once_does_not_wait_for_a_full_batch(monkeypatch):
+def test_a_frame_that_is_waited_for_at_once_does_not_wait_for_a_full_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = on_a_gpu(network(), LEFT, monkeypatch)
     tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
     for seed in range(6):
@@ -118,12 +128,12 @@ def test_a_frame_that_is_waited_for_at_once_does_not_wait_for_a_full_batch(monke
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
-def test_the_batch_grows_while_that_is_faster_and_there_is_room():
+def test_the_batch_grows_while_that_is_faster_and_there_is_room() -> None:
     fmt, seen = LEFT, []
     planes = PlanesNetwork(fold(network(), fmt, fmt), fmt, fmt, torch.float32)
 
-    def batch(pixels, seconds):
-        def measured(slot):
+    def batch(pixels: int, seconds: Any) -> Any:
+        def measured(slot: Any) -> Any:
             seen.append(len(slot.host[0]))
             return seconds(len(slot.host[0]))
 
@@ -137,29 +147,29 @@ def test_the_batch_grows_while_that_is_faster_and_there_is_room():
     assert batch(16 * 16 * SLOTS * 2, lambda n: 1.0) == 2
 
 
-def test_half_precision_that_overflows_is_given_up_and_no_frame_is_lost(monkeypatch):
+def test_half_precision_that_overflows_is_given_up_and_no_frame_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     with torch.no_grad():
         net.body[0].weight.mul_(3e5)
         net.body[2].weight.mul_(1e-6)
-    said: list[str] = []
-    ours = on_a_gpu(net, LEFT, monkeypatch, precision="fp16", say=said.append)
+    messages: list[str] = []
+    ours = on_a_gpu(net, LEFT, monkeypatch, precision="fp16", say=messages.append)
     exact = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     video = [frame(LEFT, 24, 30, seed) for seed in range(9)]
     begun = [ours.begin(planes) for planes in video]
     for planes, finish in zip(video, begun, strict=True):
         for a, b in zip(finish(), exact(planes), strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
-    assert any("overflowed" in line for line in said)
+    assert any("overflowed" in line for line in messages)
     ours(video[0])
     assert ours._folded._gpu[1] is torch.float32
 
 
-def test_no_room_for_one_frame_means_tiles(monkeypatch):
+def test_no_room_for_one_frame_means_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = on_a_gpu(network(), LEFT, monkeypatch)
     tiled = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
 
-    def full(*_arguments):
+    def full(*_arguments: Any) -> None:
         raise torch.cuda.OutOfMemoryError
 
     monkeypatch.setattr(LaggingQueues, "capture", full)
@@ -168,11 +178,11 @@ def test_no_room_for_one_frame_means_tiles(monkeypatch):
     assert ours.ahead == 1
 
 
-def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch):
+def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = on_a_gpu(network(), LEFT, monkeypatch)
     capture = LaggingQueues.capture
 
-    def small(queues, planes_network, planes):
+    def small(queues: Any, planes_network: Any, planes: Any) -> Any:
         if len(planes[0]) > 1:
             raise torch.cuda.OutOfMemoryError
         return capture(queues, planes_network, planes)
@@ -182,10 +192,10 @@ def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch):
     assert ours._folded._gpu[2].batch == 1
 
 
-def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch):
+def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = on_a_gpu(network(), LEFT, monkeypatch)
 
-    def broken(*_arguments):
+    def broken(*_arguments: Any) -> None:
         raise RuntimeError("an illegal memory access")
 
     monkeypatch.setattr(LaggingQueues, "capture", broken)
@@ -193,7 +203,7 @@ def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch):
         ours(frame(LEFT, 24, 30))
 
 
-def test_a_frame_like_the_one_before_is_not_computed_again(monkeypatch):
+def test_a_frame_like_the_one_before_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = on_a_gpu(network(), LEFT, monkeypatch, batch=2)
     a, b = frame(LEFT, 24, 30, 0), frame(LEFT, 24, 30, 1)
     video = [a, a, b, b, b, a]
@@ -205,13 +215,13 @@ def test_a_frame_like_the_one_before_is_not_computed_again(monkeypatch):
     assert ours.reused == pytest.approx(0.5)
 
 
-def test_a_video_that_changes_its_size_gets_memory_of_that_size(monkeypatch):
+def test_a_video_that_changes_its_size_gets_memory_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = on_a_gpu(network(), LEFT, monkeypatch)
     for height, width in ((24, 30), (30, 24), (24, 30)):
         assert ours(frame(LEFT, height, width))[0].shape == (2 * height, 2 * width)
 
 
-def test_numbers_that_are_not_finite_are_told_from_others():
+def test_numbers_that_are_not_finite_are_told_from_others() -> None:
     net = network()
     with torch.no_grad():
         net.body[0].weight[0, 0, 0, 0] = torch.nan
@@ -221,7 +231,7 @@ def test_numbers_that_are_not_finite_are_told_from_others():
         frames.begin(frame(LEFT, 16, 16))()
 
 
-def as_decoded(planes, fmt, padding=6):
+def as_decoded(planes: Any, fmt: Any, padding: int = 6) -> Any:
     """Planes as NVDEC leaves them on its GPU: U and V in turns, lines padded, samples in the upper bits."""
     luma, u, v = (np.pad(plane, ((0, 0), (0, padding))) for plane in planes)
     chroma = np.stack([u, v], -1)
@@ -233,7 +243,9 @@ def as_decoded(planes, fmt, padding=6):
 
 @pytest.mark.parametrize("name", ["left", "left, 10 bit", "centre"])
 @pytest.mark.parametrize("stays", [False, True])
-def test_planes_that_lie_on_the_gpu_need_no_way_through_the_host(name, stays, monkeypatch):
+def test_planes_that_lie_on_the_gpu_need_no_way_through_the_host(
+    name: Any, stays: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fmt, net = FORMATS[name], network()
     pix_fmt = "nv12" if fmt.depth == 8 else "p010le"
     ours = on_a_gpu(net, fmt, monkeypatch, gpu_format=pix_fmt if stays else None)
@@ -253,7 +265,7 @@ def test_planes_that_lie_on_the_gpu_need_no_way_through_the_host(name, stays, mo
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
-def test_planes_on_the_gpu_come_down_where_frames_are_not_computed_whole():
+def test_planes_on_the_gpu_come_down_where_frames_are_not_computed_whole() -> None:
     ours = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT, gpu_format="nv12")
     planes = frame(LEFT, 24, 30)
     found = ours(as_decoded(planes, LEFT))

@@ -1,6 +1,7 @@
 """Reusing what did not change: exact, measured, and off by request."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,35 +12,36 @@ from repsr_cli.engine.frame_upscaler import FoldedUpscaler
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.video.cuda_planes import on_host
 from repsr_cli.yuv.formats import PlaneFormat
 
 LEFT = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
 CENTER = PlaneFormat("bt601", full_range=True, depth=10, subsample=(2, 2), siting="center")
 
 
-def network(scale=2):
+def network(scale: int = 2) -> Any:
     return PlainSR(Spec(scale, 16, 2)).eval()
 
 
-def frame(fmt, height=200, width=260, seed=0):
+def frame(fmt: PlaneFormat, height: int = 200, width: int = 260, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     sizes = [(height, width), fmt.chroma_size(height, width), fmt.chroma_size(height, width)]
     return [rng.integers(0, fmt.peak, size).astype(np.uint8 if fmt.depth == 8 else np.uint16) for size in sizes]
 
 
-def changed(planes, plane, row, column, rows=1, columns=1):
+def changed(planes: Any, plane: int, row: int, column: int, rows: int = 1, columns: int = 1) -> Any:
     planes = [each.copy() for each in planes]
     planes[plane][row : row + rows, column : column + columns] ^= 1
     return planes
 
 
-def same(a, b):
+def same(a: Any, b: Any) -> Any:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("fmt", [LEFT, CENTER])
 @pytest.mark.parametrize("tile", ["auto", "off", 70])
-def test_reuse_changes_no_byte(fmt, tile):
+def test_reuse_changes_no_byte(fmt: PlaneFormat, tile: Any) -> None:
     rng = np.random.default_rng(1)
     net = network()
     reusing = PlaneUpscaler(Upscaler(net, device="cpu", tile=tile), fmt, fmt)
@@ -55,7 +57,7 @@ def test_reuse_changes_no_byte(fmt, tile):
 
 
 @pytest.mark.parametrize("reuse", [True, False])
-def test_frames_begun_before_the_last_is_done_are_the_same(reuse):
+def test_frames_begun_before_the_last_is_done_are_the_same(reuse: bool) -> None:
     net, planes = network(), frame(LEFT)
     ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=reuse)
     plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
@@ -71,14 +73,14 @@ def test_frames_begun_before_the_last_is_done_are_the_same(reuse):
     assert all(same(finish(), plain(each)) for finish, each in zip(begun, video, strict=True))
 
 
-def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypatch):
+def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     net, video = network(), [frame(LEFT, seed=seed) for seed in range(4)]
     ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
     expected = [plain(each) for each in video]
     real, calls = runner.TileRunner._forward, itertools.count()
 
-    def forward(self, lr):
+    def forward(self: Any, lr: torch.Tensor) -> Any:
         if next(calls) in (2, 3):
             raise MemoryError
         return real(self, lr)
@@ -87,10 +89,10 @@ def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypa
     begun = [ahead.begin(each) for each in video]
     for finish, each in zip(begun, expected, strict=True):
         # Smaller tiles may add in another order.
-        assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(finish(), each, strict=True))
+        assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(on_host(finish()), each, strict=True))
 
 
-def test_a_frame_that_stands_still_is_not_computed_again(monkeypatch):
+def test_a_frame_that_stands_still_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
     planes = frame(LEFT)
     first = upscaler(planes)
@@ -99,7 +101,7 @@ def test_a_frame_that_stands_still_is_not_computed_again(monkeypatch):
     assert upscaler.reused == 0.5
 
 
-def test_planes_that_are_overwritten_in_place_are_noticed():
+def test_planes_that_are_overwritten_in_place_are_noticed() -> None:
     upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
     planes = frame(LEFT)
     first = upscaler(planes)
@@ -107,7 +109,7 @@ def test_planes_that_are_overwritten_in_place_are_noticed():
     assert not same(upscaler(planes), first)
 
 
-def test_a_result_that_was_handed_out_stays_as_it_was():
+def test_a_result_that_was_handed_out_stays_as_it_was() -> None:
     upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
     planes = frame(LEFT)
     first = upscaler(planes)
@@ -116,13 +118,13 @@ def test_a_result_that_was_handed_out_stays_as_it_was():
     assert same(first, before)
 
 
-def test_frames_of_another_size_are_computed_whole():
+def test_frames_of_another_size_are_computed_whole() -> None:
     upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
     upscaler(frame(LEFT))
     assert upscaler(frame(LEFT, 20, 30))[0].shape == (40, 60)
 
 
-def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch):
+def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FoldedUpscaler, "_is_exact", lambda *_: False)
     net, planes = network(), frame(LEFT)
     upscaler = PlaneUpscaler(Upscaler(net, device="cpu", tile=130), LEFT, LEFT)
@@ -133,12 +135,13 @@ def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch):
     assert upscaler.reused == pytest.approx(0.5 * 0.75)
 
 
-def test_the_check_of_exactness_can_fail(monkeypatch):
+def test_the_check_of_exactness_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = PlaneUpscaler(Upscaler(network(), device="cpu", tile="off", engine="torch"), LEFT, LEFT)
+    assert upscaler._folded is not None
     assert upscaler._folded._is_exact(200, 260, 64)
     forward = runner.TileRunner._forward
 
-    def by_another_kernel(this, lr):
+    def by_another_kernel(this: Any, lr: torch.Tensor) -> Any:
         features = forward(this, lr)
         return features * (1 + 1e-6) if lr.shape[-1] < 200 else features
 
@@ -146,7 +149,7 @@ def test_the_check_of_exactness_can_fail(monkeypatch):
     assert not upscaler._folded._is_exact(200, 260, 64)
 
 
-def test_a_change_of_precision_throws_away_what_was_kept():
+def test_a_change_of_precision_throws_away_what_was_kept() -> None:
     """The second frame overflows fp16 in one corner: all of it is then what fp32 gives, as it is without reuse."""
     net = network()
     with torch.no_grad():
@@ -157,16 +160,16 @@ def test_a_change_of_precision_throws_away_what_was_kept():
     quiet = [np.full(plane.shape, code, np.uint8) for plane, code in zip(frame(LEFT), (17, 128, 128), strict=True)]
     loud = [plane.copy() for plane in quiet]
     loud[0][:8, :8] = 255
-    said = []
-    upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp16", say=said.append), LEFT, LEFT)
+    messages: list[str] = []
+    upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp16", say=messages.append), LEFT, LEFT)
     upscaler(quiet)
-    assert not said
+    assert not messages
     after = upscaler(loud)
-    assert len(said) == 1
+    assert len(messages) == 1
     assert same(after, PlaneUpscaler(Upscaler(net, device="cpu", precision="fp32"), LEFT, LEFT)(loud))
 
 
-def test_memory_that_runs_short_while_reusing_costs_nothing_but_time(monkeypatch):
+def test_memory_that_runs_short_while_reusing_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
     net, planes = network(), frame(LEFT)
     upscaler = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     upscaler(planes)
@@ -174,7 +177,7 @@ def test_memory_that_runs_short_while_reusing_costs_nothing_but_time(monkeypatch
     expected = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)(planes)
     forward = runner.TileRunner._forward
 
-    def short(this, lr):
+    def short(this: Any, lr: torch.Tensor) -> Any:
         if lr.shape[-1] > 50:
             raise MemoryError
         return forward(this, lr)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from repsr_cli.engine.backends import onnxruntime as foreign
+from repsr_cli.engine.backends.ncnn_graph import load_ncnn
 from repsr_cli.engine.backends.onnxruntime import ForeignBody
 from repsr_cli.engine.backends.registry import ENGINES
 from repsr_cli.engine.colour_folding import fold
@@ -70,7 +71,7 @@ def test_it_is_named_where_it_is_used(engine: str) -> None:
 def test_a_failure_for_want_of_memory_halves_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """ncnn tells by a number only; smaller tiles are the remedy, as with torch."""
     fmt, net = FORMATS["left"], network(2)
-    load, said = foreign.load_ncnn, list[str]()
+    load, messages = load_ncnn, list[str]()
 
     def short_of_memory(*arguments: Any) -> Any:
         real = load(*arguments)
@@ -90,8 +91,8 @@ def test_a_failure_for_want_of_memory_halves_the_tiles(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(foreign, "load_ncnn", short_of_memory)
     planes = random_planes(fmt, 64, 64)
-    found = PlaneUpscaler(Upscaler(net, device="cpu", engine="ncnn", say=said.append), fmt, fmt)(planes)
-    assert any("out of memory" in line for line in said)
+    found = PlaneUpscaler(Upscaler(net, device="cpu", engine="ncnn", say=messages.append), fmt, fmt)(planes)
+    assert any("out of memory" in line for line in messages)
     for ours, theirs in zip(found, PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)(planes), strict=True):
         assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
 

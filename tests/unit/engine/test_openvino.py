@@ -89,8 +89,8 @@ def test_it_is_named_where_it_is_used() -> None:
 
 @needs_openvino
 def test_what_it_does_not_take_is_said() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     net = network(3)
-    PlaneUpscaler(Upscaler(net, device="cpu", say=said.append), FORMATS["left"], FORMATS["left"])
-    assert len(said) == 1
-    assert "torch computes" in said[0]
+    PlaneUpscaler(Upscaler(net, device="cpu", say=messages.append), FORMATS["left"], FORMATS["left"])
+    assert len(messages) == 1
+    assert "torch computes" in messages[0]

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from repsr_cli.yuv.formats import PlaneFormat
 YUV420 = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2))
 
 
-def flat(fmt, height, width, *samples):
+def flat(fmt: PlaneFormat, height: int, width: int, *samples: Any) -> Any:
     dtype = np.uint8 if fmt.depth == 8 else np.uint16
     sizes = [(height, width), fmt.chroma_size(height, width), fmt.chroma_size(height, width)]
     return tuple(np.full(size, code, dtype) for size, code in zip(sizes, samples, strict=False))
@@ -36,13 +38,13 @@ def flat(fmt, height, width, *samples):
         (PlaneFormat("grey", full_range=False, depth=8), (16,), (0, 0, 0)),
     ],
 )
-def test_known_colours(fmt, samples, colour):
+def test_known_colours(fmt: PlaneFormat, samples: Any, colour: Any) -> None:
     rgb = rgb_from_planes(flat(fmt, 4, 6, *samples), fmt)
     assert rgb.shape == (1, 3, 4, 6)
     assert torch.allclose(rgb, torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1), atol=0.006)
 
 
-def test_samples_beyond_the_nominal_range_are_not_clipped():
+def test_samples_beyond_the_nominal_range_are_not_clipped() -> None:
     rgb = rgb_from_planes(flat(YUV420, 2, 2, 255, 255, 0), YUV420)
     assert rgb.max() > 1.2
     assert rgb.min() < 0.6
@@ -50,7 +52,7 @@ def test_samples_beyond_the_nominal_range_are_not_clipped():
 
 
 @pytest.mark.parametrize("siting", ["left", "center", "topleft"])
-def test_chroma_sits_where_the_siting_says(siting):
+def test_chroma_sits_where_the_siting_says(siting: Any) -> None:
     """A ramp of chroma lies on the ramp of luma positions that the siting gives it."""
     fmt = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting=siting)
     down, across = (0.0 if cosited else 0.5 for cosited in fmt.cosited)
@@ -62,7 +64,7 @@ def test_chroma_sits_where_the_siting_says(siting):
     assert torch.allclose(shrink_chroma(expected[None, None], fmt)[0, 0, 1:-1, 1:-1], chroma[1:-1, 1:-1], atol=1e-3)
 
 
-def test_planes_of_the_wrong_number_or_size_are_refused():
+def test_planes_of_the_wrong_number_or_size_are_refused() -> None:
     with pytest.raises(ValueError, match="3 planes"):
         rgb_from_planes(flat(YUV420, 4, 4, 16), YUV420)
     luma = np.zeros((5, 5), np.uint8)
@@ -70,7 +72,7 @@ def test_planes_of_the_wrong_number_or_size_are_refused():
         rgb_from_planes((luma, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)), YUV420)
 
 
-def test_planes_are_enlarged_into_contiguous_planes_of_the_other_format():
+def test_planes_are_enlarged_into_contiguous_planes_of_the_other_format() -> None:
     out = PlaneFormat("bt2020", full_range=True, depth=10, subsample=(1, 2))
     upscaler = PlaneUpscaler(Upscaler(identity_network(3), device="cpu"), YUV420, out)
     y, u, v = upscaler(flat(YUV420, 5, 7, 235, 128, 128))
@@ -80,14 +82,14 @@ def test_planes_are_enlarged_into_contiguous_planes_of_the_other_format():
     assert (int(y.min()), int(y.max()), int(u.max()), int(v.min())) == (1023, 1023, 512, 512)
 
 
-def test_a_size_of_its_own_is_met_and_a_flat_colour_survives_it():
+def test_a_size_of_its_own_is_met_and_a_flat_colour_survives_it() -> None:
     upscaler = PlaneUpscaler(Upscaler(identity_network(2), device="cpu"), YUV420, YUV420, size=(9, 13))
     y, u, v = upscaler(flat(YUV420, 6, 8, 81, 90, 240))
     assert (y.shape, u.shape) == ((9, 13), (5, 7))
     assert set(y.flat) | set(u.flat) | set(v.flat) == {81, 90, 240}
 
 
-def test_views_with_strides_are_taken():
+def test_views_with_strides_are_taken() -> None:
     rng = np.random.default_rng(0)
     wide = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((6, 32), (3, 16), (3, 16))]
     planes = [wide[0][:, :10], wide[1][:, :5], wide[2][:, :5]]

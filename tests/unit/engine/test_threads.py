@@ -1,5 +1,8 @@
 """Torch's threads are set for a while, and by nothing for good."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,14 +14,14 @@ from tests.unit.engine.test_frame_upscaler import LEFT, frame
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
+def two_threads() -> Iterator[Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
 
-def test_threads_are_restored():
+def test_threads_are_restored() -> None:
     with torch_threads(1):
         assert torch.get_num_threads() == 1
         with torch_threads(None):
@@ -30,7 +33,7 @@ def test_threads_are_restored():
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_an_upscaler_computes_with_its_threads_and_leaves_the_others_theirs(threads):
+def test_an_upscaler_computes_with_its_threads_and_leaves_the_others_theirs(threads: Any) -> None:
     upscaler = Upscaler(identity_network(2), device="cpu", tile="off", threads=threads)
     assert torch.get_num_threads() == 2
     seen = []

@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +11,7 @@ from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 
 
-def network(scale=2, channels=8, blocks=2, colors=3):
+def network(scale: int = 2, channels: int = 8, blocks: int = 2, colors: int = 3) -> Any:
     net = PlainSR(Spec(scale, channels, blocks, colors)).eval()
     with torch.no_grad():
         for parameter in net.parameters():
@@ -16,14 +19,14 @@ def network(scale=2, channels=8, blocks=2, colors=3):
     return net
 
 
-def test_it_gives_what_the_network_gives():
+def test_it_gives_what_the_network_gives() -> None:
     net, lr = network(), torch.rand(2, 3, 9, 14)
     with torch.no_grad():
         expected = net(lr)
     assert torch.allclose(Upscaler(net, device="cpu")(lr), expected, atol=1e-6)
 
 
-def test_the_network_given_is_left_alone():
+def test_the_network_given_is_left_alone() -> None:
     net = network().train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     Upscaler(net, device="cpu", precision="bf16")(torch.rand(1, 3, 4, 4))
@@ -32,36 +35,36 @@ def test_the_network_given_is_left_alone():
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
-def test_results_are_not_clamped():
+def test_results_are_not_clamped() -> None:
     net = network()
     with torch.no_grad():
         net.body[-1].bias.fill_(3)
     assert Upscaler(net, device="cpu")(torch.rand(1, 3, 4, 4)).max() > 1
 
 
-def test_the_output_may_be_written_to_outside_inference_mode():
+def test_the_output_may_be_written_to_outside_inference_mode() -> None:
     sr = Upscaler(network(), device="cpu")(torch.rand(1, 3, 4, 4))
-    sr.mul_(2).requires_grad_(True).sum().backward()
+    sr.mul_(2).requires_grad_(True).sum().backward()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 4, 4), (1, 3, 0, 4)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_are_refused(shape: Any) -> None:
     with pytest.raises(ValueError, match="expected"):
         Upscaler(network(), device="cpu")(torch.zeros(shape))
 
 
-def test_progress_counts_tiles():
+def test_progress_counts_tiles() -> None:
     seen = []
     upscaler = Upscaler(network(), device="cpu", tile=8)
     upscaler(torch.rand(1, 3, 16, 8), lambda *at: seen.append(at))
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_progress_that_raises_cancels():
+def test_progress_that_raises_cancels() -> None:
     upscaler, lr = Upscaler(network(), device="cpu", tile=8), torch.rand(1, 3, 24, 24)
     expected, seen = upscaler(lr), []
 
-    def cancel(done, total):
+    def cancel(done: int, total: int) -> None:
         seen.append((done, total))
         raise KeyboardInterrupt
 
@@ -71,7 +74,7 @@ def test_progress_that_raises_cancels():
     assert torch.equal(upscaler(lr), expected)
 
 
-def test_description_names_network_device_and_precision():
+def test_description_names_network_device_and_precision() -> None:
     text = Upscaler(network(scale=4), device="cpu", precision="fp32").describe()
     assert all(word in text for word in ("M2C8", "x4", "cpu", "fp32"))
 
@@ -89,12 +92,12 @@ def test_description_names_network_device_and_precision():
         {"threads": 0},
     ],
 )
-def test_arguments_that_make_no_sense_are_usage_errors(arguments):
+def test_arguments_that_make_no_sense_are_usage_errors(arguments: Any) -> None:
     with pytest.raises(UsageError):
         Upscaler(network(), **arguments)
 
 
-def test_a_device_that_is_not_there_is_a_device_error(monkeypatch):
+def test_a_device_that_is_not_there_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
@@ -109,28 +112,29 @@ def test_a_device_that_is_not_there_is_a_device_error(monkeypatch):
         pick_device("cuda:1")
 
 
-def test_half_precision_that_overflows_is_computed_again_in_fp32_and_stays_there():
+def test_half_precision_that_overflows_is_computed_again_in_fp32_and_stays_there() -> None:
     # 1e5 is infinite in fp16 and harmless in fp32.
     net = identity_network(scale=2, channels=3)
     with torch.no_grad():
-        net.body[0].weight[:, :, 1, 1] = 1e5 * torch.eye(3)
-        net.body[-1].weight[:, :, 1, 1] = 1e-5
-    said = []
-    upscaler = Upscaler(net, device="cpu", precision="fp16", tile=4, say=said.append)
+        first, last = net.convolutions[0], net.convolutions[-1]
+        first.weight[:, :, 1, 1] = 1e5 * torch.eye(3)
+        last.weight[:, :, 1, 1] = 1e-5
+    messages: list[str] = []
+    upscaler = Upscaler(net, device="cpu", precision="fp16", tile=4, say=messages.append)
     assert upscaler.precision == "fp16"
     lr = torch.rand(1, 3, 8, 8) + 0.5
     with torch.no_grad():
         expected = net(lr)
     assert torch.allclose(upscaler(lr), expected, atol=1e-5)
     assert upscaler.precision == "fp32"
-    assert len(said) == 1
-    assert "fp32" in said[0]
+    assert len(messages) == 1
+    assert "fp32" in messages[0]
     upscaler(lr)
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_is_close(precision):
+def test_half_precision_is_close(precision: str) -> None:
     net, lr = network(), torch.rand(1, 3, 12, 12)
     exact = Upscaler(net, device="cpu", precision="fp32")(lr)
     close = Upscaler(net, device="cpu", precision=precision)(lr)
@@ -138,7 +142,7 @@ def test_half_precision_is_close(precision):
     assert 0 < (close - exact).abs().max() < 0.05
 
 
-def test_numbers_that_are_not_finite_even_in_fp32_are_an_error():
+def test_numbers_that_are_not_finite_even_in_fp32_are_an_error() -> None:
     net = network()
     with torch.no_grad():
         net.body[-1].bias[0] = float("nan")
@@ -146,7 +150,7 @@ def test_numbers_that_are_not_finite_even_in_fp32_are_an_error():
         Upscaler(net, device="cpu")(torch.rand(1, 3, 4, 4))
 
 
-def test_an_input_that_is_not_finite_is_blamed_itself():
+def test_an_input_that_is_not_finite_is_blamed_itself() -> None:
     lr = torch.rand(1, 3, 4, 4)
     lr[0, 0, 0, 0] = float("inf")
     with pytest.raises(MediaError, match="not numbers"):
@@ -156,13 +160,13 @@ def test_an_input_that_is_not_finite_is_blamed_itself():
 class Gpu:
     """Memory for so many pixels: larger tiles raise what torch raises."""
 
-    def __init__(self, pixels, error):
-        self.pixels, self.error, self.sizes = pixels, error, []
+    def __init__(self, pixels: int, error: Any) -> None:
+        self.pixels, self.error, self.sizes = pixels, error, list[tuple[int, ...]]()
 
-    def install(self, monkeypatch):
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         forward = runner.TileRunner._forward
 
-        def limited(this, lr):
+        def limited(this: Any, lr: torch.Tensor) -> Any:
             self.sizes.append(tuple(lr.shape[-2:]))
             if lr.shape[-2] * lr.shape[-1] > self.pixels:
                 raise self.error
@@ -182,41 +186,43 @@ class Gpu:
     ],
 )
 @pytest.mark.parametrize("tile", ["off", "auto", 200])
-def test_out_of_memory_halves_the_tile_and_the_result_is_the_same(monkeypatch, error, tile):
+def test_out_of_memory_halves_the_tile_and_the_result_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, error: Any, tile: Any
+) -> None:
     net, lr = network(), torch.rand(1, 3, 140, 150)
     expected = Upscaler(net, device="cpu")(lr)
     gpu = Gpu(60 * 60, error)
     gpu.install(monkeypatch)
-    said = []
-    upscaler = Upscaler(net, device="cpu", tile=tile, say=said.append)
+    messages: list[str] = []
+    upscaler = Upscaler(net, device="cpu", tile=tile, say=messages.append)
     assert torch.allclose(upscaler(lr), expected, atol=1e-6)
-    assert len(said) == 2
+    assert len(messages) == 2
     # Twice halved, from the largest core there was: 150 or 140 pixels.
-    assert any(f"{side} pixels" in said[-1] for side in (37, 35))
+    assert any(f"{side} pixels" in messages[-1] for side in (37, 35))
     # The size that fitted is kept: the next image starts with it.
     gpu.sizes.clear()
     upscaler(lr)
     assert max(h * w for h, w in gpu.sizes) <= 60 * 60
-    assert len(said) == 2
+    assert len(messages) == 2
 
 
-def test_out_of_memory_at_the_smallest_tile_is_a_device_error(monkeypatch):
+def test_out_of_memory_at_the_smallest_tile_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     Gpu(0, torch.cuda.OutOfMemoryError("CUDA out of memory.")).install(monkeypatch)
     with pytest.raises(DeviceError, match="smallest tile"):
         Upscaler(network(), device="cpu")(torch.rand(1, 3, 140, 150))
 
 
-def test_other_errors_of_torch_are_not_taken_for_short_memory(monkeypatch):
+def test_other_errors_of_torch_are_not_taken_for_short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     Gpu(0, RuntimeError("some bug")).install(monkeypatch)
     with pytest.raises(RuntimeError, match="some bug"):
         Upscaler(network(), device="cpu")(torch.rand(1, 3, 4, 4))
 
 
-def test_a_luma_network_replaces_luma_and_keeps_bicubic_chroma():
-    said = []
+def test_a_luma_network_replaces_luma_and_keeps_bicubic_chroma() -> None:
+    messages: list[str] = []
     net = network(scale=3, colors=1)
     lr = torch.rand(1, 3, 10, 11)
-    sr = Upscaler(net, device="cpu", say=said.append)(lr)
+    sr = Upscaler(net, device="cpu", say=messages.append)(lr)
     weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     with torch.no_grad():
         expected = net((lr * weights).sum(1, keepdim=True))
@@ -224,27 +230,27 @@ def test_a_luma_network_replaces_luma_and_keeps_bicubic_chroma():
     enlarged = F.interpolate(lr, scale_factor=3, mode="bicubic", antialias=True)
     difference = (sr[:, 0] - sr[:, 2]) - (enlarged[:, 0] - enlarged[:, 2])
     assert difference[..., 9:-9, 9:-9].abs().max() < 1e-4
-    assert "luma" in said[0]
+    assert "luma" in messages[0]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-2), ("bf16", 5e-2)])
-def test_cuda_gives_what_the_cpu_gives(precision, tolerance):
+def test_cuda_gives_what_the_cpu_gives(precision: str, tolerance: float) -> None:
     net, lr = network(), torch.rand(1, 3, 100, 120)
     expected = Upscaler(net, device="cpu")(lr)
     assert (Upscaler(net, device="cuda", precision=precision, tile=50)(lr) - expected).abs().max() < tolerance
 
 
 @pytest.fixture
-def two_threads():
+def two_threads() -> Iterator[Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
 
-def test_tiles_side_by_side_give_the_same(two_threads):
+def test_tiles_side_by_side_give_the_same(two_threads: Any) -> None:
     net, lr = network(), torch.rand(2, 3, 40, 50)
     seen = []
     upscaler = Upscaler(net, device="cpu", tile=16)
@@ -256,11 +262,11 @@ def test_tiles_side_by_side_give_the_same(two_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_a_failure_beside_another_tile_ends_both(two_threads, monkeypatch):
+def test_a_failure_beside_another_tile_ends_both(two_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = Upscaler(network(), device="cpu", tile=16)
     forward, calls = runner.TileRunner._forward, []
 
-    def fails_once(this, lr):
+    def fails_once(this: Any, lr: torch.Tensor) -> Any:
         calls.append(lr)
         if len(calls) == 3:
             raise RuntimeError("some bug")
@@ -275,7 +281,7 @@ def test_a_failure_beside_another_tile_ends_both(two_threads, monkeypatch):
     assert len(calls) == count + 1
 
 
-def test_out_of_memory_beside_another_tile_halves_both(two_threads, monkeypatch):
+def test_out_of_memory_beside_another_tile_halves_both(two_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     net, lr = network(), torch.rand(1, 3, 140, 150)
     expected = Upscaler(net, device="cpu")(lr)
     Gpu(60 * 60, MemoryError()).install(monkeypatch)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from repsr_cli.image.gif import write_gif
 from repsr_cli.image.page import Metadata, Page, page_of
+from tests.conftest import frame_count
 
 
 def written(*pages: Page, loop: int | None = None) -> Image.Image:
@@ -55,7 +56,7 @@ def test_equal_frames_stay_frames_and_holes_show_nothing_old() -> None:
     alphas[1][:4] = alphas[2][:4] = 255
     pages = [page_of(pixels, alpha, Metadata(), Fraction(1, 10)) for alpha in alphas]
     with written(pages[1], pages[1], pages[2], pages[0], loop=0) as image:
-        assert image.n_frames == 4
+        assert frame_count(image) == 4
         for index, alpha in enumerate((alphas[1], alphas[1], alphas[2], alphas[0])):
             image.seek(index)
             assert np.array_equal(np.asarray(image.convert("RGBA"))[..., 3], alpha)
@@ -75,7 +76,7 @@ def test_rounded_delays_add_up() -> None:
     pages = [page_of(np.full((2, 2, 3), i, np.uint8), None, Metadata(), Fraction(1, 30)) for i in range(30)]
     with written(*pages, loop=0) as image:
         delays = []
-        for index in range(image.n_frames):
+        for index in range(frame_count(image)):
             image.seek(index)
             delays.append(image.info["duration"])
     assert set(delays) == {30, 40}

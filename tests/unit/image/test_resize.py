@@ -59,7 +59,7 @@ def test_integers_are_rounded_after_each_axis() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(9, 14), (9, 14, 1), (9, 14, 3)])
 def test_keeps_type_and_channels_and_works_per_channel(dtype: type, shape: tuple[int, ...]) -> None:
-    pixels = (np.random.default_rng(3).random(shape) * 250).astype(dtype)
+    pixels: NDArray[Any] = (np.random.default_rng(3).random(shape) * 250).astype(dtype)
     out = imresize(pixels, (20, 5))
     assert out.dtype == dtype
     assert out.shape == (20, 5, *shape[2:])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.distributed as dist
 
 from repsr_cli.model.plain import Spec
 from repsr_cli.model.repsr import BatchNorm, RepSR, fuse
-from tests.conftest import randomise_statistics
+from tests.conftest import present, randomise_statistics
 
 
 def test_frozen_bn_survives_train() -> None:
@@ -27,7 +28,7 @@ def test_frozen_bn_survives_train() -> None:
 def test_frozen_bn_keeps_learning_its_affine_part() -> None:
     net = RepSR(Spec(scale=2, channels=4, blocks=1))
     net.freeze_bn()
-    net.forward_merged(torch.rand(2, 3, 8, 8)).square().mean().backward()
+    net.forward_merged(torch.rand(2, 3, 8, 8)).square().mean().backward()  # type: ignore[no-untyped-call]
     for norm in net.norms():
         assert norm.weight.grad is not None
         assert norm.weight.grad.abs().sum() > 0
@@ -61,7 +62,7 @@ def test_merged_and_branched_gradients_agree() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-9), (torch.float32, 1e-3), (torch.bfloat16, 0.02)])
-def test_statistics_of_all_processes_in_every_precision(dtype, near, monkeypatch) -> None:
+def test_statistics_of_all_processes_in_every_precision(dtype: Any, near: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     features = (30 + torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()).to(dtype)
     alone, together = torch.nn.BatchNorm2d(3), BatchNorm(3)
     if dtype == torch.float64:
@@ -73,8 +74,8 @@ def test_statistics_of_all_processes_in_every_precision(dtype, near, monkeypatch
     found = together(features)
     assert found.dtype == dtype
     assert (found - expected).abs().max() < near
-    assert torch.allclose(together.running_mean, alone.running_mean, rtol=1e-3)
-    assert torch.allclose(together.running_var, alone.running_var, rtol=1e-3)
+    assert torch.allclose(present(together.running_mean), present(alone.running_mean), rtol=1e-3)
+    assert torch.allclose(present(together.running_var), present(alone.running_var), rtol=1e-3)
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
@@ -95,8 +96,9 @@ def test_a_kernel_is_merged_in_full_precision_under_autocast() -> None:
     plain = fuse(net)
     body = plain.convolutions[1]
     with torch.no_grad():
-        kernel, bias = net.blocks[0].kernel()
+        block: Any = net.blocks[0]
+        kernel, bias = block.kernel()
         body.weight.copy_(kernel)
-        body.bias.copy_(bias)
+        present(body.bias).copy_(bias)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(net.forward_merged(lr), plain(lr))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_without_steps_it_is_a_bicubic_downscale() -> None:
 
 
 @pytest.mark.parametrize("change", [{"blur": 1.0}, {"kernel": "box"}, {"noise": 4.0}, {"jpeg": 60}])
-def test_every_step_changes_the_image_but_not_its_mean(change: dict[str, object]) -> None:
+def test_every_step_changes_the_image_but_not_its_mean(change: dict[str, Any]) -> None:
     hr = textured(128, 128)
     plain = degrade_still(hr, 2, CLEAN, _random()).astype(float)
     changed = degrade_still(hr, 2, replace(CLEAN, **change), _random()).astype(float)

@@ -33,7 +33,7 @@ def test_luma_is_the_teachers_and_colour_the_images() -> None:
     rng = np.random.default_rng(0)
     hr = rng.integers(60, 190, (20, 30, 3)).astype(np.uint8)
     sr = hr + rng.uniform(-50, 50, hr.shape).astype(np.float32)
-    target = with_luma_of(hr, sr)
+    target = with_luma_of(hr, np.asarray(sr, np.float32))
     assert np.abs((target - sr) @ np.array(LUMA)).max() <= 0.51
     assert np.abs((target.astype(float) - hr) @ np.array(CHROMA).T).max() <= 0.51
 

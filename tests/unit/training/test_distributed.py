@@ -8,11 +8,12 @@ from threading import Event
 
 import pytest
 import torch.distributed as dist
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]  # public, not re-exported
 
 from repsr_cli.training.distributed import process_group, store_of_this_start
 
 
-def meet(store: dist.Store, order: tuple[int, ...]) -> list[dist.Store]:
+def meet(store: Store, order: tuple[int, ...]) -> list[Store]:
     """The stores of ranks that start in ``order``, each when the one before has had time to read the store."""
     with ThreadPoolExecutor(len(order)) as pool:
         futures = {}
@@ -23,7 +24,7 @@ def meet(store: dist.Store, order: tuple[int, ...]) -> list[dist.Store]:
 
 
 def test_ranks_of_one_start_share_a_part_of_the_store_in_any_order() -> None:
-    store = dist.HashStore()
+    store = HashStore()
     for number, order in enumerate(itertools.permutations(range(3))):
         own = meet(store, order)
         assert not own[0].check(["address"]), "what an earlier start wrote is seen"
@@ -32,7 +33,7 @@ def test_ranks_of_one_start_share_a_part_of_the_store_in_any_order() -> None:
 
 
 def test_a_start_that_died_half_way_is_ignored() -> None:
-    store = dist.HashStore()
+    store = HashStore()
     store.set("start", "old")
     store.set("old/1", "dead")
     first, second = meet(store, (1, 0))
@@ -43,7 +44,7 @@ def test_a_start_that_died_half_way_is_ignored() -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_waiting_ends_with_an_error(rank: int) -> None:
     with pytest.raises(dist.DistStoreError, match="did not start in time"):
-        store_of_this_start(dist.HashStore(), rank, 2, timeout=0.1)
+        store_of_this_start(HashStore(), rank, 2, timeout=0.1)
 
 
 def test_a_process_alone_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

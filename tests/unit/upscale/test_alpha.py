@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from repsr_cli.image.resize import rows_needed
 from repsr_cli.upscale.alpha import bleed, enlarge_alpha, spread
@@ -9,9 +12,9 @@ from repsr_cli.upscale.alpha import bleed, enlarge_alpha, spread
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_visible_colours_are_untouched_and_extended(dtype: type) -> None:
-    pixels = np.zeros((20, 30, 3), dtype)
+    pixels: NDArray[Any] = np.zeros((20, 30, 3), dtype)
     pixels[:, 10:20] = (200, 100, 50) if dtype != np.float32 else (0.75, 0.5, 0.25)
-    alpha = np.zeros((20, 30), dtype)
+    alpha: NDArray[Any] = np.zeros((20, 30), dtype)
     alpha[:, 10:20] = 1
     out = bleed(pixels, alpha, 4)
     assert out.dtype == dtype
@@ -41,7 +44,7 @@ def test_bleeding_depends_on_its_spread_alone(reach: int) -> None:
 
 @pytest.mark.parametrize(("dtype", "peak"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0)])
 def test_opaque_and_hidden_stay_exact(dtype: type, peak: float) -> None:
-    alpha = np.zeros((16, 16), dtype)
+    alpha: NDArray[Any] = np.zeros((16, 16), dtype)
     alpha[4:12, 4:12] = peak
     out = enlarge_alpha(alpha, 0, 16, (64, 64), (0, 64))
     assert out.dtype == dtype

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from repsr_cli.errors import MediaError
+from repsr_cli.video.cuda_planes import on_host
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut, scan
@@ -20,13 +21,13 @@ def test_decoding_from_the_middle_gives_what_decoding_from_the_start_gives(tmp_p
     timeline = scan(source)
     assert len(timeline.pts) == 60
     assert len(timeline.keys) >= 6
-    whole = {f.pts: [p.copy() for p in f.planes] for f in Decoder(source, timeline).frames()}
+    whole = {f.pts: [p.copy() for p in on_host(f.planes)] for f in Decoder(source, timeline).frames()}
     for segment in cut(timeline, source.start, None, 7):
         part = list(Decoder(source, timeline).frames(segment.first, segment.end))
         assert len(part) == segment.frames
         assert part[0].pts == segment.first
         for frame in part:
-            assert all(np.array_equal(a, b) for a, b in zip(frame.planes, whole[frame.pts], strict=True))
+            assert all(np.array_equal(a, b) for a, b in zip(on_host(frame.planes), whole[frame.pts], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,12 @@ def test_real_videos_decode_from_the_middle(name: str, real_data: Path) -> None:
     wanted = {pts: (pts, *timeline.between(pts, timeline.pts[-1]))[:3] for pts in starts}
     ends = {pts: timeline.after(times[-1]) for pts, times in wanted.items()}
     known = {pts for times in wanted.values() for pts in times}
-    whole = {f.pts: [p.copy() for p in f.planes] for f in Decoder(source, timeline).frames() if f.pts in known}
+    whole = {f.pts: [p.copy() for p in on_host(f.planes)] for f in Decoder(source, timeline).frames() if f.pts in known}
     for first, times in wanted.items():
         part = list(Decoder(source, timeline).frames(first, ends[first]))
         assert tuple(frame.pts for frame in part) == times
         for frame in part:
-            assert all(np.array_equal(a, b) for a, b in zip(frame.planes, whole[frame.pts], strict=True))
+            assert all(np.array_equal(a, b) for a, b in zip(on_host(frame.planes), whole[frame.pts], strict=True))
 
 
 def test_a_change_of_size_in_the_middle_is_said(tmp_path: Path) -> None:

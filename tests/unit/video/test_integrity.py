@@ -58,7 +58,7 @@ def test_frames_that_an_avi_promises_are_counted(tmp_path: Path) -> None:
     torn = tmp_path / "torn.avi"
     torn.write_bytes(data)
     assert scan(probe(torn)).damage == "23 of 24 frames are there"
-    data = whole.read_bytes()
+    data = bytearray(whole.read_bytes())
     last = data.rindex(b"00dc", 0, data.index(b"idx1"))
     torn.write_bytes(data[:last] + bytes(len(data) - last))  # the last frame and the index
     assert scan(probe(torn)).damage == "23 of 24 frames are there"

@@ -18,7 +18,7 @@ def test_probe_says_what_is_there(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a b ü [x].mkv", size=(38, 50), sar=Fraction(8, 9), subtitles=["subrip"])
     source = probe(path)
     assert (source.height, source.width, source.codec, source.pix_fmt) == (38, 50, "h264", "yuv420p")
-    assert (source.time_base, source.rate, source.sar) == (Fraction(1, 1000), 25, Fraction(8, 9))
+    assert (source.time_base, source.rate, source.sar) == (Fraction(1, 1000), Fraction(25), Fraction(8, 9))
     assert [str(stream) for stream in source.streams][1:] == ["#1 audio aac", "#2 subtitle subrip (eng)"]
     assert source.tags == ColourTags(1, 1, 1, 1, "left")
     assert not source.alpha
