@@ -49,7 +49,7 @@ def one_colour_video(
     return path
 
 
-def compare(before: Path, after: Path, output: Path | None, form: Form, **options: Any) -> Outcome:
+def compare(before: Path, after: Path, output: Path | None, form: str, **options: Any) -> Outcome:
     chosen: Any = {"beside": {}, "page": {"html": True}}.get(form, {form: True})
     return comparison.compare(before, after, CompareOptions(output, **chosen, **options))
 
