@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 
 from repsr_cli.diagnostics.bench import VIDEO
+from repsr_cli.engine.backends.ncnn import ncnn_layers
 from repsr_cli.engine.backends.onnx_graph import Graph, onnx_layers
-from repsr_cli.engine.backends.onnxruntime import by_ncnn, by_onnxruntime
+from repsr_cli.engine.backends.onnxruntime import onnxruntime_layers
 from repsr_cli.engine.backends.registry import ENGINES, installed_engines
 from repsr_cli.engine.body import Body
 from repsr_cli.engine.colour_folding import fold
@@ -54,7 +55,7 @@ def engines(body: Body, size: tuple[int, int], threads: int) -> dict[str, Runner
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         request = core.compile_model(model, "CPU", settings).create_infer_request()
         found["OpenVINO"] = lambda: request.infer([noise.numpy()], share_inputs=True, share_outputs=True)
-    for word, make in (("onnxruntime", by_onnxruntime), ("ncnn", by_ncnn)):
+    for word, make in (("onnxruntime", onnxruntime_layers), ("ncnn", ncnn_layers)):
         if ENGINES[word].installed:
             run = make(body.layers, threads)
             found[ENGINES[word].title] = lambda run=run: run(noise)

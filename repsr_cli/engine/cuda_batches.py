@@ -1,9 +1,9 @@
-"""Whole frames on a CUDA device, in batches, computed by a captured graph from integers to integers.
+"""Upscale whole frames on a CUDA device, in batches, with a captured graph from integers to integers.
 
-Three queues of the device work side by side: while one batch is computed, the next goes up and the last comes down.
-Networks as small as these are done before the CPU has named their kernels one by one, so that their launches are
-recorded once (a CUDA graph) and replayed; and a frame of a few hundred thousand pixels does not fill a large device, so
-that as many are computed at once as makes them faster, which is measured when the first one comes.
+Three CUDA streams work side by side: while one batch is computed, the next is uploaded and the last is downloaded.
+Networks this small finish before the CPU has launched their kernels one by one, so their launches are recorded once (a
+CUDA graph) and replayed. A frame of a few hundred thousand pixels does not fill a large GPU, so as many frames are
+computed at once as make it faster, which is measured on the first one.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ import torch.utils.dlpack
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from repsr_cli.engine.backends.registry import optimized
+from repsr_cli.engine.backends.eager import full_precision
+from repsr_cli.engine.backends.torch_compile import compiled
 from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import Folded, cross
-from repsr_cli.engine.runner import NotFiniteError, exact, is_out_of_memory
+from repsr_cli.engine.runner import NotFiniteError, Progress, is_out_of_memory
+from repsr_cli.engine.tile_reuse import Finish, ReuseCache
+from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.yuv.chroma import Planes, enlarge_chroma, shrink_chroma
 from repsr_cli.yuv.formats import PlaneFormat
 
 LARGEST_BATCH = 16
 WORTHWHILE = 0.95  # a batch of twice as many frames must take less than this share of the time of two of them
-PITCH = 256  # bytes that lines for an encoder on the GPU are a multiple of
-SLOTS = 2  # batches under way: one is computed, while another goes up and comes down
+PITCH = 256  # lines for an encoder on the GPU are multiples of so many bytes
+SLOTS = 2  # batches in flight: one is computed while another is uploaded and downloaded
 
 
 class PlanesNetwork(nn.Module):
-    """A folded network with all that lies around it, from a decoder's integers to an encoder's, of whole frames.
+    """A folded network with all that surrounds it: whole frames, from a decoder's integers to an encoder's.
 
     Args:
         folded: the network.
-        fmt_in: the meaning of the planes that come.
-        fmt_out: the meaning of the planes that go.
-        precision: number format of the convolutions; what lies around them is fp32.
-        card_format: ``nv12`` or ``p010le``: planes for an encoder on the device; None: for the host.
-        engine: what makes a faster body, if it is one that does.
+        fmt_in: the LR planes.
+        fmt_out: the planes to write.
+        precision: number format of the convolutions; what surrounds them is fp32.
+        gpu_format: ``nv12`` or ``p010le``: planes for an encoder on the device; None: for the host.
+        engine: ``compile`` or ``tensorrt`` for a compiled body.
     """
 
     black: Tensor
@@ -59,20 +62,20 @@ class PlanesNetwork(nn.Module):
     ) -> None:
         super().__init__()
         body = copy.deepcopy(folded.body).to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.body = optimized(body, engine, precision)
+        self.body = compiled(body, engine, precision)
         self.folded, self.fmt_in, self.fmt_out, self.precision = folded, fmt_in, fmt_out, precision
         self.gpu_format = gpu_format
         self.register_buffer("black", torch.tensor(folded.black).view(1, -1, 1, 1))
 
     def forward(self, *planes: Tensor) -> tuple[Tensor, ...]:
-        """Enlarge.
+        """Upscale.
 
         Args:
             planes: Y, U, V, or R, G, B, or Y alone, each (N, h, w) uint8, or int16 at depths above 8.
 
         Returns:
-            As many planes, (N, H, W), likewise, or one tensor as ``interleaved`` gives it for an encoder on the device;
-            then one boolean: whether all numbers were finite.
+            The planes (N, H, W) of the same kind, or one tensor from ``interleaved`` for an encoder on the device; then
+            one boolean: whether all results were finite.
         """
         height, width = planes[0].shape[1:]
         samples = planes[0][:, None].float()
@@ -107,11 +110,11 @@ class PlanesNetwork(nn.Module):
 
 
 def interleaved(planes: tuple[Tensor, ...], depth: int) -> Tensor:
-    """Planes of 4:2:0 as NV12 or P010 has them: lines of Y, then lines of U and V in turns.
+    """Planes of 4:2:0 in the layout of NV12 or P010: lines of Y, then lines of U and V alternating.
 
     Args:
         planes: Y (N, H, W), U and V (N, H / 2, W / 2), uint8 or int16; H and W even.
-        depth: bits of a code; above 8 they are the upper ones of 16.
+        depth: bits of a sample; above 8 they are the upper ones of 16.
 
     Returns:
         (N, H * 3 / 2, pitch), same type, lines padded to a multiple of ``PITCH`` bytes.
@@ -130,26 +133,26 @@ def separated(planes: DevicePlanes) -> tuple[Tensor, Tensor, Tensor]:
     """The planes of a frame on a device as views there: Y, U, V, uint8 or, unshifted, int16."""
     luma, chroma = (torch.utils.dlpack.from_dlpack(plane) for plane in planes.planes)
     if planes.pix_fmt != "nv12":
-        # Codes lie in the upper bits, of which int16 takes the first for a sign.
+        # Samples lie in the upper bits, of which int16 takes the first for a sign.
         luma, chroma = (((plane.view(torch.int16).int() & 0xFFFF) >> planes.shift).short() for plane in (luma, chroma))
     return luma, chroma[..., 0], chroma[..., 1]
 
 
 class Queues(Protocol):
-    """What a device does beside the CPU. ``CudaQueues`` is the one there is; tests bring their own."""
+    """The work of a device beside the CPU: ``CudaQueues``, or a substitute in tests."""
 
     def pinned(self, like: Tensor) -> Tensor:
-        """Memory of the host that copies to and from the device may run beside."""
+        """Host memory that asynchronous copies to and from the device can use."""
 
     def capture(
         self, network: PlanesNetwork, planes: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-        """A network over given memory: what computes it again, and where the results lie then."""
+        """A network over given memory: what computes it again, and where the results are then."""
 
     def submit(
         self, up: Callable[[], None], compute: Callable[[], None], down: Callable[[], None]
     ) -> Callable[[], None]:
-        """Queue a batch's three steps; what waits for the last."""
+        """Queue a batch's three steps; returns what waits for the last."""
 
 
 class CudaQueues:
@@ -164,22 +167,22 @@ class CudaQueues:
         self._up, self._work, self._down = (torch.cuda.Stream(device) for _ in range(3))  # type: ignore[no-untyped-call]
 
     def pinned(self, like: Tensor) -> Tensor:
-        """As ``Queues.pinned``. Torch hands such memory out again once copies and tensors are done with it."""
+        """As ``Queues.pinned``. Torch reuses such memory once copies and tensors have released it."""
         return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
 
     def capture(
         self, network: PlanesNetwork, planes: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         """As ``Queues.capture``, by a CUDA graph."""
-        with torch.cuda.device(self._device), torch.inference_mode(), exact(self._device, network.precision):
+        with torch.cuda.device(self._device), torch.inference_mode(), full_precision(self._device, network.precision):
             self._work.wait_stream(torch.cuda.current_stream(self._device))
-            # Libraries choose kernels and claim workspaces in the first calls, which a capture does not allow.
+            # Libraries choose kernels and allocate workspaces in the first calls, which a capture does not allow.
             with torch.cuda.stream(self._work):
                 for _ in range(2):
                     network(*planes)
             self._work.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # Other devices' threads may go about their work meanwhile.
+            # Threads of other devices may work meanwhile.
             with torch.cuda.graph(graph, stream=self._work, capture_error_mode="thread_local"):
                 results = network(*planes)
         return graph.replay, results
@@ -189,7 +192,7 @@ class CudaQueues:
     ) -> Callable[[], None]:
         """As ``Queues.submit``."""
         for stream, before, step in (
-            # A decoder on the GPU writes in the stream that is everybody's.
+            # A decoder on the GPU writes in the default stream.
             (self._up, torch.cuda.default_stream(self._device), up),
             (self._work, self._up, compute),
             (self._down, self._work, down),
@@ -225,7 +228,7 @@ class _Slot:
         Returns:
             Memory in which the results lie once ``wait`` has returned.
         """
-        # Of its own for every batch: whoever gets the frames may keep them.
+        # New memory for every batch: the caller may keep the frames.
         *planes, finite = self.results
         fetched = (
             *(torch.empty_like(plane) if self._stays else self.queues.pinned(plane) for plane in planes),
@@ -269,24 +272,24 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        """Whether no frame fits any more."""
+        """Whether it has no space for another frame."""
         return len(self._sources) == self.slot.size
 
     def submit(self) -> None:
-        """Send it off, once. What a batch that is not full computes besides is left where it is."""
+        """Submit it, once. The results for unused places of a batch that is not full are ignored."""
         if self._fetched is None:
             self._fetched = self.slot.submit(self._sources)
             self._wait = self.slot.wait
 
     def results(self, frame: int) -> list[Tensor]:
-        """What the network gave for a frame, waited for.
+        """Wait for a frame's results.
 
         Raises:
-            NotFiniteError: the batch's numbers are not finite.
+            NotFiniteError: results of the batch are not finite.
         """
         self.submit()
         self._wait()
-        self._sources.clear()  # a decoder's memory on the GPU is free for other frames
+        self._sources.clear()  # releases a decoder's memory on the GPU
         assert self._fetched is not None
         *planes, finite = self._fetched
         if not bool(finite):
@@ -294,14 +297,14 @@ class _Batch:
         return [plane[frame] for plane in planes]
 
 
-class CudaFrames:
-    """Frames of one size on a device.
+class CudaBatches:
+    """Batches of frames of one size on a device.
 
     Args:
         queues: the device's.
         network: on the device.
-        size: (height, width) of the luma that comes.
-        pixels: how many luma pixels may be computed at once, by the memory there is.
+        size: (height, width) of the LR luma.
+        pixels: how many luma pixels may be computed at once, limited by memory.
 
     Raises:
         RuntimeError: no memory for a single frame.
@@ -328,24 +331,24 @@ class CudaFrames:
 
     @property
     def ahead(self) -> int:
-        """How many frames are to be begun before the first of them is waited for, so that the device never rests."""
+        """How many frames to begin before waiting for the first of them, so that the device is never idle."""
         return SLOTS * self.batch
 
-    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Callable[[], Planes | DevicePlanes]:
-        """Begin to enlarge one frame.
+    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes) -> Finish:
+        """Begin to upscale one frame.
 
         Args:
             planes: in memory, or on the device.
 
         Returns:
-            What waits for it, and gives it, in memory or, with ``card_format``, on the device; or raises
+            What waits for the frame and returns it, in memory or, with ``gpu_format``, on the device; or raises
             ``NotFiniteError``.
         """
         batch = self._filling
         if batch is None:
             slot = self._slots[0]
             self._slots.rotate(-1)
-            slot.wait()  # what it fetched last is in memory of its own by then
+            slot.wait()  # its last results are in memory of their own by then
             batch = self._filling = _Batch(slot)
         frame = batch.add(planes)
         if batch.full:
@@ -374,7 +377,7 @@ class CudaFrames:
 
 
 def _seconds(slot: _Slot) -> float:
-    """What a batch takes, up and down included: the best of three."""
+    """Seconds for a batch, upload and download included: the best of three."""
     taken = []
     for _ in range(3):
         began = time.perf_counter()
@@ -382,3 +385,105 @@ def _seconds(slot: _Slot) -> float:
         slot.wait()
         taken.append(time.perf_counter() - began)
     return min(taken)
+
+
+class CudaFrames:
+    """Upscales frames that a CUDA device computes whole.
+
+    Args:
+        queues: the device's.
+        network: makes the network on the device, for a precision.
+        tiled: the same network tile by tile: decides what fits, and computes frames that half precision cannot hold.
+        cache: what keeps the frame before.
+    """
+
+    def __init__(
+        self,
+        queues: Queues,
+        network: Callable[[torch.dtype], PlanesNetwork],
+        tiled: TiledFrames,
+        cache: ReuseCache,
+    ) -> None:
+        self._queues: Queues | None = queues
+        self._network = network
+        self._tiled = tiled
+        self._cache = cache
+        self._made: tuple[tuple[int, int], torch.dtype, CudaBatches] | None = None
+
+    @property
+    def ahead(self) -> int:
+        """How many frames to begin before waiting for the first of them; 1 before ``prepare``."""
+        return 1 if self._made is None else self._made[2].ahead
+
+    def prepare(self, size: tuple[int, int]) -> bool:
+        """Get ready for frames of a size.
+
+        Args:
+            size: (height, width) of the LR luma.
+
+        Returns:
+            Whether the device can compute such frames whole. Otherwise they are to be cut into tiles.
+        """
+        runner = self._tiled.runner
+        if self._queues is None or len(runner.plan(*size)) > 1:
+            self._made = None
+            return False
+        if self._made is None or self._made[:2] != (size, runner.precision):
+            try:
+                batches = CudaBatches(self._queues, self._network(runner.precision), size, runner.budget)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Tiles can be halved until they fit.
+                self._queues = self._made = None
+                return False
+            self._made = (size, runner.precision, batches)
+        return True
+
+    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None) -> Finish:
+        """Begin to upscale one frame of the size that was prepared; it counts as one tile."""
+        assert self._made is not None, "prepare comes first"
+        (height, width), precision, batches = self._made
+        if isinstance(planes, DevicePlanes):
+            # Changes are not looked for on the device.
+            self._cache.count(height * width, height * width)
+            self._cache.forget()
+            finish = self._or_tiled(batches.begin(planes), planes.on_host)
+        else:
+            last = self._cache.last(planes, precision)
+            if last is not None and all(map(np.array_equal, planes, last.planes)):
+                self._cache.count(height * width, 0)
+                return _reporting(last.finish, progress)
+            self._cache.count(height * width, height * width)
+            kept = tuple(plane.copy() for plane in planes)
+            finish = self._or_tiled(batches.begin(kept), lambda: kept)
+            self._cache.keep(kept, finish, precision)
+        return _reporting(finish, progress)
+
+    def _or_tiled(self, finish: Finish, planes: Callable[[], Planes]) -> Finish:
+        """A frame from the device; if half precision cannot hold it, by tiles, which change to fp32 for good."""
+
+        def finished() -> Planes | DevicePlanes:
+            try:
+                return finish()
+            except NotFiniteError:
+                return self._tiled.whole(planes())
+
+        return finished
+
+
+def _reporting(finish: Finish, progress: Progress | None) -> Finish:
+    if progress is None:
+        return finish
+
+    def finished() -> Planes | DevicePlanes:
+        result = finish()
+        progress(1, 1)
+        return result
+
+    return finished
+
+
+def queues_for(device: torch.device) -> Queues | None:
+    """The queues of a device that can compute whole frames; None for devices other than CUDA's."""
+    return CudaQueues(device) if device.type == "cuda" else None

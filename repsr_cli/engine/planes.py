@@ -1,13 +1,13 @@
-"""Planes of samples to RGB and back, and networks that take and give planes.
+"""Convert planes of samples to RGB and back, and upscale planes.
 
-The numbers are those of ``repsr_cli.yuv.formats``: affine maps that can be undone, and chroma filters of which the
-shrinking one undoes the enlarging one exactly. Nothing is clipped before the last rounding, so that planes which no RGB
-image could give (every video has some) come back as they were.
+The conversions are the affine maps of ``repsr_cli.yuv.matrices``, which are invertible, and the chroma filters of
+``repsr_cli.yuv.chroma``, of which shrinking inverts enlarging exactly. Nothing is clipped before the last rounding, so
+that planes which no RGB image could give (every video has some) are restored exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.engine.colour_folding import folds
-from repsr_cli.engine.frame_upscaler import FoldedUpscaler, size_of
+from repsr_cli.engine.frame_upscaler import FrameUpscaler, size_of
 from repsr_cli.engine.runner import Progress
+from repsr_cli.engine.tile_reuse import Finish
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.yuv.chroma import Plane, Planes, planes_from_samples, samples_from_planes
@@ -48,28 +49,28 @@ def planes_from_rgb(rgb: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
 
     Args:
         rgb: (1, 3, H, W), nominally in [0, 1].
-        fmt: the meaning that the planes shall have.
+        fmt: the format to write.
 
     Returns:
-        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to the samples there are.
+        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to ``[0, fmt.peak]``.
     """
     return planes_from_samples(_affine(rgb.to("cpu", torch.float32), *samples_from_rgb(fmt)), fmt)
 
 
 class PlaneUpscaler:
-    """Enlarges planes: what a video decoder gives in, what an encoder takes out.
+    """Upscales planes, from those of a video decoder to those of an encoder.
 
-    Colour is folded into the network where that is possible (``repsr_cli.engine.colour_folding``); otherwise planes
-    become RGB and RGB becomes planes, with equal results.
+    Colour is folded into the network where that is possible (``repsr_cli.engine.colour_folding``); otherwise planes are
+    converted to RGB and back, with equal results.
 
     Args:
         upscaler: the network on its device.
-        fmt_in: the meaning of the planes that come.
-        fmt_out: the meaning of the planes that go.
-        size: (height, width) of the luma to give; None: the network's scale times what came.
+        fmt_in: the LR planes.
+        fmt_out: the planes to write.
+        size: (height, width) of the luma to write; None: the network's scale times that of the LR luma.
         reuse: keep the output of what did not change since the frame before.
-        card_format: ``nv12`` or ``p010le``, as an encoder on the same device takes planes that stay there; None: they
-            come down. Where the device does not compute whole frames they do so anyway.
+        gpu_format: ``nv12`` or ``p010le``: where the device computes whole frames they stay there, in this format, for
+            an encoder on the same device; None: all are downloaded.
     """
 
     def __init__(
@@ -89,11 +90,11 @@ class PlaneUpscaler:
         self.fmt_out = fmt_out
         self.size = size
         folded = folds(upscaler.net, fmt_out)
-        self._folded = FoldedUpscaler(upscaler, fmt_in, fmt_out, reuse, gpu_format) if folded else None
+        self._folded = FrameUpscaler(upscaler, fmt_in, fmt_out, reuse, gpu_format) if folded else None
 
     @property
     def engine(self) -> str:
-        """What computes where colour is folded: ``torch``, or another's name and version."""
+        """What computes: ``torch``, or another engine's name and version."""
         return self._folded.engine if self._folded is not None else "torch"
 
     @property
@@ -103,35 +104,33 @@ class PlaneUpscaler:
 
     @property
     def ahead(self) -> int:
-        """How many frames are worth beginning before the first of them is waited for; known from the first on."""
+        """How many frames are worth beginning before the first of them is waited for; 1 before the first frame."""
         return self._folded.ahead if self._folded is not None else 1
 
     def __call__(self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None) -> Planes:
-        """Enlarge one frame.
+        """Upscale one frame.
 
         Args:
-            planes: as ``fmt_in`` says; views with strides are fine. Or on a device, where they stay if whole frames are
-                computed there (``repsr_cli.engine.cuda_batches``).
+            planes: in ``fmt_in``; may be strided views, or planes on a device, where they stay if it computes whole
+                frames (``repsr_cli.engine.cuda_batches``).
             progress: called with (tiles done, tiles in total) after each tile that is computed; may raise to cancel.
 
         Returns:
-            Contiguous planes as ``fmt_out`` says. Not to be written to: the next frame may share them.
+            Contiguous planes in ``fmt_out``. Do not write to them: the next frame may share them.
 
         Raises:
             DeviceError: out of memory at the smallest tile, or results that are not finite.
         """
         return on_host(self.begin(planes, progress)())
 
-    def begin(
-        self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None
-    ) -> Callable[[], Planes | DevicePlanes]:
-        """As a call, but returns before the end, so that the next frame can follow without a pause.
+    def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None) -> Finish:
+        """Begin a call, and return before its end, so that the next frame can follow without a pause.
 
         Progress is reported while the frame is waited for.
 
         Returns:
-            What waits for the frame and gives it, on the device if ``card_format`` says so, and raises what a call
-            raises. Frames are to be waited for in order.
+            A function that waits for the frame and returns it, on the device with ``gpu_format``, and raises what a
+            call raises. Wait for frames in order.
         """
         height, width = size_of(planes)
         natural = (height * self.upscaler.scale, width * self.upscaler.scale)
@@ -141,7 +140,7 @@ class PlaneUpscaler:
         return lambda: result
 
     def explicit(self, planes: Sequence[NDArray[Any]], progress: Progress | None = None) -> tuple[NDArray[Any], ...]:
-        """The same by way of an RGB image: the reference, and the way for what does not fold."""
+        """Upscale by way of an RGB image: the reference, and what runs where colour cannot be folded."""
         sr = self.upscaler(rgb_from_planes(planes, self.fmt_in), progress)
         if self.size is not None and tuple(sr.shape[-2:]) != tuple(self.size):
             sr = F.interpolate(sr, self.size, mode="bicubic", antialias=True, align_corners=False)

@@ -45,6 +45,16 @@ class Box:
             min(self.right + by, within.right),
         )
 
+    def common(self, other: Box) -> Box | None:
+        """The pixels in both boxes; None if there are none."""
+        box = Box(
+            max(self.top, other.top),
+            max(self.left, other.left),
+            min(self.bottom, other.bottom),
+            min(self.right, other.right),
+        )
+        return box if box.height > 0 and box.width > 0 else None
+
     def seen_from(self, other: Box) -> Box:
         """This box counted from the corner of another."""
         return Box(self.top - other.top, self.left - other.left, self.bottom - other.top, self.right - other.left)
@@ -64,10 +74,12 @@ class Tile:
     Attributes:
         core: the pixels this tile is responsible for.
         context: the pixels it reads: the core and up to ``overlap`` more on every side.
+        image: all pixels of the image.
     """
 
     core: Box
     context: Box
+    image: Box
 
     @property
     def inner(self) -> Box:
@@ -96,7 +108,7 @@ def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int, ali
         for top, bottom in _cuts(height, tile[0], align)
         for left, right in _cuts(width, tile[1], align)
     ]
-    return [Tile(core, core.grown(overlap, whole)) for core in cores]
+    return [Tile(core, core.grown(overlap, whole), whole) for core in cores]
 
 
 def fit_tile(height: int, width: int, overlap: int, pixels: int, at_once: int = 1) -> tuple[int, int]:

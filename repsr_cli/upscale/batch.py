@@ -183,7 +183,8 @@ def _planned(job: Job, request: Request) -> _Planned:
 
 def _mode(planned: _Planned) -> Mode:
     """How a job is run, by the memory it takes and the cores that it keeps busy."""
-    from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, pick_device
+    from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS
+    from repsr_cli.engine.settings import pick_device
 
     plan = planned.plan
     if isinstance(plan, Failure):

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from repsr_cli.engine.backends.registry import ENGINES, engine_name, installed_engines
 from repsr_cli.engine.colour_folding import fold, folds
-from repsr_cli.engine.frame_upscaler import FoldedUpscaler
-from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS, Say
+from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS
+from repsr_cli.engine.settings import Notify
+from repsr_cli.engine.tile_reuse import ReuseCache
+from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.upscale.plan_video import VideoPlan
@@ -80,7 +82,7 @@ class Trial:
         self.seconds = min(self.seconds, (clock() - began) / self._share)
 
 
-def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Say) -> Upscaler:
+def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
     """The network with the engine and the tiles for a video.
 
     Where the user left both open, on the CPU in fp32: those of an interrupted job that goes on; those that were the
@@ -130,7 +132,7 @@ def measure(
     fmt_in: PlaneFormat,
     fmt_out: PlaneFormat,
     size: tuple[int, int],
-    say: Say,
+    say: Notify,
     limit: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Trial]:
@@ -174,7 +176,7 @@ class _Trials:
     fmt_in: PlaneFormat
     fmt_out: PlaneFormat
     size: tuple[int, int]
-    say: Say
+    say: Notify
     end: float | None
     clock: Callable[[], float]
     made: list[Trial] = field(default_factory=list)
@@ -194,7 +196,9 @@ class _Trials:
             return
         choice = Choice(engine, f"auto:{budget}")
         try:
-            frames = FoldedUpscaler(self.upscaler.variant(engine, choice.tile), self.fmt_in, self.fmt_out, reuse=False)
+            folded = fold(self.upscaler.net, self.fmt_in, self.fmt_out)
+            variant = self.upscaler.variant(engine, choice.tile)
+            frames = TiledFrames(variant, folded, self.fmt_in, self.fmt_out, ReuseCache(enabled=False))
             if frames.engine != engine_name(engine):  # OpenVINO leaves this format to torch, which is tried anyway
                 return
             run, share = frames.sample(self._frame(), self._pixels())
@@ -248,7 +252,7 @@ class Memory:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, "~/.cache"))
         return cls(Path(os.path.expanduser(caches)) / "repsr" / "engines.json")  # noqa: PTH111 - never raises
 
-    def recall(self, say: Say) -> dict[str, Choice]:
+    def recall(self, say: Notify) -> dict[str, Choice]:
         """All choices; none of a file that is damaged, which is said, or that is not there."""
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
@@ -260,7 +264,7 @@ class Memory:
             say(f"{self.file}: cannot be read ({reason}); engines are measured anew")
             return {}
 
-    def keep(self, key: str, choice: Choice, say: Say) -> None:
+    def keep(self, key: str, choice: Choice, say: Notify) -> None:
         """Add a choice; the file is replaced as a whole. Where that is impossible, it is said."""
         choices = self.recall(lambda _line: None) | {key: choice}
         content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from repsr_cli.engine.runner import Say
+from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.frame_path import decoder_for, network_for
@@ -21,7 +21,7 @@ from repsr_cli.video.stages import Stages, run_stages
 _SECONDS = 3.0
 
 
-def estimate(plan: VideoPlan, upscaler: Upscaler, say: Say) -> str:
+def estimate(plan: VideoPlan, upscaler: Upscaler, say: Notify) -> str:
     """A sentence on the time that a video will take.
 
     The first frames are decoded, enlarged and encoded for three seconds, at least one of them; the packets are thrown

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
-from repsr_cli.engine.runner import pick_device
+from repsr_cli.engine.settings import pick_device
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.model import zoo
@@ -179,7 +179,7 @@ class ModelCache:
                 first = compute.model.path not in self._networks
                 net = self.network(compute.model)
                 upscaler = Upscaler(
-                    net, device, compute.precision, compute.tile, compute.threads, say=say, engine=compute.engine
+                    net, device, compute.precision, compute.tile, compute.threads, notify=say, engine=compute.engine
                 )
                 self._upscalers[key] = upscaler
                 if first:

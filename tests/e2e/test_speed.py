@@ -43,7 +43,7 @@ def test_slides_are_upscaled_once_and_the_bytes_stay_the_same(network: Path, tmp
         )
         written.append(target.read_bytes())
         reused.append(json.loads(printed)["facts"]["reused"])
-    # How much can be reused depends on the machine: see FoldedUpscaler.
+    # How much can be reused depends on the machine: see tile_reuse.ChangedTiles.
     assert reused[0] > 0.2
     assert reused[1] == 0
     assert written[0] == written[1]

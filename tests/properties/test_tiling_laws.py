@@ -1,13 +1,17 @@
 """Tiling is invisible: cores cover once, and tiled equals whole exactly when the overlap is the reach."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.body import body_of
-from repsr_cli.engine.runner import TileRunner
+from repsr_cli.engine.runner import BodyShape, TileRunner
+from repsr_cli.engine.settings import RunSettings
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
@@ -79,15 +83,9 @@ def test_tiled_differs_from_whole_when_the_overlap_is_one_short(tile: int, block
     lr = torch.rand(1, 3, 24, 24)
     whole = Upscaler(net, device="cpu", tile="off")(lr)
     tiled = torch.empty_like(whole)
-    runner = TileRunner(
-        body_of(net),
-        reach=net.spec.reach - 1,
-        channels=12,
-        device=torch.device("cpu"),
-        precision=torch.float32,
-        tile=tile,
-        say=lambda _line: None,
-    )
+    settings = RunSettings(torch.device("cpu"), torch.float32, tile)
+    make_backend = partial(TorchBackend, body_of(net), settings.device)
+    runner = TileRunner(make_backend, BodyShape(net.spec.reach - 1, channels=12), settings)
 
     def write(features: torch.Tensor, each: Tile) -> None:
         core = F.pixel_shuffle(features.permute(0, 3, 1, 2), 2)

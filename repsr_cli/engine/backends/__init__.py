@@ -1,1 +1,1 @@
-"""The programs that can run a network beside torch."""
+"""Run a body with torch or with another engine."""

@@ -1,9 +1,8 @@
-"""A folded network as OpenVINO runs it, down to finished samples.
+"""Run a folded network with OpenVINO, from samples to rounded samples.
 
-Torch runs a network layer by layer and leaves what comes after it, adding the skip, filtering chroma, clipping,
-converting to integers, to passes over memory of their own. A compiler of graphs does most of that while a
-convolution's results are still in registers (docs/speed.md has the figures). The arithmetic is the same, in fp32, and
-so are the numbers to within rounding.
+Torch runs a network layer by layer; adding the skip, filtering chroma, clipping and converting to integers each pass
+over memory again. OpenVINO's graph compiler does most of that while a convolution's results are in registers
+(docs/speed.md has the figures). The arithmetic is the same, in fp32, and results agree to within rounding.
 """
 
 from __future__ import annotations
@@ -24,17 +23,20 @@ from repsr_cli.yuv.formats import PlaneFormat
 
 
 def compiles(folded: Folded) -> bool:
-    """Whether a compiled network can finish every plane by itself."""
+    """Whether OpenVINO can compute finished samples of every plane."""
     return not any(any(part.unfinished) for part in folded.parts)
 
 
-class CompiledBody:
-    """A folded network up to the pixel shuffle, from samples to rounded samples, on the CPU in fp32.
+class OpenVinoBackend:
+    """Runs a folded network up to the pixel shuffle, on the CPU in fp32.
 
     Args:
         folded: the network; every part finished or crossing.
-        fmt: the planes it shall write.
-        threads: how many processor threads it may use.
+        fmt: the planes to write.
+        threads: CPU threads.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
     """
 
     def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int) -> None:
@@ -50,36 +52,29 @@ class CompiledBody:
             "NUM_STREAMS": min(threads, 2),
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        # Compiling for one size takes hundredths of a second, and a plan has few sizes. A request is one thread's.
+        # Compiling for one size takes hundredths of a second, and a plan has few sizes. Each thread has its requests.
         self._compiled: dict[tuple[int, int], Any] = {}
         self._requests: dict[tuple[int, tuple[int, int]], Any] = {}
         self._compiling = Lock()
 
-    def __call__(self, lr: Tensor, tile: Tile, width: int) -> Tensor:
-        """Compute what the pixels of a tile's context become.
-
-        Args:
-            lr: (1, C, h, w) float32, as the folded network takes it.
-            tile: where that lies.
-            width: columns of the whole image.
-
-        Returns:
-            (1, h, w, K) uint8, or int16 at depths above 8: the samples of luma, then of each chroma plane.
-        """
-        size = (lr.shape[-2], lr.shape[-1])
+    def run(self, context: Tensor, tile: Tile) -> Tensor:
+        """As ``Backend.run``, for N = 1: finished samples, uint8, or int16 at depths above 8."""
+        size = (context.shape[-2], context.shape[-1])
         key = (get_ident(), size)
         with self._compiling:
             if size not in self._compiled:
                 self._compiled[size] = self._core.compile_model(self._model(*size), "CPU", self._settings)
             if key not in self._requests:
                 self._requests[key] = self._compiled[size].create_infer_request()
-        # The results lie in the request's memory until it is used again: long enough to be written to their place.
-        found = self._requests[key].infer([np.ascontiguousarray(lr.numpy())], share_inputs=True, share_outputs=True)
+        # The results lie in the request's memory until it is used again.
+        found = self._requests[key].infer(
+            [np.ascontiguousarray(context.numpy())], share_inputs=True, share_outputs=True
+        )
         if not self._crossing:
             return self._tensor(found[0])
         luma, chroma = self._tensor(found[0]), self._tensor(found[1])
         # The filter mirrors at the image's borders; a convolution does not.
-        at_left, at_right = tile.context.left == 0, tile.context.right == width
+        at_left, at_right = tile.context.left == 0, tile.context.right == tile.image.right
         if at_left:
             chroma[:, :, 0] = self._border(found[2], True, at_right and size[1] == 1)[:, 0]
         if at_right and size[1] > 1:
@@ -90,7 +85,7 @@ class CompiledBody:
         return torch.from_numpy(found if self._fmt.depth == 8 else found.view(np.int16))
 
     def _border(self, sums: NDArray[np.float32], at_left: bool, at_right: bool) -> Tensor:
-        """Finished chroma of two columns, (h, 2, K), from what the network gives of them, (1, K, h, 2)."""
+        """Finished chroma of two columns, (h, 2, K), from the network's sums for them, (1, K, h, 2)."""
         samples = torch.from_numpy(sums[0]).permute(1, 2, 0).contiguous()
         parts = [replace(part, start=part.start - self._folded.parts[0].stop) for part in self._folded.parts[1:]]
         for part in parts:
@@ -122,7 +117,7 @@ class CompiledBody:
 
         def finished(samples: Any) -> Any:
             nhwc = ops.transpose(ops.clamp(samples, 0.0, float(self._fmt.peak)), ops.constant(np.array([0, 2, 3, 1])))
-            # Codes come with one half added: the fraction is dropped here.
+            # One half was added to samples: the fraction is dropped here.
             return ops.convert(nhwc, "u8" if self._fmt.depth == 8 else "u16")
 
         if not self._crossing:

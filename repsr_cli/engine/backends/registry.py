@@ -1,8 +1,4 @@
-"""The programs that can compute the frames of videos: what they are called, which are installed.
-
-Some take a network's place on the CPU (``openvino`` and ``onnxruntime`` beside this file), some make a faster one of it
-that torch calls as ever (``optimized``).
-"""
+"""List the engines that can run networks: which are installed, which one to use."""
 
 from __future__ import annotations
 
@@ -11,10 +7,8 @@ import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
 
 from repsr_cli.errors import DeviceError, UsageError
 
@@ -23,14 +17,14 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A program that computes networks.
+    """A library that runs networks.
 
     Attributes:
-        title: as its makers write it.
-        packages: what must be installed, the program itself first.
-        install: what pip installs for it.
-        devices: kinds of devices that it is for.
-        precisions: number formats.
+        title: as its authors write it.
+        packages: Python packages it needs, its own first.
+        install: what to ask pip for.
+        devices: kinds of devices it runs on here.
+        precisions: number formats it runs in here.
     """
 
     title: str
@@ -41,7 +35,7 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether all it needs is there."""
+        """Whether all packages are installed."""
         return all(importlib.util.find_spec(package) is not None for package in self.packages)
 
     @property
@@ -50,7 +44,7 @@ class Engine:
         return f"{self.title} {importlib.metadata.version(self.packages[0])}"
 
 
-# By the words of --engine; beside torch, which is always there.
+# By the values of --engine, except torch, which is always installed.
 ENGINES = {
     "openvino": Engine("OpenVINO", ("openvino",), "'repsr[openvino]'"),
     "onnxruntime": Engine("ONNX Runtime", ("onnxruntime", "onnx"), "'repsr[onnx]'"),
@@ -62,36 +56,34 @@ ENGINES = {
         "Torch-TensorRT", ("torch_tensorrt",), "torch-tensorrt", ("cuda",), (torch.float32, torch.float16)
     ),
 }
-# Sizes that one network may be compiled for: tiles at borders and corners have sizes of their own.
-_SIZES = 64
 
 
 def installed_engines() -> list[str]:
-    """The words of the engines that start at once and can be used on this CPU, torch first."""
+    """The engines that run on this CPU and start without compiling for minutes, torch first."""
     at_once = (word for word, engine in ENGINES.items() if engine.devices == ("cpu",) and engine.installed)
     return ["torch", *at_once]
 
 
 def engine_name(word: str) -> str:
-    """An engine's title and version; ``torch`` alone of torch.
+    """An engine's title and version; ``torch`` without a version.
 
     Args:
-        word: of an engine that is installed.
+        word: an engine that is installed.
     """
     return "torch" if word == "torch" else ENGINES[word].name
 
 
 def pick_engine(word: str, device: torch.device, precision: torch.dtype) -> str:
-    """What runs the frames of videos.
+    """The engine that runs the frames of videos.
 
     Args:
-        word: ``torch`` or of ``ENGINES``; ``auto`` takes OpenVINO where it is installed and applies, else torch.
+        word: ``torch``, a key of ``ENGINES``, or ``auto``: OpenVINO where it is installed and applies, else torch.
         device: where to run.
         precision: number format.
 
     Raises:
-        UsageError: no such engine, or one that cannot do what else was asked for.
-        DeviceError: what it needs beside packages is missing.
+        UsageError: no such engine, not installed, or not for this device and precision.
+        DeviceError: a C++ compiler is needed and missing.
     """
     if word == "auto":
         applies = device.type == "cpu" and precision is torch.float32
@@ -111,28 +103,6 @@ def pick_engine(word: str, device: torch.device, precision: torch.dtype) -> str:
     if word == "compile" and device.type == "cpu" and not any(map(shutil.which, _cpp_compilers())):
         raise DeviceError("engine compile", "needs a C++ compiler, and none is found", "Install one, or set CXX to it.")
     return word
-
-
-def optimized(net: nn.Module, word: str, precision: torch.dtype) -> nn.Module:
-    """A network as a compiler of torch runs it; the network itself for engines that are none.
-
-    It is compiled when it first sees images of a size, which takes seconds to minutes.
-
-    Args:
-        net: on its device, in its precision.
-        word: the engine.
-        precision: of ``net``.
-    """
-    if word not in ("compile", "tensorrt"):
-        return net
-    import torch._dynamo
-
-    torch._dynamo.config.recompile_limit = _SIZES
-    settings: dict[str, Any] = {}
-    if word == "tensorrt":
-        settings = {"backend": "torch_tensorrt", "options": {"enabled_precisions": {precision}}}
-    compiled: nn.Module = torch.compile(net, dynamic=False, **settings)  # type: ignore[assignment]
-    return compiled
 
 
 def _cpp_compilers() -> list[str]:

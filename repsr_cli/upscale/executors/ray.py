@@ -17,7 +17,7 @@ from threading import Event, Lock
 from typing import Any
 
 from repsr_cli import version
-from repsr_cli.engine.runner import name_of, pick_precision
+from repsr_cli.engine.settings import pick_precision, precision_name
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
@@ -234,7 +234,7 @@ def _there(ray: Any, compute: Compute, engine: str, tile: str) -> Compute:
     import torch
 
     device, threads = _means(ray, compute)
-    precision = name_of(pick_precision(compute.precision, torch.device(device)))
+    precision = precision_name(pick_precision(compute.precision, torch.device(device)))
     return replace(compute, devices=(device,), precision=precision, engine=engine, tile=tile, threads=threads, ray=None)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from repsr_cli.engine import cuda_batches as gpu
+from repsr_cli.engine import frame_upscaler
 from repsr_cli.engine.colour_folding import fold
-from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CudaFrames, PlanesNetwork
+from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CudaBatches, PlanesNetwork
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.upscaler import Upscaler
@@ -73,15 +74,14 @@ def on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
     batch: int = 4,
     precision: str = "fp32",
-    say: Any = lambda _line: None,
+    notify: Any = lambda _line: None,
     **options: Any,
 ) -> Any:
     """An upscaler whose device is lent queues, and takes to batches of a size."""
     monkeypatch.setattr(gpu, "_seconds", lambda slot: 1.0 if len(slot.host[0]) <= batch else 1000.0)
-    planes = PlaneUpscaler(Upscaler(net, "cpu", precision, threads=1, say=say), fmt, fmt, **options)
-    assert planes._folded is not None
-    planes._folded._queues = LaggingQueues()
-    return planes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frame_upscaler, "queues_for", lambda _device: LaggingQueues())
+        return PlaneUpscaler(Upscaler(net, "cpu", precision, threads=1, notify=notify), fmt, fmt, **options)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
@@ -92,7 +92,7 @@ def test_it_gives_what_an_rgb_image_in_between_gives(scale: int, name: Any, monk
     for height, width in ((1, 1), (3, 2), (2, 3), (40, 70)):
         video = [frame(fmt, height, width, seed) for seed in range(5)]
         begun = [ours.begin(planes) for planes in video]
-        assert ours._folded._gpu is not None
+        assert ours.ahead > 1
         for planes, finish in zip(video, begun, strict=True):
             for found, expected in zip(finish(), reference.explicit(planes), strict=True):
                 assert found.dtype == expected.dtype
@@ -139,7 +139,7 @@ def test_the_batch_grows_while_that_is_faster_and_there_is_room() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gpu, "_seconds", measured)
-            return CudaFrames(LaggingQueues(), planes, (16, 16), pixels).batch
+            return CudaBatches(LaggingQueues(), planes, (16, 16), pixels).batch
 
     assert batch(10**9, lambda n: 1.0) == LARGEST_BATCH
     assert batch(10**9, lambda n: float(n)) == 1
@@ -153,7 +153,14 @@ def test_half_precision_that_overflows_is_given_up_and_no_frame_is_lost(monkeypa
         net.body[0].weight.mul_(3e5)
         net.body[2].weight.mul_(1e-6)
     messages: list[str] = []
-    ours = on_a_gpu(net, LEFT, monkeypatch, precision="fp16", say=messages.append)
+    precisions: list[torch.dtype] = []
+
+    def built(folded: Any, fmt_in: Any, fmt_out: Any, precision: torch.dtype, *rest: Any) -> PlanesNetwork:
+        precisions.append(precision)
+        return PlanesNetwork(folded, fmt_in, fmt_out, precision, *rest)
+
+    monkeypatch.setattr(frame_upscaler, "PlanesNetwork", built)
+    ours = on_a_gpu(net, LEFT, monkeypatch, precision="fp16", notify=messages.append)
     exact = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     video = [frame(LEFT, 24, 30, seed) for seed in range(9)]
     begun = [ours.begin(planes) for planes in video]
@@ -162,7 +169,7 @@ def test_half_precision_that_overflows_is_given_up_and_no_frame_is_lost(monkeypa
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
     assert any("overflowed" in line for line in messages)
     ours(video[0])
-    assert ours._folded._gpu[1] is torch.float32
+    assert precisions == [torch.float16, torch.float32]
 
 
 def test_no_room_for_one_frame_means_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +196,7 @@ def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(LaggingQueues, "capture", small)
     ours(frame(LEFT, 24, 30))
-    assert ours._folded._gpu[2].batch == 1
+    assert ours.ahead == SLOTS
 
 
 def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +233,7 @@ def test_numbers_that_are_not_finite_are_told_from_others() -> None:
     with torch.no_grad():
         net.body[0].weight[0, 0, 0, 0] = torch.nan
     planes = PlanesNetwork(fold(net, LEFT, LEFT), LEFT, LEFT, torch.float32)
-    frames = CudaFrames(LaggingQueues(), planes, (16, 16), 16 * 16)
+    frames = CudaBatches(LaggingQueues(), planes, (16, 16), 16 * 16)
     with pytest.raises(NotFiniteError):
         frames.begin(frame(LEFT, 16, 16))()
 

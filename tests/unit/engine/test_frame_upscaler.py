@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from repsr_cli.engine import runner
-from repsr_cli.engine.frame_upscaler import FoldedUpscaler
+from repsr_cli.engine import tile_reuse
+from repsr_cli.engine.backends.eager import TorchBackend
+from repsr_cli.engine.backends.folded import folded_backend
+from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.runner import BodyShape, TileRunner
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.video.cuda_planes import on_host
@@ -78,14 +81,14 @@ def test_memory_that_runs_out_while_frames_are_under_way_costs_no_frame(monkeypa
     ahead = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     plain = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT, reuse=False)
     expected = [plain(each) for each in video]
-    real, calls = runner.TileRunner._forward, itertools.count()
+    real, calls = TorchBackend.run, itertools.count()
 
-    def forward(self: Any, lr: torch.Tensor) -> Any:
+    def forward(self: Any, lr: torch.Tensor, tile: Any) -> Any:
         if next(calls) in (2, 3):
             raise MemoryError
-        return real(self, lr)
+        return real(self, lr, tile)
 
-    monkeypatch.setattr(runner.TileRunner, "_forward", forward)
+    monkeypatch.setattr(TorchBackend, "run", forward)
     begun = [ahead.begin(each) for each in video]
     for finish, each in zip(begun, expected, strict=True):
         # Smaller tiles may add in another order.
@@ -96,7 +99,7 @@ def test_a_frame_that_stands_still_is_not_computed_again(monkeypatch: pytest.Mon
     upscaler = PlaneUpscaler(Upscaler(network(), device="cpu"), LEFT, LEFT)
     planes = frame(LEFT)
     first = upscaler(planes)
-    monkeypatch.setattr(runner.TileRunner, "_forward", None)
+    monkeypatch.setattr(TorchBackend, "run", None)
     assert same(upscaler([plane.copy() for plane in planes]), first)
     assert upscaler.reused == 0.5
 
@@ -125,7 +128,7 @@ def test_frames_of_another_size_are_computed_whole() -> None:
 
 
 def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FoldedUpscaler, "_is_exact", lambda *_: False)
+    monkeypatch.setattr(tile_reuse, "is_exact", lambda *_: False)
     net, planes = network(), frame(LEFT)
     upscaler = PlaneUpscaler(Upscaler(net, device="cpu", tile=130), LEFT, LEFT)
     upscaler(planes)
@@ -136,17 +139,18 @@ def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch: pyte
 
 
 def test_the_check_of_exactness_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    upscaler = PlaneUpscaler(Upscaler(network(), device="cpu", tile="off", engine="torch"), LEFT, LEFT)
-    assert upscaler._folded is not None
-    assert upscaler._folded._is_exact(200, 260, 64)
-    forward = runner.TileRunner._forward
+    upscaler = Upscaler(network(), device="cpu", tile="off", engine="torch")
+    make_backend, _ = folded_backend(fold(upscaler.net, LEFT, LEFT), LEFT, upscaler.settings)
+    runner = TileRunner(make_backend, BodyShape(upscaler.spec.reach, 16, margin=1), upscaler.settings)
+    assert tile_reuse.is_exact(runner, 3, (200, 260), 64)
+    forward = TorchBackend.run
 
-    def by_another_kernel(this: Any, lr: torch.Tensor) -> Any:
-        features = forward(this, lr)
+    def by_another_kernel(this: Any, lr: torch.Tensor, tile: Any) -> Any:
+        features = forward(this, lr, tile)
         return features * (1 + 1e-6) if lr.shape[-1] < 200 else features
 
-    monkeypatch.setattr(runner.TileRunner, "_forward", by_another_kernel)
-    assert not upscaler._folded._is_exact(200, 260, 64)
+    monkeypatch.setattr(TorchBackend, "run", by_another_kernel)
+    assert not tile_reuse.is_exact(runner, 3, (200, 260), 64)
 
 
 def test_a_change_of_precision_throws_away_what_was_kept() -> None:
@@ -161,7 +165,7 @@ def test_a_change_of_precision_throws_away_what_was_kept() -> None:
     loud = [plane.copy() for plane in quiet]
     loud[0][:8, :8] = 255
     messages: list[str] = []
-    upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp16", say=messages.append), LEFT, LEFT)
+    upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp16", notify=messages.append), LEFT, LEFT)
     upscaler(quiet)
     assert not messages
     after = upscaler(loud)
@@ -175,13 +179,13 @@ def test_memory_that_runs_short_while_reusing_costs_nothing_but_time(monkeypatch
     upscaler(planes)
     planes = changed(planes, 0, 100, 100)
     expected = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)(planes)
-    forward = runner.TileRunner._forward
+    forward = TorchBackend.run
 
-    def short(this: Any, lr: torch.Tensor) -> Any:
+    def short(this: Any, lr: torch.Tensor, tile: Any) -> Any:
         if lr.shape[-1] > 50:
             raise MemoryError
-        return forward(this, lr)
+        return forward(this, lr, tile)
 
-    monkeypatch.setattr(FoldedUpscaler, "_is_exact", lambda *_: True)
-    monkeypatch.setattr(runner.TileRunner, "_forward", short)
+    monkeypatch.setattr(tile_reuse, "is_exact", lambda *_: True)
+    monkeypatch.setattr(TorchBackend, "run", short)
     assert same(upscaler(planes), expected)

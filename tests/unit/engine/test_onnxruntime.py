@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from repsr_cli.engine.backends import onnxruntime as foreign
+from repsr_cli.engine.backends import ncnn as ncnn_backend
+from repsr_cli.engine.backends.backend import LayersBackend
+from repsr_cli.engine.backends.ncnn import ncnn_layers
 from repsr_cli.engine.backends.ncnn_graph import load_ncnn
-from repsr_cli.engine.backends.onnxruntime import ForeignBody
+from repsr_cli.engine.backends.onnxruntime import onnxruntime_layers
 from repsr_cli.engine.backends.registry import ENGINES
 from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.tiling import plan_tiles
 from repsr_cli.engine.upscaler import Upscaler
 from tests.unit.engine.test_openvino import (
     FORMATS,
@@ -46,7 +49,9 @@ def test_features_are_those_of_the_body(engine: str) -> None:
     fmt, net = FORMATS["left"], network(4)
     body = fold(net, fmt, fmt).body
     lr = torch.rand(2, 3, 9, 14).to(memory_format=torch.channels_last)
-    found, expected = ForeignBody(engine, body, 1)(lr), body(lr)
+    (tile,) = plan_tiles(9, 14, (9, 14), 0)
+    layers = {"onnxruntime": onnxruntime_layers, "ncnn": ncnn_layers}[engine](body.layers, 1)
+    found, expected = LayersBackend(layers, body.skip).run(lr, tile), body(lr)
     assert found.shape == expected.shape
     assert found.is_contiguous()
     assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
@@ -89,9 +94,9 @@ def test_a_failure_for_want_of_memory_halves_the_tiles(monkeypatch: pytest.Monke
 
         return SimpleNamespace(create_extractor=create)
 
-    monkeypatch.setattr(foreign, "load_ncnn", short_of_memory)
+    monkeypatch.setattr(ncnn_backend, "load_ncnn", short_of_memory)
     planes = random_planes(fmt, 64, 64)
-    found = PlaneUpscaler(Upscaler(net, device="cpu", engine="ncnn", say=messages.append), fmt, fmt)(planes)
+    found = PlaneUpscaler(Upscaler(net, device="cpu", engine="ncnn", notify=messages.append), fmt, fmt)(planes)
     assert any("out of memory" in line for line in messages)
     for ours, theirs in zip(found, PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt)(planes), strict=True):
         assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
@@ -114,4 +119,4 @@ def test_onnxruntime_tells_want_of_memory_from_other_failures(monkeypatch: pytes
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, fail=fail, **__: SimpleNamespace(run=fail))
         with pytest.raises(kind, match=text[:8]):
-            ForeignBody("onnxruntime", body, 1)(torch.rand(1, 3, 8, 8))
+            onnxruntime_layers(body.layers, 1)(torch.rand(1, 3, 8, 8))

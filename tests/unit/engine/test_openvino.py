@@ -91,6 +91,6 @@ def test_it_is_named_where_it_is_used() -> None:
 def test_what_it_does_not_take_is_said() -> None:
     messages: list[str] = []
     net = network(3)
-    PlaneUpscaler(Upscaler(net, device="cpu", say=messages.append), FORMATS["left"], FORMATS["left"])
+    PlaneUpscaler(Upscaler(net, device="cpu", notify=messages.append), FORMATS["left"], FORMATS["left"])
     assert len(messages) == 1
     assert "torch computes" in messages[0]

@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from repsr_cli.engine import runner
-from repsr_cli.engine.upscaler import Upscaler, pick_device
+from repsr_cli.engine.backends.eager import TorchBackend
+from repsr_cli.engine.settings import pick_device
+from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 
@@ -120,7 +121,7 @@ def test_half_precision_that_overflows_is_computed_again_in_fp32_and_stays_there
         first.weight[:, :, 1, 1] = 1e5 * torch.eye(3)
         last.weight[:, :, 1, 1] = 1e-5
     messages: list[str] = []
-    upscaler = Upscaler(net, device="cpu", precision="fp16", tile=4, say=messages.append)
+    upscaler = Upscaler(net, device="cpu", precision="fp16", tile=4, notify=messages.append)
     assert upscaler.precision == "fp16"
     lr = torch.rand(1, 3, 8, 8) + 0.5
     with torch.no_grad():
@@ -164,15 +165,15 @@ class Gpu:
         self.pixels, self.error, self.sizes = pixels, error, list[tuple[int, ...]]()
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        forward = runner.TileRunner._forward
+        forward = TorchBackend.run
 
-        def limited(this: Any, lr: torch.Tensor) -> Any:
+        def limited(this: Any, lr: torch.Tensor, tile: Any) -> Any:
             self.sizes.append(tuple(lr.shape[-2:]))
             if lr.shape[-2] * lr.shape[-1] > self.pixels:
                 raise self.error
-            return forward(this, lr)
+            return forward(this, lr, tile)
 
-        monkeypatch.setattr(runner.TileRunner, "_forward", limited)
+        monkeypatch.setattr(TorchBackend, "run", limited)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_out_of_memory_halves_the_tile_and_the_result_is_the_same(
     gpu = Gpu(60 * 60, error)
     gpu.install(monkeypatch)
     messages: list[str] = []
-    upscaler = Upscaler(net, device="cpu", tile=tile, say=messages.append)
+    upscaler = Upscaler(net, device="cpu", tile=tile, notify=messages.append)
     assert torch.allclose(upscaler(lr), expected, atol=1e-6)
     assert len(messages) == 2
     # Twice halved, from the largest core there was: 150 or 140 pixels.
@@ -222,7 +223,7 @@ def test_a_luma_network_replaces_luma_and_keeps_bicubic_chroma() -> None:
     messages: list[str] = []
     net = network(scale=3, colors=1)
     lr = torch.rand(1, 3, 10, 11)
-    sr = Upscaler(net, device="cpu", say=messages.append)(lr)
+    sr = Upscaler(net, device="cpu", notify=messages.append)(lr)
     weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     with torch.no_grad():
         expected = net((lr * weights).sum(1, keepdim=True))
@@ -264,15 +265,15 @@ def test_tiles_side_by_side_give_the_same(two_threads: Any) -> None:
 
 def test_a_failure_beside_another_tile_ends_both(two_threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = Upscaler(network(), device="cpu", tile=16)
-    forward, calls = runner.TileRunner._forward, []
+    forward, calls = TorchBackend.run, []
 
-    def fails_once(this: Any, lr: torch.Tensor) -> Any:
+    def fails_once(this: Any, lr: torch.Tensor, tile: Any) -> Any:
         calls.append(lr)
         if len(calls) == 3:
             raise RuntimeError("some bug")
-        return forward(this, lr)
+        return forward(this, lr, tile)
 
-    monkeypatch.setattr(runner.TileRunner, "_forward", fails_once)
+    monkeypatch.setattr(TorchBackend, "run", fails_once)
     with pytest.raises(RuntimeError, match="some bug"):
         upscaler(torch.rand(1, 3, 160, 160))
     assert len(calls) < 100

@@ -76,7 +76,7 @@ def test_everything_installed_is_tried(upscaler: Upscaler, monkeypatch: pytest.M
 
 def test_the_fastest_comes_first(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     timed = Timed({("torch", "auto:20000"): 0.001})
-    monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
+    monkeypatch.setattr(calibrate, "TiledFrames", timed)
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch"])
     trials = measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit=5, clock=timed.clock)
     assert trials[0].choice == Choice("torch", "auto:20000")
@@ -88,7 +88,7 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
 ) -> None:
     timed = Timed({("slow", ""): 0.05, ("broken", ""): OSError("no such library")})
     said: list[str] = []
-    monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
+    monkeypatch.setattr(calibrate, "TiledFrames", timed)
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "slow", "broken"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: "torch" if word == "slow" else word)
     monkeypatch.setattr(Upscaler, "variant", lambda _self, engine, tile: SimpleNamespace(engine=engine, tile=tile))
@@ -102,7 +102,7 @@ def test_no_trial_begins_when_the_time_is_up(upscaler: Upscaler, monkeypatch: py
     # A trial is two runs of 4 ms: the second begins within 9 ms, the third does not.
     for limit, count in ((0.0, 1), (0.009, 2)):
         timed = Timed({})
-        monkeypatch.setattr(calibrate, "FoldedUpscaler", timed)
+        monkeypatch.setattr(calibrate, "TiledFrames", timed)
         assert len(measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit, timed.clock)) == count
         assert timed.tried == [("torch", f"auto:{budget}") for budget in BUDGETS[:count]]
 

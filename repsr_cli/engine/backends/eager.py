@@ -1,0 +1,44 @@
+"""Run a body with torch, layer by layer."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from repsr_cli.engine.backends.torch_compile import compiled
+from repsr_cli.engine.tiling import Tile
+
+
+class TorchBackend:
+    """Runs a body with torch, or with what a compiler for torch makes of it.
+
+    Args:
+        body: float32 module from (N, C, H, W) to features (N, H, W, K); copied.
+        device: where to run.
+        precision: number format to run in.
+        engine: ``compile`` or ``tensorrt`` for a compiled body.
+    """
+
+    def __init__(self, body: nn.Module, device: torch.device, precision: torch.dtype, engine: str = "torch") -> None:
+        self._device = device
+        self._precision = precision
+        net = copy.deepcopy(body).eval().requires_grad_(False)
+        net.to(device=device, dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = compiled(net, engine, precision)
+
+    def run(self, context: Tensor, tile: Tile) -> Tensor:
+        """As ``Backend.run``; features on the device, in the precision."""
+        with full_precision(self._device, self._precision):
+            placed = context.to(self._device, self._precision, memory_format=torch.channels_last)
+            features: Tensor = self._net(placed)
+            return features
+
+
+def full_precision(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
+    """Make cuDNN compute fp32 in fp32: by default it rounds operands to ten bits."""
+    if device.type == "cuda" and precision is torch.float32:
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
+    return nullcontext()

@@ -1,0 +1,52 @@
+"""Make the backend that runs a folded network, by the engine chosen."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from repsr_cli.engine.backends.backend import Backend, LayersBackend, MakeBackend
+from repsr_cli.engine.backends.eager import TorchBackend
+from repsr_cli.engine.backends.ncnn import ncnn_layers
+from repsr_cli.engine.backends.onnxruntime import onnxruntime_layers
+from repsr_cli.engine.backends.openvino import OpenVinoBackend, compiles
+from repsr_cli.engine.backends.registry import engine_name
+from repsr_cli.engine.colour_folding import Folded
+from repsr_cli.engine.settings import RunSettings
+from repsr_cli.yuv.formats import PlaneFormat
+
+_LAYERS = {"onnxruntime": onnxruntime_layers, "ncnn": ncnn_layers}
+
+
+def folded_backend(folded: Folded, fmt: PlaneFormat, settings: RunSettings) -> tuple[MakeBackend, str]:
+    """What runs a folded network.
+
+    Args:
+        folded: the network.
+        fmt: the planes to write.
+        settings: device, engine and threads.
+
+    Returns:
+        What makes the backend for a precision, and what computes: ``torch``, or another engine's name and version.
+        OpenVINO does not support all formats: torch computes the others, which is reported.
+
+    Raises:
+        ImportError: the engine is not installed.
+    """
+    engine, name, threads = settings.engine, engine_name(settings.engine), settings.thread_count
+    backend: Backend | None = None
+    if engine == "openvino" and compiles(folded):
+        backend = OpenVinoBackend(folded, fmt, threads)
+    elif engine == "openvino":
+        scale = folded.parts[0].rows
+        settings.notify(f"{name} does not support chroma of this siting at x{scale}: torch computes the frames")
+        name = "torch"
+    elif engine in _LAYERS:
+        # Two tiles are computed at once.
+        backend = LayersBackend(_LAYERS[engine](folded.body.layers, max(threads // 2, 1)), folded.body.skip)
+    if backend is None:
+        return partial(TorchBackend, folded.body, settings.device, engine=engine), name
+    return partial(_always, backend), name
+
+
+def _always(backend: Backend, _precision: object) -> Backend:
+    return backend

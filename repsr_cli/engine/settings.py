@@ -1,0 +1,135 @@
+"""Resolve how to run a network: device, precision, tiles, engine, threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from repsr_cli.engine.backends.registry import PRECISIONS, pick_engine
+from repsr_cli.errors import DeviceError, UsageError
+
+# Called with one line for the user about a decision or a change of plan.
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How to run a network, resolved.
+
+    Attributes:
+        device: where.
+        precision: number format to begin with; an overflow of a half precision leads to fp32.
+        tile: ``auto``, ``auto:N``, ``off`` or the side of a core in LR pixels, as ``pick_tile`` gives it.
+        engine: ``torch`` or a name in ``registry.ENGINES``; applies to planes, RGB images always run by torch.
+        threads: CPU threads to compute with; None: as many as torch has set when it computes.
+        notify: called with each decision or change of plan.
+    """
+
+    device: torch.device
+    precision: torch.dtype
+    tile: str | int = "auto"
+    engine: str = "torch"
+    threads: int | None = None
+    notify: Notify = lambda _line: None
+
+    @property
+    def thread_count(self) -> int:
+        """CPU threads to compute with, now."""
+        return self.threads or torch.get_num_threads()
+
+
+def resolve_settings(
+    device: str = "auto",
+    precision: str = "auto",
+    tile: str | int = "auto",
+    threads: int | None = None,
+    engine: str = "auto",
+    notify: Notify = lambda _line: None,
+) -> RunSettings:
+    """Resolve the values of command line options.
+
+    Raises:
+        UsageError: a value that makes no sense.
+        DeviceError: this machine lacks the device, or something that the engine needs.
+    """
+    where = pick_device(device)
+    number = pick_precision(precision, where)
+    return RunSettings(
+        where, number, pick_tile(tile), pick_engine(engine, where, number), thread_count(threads), notify
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: ``auto`` (CUDA, else MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises:
+        UsageError: no such kind of device.
+        DeviceError: this machine or this build of torch has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise UsageError(f"device {name}", "no such device", "Choose auto, cpu, cuda, cuda:N or mps.")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(index or 0):
+            found = f"{count} CUDA device{'s' * (count != 1)} found" if count else "no CUDA device found"
+            built = ", and this torch is built without CUDA" if torch.version.cuda is None else ""
+            raise DeviceError(name, found + built, "Use --device cpu, or install a torch with CUDA.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(name, "this machine or this torch has no MPS", "Use --device cpu.")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The number format of a name; ``auto`` is fp32 on CPU and fp16 elsewhere.
+
+    Raises:
+        UsageError: no such precision.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if name not in PRECISIONS:
+        raise UsageError(f"precision {name}", "no such precision", "Choose auto, fp32, fp16 or bf16.")
+    return PRECISIONS[name]
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """The name of a number format, as ``--precision`` takes it."""
+    return next(name for name, dtype in PRECISIONS.items() if dtype is precision)
+
+
+def pick_tile(name: str | int) -> str | int:
+    """The tile size of a name.
+
+    Args:
+        name: ``auto``; ``auto:N``, the same within a budget of N LR pixels, context included; ``off``; or the side of a
+            core in LR pixels.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if name in ("auto", "off"):
+        return name
+    automatic, _, number = str(name).rpartition(":")
+    if automatic in ("", "auto") and number.isdecimal() and int(number) > 0:
+        return f"auto:{int(number)}" if automatic else int(number)
+    raise UsageError(f"tile {name}", "not a tile size", "Give auto, auto:PIXELS, off or a positive number of pixels.")
+
+
+def thread_count(threads: int | None) -> int | None:
+    """A number of threads, checked.
+
+    Raises:
+        UsageError: not a positive number.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads}", "not a positive number", f"This machine has {os.cpu_count()} cores.")
+    return threads
