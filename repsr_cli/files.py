@@ -25,6 +25,7 @@ __all__ = ["PendingFile", "check_target", "publish", "staging", "write_bytes", "
 
 Failure = type[RepsrError]
 
+_MARK = ".part"
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 # Leaves room for the random part whatever the file system's limit on names (255 bytes nearly everywhere) is.
@@ -61,15 +62,15 @@ class PendingFile:
     overwrite: bool
 
     @classmethod
-    def begin(cls, target: Path, *, overwrite: bool) -> PendingFile:
-        """Create the temporary file.
+    def begin(cls, target: Path, *, overwrite: bool, suffix: str = "") -> PendingFile:
+        """Create the temporary file, whose name ends in a suffix.
 
         Raises:
             UsageError: the target exists and ``overwrite`` is false, or nothing can be written there.
             OSError: the file cannot be created.
         """
         _check(target, overwrite)
-        path = _temporary_name(target)
+        path = _temporary_name(target, suffix)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
             flags |= getattr(os, name, 0)
@@ -106,7 +107,7 @@ class PendingFile:
         """Find out before the work, not after it, whether this file system can rename without replacing."""
         if sys.platform == "win32":
             return
-        renamed = _temporary_name(self.target)
+        renamed = _temporary_name(self.target, self.path.suffix.removeprefix(_MARK))
         _rename_exclusively(self.path, renamed, self.target)
         self.path = renamed
 
@@ -157,7 +158,7 @@ def writing(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
 
 @contextmanager
 def staging(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> Iterator[Path]:
-    """A temporary path for libraries that write by name; see ``writing``. It has no suffix of use to them.
+    """A temporary path for libraries that write by name, with the target's suffix; see ``writing``.
 
     Args:
         target: the file.
@@ -169,7 +170,7 @@ def staging(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
         RepsrError: of class ``failure``: an operating system error, in the block too.
     """
     with _translated(target, failure):
-        pending = PendingFile.begin(target, overwrite=overwrite)
+        pending = PendingFile.begin(target, overwrite=overwrite, suffix=target.suffix)
         try:
             pending.file.close()
             yield pending.path
@@ -232,9 +233,9 @@ def _is_stream(target: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def _temporary_name(target: Path) -> Path:
+def _temporary_name(target: Path, suffix: str) -> Path:
     shortened = os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore")
-    return target.with_name(f".{shortened}.{secrets.token_hex(8)}.part")
+    return target.with_name(f".{shortened}.{secrets.token_hex(8)}{_MARK}{suffix}")
 
 
 def _move(temporary: Path, target: Path, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
-from repsr_cli.training.options import FinetuneOptions, PrepareOptions, StartOptions
+from repsr_cli.training.options import DrawingOptions, FinetuneOptions, PrepareOptions, StartOptions, TableOptions
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -69,7 +69,9 @@ def _step_line(report: StepReport, seconds: float) -> str:
 
 
 @friendly
+@grouped
 def train(
+    drawing: DrawingOptions,
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML); train/recipes has examples.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run directory.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
@@ -78,9 +80,6 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Value to override in the recipe. Repeatable."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="List every unusable image and stop.")] = False,
-    show_batch: Annotated[
-        Path | None, typer.Option("--show-batch", metavar="PNG", help="Draw the first batch (LR beside HR) and stop.")
-    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON record per report on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
 ) -> None:
@@ -109,11 +108,11 @@ def train(
 
         packing = _counter(board, "packing images")
 
-        if show_batch is not None:
+        if drawing.show_batch is not None:
             from repsr_cli.training.run_data import draw_batch
 
-            draw_batch(loaded, output, show_batch, packing)
-            print_line(str(show_batch))
+            draw_batch(loaded, output, drawing.show_batch, packing, overwrite=drawing.overwrite)
+            print_line(str(drawing.show_batch))
             return
 
         def report(step: StepReport) -> None:
@@ -132,7 +131,9 @@ def train(
 
 
 @friendly
+@grouped
 def evaluate(
+    table: TableOptions,
     folders: Annotated[list[Path], typer.Argument(help="Folders of HR images (8 bit).")],
     models: Annotated[
         list[str] | None,
@@ -140,7 +141,6 @@ def evaluate(
     ] = None,
     scale: Annotated[int, typer.Option("-s", "--scale", help="Enlargement factor.")] = 4,
     lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR images. Default: bicubic of HR.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="File for one row per image.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Table as JSON lines on stdout.")] = False,
@@ -150,39 +150,43 @@ def evaluate(
     Example: repsr eval Set5 Set14 -n fast -n mine.safetensors -s 4
     """
     from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.errors import UsageError
+    from repsr_cli.files import check_target
     from repsr_cli.model.zoo import available, load, resolve
     from repsr_cli.training.evaluate import evaluate as run_evaluation
 
+    if table.csv is not None:
+        check_target(table.csv, overwrite=table.overwrite, failure=UsageError)
     names = models or [model.name for model in available() if model.scale == scale]
     upscalers = [
         (name, Upscaler(load(resolve(name, scale, "clean")), device=device, precision="fp32", threads=threads))
         for name in names
     ]
     rows = list(run_evaluation(upscalers, folders, scale, lr))
-    if csv is not None:
-        _write_rows(csv, rows)
+    if table.csv is not None:
+        _write_rows(table.csv, rows, overwrite=table.overwrite)
     _print_means(rows, ["bicubic", *names], [folder.name for folder in folders], None if not json else scale)
 
 
-def _write_rows(target: Path, rows: list[ImageScore]) -> None:
+def _write_rows(target: Path, rows: list[ImageScore], *, overwrite: bool) -> None:
     """Write one row per image and model as CSV.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
     import csv
+    import io
 
     from repsr_cli.errors import UsageError
+    from repsr_cli.files import write_text
 
-    try:
-        with target.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["network", "folder", "image", "psnr_y", "psnr_rgb", "ssim_y"])
-            for row in rows:
-                s = row.score
-                writer.writerow([row.model, row.folder, row.image, s.psnr_y, s.psnr_rgb, s.ssim_y])
-    except OSError as error:
-        raise UsageError(target, f"cannot be written ({error.strerror})", "Choose another path.") from error
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["network", "folder", "image", "psnr_y", "psnr_rgb", "ssim_y"])
+    for row in rows:
+        s = row.score
+        writer.writerow([row.model, row.folder, row.image, s.psnr_y, s.psnr_rgb, s.ssim_y])
+    write_text(target, text.getvalue(), overwrite=overwrite, failure=UsageError)
 
 
 def _print_means(rows: list[ImageScore], models: list[str], folders: list[str], json_scale: int | None) -> None:
@@ -270,7 +274,9 @@ def prepare(
             from repsr_cli.training.prepare import prepare as run_preparing
 
             counter = _counter(board, "degrading images")
-            run_preparing(folder, output, options.scale, options.variants, options.seed, counter)
+            run_preparing(
+                folder, output, options.scale, options.variants, options.seed, counter, overwrite=options.overwrite
+            )
         else:
             from repsr_cli.engine.upscaler import Upscaler
             from repsr_cli.model.zoo import load, resolve
@@ -279,7 +285,7 @@ def prepare(
             net = load(resolve(options.teacher, options.scale, "clean"))
             teacher = Upscaler(net, precision=options.precision)
             counter = _counter(board, f"running {options.teacher}")
-            distil(folder, output, options.scale, teacher, options.holdout, counter)
+            distil(folder, output, options.scale, teacher, options.holdout, counter, overwrite=options.overwrite)
     print_line(str(output))
 
 

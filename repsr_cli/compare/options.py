@@ -1,4 +1,4 @@
-"""Declare the options of a comparison."""
+"""Hold the options of a comparison."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from repsr_cli.errors import UsageError
-from repsr_cli.upscale.options import option, parse_seconds
 
 Form = Literal["beside", "split", "blink", "page"]
-
-_PANEL = "Options"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +52,13 @@ class CompareOptions:
         overwrite: replace an existing file.
     """
 
-    output: Path | None = option("-o", "--output", help="File to write; default: BEFORE_vs_AFTER.", panel=_PANEL)
-    html: bool = option("--html", default=False, help="A page with a slider that needs no other file.", panel=_PANEL)
-    split: bool = option("--split", default=False, help="One half of each instead of side by side.", panel=_PANEL)
-    blink: bool = option("--blink", default=False, help="Two images that alternate, as an animated PNG.", panel=_PANEL)
-    crop: Crop | None = option(
-        "--crop", parse=parse_crop, metavar="WxH+X+Y", help="A window of two images.", panel=_PANEL
-    )
-    at: float | None = option(
-        "--at", parse=parse_seconds, metavar="TIME", help="One frame of two videos, at this time: 2.5 or 1:30.",
-        panel=_PANEL,
-    )  # fmt: skip
-    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace an existing file.", panel=_PANEL)
+    output: Path | None = None
+    html: bool = False
+    split: bool = False
+    blink: bool = False
+    crop: Crop | None = None
+    at: float | None = None
+    overwrite: bool = False
 
     @property
     def form(self) -> Form:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import struct
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.files import writing
 from repsr_cli.image.exif import exif_for, exif_orientation
 from repsr_cli.image.gif import write_gif
 from repsr_cli.image.opencv import open_hdr
@@ -240,50 +239,33 @@ def write_image(
     loop: int | None = None,
     lossless: bool = True,
     strip_metadata: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Write an image file: complete under its name, or not at all.
 
     Args:
-        target: the file; its suffix decides the format. An existing one is replaced in the end.
+        target: the file; its suffix decides the format.
         pages: ``count`` pages; read once, in order, so that they may be computed while writing. What the format cannot
             hold of them (transparency, depth) is left out: ask ``losses`` first.
         count: how many.
         loop: how often an animation plays, 0: for ever; None: a still, or pages.
         lossless: let formats that can be either (WebP, JPEG 2000) lose nothing.
         strip_metadata: write no EXIF, XMP, text, resolution, and no profile.
+        overwrite: replace an existing file.
 
     Raises:
-        UsageError: no format has this suffix.
+        UsageError: no format has this suffix, or the file exists and ``overwrite`` is false.
         MediaError: the file cannot be written; whatever the pages raise passes through.
     """
     fmt = format_for(target)
     _require(target, fmt.name)
     prepared = (_fitted(page, fmt, strip_metadata) for page in pages)
-    with whole_file(target) as file:
-        _encode(file, fmt, prepared, count, loop, lossless)
-
-
-@contextmanager
-def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """A file to be written that gets its name when the block ends well; otherwise nothing is left.
-
-    Raises:
-        MediaError: it cannot be written.
-    """
-    part = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with part.open("w+b") as file:
-            yield file
-        part.replace(target)
+        with writing(target, overwrite=overwrite) as file:
+            _encode(file, fmt, prepared, count, loop, lossless)
     except MemoryError as error:
         remedy = "Write PNG or TIFF: those are written in strips."
         raise MediaError(target, "the result does not fit into memory", remedy) from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise MediaError(target, f"cannot be written: {reason}", "Check the folder and the free space.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def losses(

@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.errors import MediaError, RecipeError
+from repsr_cli.files import writing
 from repsr_cli.image.files import is_image, read_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
@@ -136,37 +136,39 @@ class Pair:
     held_out: bool = False
 
 
-def write_pack(target: Path, scale: int, pairs: Iterable[Pair]) -> None:
-    """Write a packed file, under a temporary name first: several processes may do so at once.
+def write_pack(target: Path, scale: int, pairs: Iterable[Pair], *, overwrite: bool = False) -> None:
+    """Write a packed file.
 
     Args:
         target: the file.
         scale: enlargement factor between LR and HR.
         pairs: the images; taken one at a time.
+        overwrite: replace an existing file.
+
+    Raises:
+        UsageError: the file exists and ``overwrite`` is false.
+        RecipeError: it cannot be written.
     """
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     images: list[dict[str, Any]] = []
     offset = 0
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with (
+        writing(target, overwrite=overwrite, failure=RecipeError) as out,
         # Without a name, so that it disappears whatever happens.
-        with tempfile.TemporaryFile(dir=target.parent) as blobs:
-            for pair in pairs:
-                height, width = pair.hr.shape[:2]
-                entry = PackEntry(pair.name, pair.group, height, width, offset, pair.held_out)
-                images.append({key: getattr(entry, key) for key in PackEntry.__slots__})
-                lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
-                for blob in (pair.hr, lr):
-                    offset += blobs.write(np.ascontiguousarray(blob).data)
-            header = json.dumps({"scale": scale, "bytes": offset, "pictures": images}).encode()
-            blobs.seek(0)
-            with partial.open("wb") as out:
-                start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
-                out.write(bytes(-start % 64))
-                shutil.copyfileobj(blobs, out, 1 << 24)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        tempfile.TemporaryFile(dir=target.parent) as blobs,
+    ):
+        for pair in pairs:
+            height, width = pair.hr.shape[:2]
+            entry = PackEntry(pair.name, pair.group, height, width, offset, pair.held_out)
+            images.append({key: getattr(entry, key) for key in PackEntry.__slots__})
+            lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
+            for blob in (pair.hr, lr):
+                offset += blobs.write(np.ascontiguousarray(blob).data)
+        header = json.dumps({"scale": scale, "bytes": offset, "pictures": images}).encode()
+        blobs.seek(0)
+        start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
+        out.write(bytes(-start % 64))
+        shutil.copyfileobj(blobs, out, 1 << 24)
 
 
 def folder_pairs(
@@ -200,7 +202,8 @@ def build_pack(
     folder: Path, target: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> None:
     """Decode a folder of images into a packed file; arguments and errors as ``folder_pairs``."""
-    write_pack(target, scale, folder_pairs(folder, scale, progress))
+    # Processes that start at once may each build it; their files are equal.
+    write_pack(target, scale, folder_pairs(folder, scale, progress), overwrite=True)
 
 
 def pack_digest(folder: Path, scale: int) -> str:

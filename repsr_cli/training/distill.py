@@ -72,6 +72,8 @@ def distil(
     teacher: Upscaler,
     holdout: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a packed file with targets from a larger network, for ``data.train`` of a recipe.
 
@@ -82,6 +84,7 @@ def distil(
         teacher: as in ``distilled_pairs``.
         holdout: as in ``distilled_pairs``; 1 or more.
         progress: as in ``distilled_pairs``.
+        overwrite: replace an existing file.
 
     Raises:
         RecipeError: an image cannot be used.
@@ -91,4 +94,4 @@ def distil(
         raise UsageError(teacher.spec.name, f"enlarges by {teacher.scale}, not {scale}", f"Add -s {teacher.scale}.")
     if teacher.spec.colors != 3:
         raise UsageError(teacher.spec.name, "upscales luma only", "Choose an RGB model as the teacher.")
-    write_pack(target, teacher.scale, distilled_pairs(folder, teacher, holdout, progress))
+    write_pack(target, teacher.scale, distilled_pairs(folder, teacher, holdout, progress), overwrite=overwrite)

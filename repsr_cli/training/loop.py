@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from repsr_cli.errors import DeviceError, Interrupted, RecipeError, TrainingDiverged
+from repsr_cli.files import write_text
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.repsr import RepSR
 from repsr_cli.training.dataset import Pack
@@ -235,7 +236,7 @@ class _Trainer:
             self._save(self.last)
         log = None
         if self.rank == 0:
-            (self.run / "recipe.toml").write_text(toml_of(self.recipe), encoding="utf-8")
+            write_text(self.run / "recipe.toml", toml_of(self.recipe), overwrite=True, failure=RecipeError)
             log = RunLog(self.run / "log.jsonl", self.state.step, self.recipe.run.tensorboard)
         try:
             with ThreadPoolExecutor(1) as pool:
@@ -386,7 +387,7 @@ class _Trainer:
         if self.rank == 0:
             results = zip(self.data.validation, validated.shown, strict=False)
             rows = [side_by_side([imresize(lr, hr.shape[:2]), sr, hr]) for (lr, hr), sr in results]
-            write_rows(self.run / "validation.png", rows)
+            write_rows(self.run / "validation.png", rows, overwrite=True)
 
     def _roll_back(self, explosion: LossExploded, log: RunLog | None) -> None:
         """Go back to the last checkpoint and halve the learning rate, once.

@@ -1,13 +1,44 @@
-"""Declare the options of ``repsr finetune`` and ``repsr prepare``. Imports nothing heavy."""
+"""Declare options of ``repsr train``, ``eval``, ``finetune`` and ``prepare``. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from repsr_cli.upscale.options import option
 
 MODEL, TRAINING, DATA, OUTPUT = "Model and device", "Training", "Training pairs", "Output"
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingOptions:
+    """What to draw in place of training.
+
+    Attributes:
+        show_batch: image to write; None: train.
+        overwrite: whether an existing image may be replaced.
+    """
+
+    show_batch: Path | None = option(
+        "--show-batch", metavar="PNG", help="Draw the first batch (LR beside HR) and stop.", panel=OUTPUT
+    )
+    overwrite: bool = option(
+        "-y", "--overwrite", default=False, help="Replace the image of --show-batch.", panel=OUTPUT
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """Where to write the scores of single images.
+
+    Attributes:
+        csv: file to write; None: none.
+        overwrite: whether an existing file may be replaced.
+    """
+
+    csv: Path | None = option("--csv", help="File for one row per image.", panel=OUTPUT)
+    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace the file of --csv.", panel=OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from repsr_cli.errors import RecipeError
+from repsr_cli.files import staging
+
 SIZE = (900, 420)
 PLOT = (64, 24, SIZE[0] - 24, SIZE[1] - 40)  # px left, top, right, bottom
 GREY, BLUE, RED = (150, 150, 150), (30, 90, 200), (200, 60, 40)
@@ -56,7 +59,8 @@ def draw_curve(log: Path, target: Path) -> None:
     best = max(psnr, key=lambda point: point[1])
     title = f"validation Y-PSNR, dB (blue); best {best[1]:.3f} at step {best[0]:,}"
     draw.text((left, 6), f"{title}; loss (red, {losses[-1][1]:.4f} last)" if losses else title, fill=(60, 60, 60))
-    image.save(target)
+    with staging(target, overwrite=True, failure=RecipeError) as path:
+        image.save(path)
 
 
 def _draw_line(
@@ -116,11 +120,12 @@ def side_by_side(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(row[:-1], axis=1)
 
 
-def write_rows(target: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
+def write_rows(target: Path, rows: Sequence[NDArray[np.uint8]], *, overwrite: bool) -> None:
     """Write images of any width below each other as one PNG."""
     grid = np.full((sum(row.shape[0] for row in rows), max(row.shape[1] for row in rows), 3), 255, np.uint8)
     y = 0
     for row in rows:
         grid[y : y + row.shape[0], : row.shape[1]] = row
         y += row.shape[0]
-    Image.fromarray(grid).save(target)
+    with staging(target, overwrite=overwrite, failure=RecipeError) as path:
+        Image.fromarray(grid).save(path)

@@ -90,6 +90,8 @@ def prepare(
     variants: int = 2,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a packed file of degraded pairs.
 
@@ -100,8 +102,9 @@ def prepare(
         variants: degradations of each image.
         seed: of all of them.
         progress: called with (images done, images in all).
+        overwrite: replace an existing file.
 
     Raises:
         RecipeError: an image cannot be used.
     """
-    write_pack(target, scale, degraded_pairs(folder, scale, variants, seed, progress))
+    write_pack(target, scale, degraded_pairs(folder, scale, variants, seed, progress), overwrite=overwrite)

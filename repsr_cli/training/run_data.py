@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import RecipeError
+from repsr_cli.files import check_target
 from repsr_cli.training.dataset import CropDataset, Pack, PackEntry, build_pack, pack_digest
 from repsr_cli.training.evaluate import pairs_of
 from repsr_cli.training.plots import batch_grid, write_rows
@@ -69,19 +70,23 @@ def open_run_data(recipe: Recipe, pack: Pack) -> RunData:
     return RunData(_crops(recipe, pack, training, largest), images)
 
 
-def draw_batch(recipe: Recipe, run: Path, target: Path, on_packing: Callable[[int, int], None]) -> None:
+def draw_batch(
+    recipe: Recipe, run: Path, target: Path, on_packing: Callable[[int, int], None], *, overwrite: bool = False
+) -> None:
     """Draw the first batch of a run as PNG, each LR crop beside its HR crop.
 
     Raises:
         RecipeError: unusable data, or the image cannot be written.
+        UsageError: the image exists and ``overwrite`` is false.
     """
+    check_target(target, overwrite=overwrite, failure=RecipeError)
     pack = open_pack(recipe, run.parent / "packs", on_packing)
     training, _held_out = pack.split(recipe.data.holdout)
     size, patch = batch_shape(0, recipe)
     crops = _crops(recipe, pack, training, patch)
     try:
-        write_rows(target, [batch_grid(*crops.batch(0, size, patch))])
-    except (OSError, ValueError) as error:
+        write_rows(target, [batch_grid(*crops.batch(0, size, patch))], overwrite=overwrite)
+    except ValueError as error:
         raise RecipeError(target, f"cannot be written ({error})", "Give a path that ends in .png.") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repsr_cli.errors import RecipeError
+from repsr_cli.files import write_text
 
 
 class RunLog:
@@ -31,7 +32,7 @@ class RunLog:
                 with contextlib.suppress(ValueError):  # a killed process may have cut the last line
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(path, "".join(line + "\n" for line in kept), overwrite=True, failure=RecipeError)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
+from repsr_cli.files import write_text
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.segments import begun
@@ -268,20 +268,12 @@ class Memory:
         """Add a choice; the file is replaced as a whole. Where that is impossible, it is said."""
         choices = self.recall(lambda _line: None) | {key: choice}
         content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}
-        partial = None
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            # A name of its own: another process may do the same at this moment.
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self.file.parent, suffix=".partial", delete=False, encoding="utf-8"
-            ) as file:
-                partial = Path(file.name)
-                json.dump(content, file, indent=1)
-            partial.replace(self.file)
-        except OSError as error:
-            say(f"{self.file}: cannot be written ({error.strerror}); the next video is measured anew")
-            if partial is not None:
-                partial.unlink(missing_ok=True)
+            write_text(self.file, json.dumps(content, indent=1), overwrite=True)
+        except (OSError, RepsrError) as error:
+            reason = error.happened if isinstance(error, RepsrError) else f"cannot be written: {error.strerror}"
+            say(f"{self.file}: {reason}; the next video is measured anew")
 
 
 def processor() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from repsr_cli.errors import UsageError
+from repsr_cli.files import check_target
 from repsr_cli.image.files import ImageSource, Page, write_image
 from repsr_cli.upscale.plan_image import ImagePlan
 
@@ -61,13 +61,13 @@ class FileSink:
 
     def check(self) -> None:
         """As the protocol says."""
-        if self.plan.target.exists() and not self.plan.overwrite:
-            raise UsageError(self.plan.target, "exists", "Add -y to replace it.")
+        check_target(self.plan.target, overwrite=self.plan.overwrite)
 
     def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
         """Write the file.
 
         Raises:
+            UsageError: a file of this name has appeared and may not be replaced.
             MediaError: it cannot be written; whatever the pages raise passes through.
         """
         write_image(
@@ -77,4 +77,5 @@ class FileSink:
             loop=source.loop,
             lossless=source.lossless,
             strip_metadata=self.plan.strip_metadata,
+            overwrite=self.plan.overwrite,
         )

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.files import publish
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.video.encode import SegmentEncoder
@@ -157,7 +158,7 @@ class PipeSink(NullSink):
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
         """Open the output; a file gets its name when it is complete."""
-        with raw_output(self.plan.target) as self._file:
+        with raw_output(self.plan.target, self.plan.overwrite) as self._file:
             yield
 
     def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
@@ -246,14 +247,14 @@ class FileSink:
         packets = (packet for segment in plan.segments for packet in store.packets(segment.index))
         if plan.format == IMAGES:
             (store.folder / _WRITING).touch()
-            write_images(packets, plan.target)
+            write_images(packets, plan.target, overwrite=plan.overwrite)
             store.remove()
             return
         output = Output(plan.source, plan.streams, plan.format, plan.encoding, plan.window)
         written = join(output, packets, partial)
         if written != frames:
             raise MediaError(plan.target, f"{written} packets were written for {frames} frames")
-        partial.replace(plan.target)
+        publish(partial, plan.target, overwrite=plan.overwrite)
         store.remove()
 
 
@@ -304,7 +305,7 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
 
 
 @contextmanager
-def raw_output(target: Path) -> Iterator[BinaryIO]:
+def raw_output(target: Path, overwrite: bool) -> Iterator[BinaryIO]:
     """Standard output, or a file that gets its name when it is complete."""
     if target == PIPE:
         yield sys.stdout.buffer
@@ -314,9 +315,9 @@ def raw_output(target: Path) -> Iterator[BinaryIO]:
         try:
             lock.clear()
             partial = lock.folder / f"raw{target.suffix}"
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
                 yield file
-            partial.replace(target)
+            publish(partial, target, overwrite=overwrite)
         finally:
             lock.remove()
 

@@ -22,6 +22,7 @@ from av.packet import Packet
 from av.stream import Disposition
 
 from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.files import write_bytes
 from repsr_cli.video.encode import EncodedPacket, Encoding, configure
 from repsr_cli.video.open import open_video, translated
 from repsr_cli.video.probe import StreamInfo, VideoSource, stream_info
@@ -489,12 +490,13 @@ def _container_options(output: Output, container: InputContainer | None) -> dict
     }
 
 
-def write_images(packets: Iterable[EncodedPacket], target: Path) -> int:
+def write_images(packets: Iterable[EncodedPacket], target: Path, *, overwrite: bool) -> int:
     """Write every packet as an image file, numbered from 1.
 
     Args:
         packets: encoded images, in order.
         target: a pattern: ``frames/%06d.png``.
+        overwrite: replace existing images. Those of a stopped job, which are equal, stay in any case.
 
     Returns:
         The number of images written.
@@ -505,11 +507,7 @@ def write_images(packets: Iterable[EncodedPacket], target: Path) -> int:
     count = 0
     with translated(target):
         for count, packet in enumerate(packets, 1):
-            final = target.with_name(target.name % count)
-            partial = final.with_name(f".{final.name}.partial")
-            try:
-                partial.write_bytes(packet.data)
-                partial.replace(final)
-            finally:
-                partial.unlink(missing_ok=True)
+            image = target.with_name(target.name % count)
+            if overwrite or not (image.is_file() and image.read_bytes() == packet.data):
+                write_bytes(image, packet.data, overwrite=overwrite)
     return count

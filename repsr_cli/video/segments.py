@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.files import PendingFile, write_bytes, write_text
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.image_sequence import is_pattern, numbered
 from repsr_cli.video.lock import FolderLock
@@ -101,7 +100,7 @@ class Store:
                 if record.exists():
                     _check_same(target, json.loads(record.read_text(encoding="utf-8")), json.loads(json.dumps(job)))
                 else:
-                    write_whole(record, json.dumps(job, indent=1).encode())
+                    write_text(record, json.dumps(job, indent=1), overwrite=True)
             except BaseException:
                 store.close()
                 raise
@@ -130,7 +129,7 @@ class Store:
             MediaError: it is damaged.
             OSError: it cannot be written.
         """
-        write_whole(self.path(index), data)
+        write_bytes(self.path(index), data, overwrite=True)
         frames = _verify(self.path(index))
         if frames is None:
             self.path(index).unlink()
@@ -173,10 +172,8 @@ class SegmentWriter:
     """
 
     def __init__(self, store: Store, index: int, header: Mapping[str, Any]) -> None:
-        self.final = store.path(index)
-        self.partial = self.final.with_suffix(".partial")
         self._digest = hashlib.sha256()
-        self._file: BinaryIO = self.partial.open("wb")
+        self._pending = PendingFile.begin(store.path(index), overwrite=True)
         self._write(json.dumps(dict(header)).encode() + b"\n")
 
     def add(self, packet: EncodedPacket) -> None:
@@ -187,31 +184,16 @@ class SegmentWriter:
     def finish(self) -> None:
         """Complete the file and give it its final name."""
         self._write(_PACKET.pack(0, 0, 0, 0, 0))
-        self._file.write(self._digest.digest())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self.partial.replace(self.final)
+        self._pending.file.write(self._digest.digest())
+        self._pending.commit()
 
     def abandon(self) -> None:
         """Remove the incomplete file; harmless after ``finish``."""
-        with suppress(OSError):  # on a full disk, writing the rest of the buffer fails too
-            self._file.close()
-        self.partial.unlink(missing_ok=True)
+        self._pending.discard()
 
     def _write(self, data: bytes) -> None:
         self._digest.update(data)
-        self._file.write(data)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file so that it exists completely or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+        self._pending.file.write(data)
 
 
 def _verify(path: Path) -> int | None:

@@ -72,6 +72,9 @@ def test_a_minute_of_training_beats_bicubic(trained: Path) -> None:
     assert ours["psnr_y"] > bicubic["psnr_y"] + 0.3
     assert ours["ssim_y"] > bicubic["ssim_y"]
     assert len((trained / "rows.csv").read_text().splitlines()) == 1 + 2 * 8
+    again = CliRunner().invoke(app, arguments)
+    assert (again.exit_code, "rows.csv: exists. Add -y to replace it." in again.stderr) == (2, True)
+    assert CliRunner().invoke(app, [*arguments, "-y"]).exit_code == 0
 
 
 def test_the_trained_network_upscales_an_image(trained: Path, tmp_path: Path) -> None:
@@ -319,3 +322,12 @@ def test_two_processes_learn_as_one(trained: Path, tmp_path: Path, phase: str) -
     one, two = (load_training(tmp_path / f"run{n}" / "last.pt") for n in (1, 2))
     for (name, a), b in zip(one.net.state_dict().items(), two.net.state_dict().values(), strict=True):
         assert np.allclose(a.numpy(), b.numpy(), atol=2e-4), name
+
+
+def test_the_drawing_of_a_batch_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    target = tmp_path / "batch.png"
+    target.write_bytes(b"precious")
+    arguments = ["train", str(ROOT / "train/recipes/m4c16-x4.toml"), "-o", str(tmp_path / "run"), "--show-batch"]
+    result = CliRunner().invoke(app, [*arguments, str(target)])
+    assert (result.exit_code, "batch.png: exists. Add -y to replace it." in result.stderr) == (2, True)
+    assert target.read_bytes() == b"precious"

@@ -343,6 +343,15 @@ def test_numbered_images_are_a_video(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".y4m"])
+def test_a_file_that_appears_during_the_job_is_kept(tmp_path: Path, suffix: str) -> None:
+    source, target = make_video(tmp_path / "in.mkv", range(6), codec="ffv1", audio=0), tmp_path / f"out{suffix}"
+    reporter = Reporter(progress=lambda _progress: target.write_bytes(b"precious") and None)
+    with pytest.raises(UsageError, match=r"appeared while this was running\. It was kept; add -y to replace it\."):
+        upscale_video(source, target, identity(2), Request(), reporter)
+    assert target.read_bytes() == b"precious"
+
+
 def test_numbered_images_are_never_overwritten_and_a_stopped_job_ends_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,14 +365,19 @@ def test_numbered_images_are_never_overwritten_and_a_stopped_job_ends_them(
     (tmp_path / "out" / "5.png").unlink()
     honest = upscaling.write_images
 
-    def stopped(packets: Iterator[EncodedPacket], target: Path) -> None:
-        honest(itertools.islice(packets, 2), target)
+    def stopped(packets: Iterator[EncodedPacket], target: Path, *, overwrite: bool) -> None:
+        honest(itertools.islice(packets, 2), target, overwrite=overwrite)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(upscaling, "write_images", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(source, target)
     monkeypatch.undo()
+    (tmp_path / "out" / "5.png").write_text("precious")
+    with pytest.raises(UsageError, match=r"5\.png: exists"):
+        run(source, target)
+    assert (tmp_path / "out" / "5.png").read_text() == "precious"
+    (tmp_path / "out" / "5.png").unlink()
     outcome = run(source, target)
     assert outcome.facts["resumed_frames"] == 6
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{n}.png" for n in range(1, 7)]

@@ -97,7 +97,7 @@ def soak(source: Path, folder: Path, kills: int, seed: int, options: list[str]) 
             journal = folder / ".killed.mp4.repsr"
             segments = len(list(journal.glob("*.segment")))
             figures["kills with finished segments"] += segments > 0
-            figures["kills while a segment was written"] += any(journal.glob("*.partial"))
+            figures["kills while a segment was written"] += any(journal.glob("*.part"))
             figures["kills while joining"] += (journal / "joined.mp4").exists()
             resumed = resumed or segments > 0
             if figures["kills"] % 20 == 0:

@@ -242,7 +242,7 @@ def clock_jumps(case: Case, chance: random.Random) -> int:
 def torn_journal(case: Case, chance: random.Random) -> int:
     """killed, then a file of the job cut short, as by a power cut"""
     code = kill(case, chance)
-    files = [path for path in job_files(case) if path.suffix in (".segment", ".partial")]
+    files = [path for path in job_files(case) if path.suffix in (".segment", ".part")]
     if files:
         path = chance.choice(files)
         os.truncate(path, chance.randrange(path.stat().st_size + 1))

@@ -21,7 +21,7 @@ from repsr_cli.engine.settings import pick_precision, precision_name
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.image.files import whole_file
+from repsr_cli.files import write_bytes
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.executors import Executor
@@ -185,8 +185,7 @@ class Ray(Executor):
             raise type(result)(subject, result.happened, result.remedy)
         made: bytes = result[0]
         outcome: Outcome = result[1]
-        with whole_file(plan.target) as file:
-            file.write(made)
+        write_bytes(plan.target, made, overwrite=plan.overwrite)
         reporter.progress(Progress(1, 1, "page"))
         return replace(outcome, source=plan.source, target=plan.target, seconds=time.perf_counter() - started)
 

@@ -113,7 +113,7 @@ def test_everything_around_the_pixels_survives(tmp_path: Path, name: str) -> Non
     assert b"maker" in (found.exif or b"")
     if name not in ("WEBP", "AVIF"):
         assert found.dpi == pytest.approx((300, 300), abs=0.01)
-    write_image(path, [page_of(photo(), None, meta)], strip_metadata=True)
+    write_image(path, [page_of(photo(), None, meta)], strip_metadata=True, overwrite=True)
     stripped = read_image(path).metadata
     assert (stripped.icc, stripped.exif, stripped.xmp, stripped.text) == (None, None, None, ())
 
@@ -298,9 +298,25 @@ def test_a_failing_page_leaves_nothing_behind_and_passes_through(tmp_path: Path)
         target = tmp_path / f"a{suffix_of(name)}"
         target.write_bytes(b"what was there before")
         with pytest.raises(RuntimeError, match="the network broke"):
-            write_image(target, [broken])
+            write_image(target, [broken], overwrite=True)
         assert target.read_bytes() == b"what was there before"
     assert len(list(tmp_path.iterdir())) == len(writable())
+
+
+def test_an_existing_file_is_replaced_only_when_asked_even_if_it_appears_meanwhile(tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+
+    def pages() -> Iterator[Page]:
+        target.write_bytes(b"precious")
+        yield page_of(photo())
+
+    for happened in ("appeared while", "exists"):
+        with pytest.raises(UsageError, match=happened):
+            write_image(target, pages())
+        assert target.read_bytes() == b"precious"
+        assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    write_image(target, pages(), overwrite=True)
+    assert read_image(target).pixels.shape == photo().shape
 
 
 def test_an_unwritable_folder_is_a_media_error(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repsr_cli.errors import RecipeError
+from repsr_cli.errors import RecipeError, UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
 from repsr_cli.training.dataset import (
@@ -185,3 +185,20 @@ def test_saturation_multiplies_colour_differences_of_some_crops_and_keeps_luma(p
     assert 16 < int((gains[0] > 1.001).sum()) < 48
     assert float(gains[0].min()) > 1 - 1e-4
     assert 2 < float(gains[0].max()) < 3
+
+
+def test_a_pack_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    target, pairs = tmp_path / "a.pack", [Pair("a", "a", np.zeros((8, 8, 3), np.uint8))]
+    target.write_bytes(b"precious")
+    with pytest.raises(UsageError, match="exists"):
+        write_pack(target, 2, pairs)
+    assert target.read_bytes() == b"precious"
+    write_pack(target, 2, pairs, overwrite=True)
+    assert len(Pack(target).images) == 1
+    with pytest.raises(RecipeError, match="cannot be written: No space left"):
+        write_pack(tmp_path / "b.pack", 2, (raise_full() for _ in range(1)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pack"]
+
+
+def raise_full() -> Pair:
+    raise OSError(28, "No space left on device")
