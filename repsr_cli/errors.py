@@ -1,7 +1,7 @@
-"""Every failure a user can cause, with its exit code. imports nothing from the house.
+"""Define every failure a user can cause, with its exit code.
 
 A message reads *subject: what happened. What to do.* Code 1 is reserved for bugs (full traceback), so no class here
-carries it. Third-party exceptions are translated once, on the floor that called the library, with ``raise ... from``.
+carries it. A library's exception is translated once, where the library was called, with ``raise ... from``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GIF, written frame by frame. Floor 2, numpy and Pillow.
+"""Write GIF frame by frame.
 
 Pillow's writer drops frames that equal the one before; here one frame in is one frame out. Of Pillow the LZW encoder
 and the choice of 256 colours are used.
@@ -67,18 +67,18 @@ def _indexed(strip: Strip) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int | 
     pixels, alpha = strip
     rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
     hidden = np.zeros(rgb.shape[:2], bool) if alpha is None else alpha < 128
-    room = 255 if hidden.any() else 256
+    colours_left = 255 if hidden.any() else 256
     packed = (rgb[..., 0].astype(np.uint32) << 16) | (rgb[..., 1].astype(np.uint32) << 8) | rgb[..., 2]
     used = np.unique(packed[~hidden])
-    if len(used) <= room:
+    if len(used) <= colours_left:
         indices = np.searchsorted(used, packed).astype(np.uint8)
         table = np.stack([used >> 16, used >> 8 & 255, used & 255], axis=1).astype(np.uint8)
     else:
         image = Image.fromarray(np.where(hidden[..., None], 0, rgb).astype(np.uint8))
-        palette = image.quantize(room, Image.Quantize.MEDIANCUT)
+        palette = image.quantize(colours_left, Image.Quantize.MEDIANCUT)
         quantized = image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
         indices = np.array(quantized)
-        table = np.array(quantized.getpalette("RGB"), np.uint8).reshape(-1, 3)[:room]
+        table = np.array(quantized.getpalette("RGB"), np.uint8).reshape(-1, 3)[:colours_left]
     if not hidden.any():
         return indices, table, None
     indices[hidden] = len(table)

@@ -59,7 +59,7 @@ def decode(path: Path) -> NDArray[Any] | None:
         raise MediaError(path, happened, "Install it: pip install opencv-python-headless.") from error
     data = np.frombuffer(path.read_bytes(), np.uint8)
     log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # what fails is said once, by the caller
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # the caller reports failures, once
     try:
         samples: NDArray[Any] | None = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:

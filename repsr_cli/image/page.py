@@ -1,4 +1,4 @@
-"""What an image is, apart from any file format: pixels, transparency, and everything around them. Floor 2, numpy only.
+"""Describe an image apart from its file format: pixels, transparency and metadata.
 
 A *page* is one image of a file: the only one of a photograph, one of several in a fax, one frame of an animation. It
 says what it is at once and hands out its rows from top to bottom on demand, so that a page larger than memory is no

@@ -1,4 +1,4 @@
-"""Every format that Pillow decodes and encodes whole, one page in memory at a time. Floor 2, numpy and Pillow.
+"""Read and write formats that Pillow decodes and encodes whole, one page in memory at a time.
 
 PNG and TIFF have their own files, for their depth and size; GIF is written by its own.
 """

@@ -1,4 +1,4 @@
-"""PNG and animated PNG, read and written strip by strip at their full depth. Floor 2, numpy and Pillow.
+"""Read and write PNG and animated PNG strip by strip, at their full depth.
 
 Pillow turns 16 bits per channel into 8, and needs the whole image at once, so of it only the decoder that undoes line
 filters is used, on the lines of one strip at a time. Everything else a PNG is made of is bytes.

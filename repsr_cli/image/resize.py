@@ -1,4 +1,4 @@
-"""Antialiased bicubic resizing, sample for sample what MATLAB's ``imresize`` gives. Floor 2, numpy only.
+"""Resize with antialiased bicubic interpolation, sample for sample as MATLAB's ``imresize``.
 
 Super-resolution figures are comparable only if everyone shrinks the same way, and that way is ``imresize``: Keys' cubic
 with a = -1/2, stretched by the factor when shrinking, the image mirrored at its borders with the edge repeated, one

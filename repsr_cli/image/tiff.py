@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF, read and written strip by strip at their full depth. Floor 2, numpy and Pillow.
+"""Read and write TIFF and BigTIFF strip by strip, at their full depth.
 
 Pillow turns 16 bits per channel into 8, knows floats in grey only, and needs the whole image at once. So what is
 stored as plain samples is read here, and Pillow decodes the rest: faxes, JPEG, palettes, CMYK, Lab.

@@ -1,4 +1,4 @@
-"""What lies under and around transparency when an image is enlarged. Floor 4, numpy only.
+"""Prepare colours under transparency, and enlarge alpha without halos.
 
 A network must not see the arbitrary colours that files keep where nothing shows: they would bleed into what does show.
 And an enlarged alpha channel must stay within what was there: no halo, opaque stays opaque, hidden stays hidden.

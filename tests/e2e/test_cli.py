@@ -1,4 +1,4 @@
-"""The whole command: what a person types, what is written, said and returned."""
+"""Test whole commands: arguments, files written, messages and exit codes."""
 
 from __future__ import annotations
 
@@ -332,10 +332,10 @@ def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, interrupt: 
     assert "model slow.safetensors" in run.stderr.readline()
     time.sleep(0.5)
     run.send_signal(number)
-    said = run.communicate(timeout=60)[1]
-    assert run.returncode == 130, said
-    assert "a.png: stopped; a_x2.png was not written. The same command starts again." in said
-    assert "Traceback" not in said
+    messages = run.communicate(timeout=60)[1]
+    assert run.returncode == 130, messages
+    assert "a.png: stopped; a_x2.png was not written. The same command starts again." in messages
+    assert "Traceback" not in messages
     assert files() == before
 
 

@@ -1,4 +1,4 @@
-"""Videos from file to file: times, streams, tags and samples arrive, and what cannot be done is said."""
+"""Test videos from file to file: times, streams, tags and samples arrive, or an error explains why not."""
 
 from __future__ import annotations
 
@@ -447,9 +447,9 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)
     source = make_video(tmp_path / "in.mp4", range(240), audio=0)
     plan = plan_video(source, tmp_path / "out.mp4", Request.of(preset="ultrafast"), weight(2))
-    said = estimating.estimate(plan, identity(2), pytest.fail)
-    found = re.fullmatch(r"time: about 0:(\d\d):(\d\d), an estimate from (\d+) frames at ([\d.]+) a second", said)
-    assert found is not None, said
+    messages = estimating.estimate(plan, identity(2), pytest.fail)
+    found = re.fullmatch(r"time: about 0:(\d\d):(\d\d), an estimate from (\d+) frames at ([\d.]+) a second", messages)
+    assert found is not None, messages
     assert 1 <= int(found[3]) <= 8
     assert float(found[4]) <= 10
     assert int(found[1]) * 60 + int(found[2]) == pytest.approx(240 / float(found[4]), abs=1)
@@ -653,10 +653,10 @@ def test_a_job_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
     assert hidden(tmp_path) == [".out.mp4.repsr"]
     with pytest.raises(UsageError, match=r"begun with another encoding.*--no-resume"):
         run(source, target, crf=30.0)
-    said: list[str] = []
-    outcome = upscale_video(source, target, identity(2), Request(), Reporter(say=said.append))
+    messages: list[str] = []
+    outcome = upscale_video(source, target, identity(2), Request(), Reporter(say=messages.append))
     assert outcome.facts["resumed_frames"] > 0
-    assert any("segments are there already" in line for line in said)
+    assert any("segments are there already" in line for line in messages)
     run(source, tmp_path / "whole.mp4")
     assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert hidden(tmp_path) == []
@@ -702,12 +702,12 @@ def test_several_devices_write_what_one_writes(tmp_path: Path) -> None:
 
 def test_what_a_video_needs_to_be_known_is_said_before_its_first_frame(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", range(4), tags=None, audio=0)
-    told: list[str] = []
-    reporter = Reporter(progress=lambda step: told.append(str(step.done)), say=told.append)
+    messages: list[str] = []
+    reporter = Reporter(progress=lambda step: messages.append(str(step.done)), say=messages.append)
     outcome = upscale_video(source, tmp_path / "out.mkv", identity(2), Request(), reporter)
-    assert "no colour matrix" in told[0]
-    assert told[0].startswith("in.mkv: ")
-    assert told.index("1") >= len(outcome.said) > 0
+    assert "no colour matrix" in messages[0]
+    assert messages[0].startswith("in.mkv: ")
+    assert messages.index("1") >= len(outcome.said) > 0
     assert outcome.notes[: len(outcome.said)] == outcome.said
 
 
@@ -800,7 +800,7 @@ def test_hdr_keeps_its_depth_and_its_metadata(tmp_path: Path, real_data: Path) -
 def test_broadcasts(tmp_path: Path, real_data: Path) -> None:
     videos = real_data / "clips"
     flagged = videos / "dvb_576_mpeg2_flagged-interlaced_progressive-content_sar64-45.ts"
-    outcome = run(flagged, tmp_path / "film.mkv", scale=1, preset="ultrafast", end=0.6)
+    outcome = run(flagged, tmp_path / "clip.mkv", scale=1, preset="ultrafast", end=0.6)
     assert any("taken as progressive" in note for note in outcome.notes)
     with pytest.raises(MediaError, match="Add --deinterlace"):
         run(videos / "dvb_576i_mpeg2_interlaced_tff_dvbsub.ts", tmp_path / "tv.mkv", scale=1)

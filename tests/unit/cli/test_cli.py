@@ -82,9 +82,9 @@ def test_every_error_has_its_own_exit_code(error: type[RepsrError], capsys: pyte
     with pytest.raises(typer.Exit) as caught:
         command()
     assert caught.value.exit_code == error.exit_code
-    said = capsys.readouterr()
-    assert said.err == "error: a [red] b.png: broke. Mend it.\n"
-    assert not said.out
+    messages = capsys.readouterr()
+    assert messages.err == "error: a [red] b.png: broke. Mend it.\n"
+    assert not messages.out
 
 
 def test_control_c_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,13 +250,13 @@ def test_board_off_a_terminal_prints_a_line_now_and_then(
             now[0] += 1
             reporter.progress(Progress(frame, 20, "frame"))
         reporter.say("hello")
-    said = capsys.readouterr()
-    assert said.err.splitlines() == [
+    messages = capsys.readouterr()
+    assert messages.err.splitlines() == [
         "[red] a.mp4: 5 of 20 frames, 1 fps, 15.0 s left",
         "[red] a.mp4: 10 of 20 frames, 1 fps, 10.0 s left",
         "hello",
     ]
-    assert not said.out
+    assert not messages.out
 
 
 def test_board_on_a_terminal_draws_bars() -> None:

@@ -1,4 +1,4 @@
-"""Which engine is taken, and what is said where one cannot be."""
+"""Test which engine is chosen, and the message where one cannot be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door: what is an image, what a format can hold, and that files are whole or not there."""
+"""Test opening and writing images: what is an image, what a format can hold, and that files are whole or not there."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def test_stretches_lie_inside_and_leave_most_of_the_video(start: float, length: 
 
 
 def test_training_frames_keep_their_distance_and_every_scene_is_met(tmp_path: Path) -> None:
-    write_video(tmp_path / "film.mp4", 30, cuts=6)
-    sampling = sample_video(tmp_path / "film.mp4")
+    write_video(tmp_path / "clip.mp4", 30, cuts=6)
+    sampling = sample_video(tmp_path / "clip.mp4")
     tick = float(sampling.source.time_base)
     assert 0 < len(sampling.training) <= TRAINING_FRAMES
     assert 0 < len(sampling.held_out) <= HELD_OUT_FRAMES
@@ -60,8 +60,8 @@ def test_training_frames_keep_their_distance_and_every_scene_is_met(tmp_path: Pa
 
 
 def test_chosen_frames_are_the_right_ones(tmp_path: Path) -> None:
-    write_video(tmp_path / "film.mp4", 12, cuts=2)
-    sampling = sample_video(tmp_path / "film.mp4")
+    write_video(tmp_path / "clip.mp4", 12, cuts=2)
+    sampling = sample_video(tmp_path / "clip.mp4")
     got = list(frames_at(sampling, sampling.training, 3))
     assert [pts for pts, _ in got] == list(sampling.training)
     tick = float(sampling.source.time_base)

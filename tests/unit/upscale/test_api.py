@@ -179,14 +179,14 @@ def test_files(network: Path, tmp_path: Path) -> None:
     with Image.open(outcome.target) as made:
         assert made.size == (12, 9)
     seen: list[Progress] = []
-    said: list[str] = []
+    messages: list[str] = []
     outcome = repsr_cli.upscale_file(
-        video, tmp_path / "d.mkv", progress=seen.append, say=said.append, model=str(network), preset="ultrafast"
+        video, tmp_path / "d.mkv", progress=seen.append, say=messages.append, model=str(network), preset="ultrafast"
     )
     assert outcome.facts["frames"] == 6
     assert frame_times(tmp_path / "d.mkv")
     assert [step.done for step in seen] == list(range(1, 7))
-    assert any("model" in line for line in said)
+    assert any("model" in line for line in messages)
 
 
 def test_errors_speak_of_arguments(network: Path, tmp_path: Path) -> None:
@@ -227,8 +227,8 @@ def test_refusals(network: Path, model: repsr_cli.Model) -> None:
     for wrong in (3, b"fast"):
         with pytest.raises(TypeError, match="expected a name or a path, got"):
             repsr_cli.load_model(wrong)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="kind 'film'"):
-        repsr_cli.load_model(network, kind="film")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="kind 'movie'"):
+        repsr_cli.load_model(network, kind="movie")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="PIL image, a numpy array or a torch tensor, got str"):
         model.upscale("a.png")  # type: ignore[type-var]
     for array in (np.zeros((4, 4), np.int64), np.zeros((4, 4, 3), bool)):

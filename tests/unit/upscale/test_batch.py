@@ -102,11 +102,11 @@ def test_what_would_be_faster(zoo_of_three: list[zoo.ModelFile]) -> None:
 def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
     options = Request.of(scale=2)
     planned = jobs(*(image(tmp_path / f"{n}.png") for n in range(5)), options=options)
-    said: list[str] = []
-    results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
+    messages: list[str] = []
+    results = list(run_jobs(planned, options, lambda _job: Reporter(say=messages.append)))
     assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
-    assert len(said) == 1
-    assert "fast-clean-x2" in said[0]
+    assert len(messages) == 1
+    assert "fast-clean-x2" in messages[0]
 
 
 @pytest.mark.parametrize("way", ["apart", "turns"])
@@ -135,15 +135,15 @@ def test_images_in_flight_use_the_cores_there_are(
     monkeypatch.setattr(Upscaler, "__init__", init)
     monkeypatch.setattr(Upscaler, "__call__", call)
     planned = jobs(*(image(tmp_path / f"{n}.png") for n in range(8)), options=options)
-    said: list[str] = []
+    messages: list[str] = []
     try:
-        results = list(run_jobs(planned, options, lambda _job: Reporter(say=said.append)))
+        results = list(run_jobs(planned, options, lambda _job: Reporter(say=messages.append)))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
     assert [result.target for result in results if isinstance(result, Outcome)] == [job.target for job in planned]
     assert (len(made), used) == ((2, {1}) if way == "apart" else (1, {2}))
-    assert ["2 images at a time" in line for line in said] == [way == "apart"]
+    assert ["2 images at a time" in line for line in messages] == [way == "apart"]
 
 
 def test_failures_come_in_order_and_leave_no_folder(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:

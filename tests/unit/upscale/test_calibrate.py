@@ -92,9 +92,9 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "slow", "broken"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: "torch" if word == "slow" else word)
     monkeypatch.setattr(Upscaler, "variant", lambda _self, engine, tile: SimpleNamespace(engine=engine, tile=tile))
-    trials = measure(upscaler, VIDEO, VIDEO, SIZE, said.append, limit=5, clock=timed.clock)
+    trials = measure(upscaler, VIDEO, VIDEO, SIZE, messages.append, limit=5, clock=timed.clock)
     assert [trial.choice.engine for trial in trials] == ["torch"] * len(BUDGETS) + ["slow"]
-    assert said == ["broken fails here and is left out: no such library"]
+    assert messages == ["broken fails here and is left out: no such library"]
 
 
 def test_no_trial_begins_when_the_time_is_up(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,20 +132,20 @@ def test_choices_are_remembered(memory: Memory, tmp_path: Path) -> None:
 def test_a_damaged_file_is_said_and_replaced(memory: Memory, content: str) -> None:
     memory.file.parent.mkdir(parents=True)
     memory.file.write_text(content)
-    said: list[str] = []
-    assert memory.recall(said.append) == {}
-    assert len(said) == 1
-    assert "damaged" in said[0]
+    messages: list[str] = []
+    assert memory.recall(messages.append) == {}
+    assert len(messages) == 1
+    assert "damaged" in messages[0]
     memory.keep("two", Choice("torch", "auto:900"), pytest.fail)
     assert memory.recall(pytest.fail) == {"two": Choice("torch", "auto:900")}
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(memory: Memory) -> None:
     memory.file.parent.parent.write_text("a file where the folder should be")
-    said: list[str] = []
-    memory.keep("one", Choice("torch", "auto:900"), said.append)
-    assert len(said) == 1
-    assert "cannot be written" in said[0]
+    messages: list[str] = []
+    memory.keep("one", Choice("torch", "auto:900"), messages.append)
+    assert len(messages) == 1
+    assert "cannot be written" in messages[0]
 
 
 def test_kinds_tell_apart_what_matters(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,14 +198,14 @@ def test_a_long_video_is_measured_once(
     upscaler: Upscaler, memory: Memory, measured: list[Choice], tmp_path: Path
 ) -> None:
     source = make_video(tmp_path / "in.mp4", range(8), audio=0)
-    said: list[str] = []
+    messages: list[str] = []
     for name in ("one.mp4", "two.mp4"):
-        outcome = run(source, tmp_path / name, upscaler, Reporter(say=said.append))
+        outcome = run(source, tmp_path / name, upscaler, Reporter(say=messages.append))
         assert (outcome.facts["engine"], outcome.facts["tile"]) == ("torch", "auto:500")
         assert "tile auto:500" in outcome.facts["network"]
     assert len(measured) == 1
-    assert sum("ways tried in" in line for line in said) == 1
-    assert sum("as measured before" in line for line in said) == 1
+    assert sum("ways tried in" in line for line in messages) == 1
+    assert sum("as measured before" in line for line in messages) == 1
     assert [entry["tile"] for entry in json.loads(memory.file.read_text()).values()] == ["auto:500"]
 
 
