@@ -87,7 +87,7 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
     upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = Timed({("slow", ""): 0.05, ("broken", ""): OSError("no such library")})
-    said: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr(calibrate, "TiledFrames", timed)
     monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "slow", "broken"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: "torch" if word == "slow" else word)
