@@ -14,7 +14,14 @@ import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
-from repsr_cli.training.options import DrawingOptions, FinetuneOptions, PrepareOptions, StartOptions, TableOptions
+from repsr_cli.training.options import (
+    DrawingOptions,
+    EvalOptions,
+    FinetuneOptions,
+    PrepareOptions,
+    StartOptions,
+    TableOptions,
+)
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -133,16 +140,10 @@ def train(
 @friendly
 @grouped
 def evaluate(
+    options: EvalOptions,
     table: TableOptions,
     folders: Annotated[list[Path], typer.Argument(help="Folders of HR images (8 bit).")],
-    models: Annotated[
-        list[str] | None,
-        typer.Option("-n", "--model", "--network", help="A name or a file. Repeatable. Default: all shipped."),
-    ] = None,
-    scale: Annotated[int, typer.Option("-s", "--scale", help="Enlargement factor.")] = 4,
     lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR images. Default: bicubic of HR.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Table as JSON lines on stdout.")] = False,
 ) -> None:
     """Evaluate models and bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
@@ -157,15 +158,23 @@ def evaluate(
 
     if table.csv is not None:
         check_target(table.csv, overwrite=table.overwrite, failure=UsageError)
-    names = models or [model.name for model in available() if model.scale == scale]
+    names = options.models or [model.name for model in available() if model.scale == options.scale]
     upscalers = [
-        (name, Upscaler(load(resolve(name, scale, "clean")), device=device, precision="fp32", threads=threads))
+        (
+            name,
+            Upscaler(
+                load(resolve(name, options.scale, "clean")),
+                device=options.device,
+                precision="fp32",
+                threads=options.threads,
+            ),
+        )
         for name in names
     ]
-    rows = list(run_evaluation(upscalers, folders, scale, lr))
+    rows = list(run_evaluation(upscalers, folders, options.scale, lr))
     if table.csv is not None:
         _write_rows(table.csv, rows, overwrite=table.overwrite)
-    _print_means(rows, ["bicubic", *names], [folder.name for folder in folders], None if not json else scale)
+    _print_means(rows, ["bicubic", *names], [folder.name for folder in folders], options.scale if json else None)
 
 
 def _write_rows(target: Path, rows: list[ImageScore], *, overwrite: bool) -> None:

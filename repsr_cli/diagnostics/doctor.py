@@ -139,10 +139,12 @@ def _choices() -> Iterator[Finding]:
         from repsr_cli.upscale.calibrate import Memory
     except ImportError:
         return  # torch or PyAV, reported among the libraries
-    memory, said = Memory.here(), list[str]()
-    choices = memory.recall(said.append)
-    if said:
-        yield Finding("calibration", "absent", said[0], f"Remove {memory.file}, or let the next long video replace it.")
+    memory, problems = Memory.here(), list[str]()
+    choices = memory.recall(problems.append)
+    if problems:
+        yield Finding(
+            "calibration", "absent", problems[0], f"Remove {memory.file}, or let the next long video replace it."
+        )
         return
     yield Finding("calibration", "ok", f"{memory.file}: {len(choices)} measured")
     for kind, choice in choices.items():

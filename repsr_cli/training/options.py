@@ -42,6 +42,30 @@ class TableOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What to evaluate, and where.
+
+    Attributes:
+        models: names or paths; None: all shipped models of the scale.
+        scale: enlargement factor.
+        threads: CPU threads; None: torch's choice.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    """
+
+    models: list[str] | None = option(
+        "-n",
+        "--model",
+        aliases=("--network",),
+        metavar="NAME|PATH",
+        help="Name or file. Repeatable. Default: all shipped.",
+        panel=MODEL,
+    )
+    scale: int = option("-s", "--scale", default=4, help="Enlargement factor.", panel=MODEL)
+    threads: int | None = option("--threads", help="CPU threads.", panel=MODEL)
+    device: str = option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.", panel=MODEL)
+
+
+@dataclass(frozen=True, slots=True)
 class StartOptions:
     """The model to fine-tune.
 

@@ -77,6 +77,16 @@ def test_a_minute_of_training_beats_bicubic(trained: Path) -> None:
     assert CliRunner().invoke(app, [*arguments, "-y"]).exit_code == 0
 
 
+def test_eval_takes_the_old_option(trained: Path) -> None:
+    arguments = ["eval", str(trained / "images"), "-s", "2", "--json"]
+    new, old = (
+        CliRunner().invoke(app, [*arguments, option, str(trained / "net.safetensors")]).stdout
+        for option in ("--model", "--network")
+    )
+    assert new == old
+    assert len(new.splitlines()) == 2
+
+
 def test_the_trained_network_upscales_an_image(trained: Path, tmp_path: Path) -> None:
     Image.fromarray(textured(20, 30)).save(tmp_path / "in.png")
     result = CliRunner().invoke(app, ["upscale", str(tmp_path / "in.png"), "-n", str(trained / "net.safetensors")])
