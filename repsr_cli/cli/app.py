@@ -1,4 +1,4 @@
-"""The Typer app: ``repsr`` and its commands. a command imports its pipeline inside its body."""
+"""Put the commands together as the Typer app ``repsr``. A command imports its pipeline inside its body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stdout for machines, stderr for people, progress, errors -> exit codes. Rich is imported when it is used."""
+"""Print results on stdout and progress on stderr, and turn errors into exit codes. Rich is imported when it is used."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class ResultPrinter:
         """One input was upscaled."""
         self.finished += 1
         for note in outcome.notes:
-            if note not in outcome.said:
+            if note not in outcome.announced:
                 self.board.say(f"{outcome.source.name}: {note}")
         if self.verbose or self.benchmark:
             for name, fact in outcome.facts.items():

@@ -53,8 +53,8 @@ class Choice:
     """What computes videos of a kind.
 
     Attributes:
-        engine: by the words of ``--engine``.
-        tile: by the words of ``--tile``.
+        engine: as ``--engine`` takes it.
+        tile: as ``--tile`` takes it.
     """
 
     engine: str
@@ -253,7 +253,7 @@ class Memory:
         return cls(Path(os.path.expanduser(caches)) / "repsr" / "engines.json")  # noqa: PTH111 - never raises
 
     def recall(self, say: Notify) -> dict[str, Choice]:
-        """All choices; none of a file that is damaged, which is said, or that is not there."""
+        """All choices; none where there is no file, or where it is damaged, which is reported."""
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
             return {key: _choice(entry) for key, entry in found.items()}
@@ -265,7 +265,7 @@ class Memory:
             return {}
 
     def keep(self, key: str, choice: Choice, say: Notify) -> None:
-        """Add a choice; the file is replaced as a whole. Where that is impossible, it is said."""
+        """Add a choice; the file is replaced as a whole. Failing to do so is reported, not raised."""
         choices = self.recall(lambda _line: None) | {key: choice}
         content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}
         try:

@@ -104,35 +104,58 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming) -> Plan:
     taken: dict[Path, Path] = {}
     for one in found:
         try:
-            kind = kind_of(one.path)
-            if kind is None and one.folder is not None:
+            job = _job_for(one, into, request, naming)
+            if job is None:
                 continue
-            if kind is None:
-                raise neither(one.path)
-            target = _target(one, kind, into, request, naming)
-            if target.exists() and naming.skip_existing:
-                skipped.append(target)
+            if job.target.exists() and naming.skip_existing:
+                skipped.append(job.target)
                 continue
-            _check_target(one.path, target, kind, overwrite=request.run.overwrite or request.run.benchmark)
-            if target.resolve() in named:
-                raise UsageError(target, "is an input and would be overwritten", "Choose another name with -o.")
-            if target.resolve() in taken:
-                happened = f"would be written by {taken[target.resolve()]} as well"
-                raise UsageError(target, happened, "Upscale the two one by one, or give -f or -o.")
+            overwrite = request.run.overwrite or request.run.benchmark
+            _check_target(job.source, job.target, job.kind, overwrite=overwrite)
+            _check_others(job, named, taken)
         except RepsrError as error:
             failures.append(Failure(str(one.path), error))
             continue
         except OSError as error:  # e.g. a name that is too long for the file system with its suffix
             failures.append(Failure(str(one.path), MediaError(one.path, f"cannot be upscaled ({error.strerror})")))
             continue
-        taken[target.resolve()] = one.path
-        jobs.append(Job(kind, one.path, target))
+        jobs.append(job)
     if naming.format is not None and jobs and not any(_dotted(naming.format) == job.target.suffix for job in jobs):
         raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
     if not (jobs or failures or skipped):
         remedy = "Name images, videos or folders." if naming.recursive else "Add -r to look into subfolders."
         raise MediaError(", ".join(inputs) or "upscale", "no images or videos there", remedy)
     return Plan(tuple(jobs), tuple(failures), tuple(skipped))
+
+
+def _job_for(one: _Found, into: bool, request: Request, naming: Naming) -> Job | None:
+    """The job for a file; None where a folder holds a file that is neither an image nor a video.
+
+    Raises:
+        MediaError: it is neither, and was named itself.
+        UsageError: its target has no name.
+    """
+    kind = kind_of(one.path)
+    if kind is None:
+        if one.folder is not None:
+            return None
+        raise neither(one.path)
+    return Job(kind, one.path, _target(one, kind, into, request, naming))
+
+
+def _check_others(job: Job, named: set[Path], taken: dict[Path, Path]) -> None:
+    """Refuse a target that is an input, or the target of another job (``taken``, to which it is added).
+
+    Raises:
+        UsageError: it is one.
+    """
+    target = job.target.resolve()
+    if target in named:
+        raise UsageError(job.target, "is an input and would be overwritten", "Choose another name with -o.")
+    if target in taken:
+        happened = f"would be written by {taken[target]} as well"
+        raise UsageError(job.target, happened, "Upscale the two one by one, or give -f or -o.")
+    taken[target] = job.source
 
 
 def check_options(request: Request) -> None:
@@ -203,7 +226,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _walk(folder: Path, naming: Naming) -> Iterator[Path]:
-    """Visible files of a folder, in natural order; what lies under the output folder is no input."""
+    """Visible files of a folder, in natural order; without what lies under the output folder."""
     output = Path(naming.output).resolve() if naming.output is not None else None
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
@@ -247,7 +270,7 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def neither(path: Path) -> MediaError:
-    """The error that says why a file is no input: it holds sound only, is cut off, or is something else."""
+    """The error that says why a file is not an input: it holds sound only, is cut off, or is something else."""
     reason = MediaError(path, "a file of another kind")
     try:
         from repsr_cli.video.probe import probe

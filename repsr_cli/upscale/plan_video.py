@@ -163,9 +163,8 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
         factor = float(model.scale)
     compute = Compute.of(request, model)
     timeline = scan(video) if source != PIPE else None
-    notes = [*video.notes, *_damage(video, timeline, options), *_interlacing(video, options)]
-    nvdec, more = _decoding(video, options, compute)
-    notes += more
+    nvdec, decoding = _decoding(video, options, compute)
+    notes = [*video.notes, *_damage(video, timeline, options), *_interlacing(video, options), *decoding]
     window, segments = _stretch(video, timeline, options)
     size, rounding = target_size(video, model.scale, request.size)
     notes += [] if rounding is None else [rounding]
@@ -174,11 +173,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     notes += more
     streams = plan_streams(video, timeline, format, encoding)
     losses = _losses(video, timeline, format, encoding, streams)
-    notes += _unkept(video)
-    if window.shift and options.start is None:
-        notes.append(f"its clock begins at {float(-window.shift):.3f} s: every stream is moved to begin at 0")
-    if format in ("matroska", "webm") and video.time_base.denominator != 1000:
-        notes.append("Matroska counts milliseconds: every time is rounded to the nearest")
+    notes += [*_unkept(video), *_times(video, format, window, options)]
     return VideoPlan(
         compute=compute,
         factor=factor,
@@ -252,6 +247,16 @@ def _losses(
     if format in (Y4M, IMAGES) and not steady:
         losses.append(f"the times of its frames, which do not come at a constant rate: {format} cannot say when")
     return losses
+
+
+def _times(video: VideoSource, format: str, window: Window, options: VideoOptions) -> list[str]:
+    """How the times of the output differ from the source's."""
+    notes = []
+    if window.shift and options.start is None:
+        notes.append(f"its clock begins at {float(-window.shift):.3f} s: every stream is moved to begin at 0")
+    if format in ("matroska", "webm") and video.time_base.denominator != 1000:
+        notes.append("Matroska counts milliseconds: every time is rounded to the nearest")
+    return notes
 
 
 def _bytes_needed(

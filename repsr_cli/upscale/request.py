@@ -342,7 +342,7 @@ class Outcome:
         seconds: wall time.
         facts: machine-readable details (sizes, frames, model, device, stages), JSON-able.
         notes: sentences for the user: warnings, what was converted, what would be faster.
-        said: those of them that the reporter was given before the work.
+        announced: those of them that the reporter was given before the work.
     """
 
     source: Path
@@ -350,7 +350,7 @@ class Outcome:
     seconds: float
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    said: tuple[str, ...] = ()
+    announced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler
     """
     began = time.perf_counter()
     sink.check()
-    said = announce(plan, reporter)
+    announced = announce(plan, reporter)
     first = calibrated(upscalers[0], plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
     if first is not upscalers[0]:
         upscalers = (first, *(each.variant(first.engine, first.tile) for each in upscalers[1:]))
@@ -182,7 +182,7 @@ def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler
     with sink.open(job, reporter.say):
         summary = _upscaled(plan, sink, upscalers, reporter)
         complete(plan, sink, summary.frames)
-    return video_outcome(plan, summary, said, time.perf_counter() - began)
+    return video_outcome(plan, summary, announced, time.perf_counter() - began)
 
 
 def _upscaled(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler], reporter: Reporter) -> Summary:
@@ -294,10 +294,10 @@ def upscale_chunk(plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, folde
 
 def announce(plan: VideoPlan, reporter: Reporter) -> tuple[str, ...]:
     """Report what the plan assumes, changes or leaves out; returns the sentences."""
-    said = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
-    for note in said:
+    announced = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
+    for note in announced:
         reporter.say(f"{plan.source.path.name}: {note}")
-    return said
+    return announced
 
 
 def job_record(plan: VideoPlan, network: str, device: str, precision: str, engine: str, tile: str) -> dict[str, Any]:
@@ -344,13 +344,13 @@ def complete(plan: VideoPlan, sink: VideoSink, frames: int) -> None:
     sink.finish(frames)
 
 
-def video_outcome(plan: VideoPlan, summary: Summary, said: tuple[str, ...], seconds: float) -> Outcome:
+def video_outcome(plan: VideoPlan, summary: Summary, announced: tuple[str, ...], seconds: float) -> Outcome:
     """What is reported of a video that is done.
 
     Args:
         plan: of the video.
         summary: what the run came to.
-        said: sentences that were reported before the work.
+        announced: sentences that were reported before the work.
         seconds: wall time of everything.
     """
     encoding, stages = plan.encoding, summary.stages
@@ -376,7 +376,7 @@ def video_outcome(plan: VideoPlan, summary: Summary, said: tuple[str, ...], seco
         "cores_busy": round(stages["cpu"] / wall, 2) if "cpu" in stages else None,
         "repeated_frames": [round(at, 6) for at in sorted(summary.repeated)],
     }
-    return Outcome(plan.source.path, plan.target, seconds, facts, (*said, *_closing_notes(summary)), said)
+    return Outcome(plan.source.path, plan.target, seconds, facts, (*announced, *_closing_notes(summary)), announced)
 
 
 def _closing_notes(summary: Summary) -> tuple[str, ...]:

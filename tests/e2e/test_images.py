@@ -178,13 +178,14 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.upscale import image as module
+from tests.upscaling import upscale_image
 from repsr_cli.image import png as image_png
 from repsr_cli.image import tiff as image_tiff
 module._STRIP_PIXELS = image_png._STRIP_BYTES = image_tiff._BLOCK_BYTES = image_tiff._WRITTEN_BYTES = 1 << 18
 upscaler = Upscaler(PlainSR(Spec(2, 4, 1)), device="cpu", threads=1)
 upscaler(torch.rand(1, 3, 256, 1000))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-module.upscale_image(Path(sys.argv[1]), Path(sys.argv[2]), upscaler, Request(), Reporter())
+upscale_image(Path(sys.argv[1]), Path(sys.argv[2]), upscaler, Request(), Reporter())
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 

@@ -391,7 +391,7 @@ def test_transparency_is_not_lost_in_silence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"would lack transparency\. Agree with --allow-loss"):
         run(tmp_path / "%d.png", tmp_path / "out.mkv", fps=Fraction(24))
     outcome = run(tmp_path / "%d.png", tmp_path / "out.mkv", fps=Fraction(24), allow_loss=True)
-    assert "lost: transparency" in outcome.said
+    assert "lost: transparency" in outcome.announced
 
 
 def test_pipes(tmp_path: Path) -> None:
@@ -707,8 +707,8 @@ def test_what_a_video_needs_to_be_known_is_said_before_its_first_frame(tmp_path:
     outcome = upscale_video(source, tmp_path / "out.mkv", identity(2), Request(), reporter)
     assert "no colour matrix" in messages[0]
     assert messages[0].startswith("in.mkv: ")
-    assert messages.index("1") >= len(outcome.said) > 0
-    assert outcome.notes[: len(outcome.said)] == outcome.said
+    assert messages.index("1") >= len(outcome.announced) > 0
+    assert outcome.notes[: len(outcome.announced)] == outcome.announced
 
 
 def test_videos_need_no_opencv(tmp_path: Path) -> None:

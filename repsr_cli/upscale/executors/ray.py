@@ -204,7 +204,7 @@ class Ray(Executor):
         if not sink.keyed or plan.timeline is None:
             raise _cannot()
         sink.check()
-        said = announce(plan, reporter)
+        announced = announce(plan, reporter)
         ray = connect(plan.compute.ray)
         there, name = self._resolved(ray, plan, reporter)
         task = _task(ray, replace(plan, compute=there), there, self._models, name)
@@ -212,7 +212,7 @@ class Ray(Executor):
         with sink.open(job, reporter.say):
             summary = _Run(ray, task, plan.timeline).upscaled(sink, reporter)
             complete(plan, sink, summary.frames)
-        return video_outcome(plan, summary, said, time.perf_counter() - began)
+        return video_outcome(plan, summary, announced, time.perf_counter() - began)
 
     def _resolved(self, ray: Any, plan: VideoPlan, reporter: Reporter) -> tuple[Compute, str]:
         """What computes on the workers, and their engine with its version: on CPUs what is the fastest here."""
@@ -311,8 +311,8 @@ class _Run:
         try:
             while following is not None or under_way:
                 held = sum(chunk.nbytes for chunk in under_way.values())
-                room = len(under_way) < _AHEAD * _slots(ray, needs) and held < limit
-                if following is not None and (room or not under_way):
+                more = len(under_way) < _AHEAD * _slots(ray, needs) and held < limit
+                if following is not None and (more or not under_way):
                     under_way[remote.remote(task, following)] = following
                     following = next(waiting, None)
                     continue
@@ -388,7 +388,7 @@ def connect(address: str | None) -> Any:
         import ray
     except ImportError as error:
         raise UsageError("--ray", "Ray is not installed", "Install it: pip install 'repsr[ray]'.") from error
-    # Ray reports its use to its makers unless told not to.
+    # Ray sends usage statistics unless this is set.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if not ray.is_initialized():
         try:
