@@ -28,7 +28,7 @@ Failure = type[RepsrError]
 _MARK = ".part"
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
-# Leaves room for the random part whatever the file system's limit on names (255 bytes nearly everywhere) is.
+# Leaves space for the random part whatever the file system's limit on names (255 bytes nearly everywhere) is.
 _NAME_BYTES = 100
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _REMEDIES = {

@@ -18,26 +18,27 @@ VIDEO_STEP = 2
 
 
 class SizeRequest(Protocol):
-    """What may be asked of a size; None where it is not.
-
-    Attributes:
-        scale: enlargement factor.
-        width: target width in px; the height follows from the aspect ratio unless it is given too.
-        height: target height in px, likewise.
-        fit: (height, width) of a box; the target is the largest that fits.
-        short_side: length in px of the shorter side.
-    """
+    """What may be asked of a size; None where it is not."""
 
     @property
-    def scale(self) -> float | None: ...  # noqa: D102 - in the class
+    def scale(self) -> float | None:
+        """Enlargement factor."""
+
     @property
-    def width(self) -> int | None: ...  # noqa: D102
+    def width(self) -> int | None:
+        """Target width in px; the height follows from the aspect ratio unless it is given too."""
+
     @property
-    def height(self) -> int | None: ...  # noqa: D102
+    def height(self) -> int | None:
+        """Target height in px, likewise."""
+
     @property
-    def fit(self) -> Size | None: ...  # noqa: D102
+    def fit(self) -> Size | None:
+        """(height, width) of a box; the target is the largest that fits."""
+
     @property
-    def short_side(self) -> int | None: ...  # noqa: D102
+    def short_side(self) -> int | None:
+        """Length in px of the shorter side."""
 
 
 def target_size(source: Size, asked: SizeRequest, default_factor: float, step: int = 1) -> Size:

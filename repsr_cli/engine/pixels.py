@@ -58,7 +58,7 @@ def to_pixels(sr: Tensor, dtype: DTypeLike, grey: bool) -> NDArray[Any]:
     if not np.issubdtype(target, np.integer):
         return values.clamp(0, 1).numpy().astype(target, copy=False)
     peak = _peak(target)
-    # After clipping everything is positive, where the conversion to an integer is floor.
+    # After clipping everything is positive, where conversion to an integer rounds down.
     return (values * peak).add_(0.5).clamp_(0, peak).numpy().astype(target)
 
 

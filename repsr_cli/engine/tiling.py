@@ -129,8 +129,8 @@ def fit_tile(height: int, width: int, overlap: int, pixels: int, at_once: int = 
     for columns in range(1, -(-width // 32) + 1):
         core_width = -(-width // columns)
         context_width = min(core_width + 2 * overlap, width) if columns > 1 else width
-        room = pixels // context_width
-        core_height = height if room >= height else min(max(room - 2 * overlap, 32), height)
+        rows_allowed = pixels // context_width
+        core_height = height if rows_allowed >= height else min(max(rows_allowed - 2 * overlap, 32), height)
         rows = -(-height // core_height)
         context_height = min(core_height + 2 * overlap, height) if rows > 1 else height
         excess = max(context_height * context_width - pixels, 0)

@@ -1,6 +1,6 @@
 """Images: files <-> pixels and everything around them.
 
-The door to the ``image_*`` files beside it. Content decides what a file is, its suffix what a new one becomes. Reading
+The entry point of the package. Content decides what a file is, its suffix what a new one becomes. Reading
 is lazy, page by page and strip by strip; writing is all or nothing.
 """
 
@@ -275,7 +275,7 @@ def losses(
 
     Args:
         fmt: the format to be written.
-        page: the first page: its depth and transparency. An alpha channel that is opaque throughout is no loss.
+        page: the first page: its depth and transparency. An alpha channel that is opaque throughout is not a loss.
         height: rows to be written.
         width: columns to be written.
         count: pages or frames.
@@ -379,9 +379,9 @@ def _require(subject: Path, kind: str) -> None:
 
 def _orientation(metadata: Metadata) -> int:
     """How EXIF, or else XMP, wants the image turned: 1 to 8."""
-    said = exif_orientation(metadata.exif)
+    stored = exif_orientation(metadata.exif)
     match = _XMP_ORIENTATION.search(metadata.xmp or b"")
-    return int(match[2]) if said == 1 and match is not None else said
+    return int(match[2]) if stored == 1 and match is not None else stored
 
 
 def _turned(page: Page) -> Page:

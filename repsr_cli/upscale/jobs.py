@@ -210,8 +210,7 @@ def _find(text: str, naming: Naming) -> list[_Found]:
     if is_pattern(path):
         numbered(path)
         return [_Found(path, None)]
-    # Path.glob takes no absolute pattern.
-    matches = glob.glob(text, recursive=True) if glob.has_magic(text) else []  # noqa: PTH207
+    matches = glob.glob(text, recursive=True) if glob.has_magic(text) else []  # noqa: PTH207 - Path.glob takes no absolute pattern
     if not matches:
         raise MediaError(text, "no such file", "Check the path, and quote names with spaces.")
     return [found for match in sorted(matches, key=natural_order) for found in _find(match, naming)]

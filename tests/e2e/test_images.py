@@ -199,7 +199,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path, suffix: str) -> Non
     for height in (1024, 4096):
         source = tmp_path / f"{height}{suffix}"
         strips = [Strip(rows)] * (height // 64)
-        write_image(source, [Page(height, 1000, 3, rows.dtype, False, lambda strips=strips: iter(strips))])
+        write_image(source, [Page(height, 1000, 3, rows.dtype, False, strips.__iter__)])
         command = [sys.executable, "-c", PEAK, str(source), str(tmp_path / f"{height}_x2{suffix}")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     assert peaks[1] < peaks[0] + 16, peaks
@@ -215,4 +215,5 @@ def test_a_written_page_is_read_by_its_strips(tmp_path: Path) -> None:
 
 
 def read_page(pixels: np.ndarray) -> Page:
-    return Page(*pixels.shape, pixels.dtype, False, lambda: iter([Strip(pixels)]))
+    height, width, channels = pixels.shape
+    return Page(height, width, channels, pixels.dtype, False, lambda: iter([Strip(pixels)]))

@@ -16,8 +16,8 @@ from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
-from repsr_cli.upscale.jobs import Failure, Naming, plan_jobs
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request
+from repsr_cli.upscale.jobs import Failure, plan_jobs
+from repsr_cli.upscale.request import Naming, Outcome, Progress, Reporter, Request
 from repsr_cli.video.segments import job_folder
 from repsr_cli.video.timeline import cut
 from tests.conftest import textured
@@ -160,7 +160,7 @@ def test_a_node_that_dies_costs_nothing_but_time(
     cluster: Any, source: Path, local: Path, network: PlainSR, tmp_path: Path
 ) -> None:
     """Last in this file: one node is gone afterwards."""
-    killed = []
+    killed: list[int] = []
 
     def kill(progress: Progress) -> None:
         if progress.done >= FRAMES // 3 and not killed:

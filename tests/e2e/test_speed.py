@@ -65,7 +65,19 @@ def test_a_race_against_another_command(network: Path, tmp_path: Path) -> None:
     slides, svg = tmp_path / "slides.mp4", tmp_path / "bars.svg"
     subprocess.run([sys.executable, BENCH / "slides.py", slides, "--pages", "1", "--seconds", "1"], check=True)
     rival = f"{sys.executable} {BENCH / 'straightforward.py'} {{source}} {{target}} --model {network} --crf 30"
-    race = [sys.executable, BENCH / "race.py", slides, rival, "--rounds", "1", "--svg", svg, "--", "-n", network]
+    race: list[str | Path] = [
+        sys.executable,
+        BENCH / "race.py",
+        slides,
+        rival,
+        "--rounds",
+        "1",
+        "--svg",
+        svg,
+        "--",
+        "-n",
+        network,
+    ]
     printed = subprocess.run(race, check=True, capture_output=True, text=True, cwd=BENCH.parent).stdout
     result = json.loads(printed)
     assert result["ratio"] == pytest.approx(result["rival"] / result["repsr"], abs=0.05)

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.dlpack import from_dlpack
+
+from repsr_cli.video.cuda_planes import on_host
 
 pytest.importorskip("av")
 
@@ -61,7 +64,7 @@ def on_gpu(planes: tuple[np.ndarray, ...], pix_fmt: str) -> DevicePlanes:
     height, width = planes[0].shape
     shift, dtype = (0, torch.uint8) if pix_fmt == "nv12" else (6, torch.uint16)
     memory = torch.zeros(height * 3 // 2, width + 64, dtype=dtype, device="cuda")
-    luma, chroma = memory[:height, :width], memory[height:, :width].unflatten(1, (width // 2, 2))
+    luma, chroma = memory[:height, :width], memory[height:, :width].unflatten(1, (width // 2, 2))  # type: ignore[no-untyped-call]
     luma.copy_(torch.from_numpy(planes[0] << shift))
     chroma.copy_(torch.from_numpy(np.stack(planes[1:], axis=-1) << shift))
     torch.cuda.synchronize()
@@ -104,12 +107,11 @@ def test_nvdec_gives_the_planes_of_software(tmp_path: Path, codec: str, pix_fmt:
             assert isinstance(ours.planes, DevicePlanes) == keep
             planes = ours.planes
             if isinstance(planes, DevicePlanes):
-                luma, chroma = (torch.from_dlpack(plane) for plane in planes.planes)
+                luma, chroma = (from_dlpack(plane) for plane in planes.planes)
                 assert luma.is_cuda
                 read = [(plane.cpu().numpy() >> planes.shift) for plane in (luma, chroma[..., 0], chroma[..., 1])]
-                assert all(np.array_equal(a, b) for a, b in zip(read, theirs.planes, strict=True))
-                planes = planes.on_host()
-            assert all(np.array_equal(a, b) for a, b in zip(planes, theirs.planes, strict=True))
+                assert all(np.array_equal(a, b) for a, b in zip(read, on_host(theirs.planes), strict=True))
+            assert all(np.array_equal(a, b) for a, b in zip(on_host(planes), on_host(theirs.planes), strict=True))
 
 
 @pytest.mark.usefixtures("nvdec")
@@ -128,7 +130,7 @@ def test_what_was_read_stays_while_the_decoder_goes_on(tmp_path: Path) -> None:
 def test_a_whole_video_by_nvdec_is_the_one_by_software(tmp_path: Path, device: str) -> None:
     video = make_video(tmp_path / "in.mkv", VFR, Fraction(1, 1000), size=SIZE, audio=2)
     for name in ("none", "cuda"):
-        options = Request.of(hwaccel=name, codec="ffv1")  # type: ignore[arg-type]
+        options = Request.of(hwaccel=name, codec="ffv1")
         upscaler = Upscaler(identity_network(2), device=device)
         outcome = upscale_video(video, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
         assert outcome.facts["decoder"] == {"none": "software", "cuda": "nvdec"}[name]

@@ -19,7 +19,7 @@ OPSET, IR_VERSION = 17, 8
 
 
 class Graph:
-    """Nodes and constants as they are added; every node's output is named by itself unless told."""
+    """Nodes and constants as they are added; a node's output gets a name of its own unless one is given."""
 
     def __init__(self) -> None:
         try:

@@ -15,7 +15,6 @@ import pytest
 import typer
 from rich.console import Console
 
-from repsr_cli.cli import console as console_module
 from repsr_cli.cli.console import Board, Pace, clock, describe, friendly, print_line, remaining, shorten
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
@@ -36,7 +35,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'av', 'cv2', 'PIL', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"
     )
-    ours, bare = [], []
+    ours, bare = list[float](), list[float]()
     for _ in range(4):
         # Side by side: what else the machine does slows both.
         for seconds, program in ((ours, code), (bare, "import typer.main, typer.rich_utils")):
@@ -226,9 +225,9 @@ def test_words_about_progress() -> None:
     assert describe(Progress(1, 400, "frame"), None) == "1 of 400 frames"
 
 
-def test_neither_warming_up_nor_what_was_done_before_counts_as_speed(monkeypatch):
+def test_neither_warming_up_nor_what_was_done_before_counts_as_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("repsr_cli.cli.console.time.monotonic", lambda: now[0])
     pace = Pace()
     now[0] = 160.0
     assert pace.seconds_each(Progress(501, 900, "frame")) is None
@@ -243,7 +242,7 @@ def test_board_off_a_terminal_prints_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("repsr_cli.cli.console.time.monotonic", lambda: now[0])
     with Board() as board:
         reporter = board.reporter("[red] a.mp4")
         for frame in range(1, 13):

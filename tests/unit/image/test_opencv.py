@@ -23,7 +23,7 @@ def ramps(bits: int, channels: int) -> NDArray[np.uint16]:
     """(40, 56, channels) from 0 to the largest code of so many bits."""
     y, x = np.mgrid[:40, :56]
     planes = [x / 55, y / 39, (x + y) / 94, np.minimum(x, y) / 39][:channels]
-    return np.rint(np.stack(planes, axis=-1) * (2**bits - 1)).astype(np.uint16)
+    return np.asarray(np.rint(np.stack(planes, axis=-1) * (2**bits - 1)), np.uint16)
 
 
 def write(path: Path, bits: int, channels: int) -> NDArray[np.uint16]:

@@ -231,6 +231,7 @@ def test_refusals(network: Path, model: repsr_cli.Model) -> None:
         repsr_cli.load_model(network, kind="movie")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="PIL image, a numpy array or a torch tensor, got str"):
         model.upscale("a.png")  # type: ignore[type-var]
+    array: NDArray[Any]
     for array in (np.zeros((4, 4), np.int64), np.zeros((4, 4, 3), bool)):
         with pytest.raises(TypeError, match="expected an array of uint8"):
             model.upscale(array)
@@ -250,7 +251,7 @@ def test_refusals(network: Path, model: repsr_cli.Model) -> None:
     with pytest.raises(TypeError, match="from load_model, got str"):
         list(repsr_cli.upscale_frames([], "fast"))  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
-        _ = repsr_cli.upscale_everything  # type: ignore[attr-defined]
+        _ = repsr_cli.upscale_everything
 
 
 def test_importing_the_package_loads_nothing() -> None:

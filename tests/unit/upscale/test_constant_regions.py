@@ -17,7 +17,7 @@ from tests.unit.upscale.test_image import restless
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (13, 77, 200), (127, 128, 129)])
 def test_shipped_networks_keep_constants_to_the_border(network: str, scale: int, colour: tuple[int, int, int]) -> None:
-    pixels = np.broadcast_to(np.uint8(colour), (30, 41, 3))
+    pixels = np.broadcast_to(np.array(colour, np.uint8), (30, 41, 3))
     sr = load_model(network, scale, device="cpu").upscale(np.ascontiguousarray(pixels))
     assert np.unique(sr.reshape(-1, 3), axis=0).tolist() == [list(colour)]
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
-from repsr_cli.upscale.jobs import Naming, Plan, natural_order, plan_jobs
-from repsr_cli.upscale.request import Request
+from repsr_cli.upscale.jobs import Plan, natural_order, plan_jobs
+from repsr_cli.upscale.request import Naming, Request
 
 X4 = Request.of(scale=4)
 

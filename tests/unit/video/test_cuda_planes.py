@@ -8,12 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from av.codec.hwaccel import HWAccel
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from torch.utils.dlpack import from_dlpack
 
 from repsr_cli.diagnostics import doctor
 from repsr_cli.engine.planes import PlaneUpscaler
@@ -114,7 +116,7 @@ def test_planes_on_a_device_say_how_to_read_them(planar: str, pix_fmt: str, shif
     planes = device_planes(given(expected, planar, pix_fmt), VideoFormat(planar).components[0].bits)
     assert (planes.pix_fmt, planes.planar, planes.shift) == (pix_fmt, planar, shift)
     assert planes.nbytes == sum(plane.nbytes for plane in expected)
-    luma, chroma = (torch.from_dlpack(plane).numpy() >> shift for plane in planes.planes)
+    luma, chroma = (from_dlpack(plane).numpy() >> shift for plane in planes.planes)
     assert (luma.shape, chroma.shape) == ((36, 66), (18, 33, 2))
     assert same((luma, chroma[..., 0], chroma[..., 1]), expected)
     assert same(planes.on_host(), expected)
@@ -276,7 +278,7 @@ def test_a_gpu_that_gives_something_else_is_not_used(tmp_path: Path, monkeypatch
 
     class Refusing(Gpu):
         def decode(self, packet: Any) -> list[VideoFrame]:
-            raise video_nvdec.av.ArgumentError(22, "no such profile")
+            raise av.ArgumentError(22, "no such profile")
 
     monkeypatch.setattr(video_nvdec, "_decoder", Refusing)
     assert find_nvdec(source, 0) == "this GPU does not decode it (no such profile)"
@@ -287,7 +289,7 @@ def test_a_whole_video_is_the_same_by_either_decoder(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mkv", (0, 40, 90, 120, 200), Fraction(1, 1000))
     outcomes = {}
     for name in ("none", "cuda"):
-        options = Request.of(hwaccel=name)  # type: ignore[arg-type]
+        options = Request.of(hwaccel=name)
         upscaler = Upscaler(identity_network(2), device="cpu", threads=1)
         outcomes[name] = upscale_video(video, tmp_path / f"{name}.mkv", upscaler, options, Reporter())
     assert outcomes["cuda"].facts["decoder"] == "nvdec"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from repsr_cli.errors import MediaError
+from repsr_cli.video.cuda_planes import on_host
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.frames import Frame
 from repsr_cli.video.packet_chunks import _packet, chunks, images
@@ -21,7 +22,7 @@ Seen = list[tuple[int, int, bytes]]
 
 
 def seen(frame: Frame) -> tuple[int, int, bytes]:
-    return frame.pts, frame.duration, b"".join(plane.tobytes() for plane in frame.planes)
+    return frame.pts, frame.duration, b"".join(plane.tobytes() for plane in on_host(frame.planes))
 
 
 def both_ways(
@@ -115,7 +116,7 @@ class _Recoloured:
 def test_a_palette_that_changes_cannot_travel(tmp_path: Path) -> None:
     source = probe(make_video(tmp_path / "clip.mp4", range(2), audio=0))
     with pytest.raises(MediaError, match=r"change at 0\.004 s"):
-        _packet(_Recoloured(), source)
+        _packet(_Recoloured(), source)  # type: ignore[arg-type]
 
 
 def test_real_videos_travel(real_data: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,11 +51,12 @@ def test_segments_come_back_and_damaged_ones_are_thrown_away(tmp_path: Path) -> 
     assert not list(store.folder.glob("*.part"))
     assert store.finished() == {0: 5, 1: 5}
     assert list(store.packets(1)) == packets()
-    for spoil in (
+    spoilers: list[Callable[[bytes], bytes]] = [
         lambda data: data[:-1],
         lambda data: data[:200] + b"x" + data[201:],
         lambda data: data[:-33] + data[-32:],
-    ):
+    ]
+    for spoil in spoilers:
         path = store.path(1)
         path.write_bytes(spoil(path.read_bytes()))
         assert store.finished() == {0: 5}

@@ -61,7 +61,12 @@ def test_the_next_one_is_begun_before_the_last_is_waited_for() -> None:
 
     def work(n: int) -> Callable[[], int]:
         calls.append(f"begin {n}")
-        return lambda: (calls.append(f"end {n}"), n)[1]
+
+        def finish() -> int:
+            calls.append(f"end {n}")
+            return n
+
+        return finish
 
     taken: list[int] = []
     run_stages(Stages(lambda: iter(range(3)), work, taken.extend, lambda _: 1, lambda _: 1))
@@ -79,14 +84,21 @@ def test_where_no_thread_can_be_started_nothing_hangs(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(DeviceError, match="can't start new thread"):  # the giver, which could wait for ever, ends too
-        run_stages(Stages(lambda: iter(range(50)), lambda n: lambda: n, list, lambda _: 1, lambda _: 1, limit=2))
+        run_stages(
+            Stages(lambda: iter(range(50)), lambda n: lambda: n, list[int]().extend, lambda _: 1, lambda _: 1, limit=2)
+        )
 
 
 def test_queues_are_bounded_in_bytes_but_let_one_large_item_pass() -> None:
     stopped = threading.Event()
     queue: ByteQueue[int] = ByteQueue(10, stopped)
     queue.put(0, 1000)
-    thread = threading.Thread(target=lambda: (queue.put(1, 1), queue.close()))
+
+    def give() -> None:
+        queue.put(1, 1)
+        queue.close()
+
+    thread = threading.Thread(target=give)
     thread.start()
     time.sleep(0.05)
     assert thread.is_alive()
