@@ -101,11 +101,11 @@ def test_a_target_that_appears_after_planning_is_not_replaced(request_of_a_file:
 
 
 def test_a_model_is_loaded_once_for_all_that_use_it(request_of_a_file: Request, tmp_path: Path) -> None:
-    models, said = ModelCache(), list[str]()
+    models, messages = ModelCache(), list[str]()
     compute = video_plan(tmp_path, request_of_a_file).compute
-    first = models.upscaler(compute, "cpu", said.append)
-    assert models.upscaler(compute, "cpu", said.append) is first
-    other = models.upscaler(compute, "cpu", said.append, slot=1)
+    first = models.upscaler(compute, "cpu", messages.append)
+    assert models.upscaler(compute, "cpu", messages.append) is first
+    other = models.upscaler(compute, "cpu", messages.append, slot=1)
     assert other is not first
     assert other.net is first.net is models.network(compute.model)
-    assert len(said) == 1
+    assert len(messages) == 1
