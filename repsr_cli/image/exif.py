@@ -1,4 +1,4 @@
-"""Image file directories: the tagged structure that TIFF files and EXIF blocks are made of.
+"""Parse and build image file directories, the tagged structure of TIFF files and EXIF blocks.
 
 Source: TIFF 6.0, section 2; BigTIFF (Aldus/AWare, 2007); CIPA DC-008 for EXIF's nested directories.
 """

@@ -1,4 +1,4 @@
-"""Images: files <-> pixels and everything around them.
+"""Open and write image files of any format; the entry point of the package.
 
 The entry point of the package. Content decides what a file is, its suffix what a new one becomes. Reading
 is lazy, page by page and strip by strip; writing is all or nothing.
@@ -118,7 +118,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """An opened image file: what it is, and its pages on demand.
+    """An opened image file: its facts, and its pages on demand.
 
     Attributes:
         path: the file.

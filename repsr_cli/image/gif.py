@@ -1,7 +1,7 @@
 """Write GIF frame by frame.
 
-Pillow's writer drops frames that equal the one before; here one frame in is one frame out. Of Pillow the LZW encoder
-and the choice of 256 colours are used.
+Pillow's writer drops frames that equal the one before; this one writes a frame for every frame. It uses Pillow's LZW
+encoder and its choice of 256 colours.
 
 Source: CompuServe, Graphics Interchange Format, version 89a; the NETSCAPE2.0 extension for loops.
 """

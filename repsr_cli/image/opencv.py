@@ -1,4 +1,4 @@
-"""What OpenCV alone decodes: Radiance HDR, and AVIF and JPEG 2000 at more than 8 bit.
+"""Decode with OpenCV what Pillow cannot: Radiance HDR, and AVIF and JPEG 2000 at more than 8 bit.
 
 OpenCV is imported when such a file is met and no sooner: its usual package wants a system library that servers lack,
 and there everything else works.

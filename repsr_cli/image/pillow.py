@@ -1,6 +1,6 @@
 """Read and write formats that Pillow decodes and encodes whole, one page in memory at a time.
 
-PNG and TIFF have their own files, for their depth and size; GIF is written by its own.
+PNG and TIFF have modules of their own, for their depth and size; GIF has one for writing.
 """
 
 from __future__ import annotations
@@ -86,17 +86,6 @@ def read_pillow_page(path: Path, kind: str, index: int) -> Page:
         return _read(image, path, kind, index, animated=False)
 
 
-class _Numberless:
-    """A file without a number.
-
-    To one with a number Pillow's C code writes by itself, and takes a write that a full disk cut short for a whole one.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.write, self.flush = file.read, file.write, file.flush
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-
-
 def write_pillow(
     file: BinaryIO, kind: str, pages: Iterable[Page], *, count: int, loop: int | None, lossless: bool
 ) -> None:
@@ -116,7 +105,22 @@ def write_pillow(
     supply = iter(pages)
     first = next(supply)
     image = _image(first)
-    metadata = first.metadata
+    options = _metadata_options(kind, first.metadata) | _encoder_options(kind, image, lossless)
+    if loop is not None and count > 1:
+        durations: list[int] = []
+        image = _animated(image, first, supply, count, durations)
+        options |= {"save_all": True, "duration": durations, "loop": loop, "background": (0, 0, 0, 0)}
+    # Pillow's C code writes to descriptors itself. On a full disk it takes a short write for a complete one, or, for
+    # JPEG 2000, tries for ever.
+    encoded = io.BytesIO()
+    image.save(encoded, kind, **options)
+    file.write(encoded.getbuffer())
+
+
+def _metadata_options(kind: str, metadata: Metadata) -> dict[str, Any]:
+    """Options of an encoder for the metadata that its format holds."""
+    if kind == "ICO":
+        return {}
     options: dict[str, Any] = {"icc_profile": metadata.icc or b""}
     described = kind in ("JPEG", "WEBP", "AVIF", "HEIF", "JXL")
     if metadata.exif is not None and described:
@@ -128,31 +132,34 @@ def write_pillow(
     comment = dict(metadata.text).get("Comment")
     if comment is not None and kind in ("JPEG", "JPEG2000"):
         options["comment"] = comment.encode()[:65533]
+    return options
+
+
+def _encoder_options(kind: str, image: Image.Image, lossless: bool) -> dict[str, Any]:
+    """Options of an encoder for quality."""
     match kind:
         case "JPEG":
-            options |= {"quality": 95, "subsampling": 0, "optimize": image.size[0] * image.size[1] < 1 << 24}
+            return {"quality": 95, "subsampling": 0, "optimize": image.size[0] * image.size[1] < 1 << 24}
         case "WEBP":
             # Without loss, more effort than this makes files 3 % smaller in 2.5 times the time.
-            options |= {"lossless": lossless, "quality": 25 if lossless else 92, "method": 1 if lossless else 4}
-            options["exact"] = True
+            return {
+                "lossless": lossless,
+                "quality": 25 if lossless else 92,
+                "method": 1 if lossless else 4,
+                "exact": True,
+            }
         case "AVIF":
-            options |= {"quality": 90, "subsampling": "4:4:4", "speed": 8}
+            return {"quality": 90, "subsampling": "4:4:4", "speed": 8}
         case "HEIF":
-            options |= {"quality": 90, "chroma": 444}
+            return {"quality": 90, "chroma": 444}
         case "JXL":
-            options |= {"lossless": lossless, "quality": 100 if lossless else 95}
+            return {"lossless": lossless, "quality": 100 if lossless else 95}
         case "JPEG2000":
-            options |= {"irreversible": not lossless, "mct": int(image.mode in ("RGB", "RGBA"))}
-            if not lossless:
-                options |= {"quality_mode": "dB", "quality_layers": [48]}
+            options = {"irreversible": not lossless, "mct": int(image.mode in ("RGB", "RGBA"))}
+            return options if lossless else options | {"quality_mode": "dB", "quality_layers": [48]}
         case "ICO":
-            options = {"sizes": [image.size]}
-    if loop is not None and count > 1:
-        durations: list[int] = []
-        image = _Frames(image, first, supply, count, durations)
-        options |= {"save_all": True, "duration": durations, "loop": loop, "background": (0, 0, 0, 0)}
-    numberless: Any = _Numberless(file)
-    image.save(numberless, kind, **options)
+            return {"sizes": [image.size]}
+    return {}
 
 
 # Reading
@@ -362,36 +369,38 @@ def milliseconds(duration: Fraction | None, elapsed: Fraction) -> int:
     return round(end * 1000) - round(elapsed * 1000)
 
 
-class _Frames(Image.Image):
-    """An animation that Pillow's encoders walk through, made frame by frame as they ask for it."""
+def _animated(image: Image.Image, first: Page, rest: Iterator[Page], count: int, durations: list[int]) -> Image.Image:
+    """An image that shows the next frame when an encoder seeks in it, so that only one is in memory.
 
-    def __init__(self, image: Image.Image, first: Page, rest: Iterator[Page], count: int, durations: list[int]) -> None:
-        super().__init__()
-        self.n_frames = count
-        self.is_animated = True
-        self._rest = rest
-        self._at = 0
-        self._elapsed = Fraction(0)
-        self._durations = durations
-        self._show(image, first)
+    Args:
+        image: the first frame; pages of an animation are of one size.
+        first: the page it was made from.
+        rest: the other pages.
+        count: pages in all.
+        durations: gets the milliseconds of every frame that is shown.
+    """
+    mode = "RGBA" if first.alpha else "RGB"
+    # Encoders ask an image for these names whatever its class.
+    shown: Any = image if image.mode == mode else image.convert(mode)
+    at, elapsed = 0, Fraction(0)
 
-    def _show(self, image: Image.Image, page: Page) -> None:
-        image = image if image.mode in ("RGB", "RGBA") else image.convert("RGBA" if page.alpha else "RGB")
-        self.im = image.im
-        self._mode = image.mode
-        self._size = image.size
-        self._durations.append(milliseconds(page.duration, self._elapsed))
-        self._elapsed += page.duration or 0
+    def count_time(page: Page) -> None:
+        nonlocal elapsed
+        durations.append(milliseconds(page.duration, elapsed))
+        elapsed += page.duration or 0
 
-    def seek(self, frame: int) -> None:
+    def seek(frame: int) -> None:
         """Go to the next frame; going back, which encoders do when they have finished, changes nothing."""
-        if frame >= self.n_frames:
+        nonlocal at
+        if frame >= count:
             raise EOFError
-        if frame == self._at + 1:
-            page = next(self._rest)
-            self._at = frame
-            self._show(_image(page), page)
+        if frame == at + 1:
+            page = next(rest)
+            at = frame
+            shown.paste(_image(page).convert(mode))
+            count_time(page)
 
-    def tell(self) -> int:
-        """The frame that is shown."""
-        return self._at
+    count_time(first)
+    shown.n_frames, shown.is_animated = count, True
+    shown.seek, shown.tell = seek, lambda: at
+    return shown  # type: ignore[no-any-return]

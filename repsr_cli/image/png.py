@@ -1,9 +1,9 @@
 """Read and write PNG and animated PNG strip by strip, at their full depth.
 
-Pillow turns 16 bits per channel into 8, and needs the whole image at once, so of it only the decoder that undoes line
-filters is used, on the lines of one strip at a time. Everything else a PNG is made of is bytes.
+Pillow reduces 16 bits per channel to 8 and needs the whole image at once. Only its decoder is used here, to undo line
+filters on one strip at a time.
 
-Source: W3C, Portable Network Graphics (PNG) Specification (Third Edition), whose names are used.
+Source: W3C, Portable Network Graphics (PNG) Specification (Third Edition). Names follow it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.errors import MediaError
+from repsr_cli.image.inflate import inflate
 from repsr_cli.image.page import Metadata, Page, Stored, Strip
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Bytes of unfiltered lines decoded or encoded in one go.
 _STRIP_BYTES = 1 << 23
-# No profile, text or EXIF block of an honest file is larger; an inflated one must not fill the memory.
+# Larger profiles, texts and EXIF blocks do not occur; inflating one must not fill the memory.
 _MAX_CHUNK = 1 << 26
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -41,7 +42,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 class _Damaged(Exception):
-    """What is wrong with the file; translated into a MediaError that names it."""
+    """The file is damaged; the message says how. Translated into a MediaError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,70 +167,99 @@ def _error(path: Path, damage: _Damaged) -> MediaError:
 
 
 def _parse(file: BinaryIO) -> _File:
-    """Walk over the chunks, keep what is small, note where pixels lie. Checksums of pixels are checked on reading."""
+    """Read all chunks but pixels, whose places are noted; their checksums are checked when they are read."""
     if file.read(8) != SIGNATURE:
         raise _Damaged("no PNG signature")
-    header: _Header | None = None
-    chunks: dict[bytes, bytes] = {}
-    texts: list[tuple[str, str]] = []
-    frames: list[_Frame] = []
-    control: bytes | None = None
-    pieces: list[tuple[int, int]] = []
-    sequence = 0
-
-    def finish() -> None:
-        """The pieces gathered belong to the frame whose control came before them."""
-        if pieces and header is not None:
-            frames.append(_frame(header, tuple(pieces), control))
-            pieces.clear()
-
+    parser = _Parser()
     while True:
         head = file.read(8)
         if len(head) < 8:
             raise _Damaged("it ends early")
         length, kind = struct.unpack(">I4s", head)
-        at = file.tell()
         if kind == b"IEND":
-            break
-        if kind == b"IDAT" or kind == b"fdAT":
-            if header is None:
-                raise _Damaged("pixels before the header")
-            if kind == b"fdAT":
-                sequence = _in_sequence(file.read(4), sequence)
-            pieces.append((at, length))
+            return parser.result()
+        at = file.tell()
+        if kind in (b"IDAT", b"fdAT"):
+            parser.add_pixels(at, length, file.read(4) if kind == b"fdAT" else None)
             file.seek(at + length + 4)
-            continue
-        if length > _MAX_CHUNK:
-            raise _Damaged(f"a chunk {kind!r} of {length} bytes")
-        data = file.read(length)
-        check = file.read(4)
-        if len(data) < length or len(check) < 4:
-            raise _Damaged("it ends early")
-        if zlib.crc32(kind + data) != struct.unpack(">I", check)[0]:
-            raise _Damaged(f"the checksum of chunk {kind.decode('latin-1')!r} is wrong")
+        else:
+            parser.add(kind, _checked(file, kind, length))
+
+
+def _checked(file: BinaryIO, kind: bytes, length: int) -> bytes:
+    """The data of a chunk whose head has been read."""
+    if length > _MAX_CHUNK:
+        raise _Damaged(f"a chunk {kind!r} of {length} bytes")
+    data = file.read(length)
+    check = file.read(4)
+    if len(data) < length or len(check) < 4:
+        raise _Damaged("it ends early")
+    if zlib.crc32(kind + data) != struct.unpack(">I", check)[0]:
+        raise _Damaged(f"the checksum of chunk {kind.decode('latin-1')!r} is wrong")
+    return data
+
+
+class _Parser:
+    """Collects chunks in the order of the file."""
+
+    def __init__(self) -> None:
+        self._header: _Header | None = None
+        self._chunks: dict[bytes, bytes] = {}
+        self._texts: list[tuple[str, str]] = []
+        self._frames: list[_Frame] = []
+        self._control: bytes | None = None
+        self._pieces: list[tuple[int, int]] = []
+        self._sequence = 0
+
+    def add_pixels(self, at: int, length: int, number: bytes | None) -> None:
+        """Note where compressed pixels are, with their sequence number in an animation."""
+        if self._header is None:
+            raise _Damaged("pixels before the header")
+        if number is not None:
+            self._count(number)
+        self._pieces.append((at, length))
+
+    def add(self, kind: bytes, data: bytes) -> None:
+        """Take in any other chunk."""
         if kind == b"IHDR":
-            header = _header(data)
+            self._header = _header(data)
         elif kind == b"fcTL":
             if len(data) != 26:
                 raise _Damaged("a frame control of a wrong size")
-            finish()
-            sequence = _in_sequence(data[:4], sequence)
-            control = data
+            self._finish_frame()
+            self._count(data[:4])
+            self._control = data
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-            texts.append(_text(kind, data))
-            if sum(len(text) for _, text in texts) > _MAX_CHUNK:
+            self._texts.append(_text(kind, data))
+            if sum(len(text) for _, text in self._texts) > _MAX_CHUNK:
                 raise _Damaged("its text inflates without end")
         else:
-            chunks.setdefault(kind, data)
-    finish()
-    if header is None or not frames:
-        raise _Damaged("it holds no pixels")
-    if header.colour_type == 3 and (len(chunks.get(b"PLTE", b"")) % 3 or not chunks.get(b"PLTE")):
-        raise _Damaged("its palette is missing")
-    loop = struct.unpack(">I", chunks[b"acTL"][4:8])[0] if len(chunks.get(b"acTL", b"")) == 8 else None
-    if loop is None:
-        frames = [replace(frames[0], duration=None)]
-    return _File(header, tuple(frames), loop, chunks, _metadata(header, chunks, texts))
+            self._chunks.setdefault(kind, data)
+
+    def result(self) -> _File:
+        """Everything, after the last chunk."""
+        self._finish_frame()
+        header, chunks, frames = self._header, self._chunks, self._frames
+        if header is None or not frames:
+            raise _Damaged("it holds no pixels")
+        palette = chunks.get(b"PLTE", b"")
+        if header.colour_type == 3 and (len(palette) % 3 or not palette):
+            raise _Damaged("its palette is missing")
+        loop = struct.unpack(">I", chunks[b"acTL"][4:8])[0] if len(chunks.get(b"acTL", b"")) == 8 else None
+        if loop is None:
+            frames = [replace(frames[0], duration=None)]
+        return _File(header, tuple(frames), loop, chunks, _metadata(header, chunks, self._texts))
+
+    def _finish_frame(self) -> None:
+        """Make a frame of the pixels collected; they belong to the frame control before them."""
+        if self._pieces and self._header is not None:
+            self._frames.append(_frame(self._header, tuple(self._pieces), self._control))
+            self._pieces.clear()
+
+    def _count(self, number: bytes) -> None:
+        if len(number) < 4 or struct.unpack(">I", number)[0] != self._sequence:
+            raise _Damaged("frames of the animation are missing or out of order")
+        self._sequence += 1
 
 
 def _header(data: bytes) -> _Header:
@@ -241,12 +271,6 @@ def _header(data: bytes) -> _Header:
     if depth not in _DEPTHS.get(colour_type, ()) or compression or filtering or interlace > 1:
         raise _Damaged("its header asks for something PNG does not have")
     return _Header(width, height, depth, colour_type, bool(interlace))
-
-
-def _in_sequence(number: bytes, expected: int) -> int:
-    if len(number) < 4 or struct.unpack(">I", number)[0] != expected:
-        raise _Damaged("frames of the animation are missing or out of order")
-    return expected + 1
 
 
 def _frame(header: _Header, pieces: tuple[tuple[int, int], ...], control: bytes | None) -> _Frame:
@@ -397,19 +421,13 @@ def _stream(file: BinaryIO, frame: _Frame) -> Iterator[bytes]:
 
 
 def _inflate(pieces: Iterator[bytes], sizes: Iterable[int]) -> Iterator[bytes]:
-    """Inflate exactly as many bytes as asked for, again and again; then read on, for the checksums' sake."""
-    inflater = zlib.decompressobj()
-    for size in sizes:
-        out = bytearray()
-        while len(out) < size:
-            data = inflater.unconsumed_tail or next(pieces, None)
-            if data is None or inflater.eof:
-                raise _Damaged("it holds fewer lines than its header says")
-            try:
-                out += inflater.decompress(data, size - len(out))
-            except zlib.error as error:
-                raise _Damaged("its pixels cannot be inflated") from error
-        yield bytes(out)
+    """Blocks of the pixels; at the end the remaining pieces are read, because that checks their checksums."""
+    try:
+        yield from inflate(pieces, sizes)
+    except EOFError as error:
+        raise _Damaged("it holds fewer lines than its header says") from error
+    except zlib.error as error:
+        raise _Damaged("its pixels cannot be inflated") from error
     for _ in pieces:
         pass
 

@@ -43,6 +43,7 @@ from repsr_cli.image.exif import (
     shorts,
     write_directory,
 )
+from repsr_cli.image.inflate import inflate
 from repsr_cli.image.page import Metadata, Page, Stored, Strip
 from repsr_cli.image.pillow import read_pillow_page
 
@@ -62,6 +63,8 @@ _JPEG = 7
 _YCBCR = 6
 _RAW_PHOTOMETRIC = (32803, 34892)
 _BLOCK_BYTES = 1 << 23
+# Compressed bytes read at once.
+_PIECE = 1 << 20
 _WRITTEN_BYTES = 1 << 20
 _MAX_PAGES = 10_000
 # Beyond this many bytes of samples the 32-bit offsets of classic TIFF may not reach.
@@ -337,30 +340,23 @@ def _cell(file: BinaryIO, stored: _Directory, offset: int, size: int, rows: int,
     if compression in _BYTES_OF_LIBTIFF or compression == _JPEG:
         yield _unpacked(_exactly(file, offset, size), stored, rows, pitch)
         return
-    inflater = zlib.decompressobj() if compression in _DEFLATE else None
     step = max(1, _BLOCK_BYTES // pitch)
+    sizes = [min(step, rows - top) * pitch for top in range(0, rows, step)]
+    if compression in _DEFLATE:
+        pieces = (_exactly(file, at, min(_PIECE, offset + size - at)) for at in range(offset, offset + size, _PIECE))
+        try:
+            yield from inflate(pieces, sizes)
+        except EOFError as error:
+            raise _Damaged("a strip or tile is too short") from error
+        except zlib.error as error:
+            raise _Damaged("a strip or tile cannot be inflated") from error
+        return
     end = offset + size
-    for top in range(0, rows, step):
-        want = min(step, rows - top) * pitch
-        if inflater is None:
-            if offset + want > end:
-                raise _Damaged("a strip or tile is too short")
-            yield _exactly(file, offset, want)
-            offset += want
-            continue
-        out = bytearray()
-        while len(out) < want:
-            data = inflater.unconsumed_tail
-            if not data:
-                if offset >= end or inflater.eof:
-                    raise _Damaged("a strip or tile is too short")
-                data = _exactly(file, offset, min(1 << 20, end - offset))
-                offset += len(data)
-            try:
-                out += inflater.decompress(data, want - len(out))
-            except zlib.error as error:
-                raise _Damaged("a strip or tile cannot be inflated") from error
-        yield bytes(out)
+    for wanted in sizes:
+        if offset + wanted > end:
+            raise _Damaged("a strip or tile is too short")
+        yield _exactly(file, offset, wanted)
+        offset += wanted
 
 
 def _unpacked(data: bytes, stored: _Directory, rows: int, pitch: int) -> bytes:

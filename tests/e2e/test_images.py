@@ -181,6 +181,7 @@ from repsr_cli.upscale import image as module
 from tests.upscaling import upscale_image
 from repsr_cli.image import png as image_png
 from repsr_cli.image import tiff as image_tiff
+from tests.upscaling import upscale_image
 module._STRIP_PIXELS = image_png._STRIP_BYTES = image_tiff._BLOCK_BYTES = image_tiff._WRITTEN_BYTES = 1 << 18
 upscaler = Upscaler(PlainSR(Spec(2, 4, 1)), device="cpu", threads=1)
 upscaler(torch.rand(1, 3, 256, 1000))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from repsr_cli.errors import MediaError
-from repsr_cli.image.files import Page, Strip, write_image
+from repsr_cli.image.files import Page, Strip, open_image, write_image
+from repsr_cli.image.pillow import write_pillow
 
 resource = pytest.importorskip("resource", reason="limits of files as POSIX has them")
 
 
-def noise(height: int, width: int) -> Page:
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+def noise(height: int, width: int, seed: int = 0) -> Page:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Page(height, width, 3, np.dtype(np.uint8), False, lambda: iter((Strip(pixels),)))
 
 
@@ -37,3 +41,25 @@ def test_a_disk_that_is_full_a_byte_too_early_is_noticed(tmp_path: Path, suffix:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_ends_a_jpeg_2000() -> None:
+    """Its encoder would try for ever to write to a descriptor."""
+    with Path("/dev/full").open("w+b", buffering=0) as full, pytest.raises(OSError, match="No space left"):
+        write_pillow(full, "JPEG2000", [noise(90, 120)], count=1, loop=None, lossless=True)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".avif"])
+def test_only_one_frame_of_an_animation_is_asked_for_at_a_time(tmp_path: Path, suffix: str) -> None:
+    asked: list[int] = []
+
+    def pages() -> Iterator[Page]:
+        for number in range(4):
+            asked.append(number)
+            yield replace(noise(16, 24, number), duration=Fraction(number + 1, 10))
+
+    write_image(tmp_path / f"a{suffix}", pages(), count=4, loop=0)
+    assert asked == [0, 1, 2, 3]
+    found = list(open_image(tmp_path / f"a{suffix}").pages())
+    assert [page.duration for page in found] == [Fraction(number + 1, 10) for number in range(4)]
