@@ -42,7 +42,7 @@ class MediaError(RepsrError):
 
 
 class CheckpointError(RepsrError):
-    """A network file is missing, damaged, of another kind, or two networks disagree: exit code 4."""
+    """A model file is missing, damaged, of another kind, or two models disagree: exit code 4."""
 
     exit_code = 4
 
