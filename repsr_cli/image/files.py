@@ -1,7 +1,7 @@
 """Open and write image files of any format; the entry point of the package.
 
-The entry point of the package. Content decides what a file is, its suffix what a new one becomes. Reading
-is lazy, page by page and strip by strip; writing is all or nothing.
+A file's content decides its format, a new file's suffix decides what it becomes. Reading is lazy, page by page and
+strip by strip; writing is all or nothing.
 """
 
 from __future__ import annotations
