@@ -1,4 +1,4 @@
-"""repsr: train, fuse and run VGG-style super-resolution networks (RepSR, arXiv 2205.05671).
+"""Train, fuse and run VGG-style super-resolution networks (RepSR, arXiv 2205.05671).
 
 From Python::
 

@@ -1,4 +1,4 @@
-"""``python -m repsr_cli`` is ``repsr``."""
+"""Run the command line: ``python -m repsr_cli`` is ``repsr``."""
 
 from repsr_cli.cli import app
 

@@ -87,7 +87,7 @@ def test_nothing_prints_but_the_command_line() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_module_begins_with_a_sentence(module: Path) -> None:
     first = (ast.get_docstring(tree(module)) or "").partition("\n")[0]
-    assert re.match(r"\S", first), first
+    assert re.fullmatch(r"[A-Z].*[.:]", first), first
 
 
 def test_architecture_names_every_package_and_only_paths_that_exist() -> None:

@@ -1,4 +1,4 @@
-"""Hold the options of a comparison."""
+"""Declare the options of ``repsr compare``. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from repsr_cli.errors import UsageError
+from repsr_cli.upscale.options import option, parse_seconds
 
 Form = Literal["beside", "split", "blink", "page"]
 
@@ -52,13 +53,15 @@ class CompareOptions:
         overwrite: replace an existing file.
     """
 
-    output: Path | None = None
-    html: bool = False
-    split: bool = False
-    blink: bool = False
-    crop: Crop | None = None
-    at: float | None = None
-    overwrite: bool = False
+    output: Path | None = option("-o", "--output", help="File to write; default: BEFORE_vs_AFTER.")
+    html: bool = option("--html", default=False, help="A page with a slider that needs no other file.")
+    split: bool = option("--split", default=False, help="One half of each instead of side by side.")
+    blink: bool = option("--blink", default=False, help="Two images that alternate, as an animated PNG.")
+    crop: Crop | None = option("--crop", metavar="WxH+X+Y", parse=parse_crop, help="Show this window of two images.")
+    at: float | None = option(
+        "--at", metavar="TIME", parse=parse_seconds, help="One frame of two videos, at this time: 2.5 or 1:30."
+    )
+    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace an existing file.")
 
     @property
     def form(self) -> Form:

@@ -1,1 +1,1 @@
-"""Tensors in, tensors out. Knows no files."""
+"""Tensors in, tensors out. Handles no files."""

@@ -22,7 +22,7 @@ class Option:
     Attributes:
         flags: e.g. ``-s`` and ``--scale``.
         help: a noun phrase or a short sentence.
-        panel: heading in the help.
+        panel: heading in the help; None: no heading of its own.
         metavar: what stands for the value in the help; None: the name in capitals.
         parse: makes the value from (flag, text), where a text is typed for it; None: Typer does.
         repeated: may be given several times; ``parse`` then gets a list of texts.
@@ -32,7 +32,7 @@ class Option:
 
     flags: tuple[str, ...]
     help: str
-    panel: str
+    panel: str | None = None
     metavar: str | None = None
     parse: Callable[[str, Any], Any] | None = None
     repeated: bool = False
