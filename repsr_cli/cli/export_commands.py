@@ -59,6 +59,16 @@ def fuse(
             print_line(str(file))
 
 
+def _list_shaders(asked: bool) -> None:
+    """Print the paths of the shipped user shaders and exit."""
+    if asked:
+        from repsr_cli.export.glsl import shipped_shaders
+
+        for path in shipped_shaders():
+            print_line(str(path))
+        raise typer.Exit
+
+
 @friendly
 def export(
     model: Annotated[
@@ -70,7 +80,8 @@ def export(
             "-o",
             "--output",
             metavar="FILE",
-            help="File to write: .onnx, .xml (OpenVINO), .param (ncnn), .pth or .safetensors. Repeatable.",
+            help="File to write: .onnx, .xml (OpenVINO), .param (ncnn), .pth, .safetensors, or .glsl and .compute.glsl "
+            "(mpv, libplacebo). Repeatable.",
         ),
     ],
     scale: Annotated[int | None, typer.Option("-s", "--scale", help="Scale of the model; default: 4.")] = None,
@@ -78,6 +89,12 @@ def export(
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing files.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON record per file on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    _list: Annotated[
+        bool,
+        typer.Option(
+            "--list", is_eager=True, callback=_list_shaders, help="List the user shaders that ship, and exit."
+        ),
+    ] = False,
 ) -> None:
     """Write a model for other programs, each file only if that program computes the same as torch.
 

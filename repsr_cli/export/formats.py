@@ -10,6 +10,7 @@ from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.export import agreement, planes
 from repsr_cli.export.agreement import Run, largest_difference
 from repsr_cli.export.compact import pth_files, pth_runner, safetensors_files, safetensors_runner
+from repsr_cli.export.glsl import compute_glsl_files, glsl_files, glsl_runner
 from repsr_cli.export.ncnn import ncnn_files, ncnn_runner
 from repsr_cli.export.onnx import onnx_files, onnx_runner
 from repsr_cli.export.openvino import openvino_files, openvino_runner
@@ -29,16 +30,19 @@ class Format:
         build: a network, the planes it reads and writes (None: RGB), and strings for the file, to the bytes of each
             file.
         runner: the bytes of each file to a function; ImportError if the program is not installed.
+        clamped: whether outputs are clamped to [0, 1].
     """
 
     program: str
     suffixes: tuple[str, ...]
     build: Callable[[PlainSR, PlaneFormat | None, dict[str, str]], tuple[bytes, ...]]
     runner: Callable[[tuple[bytes, ...]], Run]
+    clamped: bool = False
 
     def files(self, target: Path) -> tuple[Path, ...]:
         """All files of a model, the one that users name first."""
-        return tuple(target.with_suffix(suffix) for suffix in self.suffixes)
+        stem = target.name.removesuffix(self.suffixes[0])
+        return tuple(target.with_name(stem + suffix) for suffix in self.suffixes)
 
 
 FORMATS = (
@@ -47,6 +51,9 @@ FORMATS = (
     Format("ncnn", (".param", ".bin"), ncnn_files, ncnn_runner),
     Format("PyTorch", (".pth",), pth_files, pth_runner),
     Format("safetensors", (".safetensors",), safetensors_files, safetensors_runner),
+    # A name belongs to the first format whose suffix it ends in, so the longer suffix comes first.
+    Format("user shader (compute)", (".compute.glsl",), compute_glsl_files, glsl_runner, clamped=True),
+    Format("user shader", (".glsl",), glsl_files, glsl_runner, clamped=True),
 )
 
 
@@ -75,7 +82,7 @@ def format_of(target: Path) -> Format:
         UsageError: an unknown suffix.
     """
     for fmt in FORMATS:
-        if target.suffix == fmt.suffixes[0]:
+        if target.suffix and target.name.endswith(fmt.suffixes[0]):
             return fmt
     names = ", ".join(f"{fmt.suffixes[0]} ({fmt.program})" for fmt in FORMATS)
     raise UsageError(target, "is not a model format", f"Choose a name that ends in {names}.")
@@ -105,7 +112,9 @@ def check_targets(source: Path, targets: Sequence[Path], overwrite: bool) -> Non
 
 
 def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: PlaneFormat | None = None) -> Exported:
-    """Convert a network for another program: images of any size, values in [0, 1], results not clamped.
+    """Convert a network for another program: images of any size, values in [0, 1].
+
+    Only shaders clamp their results.
 
     Args:
         net: the network.
@@ -124,7 +133,7 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
     try:
         run = fmt.runner(contents)
         if plane_format is None:
-            difference = largest_difference(net, run)
+            difference = largest_difference(net, run, fmt.clamped)
         else:
             difference = largest_plane_difference(net, plane_format, run)
     except ImportError:

@@ -205,6 +205,17 @@ def test_export_reads_and_writes_planes(trained: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "net.pth").exists()
 
 
+def test_export_lists_shipped_shaders_and_writes_others(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(app, ["export", "--list"])
+    assert listed.exit_code == 0
+    assert "repsr-light-clean-x2.glsl" in [Path(line).name for line in listed.stdout.splitlines()]
+    assert all(Path(line).is_file() for line in listed.stdout.splitlines())
+    outputs = [tmp_path / "fast.glsl", tmp_path / "fast.compute.glsl"]
+    result = CliRunner().invoke(app, ["export", "fast-x2", "-o", str(outputs[0]), "-o", str(outputs[1])])
+    assert result.exit_code == 0, result.output
+    assert [("//!COMPUTE" in file.read_text(encoding="utf-8")) for file in outputs] == [False, True]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
 def test_fused_files_honour_the_umask(trained: Path, tmp_path: Path) -> None:
     before = os.umask(0o027)
@@ -233,6 +244,8 @@ def test_check_lists_bad_images(trained: Path, tmp_path: Path) -> None:
         (["fuse", "none.pt", "-o", "x.pth"], 2, "is not a .safetensors name"),
         (["export", "none.pth", "-o", "x.onnx"], 4, "no such file"),
         (["export", "fast", "-o", "x.engine"], 2, "is not a model format"),
+        (["export", "fast", "-s", "4", "-o", "x.glsl"], 2, "shaders are for RGB networks of x2"),
+        (["export", "fast-x2", "-o", "x.glsl", "--planes", "yuv420p"], 2, "shaders are RGB only"),
         (["export", "fast-x2", "-s", "1", "-o", "x.pth"], 2, "enlarges by 2, not 1"),
         (["export", "fast", "-o", "x.xml", "-o", "x.param"], 2, "x.bin: would be written twice"),
         (["eval", "none", "-n", "none.pth"], 4, "no such file"),
