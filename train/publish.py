@@ -21,7 +21,7 @@ from repsr_cli.model.checkpoint import load_plain, load_training
 from repsr_cli.training.evaluate import Score, evaluate, mean_score
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {"M4C16": "fast", "M10C32": "balanced", "M16C64": "best"}
+SIZES = {"M3C8": "light", "M4C16": "fast", "M10C32": "balanced", "M16C64": "best"}
 SETS = ("Set5", "Set14", "B100")
 PLACES = ("train", "validation")  # keys of a recipe that name places on a disk
 
