@@ -1,8 +1,8 @@
-"""A network up to its pixel shuffle: everything it computes, still at LR resolution.
+"""Split a network before its pixel shuffle, and shuffle its features into place.
 
-Shuffling, adding the skip and rounding cost a small network as much as its convolutions do, when they are done the
-obvious way: on full-size float images. So the engine stops before the shuffle. The skip is added to the
-features, where it touches the least memory, and the shuffle happens while a tile's core is written to its place.
+On full-size float images, shuffling, adding the skip and rounding cost as much as a small network's convolutions. So
+the body stops before the shuffle, at LR resolution: the skip is added to the features, where it touches the least
+memory, and the shuffle happens while a tile's core is written.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Body(nn.Module):
 
 
 def add_skip(residual: Tensor, lr: Tensor, skip: Tensor) -> Tensor:
-    """Features from what the layers of a body give.
+    """Add the skip to the output of a body's layers.
 
     Args:
         residual: (N, K, H, W), in any order in memory; may be changed.
-        lr: (N, C, H, W), what they were given.
+        lr: (N, C, H, W), the layers' input.
         skip: (C, K): what each input channel adds to each output channel.
 
     Returns:
@@ -57,14 +57,14 @@ def add_skip(residual: Tensor, lr: Tensor, skip: Tensor) -> Tensor:
     """
     features = residual.permute(0, 2, 3, 1).contiguous()
     pixels = lr.permute(0, 2, 3, 1)
-    # Not a matrix product: for so few channels this is as fast, and it keeps to the thread that it is called in.
+    # Not a matrix product: for so few channels this is as fast, and it runs in the calling thread only.
     for channel, weights in enumerate(skip):
         features.addcmul_(pixels[..., channel : channel + 1], weights)
     return features
 
 
 class LumaBody(nn.Module):
-    """A network that knows luma only, taking and giving RGB: luma by the network, chroma by bicubic interpolation.
+    """A luma network applied to RGB: luma by the network, chroma by bicubic interpolation.
 
     In Y'CbCr every primary is luma plus a combination of the chroma differences, so that replacing the luma of a
     image adds one and the same number to R, G and B: no matrix is inverted.

@@ -1,4 +1,4 @@
-"""Colour folded into a network: it reads and writes a decoder's planes, and no RGB image exists anywhere.
+"""Fold colour conversion into a network, so that it reads and writes a codec's planes without an RGB image.
 
 The first and the last convolution are linear, and so are the maps between samples and RGB and the averages that shrink
 chroma. Their products are convolutions of the same kind:
@@ -76,7 +76,7 @@ class Folded:
     Attributes:
         body: from (N, planes in, H, W) to (N, H, W, K). In: ``(samples - black) * gain`` with chroma at luma size. Out:
             samples plus one half, so that rounding half up is dropping the fraction.
-        black: the code that each plane in has where RGB is (0, 0, 0).
+        black: the sample of each input plane where RGB is (0, 0, 0).
         gain: what keeps the numbers near one, where half precision is at its best.
         parts: one for each plane out.
     """
@@ -98,13 +98,13 @@ def folds(net: PlainSR, fmt_out: PlaneFormat) -> bool:
 
 
 def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool = True) -> Folded:
-    """Fold the meaning of planes into a network.
+    """Fold plane formats into a network.
 
     Args:
         net: an RGB network; left untouched.
-        fmt_in: the planes it shall read.
-        fmt_out: the planes it shall write.
-        crossing: whether parts may be that; without it such chroma is written at luma size, for a filter to shrink.
+        fmt_in: the planes to read.
+        fmt_out: the planes to write.
+        crossing: whether parts may be crossing; otherwise such chroma is written at luma size, for a filter to shrink.
     """
     gain = 1 / fmt_in.peak
     to_rgb, offset = rgb_from_samples(fmt_in)
@@ -148,11 +148,11 @@ def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool
         np.concatenate(biases),
     )
     skip = torch.from_numpy(np.concatenate(skips, axis=1)).float()
-    return Folded(Body(layers, skip), tuple(float(code) for code in black), gain, parts)
+    return Folded(Body(layers, skip), tuple(float(sample) for sample in black), gain, parts)
 
 
 def cross(samples: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
-    """Add to an LR pixel's samples what its neighbours give them.
+    """Add to an LR pixel's samples what its neighbours contribute.
 
     Args:
         samples: (h, w, K), the features of a window; the part's own channels are changed.

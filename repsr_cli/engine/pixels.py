@@ -1,4 +1,4 @@
-"""The only crossing between images of integers and tensors of floats.
+"""Convert between images of integers and tensors of floats.
 
 Arrays are (H, W, C) with C = 1 (grey) or 3 (RGB), uint8, uint16 or float32 in [0, 1]; tensors are (1, 3, H, W) float32
 RGB with the same [0, 1]. Rounding (half up) and clipping happen here and nowhere before.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.upscale.constant_regions import upscale_flat
+from repsr_cli.upscale.constant_regions import upscale_keeping_constants
 
 
 def ensemble(upscaler: Upscaler, lr: Tensor, views: int, progress: Progress | None = None) -> Tensor:
@@ -24,10 +24,10 @@ def ensemble(upscaler: Upscaler, lr: Tensor, views: int, progress: Progress | No
     Raises:
         DeviceError: as the network's.
     """
-    mean = upscale_flat(upscaler, lr, progress)
+    mean = upscale_keeping_constants(upscaler, lr, progress)
     for view in range(1, views):
         axes = [axis for axis, bit in ((2, 1), (3, 2)) if view & bit]
         seen = lr.flip(axes)
-        sr = upscale_flat(upscaler, seen.transpose(2, 3).contiguous() if view & 4 else seen, progress)
+        sr = upscale_keeping_constants(upscaler, seen.transpose(2, 3).contiguous() if view & 4 else seen, progress)
         mean += (sr.transpose(2, 3) if view & 4 else sr).flip(axes)
     return mean.div_(views) if views > 1 else mean

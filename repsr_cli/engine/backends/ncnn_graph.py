@@ -1,4 +1,4 @@
-"""Networks as ncnn's text of layers and its float32 weights, and ncnn reading them.
+"""Write networks in ncnn's format (a text of layers, float32 weights), and load them in ncnn.
 
 Source of the format: ncnn's wiki, "param and model file structure" and "operation param weight table".
 """
@@ -27,11 +27,11 @@ class NcnnGraph:
         """Add a layer.
 
         Args:
-            kind: ncnn's word for what it computes.
+            kind: ncnn's name for the type of layer.
             name: of the layer.
             inputs: names of the blobs it reads.
             outputs: names of the blobs it writes.
-            parameters: ncnn's numbers for it, as ``id=value``, spaces between.
+            parameters: ``id=value``, separated by spaces.
         """
         ends = f"{len(inputs)} {len(outputs)} {' '.join([*inputs, *outputs])}"
         self._lines.append(f"{kind} {name} {ends} {parameters}".rstrip())
@@ -59,7 +59,7 @@ class NcnnGraph:
 
 
 def load_ncnn(files: tuple[bytes, bytes], threads: int | None = None) -> Any:
-    """A network as ncnn holds it, computed in fp32 throughout.
+    """Load a network in ncnn, to be computed in fp32 throughout.
 
     Args:
         files: text of layers, weights.
@@ -75,7 +75,7 @@ def load_ncnn(files: tuple[bytes, bytes], threads: int | None = None) -> Any:
         net.opt.num_threads = threads
     for half in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(net.opt, half, False)
-    # From memory it takes weights as a string only, which has no place for zeros.
+    # From memory it takes weights only as a string, which cannot contain zero bytes.
     with tempfile.TemporaryDirectory() as name:
         paths = [Path(name) / file for file in ("net.param", "net.bin")]
         for path, content in zip(paths, files, strict=True):

@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs: what an engine and the files for other programs have in common.
+"""Build ONNX graphs of networks, for ONNX Runtime here and for exported files.
 
 Written node by node: convolutions and PReLUs are nearly all that a network has.
 """
@@ -14,7 +14,7 @@ from torch import nn
 
 from repsr_cli.errors import UsageError
 
-# What every reader of the last years knows; nothing newer is needed.
+# Supported by every reader of recent years; nothing newer is needed.
 OPSET, IR_VERSION = 17, 8
 
 

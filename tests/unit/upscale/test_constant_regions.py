@@ -8,7 +8,7 @@ import torch
 
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.upscale.api import Model, load_model
-from repsr_cli.upscale.constant_regions import _one_colour, upscale_flat
+from repsr_cli.upscale.constant_regions import _one_colour, upscale_keeping_constants
 from tests.conftest import textured
 from tests.unit.upscale.test_image import restless
 
@@ -29,7 +29,7 @@ def test_only_what_sees_one_colour_and_the_border_is_touched() -> None:
     pixels[:30, :40] = (200, 10, 10)  # a corner of one colour
     pixels[30:, 60:] = (1, 2, 3)
     lr = to_tensor(pixels)
-    plain, kept = upscaler(lr), upscale_flat(upscaler, lr)
+    plain, kept = upscaler(lr), upscale_keeping_constants(upscaler, lr)
     touched = (plain != kept).any(dim=1)[0].numpy().reshape(60, scale, 70, scale).any(axis=(1, 3))
     y, x = np.mgrid[0:60, 0:70]
     rim = np.minimum.reduce([y, x, 59 - y, 69 - x]) < reach
