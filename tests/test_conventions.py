@@ -159,6 +159,18 @@ def test_banned_words_are_found(text: str, banned: bool) -> None:
     assert bool(WORDS.search(text)) == banned
 
 
+def test_paths_that_texts_name_exist() -> None:
+    folders = sorted({path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"tests", "bench", "docs", "train"})
+    named = re.compile(rf"(?<![\w/.])(?:repsr_cli/)?(?:{'|'.join(folders)})/[\w/]+\.(?:py|md|toml)\b")
+    missing = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in texts()
+        for match in named.finditer(path.read_text(encoding="utf-8"))
+        if not (ROOT / match[0]).exists() and not (PACKAGE / match[0]).exists()
+    ]
+    assert not missing
+
+
 def test_modules_have_the_names_of_the_field() -> None:
     stems = {path.stem for folder in ("repsr_cli", "tests") for path in (ROOT / folder).rglob("*.py")}
     assert not {stem.removeprefix("test_") for stem in stems} & BANNED_MODULES

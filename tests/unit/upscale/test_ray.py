@@ -1,6 +1,6 @@
 """The driver's part of a cluster, by a stand-in for Ray that does every task at once, in this process.
 
-The real one is in tests/e2e/test_cluster.py, for where Ray is installed.
+The real one is in tests/e2e/test_ray.py, for where Ray is installed.
 """
 
 from __future__ import annotations
