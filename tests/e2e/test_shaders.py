@@ -92,7 +92,7 @@ def differences(net: PlainSR, samples: np.ndarray, depth: int, shader: Path) -> 
     lr = torch.from_numpy(samples.transpose(0, 3, 1, 2).astype(np.float32) / (2**depth - 1))
     with torch.inference_mode():
         expected = net(lr).clamp(0, 1).numpy().transpose(0, 2, 3, 1)
-    return np.abs(found - expected) * 255
+    return np.asarray(np.abs(found - expected) * 255)
 
 
 @pytest.mark.parametrize("depth", [8, 10])

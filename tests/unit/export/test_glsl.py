@@ -17,6 +17,7 @@ from repsr_cli.export.glsl import glsl_network, parameter_digest, shipped_shader
 from repsr_cli.export.glsl_interpreter import GlslError, parse, run_shader
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 from repsr_cli.yuv.formats import PlaneFormat
+from tests.conftest import present
 
 SPECS = [Spec(2, 4, 0), Spec(2, 8, 3), Spec(2, 12, 1), Spec(2, 16, 4), Spec(2, 20, 1)]
 SIZES = [(1, 1), (2, 1), (5, 7), (18, 35)]  # the last reaches over two work groups of a compute shader
@@ -35,7 +36,7 @@ def random_net(spec: Spec, seed: int = 0) -> PlainSR:
 
 def torch_output(net: PlainSR, lr: torch.Tensor) -> np.ndarray:
     with torch.inference_mode():
-        return net(lr[None])[0].clamp(0, 1).numpy()
+        return np.asarray(net(lr[None])[0].clamp(0, 1))
 
 
 @pytest.mark.parametrize("compute", [False, True])
@@ -135,10 +136,10 @@ def test_every_weight_counts(compute: bool) -> None:
 def test_text_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def wrong(net: PlainSR, metadata: dict[str, str], compute: bool) -> str:
         with torch.no_grad():
-            net.convolutions[0].bias += 0.1
+            present(net.convolutions[0].bias).add_(0.1)
         text = glsl_network(net, metadata, compute)
         with torch.no_grad():
-            net.convolutions[0].bias -= 0.1
+            present(net.convolutions[0].bias).sub_(0.1)
         return text
 
     monkeypatch.setattr(glsl, "glsl_network", wrong)
