@@ -21,7 +21,16 @@ from typing import BinaryIO
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 
-__all__ = ["PendingFile", "check_target", "publish", "staging", "write_bytes", "write_text", "writing"]
+__all__ = [
+    "PendingFile",
+    "check_target",
+    "publish",
+    "staging",
+    "translated_errors",
+    "write_bytes",
+    "write_text",
+    "writing",
+]
 
 Failure = type[RepsrError]
 
@@ -124,7 +133,7 @@ def check_target(target: Path, *, overwrite: bool, failure: Failure = MediaError
         UsageError: it exists and ``overwrite`` is false, or it is not a regular file.
         RepsrError: of class ``failure``: its folder cannot be searched, or its name is too long.
     """
-    with _translated(target, failure):
+    with translated_errors(target, failure):
         _check(target, overwrite)
 
 
@@ -143,7 +152,7 @@ def writing(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
         UsageError: the target exists, or appeared meanwhile, and ``overwrite`` is false.
         RepsrError: of class ``failure``: an operating system error, in the block too.
     """
-    with _translated(target, failure):
+    with translated_errors(target, failure):
         if _is_stream(target):
             with target.open("wb") as stream:
                 yield stream
@@ -169,7 +178,7 @@ def staging(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
         UsageError: the target exists, or appeared meanwhile, and ``overwrite`` is false.
         RepsrError: of class ``failure``: an operating system error, in the block too.
     """
-    with _translated(target, failure):
+    with translated_errors(target, failure):
         pending = PendingFile.begin(target, overwrite=overwrite, suffix=target.suffix)
         try:
             pending.file.close()
@@ -203,10 +212,28 @@ def publish(temporary: Path, target: Path, *, overwrite: bool, failure: Failure 
         UsageError: the target exists and ``overwrite`` is false.
         RepsrError: of class ``failure``: an operating system error.
     """
-    with _translated(target, failure):
+    with translated_errors(target, failure):
         _check(target, overwrite=True)
         _sync_file(temporary)
         _move(temporary, target, overwrite)
+
+
+@contextmanager
+def translated_errors(target: Path, failure: Failure = MediaError) -> Iterator[None]:
+    """Turn errors of the operating system into an error about a file that is written.
+
+    Args:
+        target: the file.
+        failure: the class of the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOENT and not target.parent.is_dir():
+            reason = f"the folder {target.parent} does not exist"
+        remedy = _REMEDIES.get(error.errno or 0, _DEFAULT_REMEDY)
+        raise failure(target, f"cannot be written: {reason}", remedy) from error
 
 
 def _check(target: Path, overwrite: bool) -> None:
@@ -345,15 +372,3 @@ def _sync_folder(folder: Path) -> None:
         _sync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _translated(target: Path, failure: Failure) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.ENOENT and not target.parent.is_dir():
-            reason = f"the folder {target.parent} does not exist"
-        remedy = _REMEDIES.get(error.errno or 0, _DEFAULT_REMEDY)
-        raise failure(target, f"cannot be written: {reason}", remedy) from error

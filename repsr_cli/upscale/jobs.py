@@ -396,6 +396,13 @@ def _extension(path: Path, kind: Kind, format: str | None) -> str:
     return path.suffix if path.suffix.lower() in kept else lossless
 
 
+def _is_complete(target: Path) -> bool:
+    """Whether the video exists because a job finished it and was stopped while it tidied up."""
+    from repsr_cli.video.segments import is_complete
+
+    return is_complete(target)
+
+
 def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) -> None:
     """Refuse a target that would destroy something or that cannot be written.
 
@@ -408,7 +415,7 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         raise UsageError(target, "is the input itself", "Choose another name with -o or --suffix.")
     if target.is_dir():
         raise UsageError(target, "is a folder", "Choose another name with -o or --suffix.")
-    if target.exists() and not overwrite:
+    if target.exists() and not (overwrite or (kind == "video" and _is_complete(target))):
         raise UsageError(target, "exists", "Add -y to replace it, or --skip-existing to leave it.")
     if kind == "image":
         from repsr_cli.image.files import format_for

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, Protocol
 from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.files import publish
+from repsr_cli.files import PendingFile, publish, translated_errors
+from repsr_cli.files import check_target as check_file
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.video.encode import SegmentEncoder
@@ -24,11 +25,8 @@ from repsr_cli.video.lock import FolderLock
 from repsr_cli.video.mux import IMAGES, Y4M, Output, join, write_images
 from repsr_cli.video.open import translated
 from repsr_cli.video.planes import Planes
-from repsr_cli.video.segments import SegmentWriter, Store, free_space, job_folder
+from repsr_cli.video.segments import SegmentWriter, Store, being_numbered, free_space, is_complete, job_folder
 from repsr_cli.video.y4m import PIPE, header, write_frame
-
-# In the folder of a job whose numbered images get their names, which takes more than a moment.
-_WRITING = "writing"
 
 # Yields once for every frame that was taken in.
 Taken = Generator[None, None, None]
@@ -192,6 +190,7 @@ class FileSink:
         self.plan = plan
         self.done: dict[int, int] = {}
         self._store: Store | None = None
+        self._say: Callable[[str], None] = lambda _line: None
 
     def check(self) -> None:
         """As the protocol says."""
@@ -200,11 +199,17 @@ class FileSink:
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
         """Open the folder of segments; what is in it outlives a failure, unless nothing could continue from it."""
-        plan = self.plan
+        plan, self._say = self.plan, say
         store = self._store = Store.begin(plan.target, job, plan.resumable)
         try:
+            if store.complete:
+                self.done = {segment.index: segment.frames for segment in plan.segments}
+                say("an earlier run of this job finished it")
+                yield
+                return
             # Another process may have finished the same target since this one looked.
             check_target(plan)
+            _check_renaming(store.folder, plan)
             if not store.lock.holds:
                 say(f"{store.folder.parent} supports no locks: make sure no other repsr writes {plan.target.name}")
             self.done = store.finished()
@@ -231,7 +236,7 @@ class FileSink:
             MediaError: it cannot be written, or arrived damaged.
         """
         assert self._store is not None
-        with translated(self.plan.target):
+        with translated_errors(self.plan.target):
             self.done[index] = self._store.put(index, data)
         return self.done[index]
 
@@ -243,19 +248,34 @@ class FileSink:
         """
         plan, store = self.plan, self._store
         assert store is not None
-        partial = store.folder / f"joined{plan.target.suffix}"
+        if not store.complete:
+            self._join(store, frames)
+        left = store.remove()
+        if left:
+            self._say(f"{plan.target.name} is complete; {store.folder} could not be removed: {left}")
+
+    def _join(self, store: Store, frames: int) -> None:
+        """Write the target from the segments.
+
+        Raises:
+            MediaError: a segment is damaged, the muxer wrote fewer packets than there are frames, or could not write.
+        """
+        plan = self.plan
         packets = (packet for segment in plan.segments for packet in store.packets(segment.index))
         if plan.format == IMAGES:
-            (store.folder / _WRITING).touch()
+            with translated_errors(plan.target):
+                store.number()
             write_images(packets, plan.target, overwrite=plan.overwrite)
-            store.remove()
             return
         output = Output(plan.source, plan.streams, plan.format, plan.encoding, plan.window)
-        written = join(output, packets, partial)
-        if written != frames:
-            raise MediaError(plan.target, f"{written} packets were written for {frames} frames")
-        publish(partial, plan.target, overwrite=plan.overwrite)
-        store.remove()
+        with _beside(store.folder, plan.target, True) as pending:
+            pending.file.close()
+            written = join(output, packets, pending.path)
+            if written != frames:
+                raise MediaError(plan.target, f"{written} packets were written for {frames} frames")
+            with translated_errors(plan.target):
+                store.done(pending.path)
+            publish(pending.path, plan.target, overwrite=plan.overwrite)
 
 
 def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFrame], done: dict[int, int]) -> Taken:
@@ -285,23 +305,22 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
         writer.finish()
         done[segment] = encoder.frames
 
-    try:
-        for frame in frames:
-            if frame.segment != segment:
-                close()
-                segment, encoder = frame.segment, SegmentEncoder(plan.encoding)
-                writer = SegmentWriter(store, segment, {"pts": frame.pts})
-            assert encoder is not None
-            assert writer is not None
-            for packet in encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin):
-                writer.add(packet)
-            yield
-        close()
-    except OSError as error:
-        raise MediaError(plan.target, error.strerror or str(error), "Free some space, and run it again.") from error
-    finally:
-        if writer is not None:
-            writer.abandon()
+    with translated_errors(plan.target):
+        try:
+            for frame in frames:
+                if frame.segment != segment:
+                    close()
+                    segment, encoder = frame.segment, SegmentEncoder(plan.encoding)
+                    writer = SegmentWriter(store, segment)
+                assert encoder is not None
+                assert writer is not None
+                for packet in encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin):
+                    writer.add(packet)
+                yield
+            close()
+        finally:
+            if writer is not None:
+                writer.abandon()
 
 
 @contextmanager
@@ -310,16 +329,39 @@ def raw_output(target: Path, overwrite: bool) -> Iterator[BinaryIO]:
     if target == PIPE:
         yield sys.stdout.buffer
         return
-    with translated(target):
+    with translated_errors(target):
         lock = FolderLock.take(job_folder(target), target)
         try:
             lock.clear()
-            partial = lock.folder / f"raw{target.suffix}"
-            with partial.open("xb") as file:
-                yield file
-            publish(partial, target, overwrite=overwrite)
+            with _beside(lock.folder, target, overwrite) as pending:
+                yield pending.file
+                pending.file.close()
+                publish(pending.path, target, overwrite=overwrite)
         finally:
-            lock.remove()
+            with suppress(OSError):  # the folder or the disk is gone, or the target is complete
+                lock.remove()
+
+
+@contextmanager
+def _beside(folder: Path, target: Path, overwrite: bool) -> Iterator[PendingFile]:
+    """A new file of a random name in a job's folder, which becomes the target; removed if it does not."""
+    with translated_errors(target):
+        pending = PendingFile.begin(folder / target.name, overwrite=overwrite, suffix=target.suffix)
+        try:
+            yield pending
+        finally:
+            pending.discard()
+
+
+def _check_renaming(folder: Path, plan: VideoPlan) -> None:
+    """Find out before the work whether the target can get its name without replacing another file.
+
+    Raises:
+        UsageError: the file system cannot do that, and replacing was not allowed.
+    """
+    if not plan.overwrite and plan.format != IMAGES:
+        with _beside(folder, plan.target, False):
+            pass
 
 
 def check_target(plan: VideoPlan) -> None:
@@ -329,9 +371,12 @@ def check_target(plan: VideoPlan) -> None:
         UsageError: something would be lost, or the target exists.
         MediaError: there is not enough space.
     """
-    there = None if plan.overwrite else _in_the_way(plan)
-    if there is not None:
-        raise UsageError(there, "exists", "Add -y to replace it.")
+    if plan.format == IMAGES:
+        there = None if plan.overwrite else _in_the_way(plan)
+        if there is not None:
+            raise UsageError(there, "exists", "Add -y to replace it.")
+    elif plan.target != PIPE:
+        check_file(plan.target, overwrite=plan.overwrite or (plan.resumable and is_complete(plan.target)))
     if plan.losses and not plan.allow_loss:
         better = "" if plan.format == "matroska" else ", or try .mkv"
         raise UsageError(plan.target, f"would lack {'; '.join(plan.losses)}", f"Agree with --allow-loss{better}.")
@@ -344,10 +389,8 @@ def check_target(plan: VideoPlan) -> None:
 
 
 def _in_the_way(plan: VideoPlan) -> Path | None:
-    """A file that exists and would be replaced."""
-    if plan.format != IMAGES:
-        return plan.target if plan.target != PIPE and plan.target.exists() else None
-    if (job_folder(plan.target) / _WRITING).exists():  # those that exist are of this job, which was stopped
+    """A numbered image that exists and would be replaced; not those of this job, which was stopped."""
+    if being_numbered(plan.target):
         return None
     return next(
         (path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)), None

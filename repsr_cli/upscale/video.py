@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+import av
+import torch
 from av.container import InputContainer
 
 from repsr_cli.engine.planes import PlaneUpscaler
@@ -22,6 +24,7 @@ from repsr_cli.upscale.frame_path import decoder_for, network_for
 from repsr_cli.upscale.plan_video import VideoPlan, standard_input
 from repsr_cli.upscale.request import Outcome, Progress, Reporter
 from repsr_cli.upscale.sinks import Taken, UpscaledFrame, VideoSink, encode_segments
+from repsr_cli.version import __version__
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.frames import CARRIED, Frame, nbytes, side_data
 from repsr_cli.video.packet_chunks import PacketChunk, images
@@ -248,7 +251,9 @@ def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
         yield run
 
 
-def upscale_chunk(plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, folder: Path) -> Finished | None:
+def upscale_chunk(
+    plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, folder: Path, job: Mapping[str, Any]
+) -> Finished | None:
     """Upscale segments where the video itself is not.
 
     Args:
@@ -256,6 +261,7 @@ def upscale_chunk(plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, folde
         chunk: what to decode them from.
         upscaler: the network.
         folder: for temporary files.
+        job: what the packets depend on, from ``job_record``.
 
     Returns:
         The segments; None if they must be decoded from the beginning of the video.
@@ -264,7 +270,7 @@ def upscale_chunk(plan: VideoPlan, chunk: PacketChunk, upscaler: Upscaler, folde
         MediaError: decoding or encoding failed.
         DeviceError: the network failed on its device.
     """
-    store = Store.begin(folder / "chunk", {}, resume=False)
+    store = Store.begin(folder / "chunk", job, resume=False)
     done: dict[int, int] = {}
     try:
         decoder = decoder_for(plan, upscaler)
@@ -312,7 +318,8 @@ def job_record(plan: VideoPlan, network: str, device: str, precision: str, engin
         tile: its tiles.
     """
     return {
-        "source": "-" if plan.timeline is None else fingerprint(plan.source.path),
+        **{f"version of {name}": version for name, version in _versions().items()},
+        "source": "-" if plan.timeline is None else f"{fingerprint(plan.source.path)}-{plan.timeline.digest}",
         "network": network,
         "device": device,
         "precision": precision,
@@ -324,6 +331,12 @@ def job_record(plan: VideoPlan, network: str, device: str, precision: str, engin
         "planes": f"{plan.source.planar} {plan.source.tags}",
         "segments": [[segment.first, segment.end] for segment in plan.segments],
     }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what packets depend on. The encoders are part of PyAV's libavcodec."""
+    encoders = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    return {"repsr": __version__, "torch": torch.__version__, "av": av.__version__, "libavcodec": encoders}
 
 
 def unfinished(plan: VideoPlan, sink: VideoSink) -> list[Segment]:

@@ -1,12 +1,16 @@
 """Lock the folder of a job, so that only one process works on a target.
 
-The operating system releases the lock when the process ends, however it ends.
+The operating system releases the lock when the process ends, however it ends. The folder has a predictable name in a
+folder that others may write to. So links, folders of other users and files that are known elsewhere by another name are
+refused, and files are removed by the open folder, not by its path.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
+import stat
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ else:
 
 _NAME = "lock"
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+_REMEDY = "Remove it, or choose another name with -o."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,13 @@ class FolderLock:
         folder: the folder; created if it did not exist.
         file: the open file in it that is locked.
         holds: whether the file system supports locks; if not, two processes may use the folder.
+        inode: device and number of the folder.
     """
 
     folder: Path
     file: BinaryIO
     holds: bool
+    inode: tuple[int, int]
 
     @classmethod
     def take(cls, folder: Path, subject: Path) -> FolderLock:
@@ -47,13 +54,15 @@ class FolderLock:
             subject: the target that the folder belongs to, for the message.
 
         Raises:
-            UsageError: another process has locked it.
+            UsageError: another process has locked it, or it is a link, another user's, or contains folders.
             OSError: it cannot be created.
         """
         while True:
-            folder.mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
             try:
-                file = (folder / _NAME).open("a+b")
+                inode = _checked(folder)
+                file = _open_regular(folder / _NAME)
             except FileNotFoundError:  # its owner finished and removed it after mkdir
                 continue
             try:
@@ -68,28 +77,154 @@ class FolderLock:
                 file.truncate(0)
                 file.write(str(os.getpid()).encode())
                 file.flush()
-                return cls(folder, file, holds)
+                return cls(folder, file, holds, inode)
             file.close()  # the locked file has been removed in the meantime
 
     def release(self) -> None:
         """Release the folder; harmless if that has happened already."""
-        self.file.close()
+        with suppress(OSError):  # closing writes what is buffered
+            self.file.close()
 
-    def clear(self) -> None:
-        """Remove all files in the folder except the lock."""
-        for path in self.folder.iterdir():
-            if path.name != _NAME:
-                path.unlink()
+    def clear(self, keep: frozenset[str] = frozenset()) -> None:
+        """Remove the files in the folder except the lock. Folders in it stay.
 
-    def remove(self) -> None:
-        """Remove and release the folder. The lock is removed last, so that no other process sees half a folder."""
-        self.clear()
-        if sys.platform == "win32":  # open files cannot be removed there
+        Args:
+            keep: names of files to keep.
+
+        Raises:
+            OSError: a file cannot be removed, or the folder was exchanged.
+        """
+        for path in sorted(self.folder.iterdir()):
+            if path.name != _NAME and path.name not in keep:
+                self._unlink(path.name)
+
+    def remove(self, last: tuple[str, ...] = ()) -> None:
+        """Remove and release the folder. The lock goes late, so that no other process sees half a folder.
+
+        Args:
+            last: names of files to remove after the lock, in order.
+
+        Raises:
+            OSError: a file cannot be removed, or the folder was exchanged. It is released in any case.
+        """
+        try:
+            self.clear(keep=frozenset(last))
+            if sys.platform == "win32":  # open files cannot be removed there
+                self.release()
+            self._unlink(_NAME)
+            for name in last:
+                self._unlink(name)
+        finally:
             self.release()
-        (self.folder / _NAME).unlink(missing_ok=True)
-        self.release()
-        with suppress(OSError):  # another process uses it already
+        with suppress(OSError):  # another process uses it already, or it holds a folder
             self.folder.rmdir()
+
+    def _unlink(self, name: str) -> None:
+        """Remove a file of the folder, even if the folder's path leads elsewhere by now; folders stay."""
+        if os.unlink not in os.supports_dir_fd:
+            with suppress(FileNotFoundError, PermissionError):
+                (self.folder / name).unlink()
+            return
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if _inode(os.fstat(folder)) != self.inode:
+                raise FileNotFoundError(errno.ENOENT, "the folder was exchanged", str(self.folder))
+            if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            if not self.folder.exists():
+                raise
+        finally:
+            os.close(folder)
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Whether a path is a folder of this user, and not a link to one."""
+    try:
+        _checked(folder)
+    except (OSError, UsageError):
+        return False
+    return True
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; links are not followed, and named pipes do not block.
+
+    Raises:
+        OSError: it is something else, or cannot be read.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | _flags()), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def _flags() -> int:
+    found = 0
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
+        found |= getattr(os, name, 0)
+    return found
+
+
+def _inode(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _checked(folder: Path) -> tuple[int, int]:
+    """Device and number of a folder that may be trusted.
+
+    Raises:
+        UsageError: it is a link, another user's, or contains folders.
+        OSError: it cannot be looked at.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "not a folder"
+        raise UsageError(folder, f"is {kind}, where the files of this job would go", _REMEDY)
+    if sys.platform != "win32" and not _owned(folder, found):
+        raise UsageError(folder, "belongs to another user", _REMEDY)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                raise UsageError(entry.path, "is a folder, which repsr did not make", _REMEDY)
+    return _inode(found)
+
+
+def _owned(folder: Path, found: os.stat_result) -> bool:
+    """Whether a folder has the owner that a new file in it gets, which on network mounts need not be this user."""
+    if sys.platform == "win32" or found.st_uid == os.geteuid():
+        return True
+    trial = folder / f".{secrets.token_hex(8)}"
+    try:
+        descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _flags(), 0o600)
+    except OSError:
+        return False
+    try:
+        return os.fstat(descriptor).st_uid == found.st_uid
+    finally:
+        os.close(descriptor)
+        trial.unlink(missing_ok=True)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open the file to lock, or create it.
+
+    Raises:
+        UsageError: it is a link, or anything else than a regular file with this one name.
+        OSError: it cannot be opened.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _flags(), 0o600), "r+b", buffering=0)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise
+        raise UsageError(path, "is not a file of repsr", _REMEDY) from error
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        file.close()
+        raise UsageError(path, "is not a file of repsr", _REMEDY)
+    return file
 
 
 def _lock(file: BinaryIO) -> bool:
@@ -114,6 +249,6 @@ def _lock(file: BinaryIO) -> bool:
 def _is_same(file: BinaryIO, path: Path) -> bool:
     """Whether an open file is the one that currently has a name."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False

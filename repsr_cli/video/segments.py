@@ -1,33 +1,48 @@
 """Store finished segments on disk, so that a job can be killed at any time and resumed.
 
 A hidden folder next to the target contains ``job.json``, which describes the job, and one file for every finished
-segment. A segment file is written under another name first, so that it is complete if it exists; it ends in a digest of
-itself.
+segment. A segment file is written under another name first, so that it is complete if it exists.
 
-A segment file: a line of JSON; for every packet five integers (pts, dts, duration, key, size) and its bytes; five
-zeros; 32 bytes of SHA-256 over all before.
+A segment file: a line of JSON that names the job and the segment; for every packet five integers (pts, dts, duration,
+key, size) and its bytes; five zeros. The line, every packet and the zeros are each followed by the SHA-256 of all
+before. So a packet is checked before it is used, whenever it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.files import PendingFile, write_bytes, write_text
+from repsr_cli.files import PendingFile, translated_errors, write_bytes, write_text
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.image_sequence import is_pattern, numbered
-from repsr_cli.video.lock import FolderLock
+from repsr_cli.video.lock import FolderLock, is_own_folder, open_regular
 from repsr_cli.video.open import translated
 
 _PACKET = struct.Struct("<qqqqq")
+_DIGEST = hashlib.sha256().digest_size
 _ENDS = 2**20
+# What a segment's first line and a job's description may take.
+_MOST = 1 << 24
+_SEGMENT = re.compile(r"([0-9]{6,9})\.segment")
+_JOB = "job.json"
+# Says that the target is complete, from before it gets its name until the folder is removed.
+_DONE = "complete.json"
+# In the folder of a job whose numbered images get their names, which takes more than a moment.
+_WRITING = "writing"
+
+
+class _Damaged(Exception):
+    """A segment file is not what was written, or belongs elsewhere."""
 
 
 def fingerprint(path: Path) -> str:
@@ -48,6 +63,11 @@ def fingerprint(path: Path) -> str:
     return f"{size}-{digest.hexdigest()[:32]}"
 
 
+def identity(job: Mapping[str, Any]) -> str:
+    """A digest of everything that the packets of a job depend on."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
 def job_folder(target: Path) -> Path:
     """The hidden folder next to a target."""
     return target.with_name(f".{target.name}.repsr")
@@ -56,13 +76,19 @@ def job_folder(target: Path) -> Path:
 def begun(target: Path) -> dict[str, Any] | None:
     """The description of an interrupted job, as given to ``Store.begin``; None if there is nothing to resume."""
     folder = job_folder(target)
-    try:
-        if not any(folder.glob("*.segment")):
-            return None
-        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # reported when the folder is opened
+    if not (is_own_folder(folder) and any(folder.glob("*.segment"))):
         return None
-    return job if isinstance(job, dict) else None
+    return _described(folder / _JOB)
+
+
+def is_complete(target: Path) -> bool:
+    """Whether a job finished a target and was stopped while it tidied up."""
+    return _completed_by(target) is not None
+
+
+def being_numbered(target: Path) -> bool:
+    """Whether a job was stopped while its numbered images got their names."""
+    return is_own_folder(job_folder(target)) and (job_folder(target) / _WRITING).is_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +98,14 @@ class Store:
     Attributes:
         folder: the folder that contains them.
         lock: the lock on it.
+        job: digest of what the packets depend on.
+        complete: whether an earlier run of this job has finished the target.
     """
 
     folder: Path
     lock: FolderLock
+    job: str
+    complete: bool = False
 
     @classmethod
     def begin(cls, target: Path, job: Mapping[str, Any], resume: bool) -> Store:
@@ -87,28 +117,57 @@ class Store:
             resume: keep finished segments.
 
         Raises:
-            UsageError: they belong to another job, or another process uses the folder.
+            UsageError: they belong to another job, another process uses the folder, or it is not to be trusted.
             MediaError: the folder cannot be written.
         """
-        with translated(target):
+        with translated_errors(target):
             lock = FolderLock.take(job_folder(target), target)
-            store = cls(lock.folder, lock)
-            record = lock.folder / "job.json"
+            complete = resume and _completed_by(target) == identity(job)
+            store = cls(lock.folder, lock, identity(job), complete)
+            if complete:
+                return store
             try:
-                if not (resume and any(lock.folder.glob("*.segment"))):
-                    lock.clear()
-                if record.exists():
-                    _check_same(target, json.loads(record.read_text(encoding="utf-8")), json.loads(json.dumps(job)))
-                else:
-                    write_text(record, json.dumps(job, indent=1), overwrite=True)
+                store._prepare(target, job, resume)
             except BaseException:
                 store.close()
                 raise
         return store
 
+    def _prepare(self, target: Path, job: Mapping[str, Any], resume: bool) -> None:
+        """Remove what an earlier run left and this one cannot use, and describe the job.
+
+        Raises:
+            UsageError: there are segments of another job.
+        """
+        record = self.folder / _JOB
+        segments = frozenset(path.name for path in self.folder.iterdir() if _SEGMENT.fullmatch(path.name))
+        described, wanted = _described(record), json.loads(json.dumps(job))
+        keep = frozenset({_WRITING}) if resume and described in (None, wanted) else frozenset[str]()
+        if resume and segments:
+            if described is not None:
+                _check_same(target, described, wanted)
+            elif any(self._is_foreign(self.folder / name) for name in segments):
+                happened = f"was begun with other settings, and their record, {record}, is damaged"
+                raise UsageError(target, happened, "Begin again with --no-resume, or ask for the same as before.")
+            keep |= segments
+        self.lock.clear(keep)
+        write_text(record, json.dumps(job, indent=1), overwrite=True)
+
+    def _is_foreign(self, path: Path) -> bool:
+        """Whether a file is an intact segment of another job."""
+        try:
+            with open_regular(path) as file:
+                header, _ = _first_line(file)
+        except (OSError, _Damaged):
+            return False
+        return header.get("job") != self.job
+
     def close(self) -> bool:
         """Release the folder, and remove it if no segment is finished. Returns whether it was kept."""
-        kept = any(self.folder.glob("*.segment"))
+        try:
+            kept = any(self.folder.glob("*.segment"))
+        except OSError:
+            kept = True
         if kept:
             self.lock.release()
         else:
@@ -126,40 +185,70 @@ class Store:
             The number of its frames.
 
         Raises:
-            MediaError: it is damaged.
+            MediaError: it is damaged, or of another job.
             OSError: it cannot be written.
         """
         write_bytes(self.path(index), data, overwrite=True)
-        frames = _verify(self.path(index))
+        frames = self._count(index)
         if frames is None:
-            self.path(index).unlink()
+            self._discard(self.path(index))
             raise MediaError(self.path(index), "arrived damaged", "Run the same command again.")
         return frames
 
     def finished(self) -> dict[int, int]:
-        """The number of frames of the finished segments, by index; damaged files are removed."""
+        """The number of frames of the finished segments, by index; what is damaged or of another job is removed."""
         found = {}
         for path in sorted(self.folder.glob("*.segment")):
-            frames = _verify(path)
+            name = _SEGMENT.fullmatch(path.name)
+            index = int(name[1]) if name else -1
+            frames = self._count(index) if index >= 0 and self.path(index) == path else None
             if frames is None:
-                path.unlink()
+                self._discard(path)
             else:
-                found[int(path.stem)] = frames
+                found[index] = frames
         return found
 
     def packets(self, index: int) -> Iterator[EncodedPacket]:
-        """The packets of a segment."""
-        with self.path(index).open("rb") as file:
-            file.readline()
-            while True:
-                pts, dts, duration, key, size = _PACKET.unpack(file.read(_PACKET.size))
-                if not size:
-                    return
-                yield EncodedPacket(pts, dts, duration, bool(key), file.read(size))
+        """The packets of a segment, each checked before it is given.
 
-    def remove(self) -> None:
-        """Remove the folder with everything in it."""
-        self.lock.remove()
+        Raises:
+            MediaError: it is damaged, or of another job; it is removed.
+        """
+        path = self.path(index)
+        try:
+            yield from _records(path, self.job, index)
+        except (OSError, _Damaged) as error:
+            self._discard(path)
+            reason = error.strerror if isinstance(error, OSError) else "it is not what was written"
+            happened = f"this finished segment changed on disk ({reason})"
+            raise MediaError(path, happened, "Run the same command again: only this segment is made anew.") from error
+
+    def number(self) -> None:
+        """Note that numbered images get their names from now on."""
+        write_bytes(self.folder / _WRITING, b"", overwrite=True)
+
+    def done(self, joined: Path) -> None:
+        """Note that a file is complete, which is about to become the target."""
+        write_text(self.folder / _DONE, json.dumps({"job": self.job, "file": _same_file(joined)}), overwrite=True)
+
+    def remove(self) -> str:
+        """Remove the folder with everything in it. Returns why that failed, or an empty string."""
+        try:
+            self.lock.remove(last=(_JOB, _WRITING, _DONE))
+        except OSError as error:
+            return (error.strerror or str(error)) if self.folder.exists() else ""
+        return "it holds a folder, which repsr did not make" if self.folder.is_dir() else ""
+
+    def _count(self, index: int) -> int | None:
+        """The number of packets of a segment, or None if it is damaged or not of this job."""
+        try:
+            return sum(1 for _ in _records(self.path(index), self.job, index))
+        except (OSError, _Damaged):
+            return None
+
+    def _discard(self, path: Path) -> None:
+        with suppress(OSError):
+            path.unlink()
 
 
 class SegmentWriter:
@@ -168,23 +257,21 @@ class SegmentWriter:
     Args:
         store: where to write it.
         index: number of the segment.
-        header: facts for its first line.
     """
 
-    def __init__(self, store: Store, index: int, header: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, index: int) -> None:
         self._digest = hashlib.sha256()
         self._pending = PendingFile.begin(store.path(index), overwrite=True)
-        self._write(json.dumps(dict(header)).encode() + b"\n")
+        self._write(json.dumps({"job": store.job, "index": index}).encode() + b"\n")
 
     def add(self, packet: EncodedPacket) -> None:
         """Append a packet."""
-        self._write(_PACKET.pack(packet.pts, packet.dts, packet.duration, packet.key, len(packet.data)))
-        self._write(packet.data)
+        head = _PACKET.pack(packet.pts, packet.dts, packet.duration, packet.key, len(packet.data))
+        self._write(head + packet.data)
 
     def finish(self) -> None:
         """Complete the file and give it its final name."""
         self._write(_PACKET.pack(0, 0, 0, 0, 0))
-        self._pending.file.write(self._digest.digest())
         self._pending.commit()
 
     def abandon(self) -> None:
@@ -194,28 +281,85 @@ class SegmentWriter:
     def _write(self, data: bytes) -> None:
         self._digest.update(data)
         self._pending.file.write(data)
+        self._pending.file.write(self._digest.digest())
 
 
-def _verify(path: Path) -> int | None:
-    """The number of packets in a segment file, or None if it is damaged."""
-    digest = hashlib.sha256()
-    count = 0
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        digest.update(file.readline())
+def _records(path: Path, job: str, index: int) -> Iterator[EncodedPacket]:
+    """The packets of a segment file, each checked before it is given.
+
+    Raises:
+        _Damaged: the file is not what was written, or of another job or place.
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        header, digest = _first_line(file)
+        if header.get("job") != job or header.get("index") != index:
+            raise _Damaged
+        left = path.stat().st_size - file.tell()
         while True:
             head = file.read(_PACKET.size)
             if len(head) < _PACKET.size:
-                return None
-            digest.update(head)
-            size = _PACKET.unpack(head)[4]
-            if not size:
-                return count if file.read(64) == digest.digest() else None
-            if not 0 < size <= length - file.tell():
-                return None
+                raise _Damaged
+            pts, dts, duration, key, size = _PACKET.unpack(head)
+            left -= _PACKET.size + _DIGEST
+            if not 0 <= size <= left:
+                raise _Damaged
+            left -= size
             data = file.read(size)
+            digest.update(head)
             digest.update(data)
-            count += 1
+            if file.read(_DIGEST) != digest.digest():
+                raise _Damaged
+            if not size:
+                break
+            yield EncodedPacket(pts, dts, duration, bool(key), data)
+        if file.read(1):
+            raise _Damaged
+
+
+def _first_line(file: BinaryIO) -> tuple[dict[str, Any], Any]:
+    """What a segment file says about itself, and the digest so far.
+
+    Raises:
+        _Damaged: it is damaged.
+    """
+    line = file.readline(_MOST)
+    digest = hashlib.sha256(line)
+    if file.read(_DIGEST) != digest.digest():
+        raise _Damaged
+    header = json.loads(line)
+    if not isinstance(header, dict):
+        raise _Damaged
+    return header, digest
+
+
+def _described(record: Path) -> dict[str, Any] | None:
+    """An object in a JSON file; None if it is missing, damaged or something else than a file."""
+    try:
+        with open_regular(record) as file:
+            found = json.loads(file.read(_MOST).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _completed_by(target: Path) -> str | None:
+    """The job that finished a target and was stopped while it tidied up; None if there is none."""
+    folder = job_folder(target)
+    record = _described(folder / _DONE) if is_own_folder(folder) else None
+    if record is None or record.get("file") != _same_file(target):
+        return None
+    job = record.get("job")
+    return job if isinstance(job, str) else None
+
+
+def _same_file(path: Path) -> list[int] | None:
+    """What stays the same when a file is renamed, and changes when it is replaced or written to."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 def _check_same(target: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ This tells how many frames there should be, where segments can be cut, and wheth
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,6 +34,7 @@ class Timeline:
         nbytes: bytes in the packets of every stream, by index.
         begin: presentation time in seconds of the first packet of any stream.
         damage: the first sign of damage; None if there is none.
+        digest: of all packets, with their streams and times.
     """
 
     pts: tuple[int, ...]
@@ -41,6 +43,7 @@ class Timeline:
     nbytes: dict[int, int]
     begin: Fraction
     damage: str | None
+    digest: str = ""
 
     def between(self, first: int, last: int) -> tuple[int, ...]:
         """Times strictly between two others."""
@@ -94,6 +97,7 @@ def scan(source: VideoSource) -> Timeline:
     packets: dict[int, int] = {}
     nbytes: dict[int, int] = {}
     begins: dict[int, Fraction] = {}
+    digest = hashlib.sha256()
     torn: list[int | None] = []
     last_dts: int | None = None
     level = av.logging.get_level()
@@ -107,6 +111,8 @@ def scan(source: VideoSource) -> Timeline:
                 if not packet.size:
                     continue
                 index = packet.stream_index
+                digest.update(f"{index} {packet.pts} {packet.dts} {packet.size} ".encode())
+                digest.update(memoryview(packet))
                 packets[index] = packets.get(index, 0) + 1
                 nbytes[index] = nbytes.get(index, 0) + packet.size
                 if index == stream.index and packet.dts is not None:
@@ -134,7 +140,9 @@ def scan(source: VideoSource) -> Timeline:
     if "mpegts" in names and damage is None:
         damage = out_of_step(source.path)
     begin = min(begins.values(), default=Fraction(0))
-    return Timeline(tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, begin, damage)
+    return Timeline(
+        tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, begin, damage, digest.hexdigest()[:32]
+    )
 
 
 def is_shown(packet: Packet[Stream], codec: str) -> bool:

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -72,6 +72,7 @@ class Task:
         spec: of the network.
         weights: reference to the weights, fetched by workers that do not have them.
         engine: name and version of what must compute videos.
+        job: what the packets of a video depend on.
     """
 
     version: str
@@ -81,6 +82,7 @@ class Task:
     spec: Spec
     weights: Any
     engine: str
+    job: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """See that this worker is of the same version.
@@ -121,7 +123,7 @@ def work(task: Task, chunk: PacketChunk) -> Finished | RepsrError | None:
     try:
         task.check()
         with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.compute.threads):
-            return upscale_chunk(task.plan, chunk, task.upscaler(), Path(folder))
+            return upscale_chunk(task.plan, chunk, task.upscaler(), Path(folder), task.job)
     except RepsrError as error:
         return error
 
@@ -210,7 +212,7 @@ class Ray(Executor):
         task = _task(ray, replace(plan, compute=there), there, self._models, name)
         job = job_record(plan, task.network, there.devices[0], there.precision, name, there.tile)
         with sink.open(job, reporter.say):
-            summary = _Run(ray, task, plan.timeline).upscaled(sink, reporter)
+            summary = _Run(ray, replace(task, job=job), plan.timeline).upscaled(sink, reporter)
             complete(plan, sink, summary.frames)
         return video_outcome(plan, summary, announced, time.perf_counter() - began)
 
