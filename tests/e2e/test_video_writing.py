@@ -36,8 +36,8 @@ def identity() -> Upscaler:
 
 
 def run(source: Path, target: Path, say: list[str] | None = None, **options: object) -> Outcome:
-    said: list[str] = [] if say is None else say
-    return upscale_video(source, target, identity(), Request.of(**options), Reporter(say=said.append))
+    lines: list[str] = [] if say is None else say
+    return upscale_video(source, target, identity(), Request.of(**options), Reporter(say=lines.append))
 
 
 def run_until(frame: int, act: Act, source: Path, target: Path, **options: object) -> Outcome:
@@ -179,11 +179,11 @@ def test_errors_of_the_final_rename_keep_the_work(
 def test_a_target_is_complete_whatever_tidying_up_runs_into(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, said = tmp_path / "out.mp4", list[str]()
+    target, lines = tmp_path / "out.mp4", list[str]()
     with monkeypatch.context() as patched:
         patched.setattr(Store, "remove", lambda _self: "Input/output error")
-        outcome = run(source, target, said)
-    assert any("out.mp4 is complete" in line and "could not be removed: Input/output error" in line for line in said)
+        outcome = run(source, target, lines)
+    assert any("out.mp4 is complete" in line and "could not be removed: Input/output error" in line for line in lines)
     assert outcome.target == target
     assert len(frame_times(target)) == 24
 
