@@ -27,6 +27,7 @@ from repsr_cli.video.encode import (
     open_encoder,
     writes_hdr,
 )
+from repsr_cli.video.frames import UNNAMED
 from repsr_cli.video.image_sequence import is_pattern
 from repsr_cli.video.interlace import combed_share
 from repsr_cli.video.mux import IMAGES, Y4M, StreamAction, Window, format_of, plan_streams
@@ -446,6 +447,7 @@ def _unkept(video: VideoSource) -> list[str]:
         "SPHERICAL": "the spherical mapping",
         "STEREO3D": "the stereo layout",
         "AFD": "the active format description",
+        UNNAMED: "data of a kind that PyAV cannot name (EXIF, the second view of stereo video)",
     }
     found = [words for name, words in names.items() if name in video.side_data]
     return [f"not carried over: {', '.join(found)}"] if found else []

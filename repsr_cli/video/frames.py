@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from av.sidedata.sidedata import SideDataContainer
+from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -15,6 +16,8 @@ from repsr_cli.video.planes import Planes, planes_of
 
 # What encoders read from the frames they are given.
 CARRIED = frozenset({"A53_CC", "S12M_TIMECODE"})
+# Stands for all side data of kinds that PyAV has no name for: EXIF, the view of a stereo video, and so on.
+UNNAMED = "UNNAMED"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,12 +76,36 @@ class PlaneReader:
 
 
 def side_data(frame: VideoFrame) -> dict[str, bytes]:
-    """The side data of a frame, by FFmpeg's names."""
+    """The side data of a frame, by FFmpeg's names; ``UNNAMED`` if there is some that PyAV has no name for."""
     # Not frame.side_data: that stores a container which refers to the frame, a cycle that holds every frame's memory
     # until the garbage collector runs.
     container: Any = SideDataContainer
-    items = container(frame)
-    return {item.type.name: bytes(item) for item in items}
+    try:
+        return {item.type.name: bytes(item) for item in container(frame)}
+    except ValueError:  # the container of PyAV 18 has no names for the kinds of FFmpeg 8, and fails as a whole
+        known = _without_unnamed(frame)
+    return {UNNAMED: b""} | ({} if known is None else {item.type.name: bytes(item) for item in container(known)})
+
+
+def _without_unnamed(frame: VideoFrame) -> VideoFrame | None:
+    """The frame without side data that PyAV has no name for; None for a frame on a GPU, which no filter takes."""
+    if frame.sw_format is not None:
+        return None
+    kinds: Any = Type
+    first = int(max(kind.value for kind in kinds)) + 1
+    graph = Graph()
+    last: Any = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
+    )
+    # Beyond what FFmpeg 8 has, for versions to come.
+    for kind in range(first, first + 16):
+        filtered = graph.add("sidedata", f"mode=delete:type={kind}")
+        last.link_to(filtered)
+        last = filtered
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def carry(

@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import av.logging
 import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.video.image_sequence import is_pattern
+from repsr_cli.video.matroska import ebml_length
 from repsr_cli.video.probe import VideoSource
+
+# The boxes of a whole file that hold images, sound or their index; ISO/IEC 14496-12 and the QuickTime File Format.
+_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"styp", b"meta", b"imda"})
+# Messages about times, which say nothing of packets that are missing.
+_ABOUT_TIMES = re.compile(
+    r"discontinu|non[- ]?monoton|non-increasing|out of order|[dp]ts\b.*(invalid|unset|nopts)|(invalid|unset).*[dp]ts\b"
+    r"|timestamps? (are|is) (unset|missing|wrong)|no timestamp",
+    re.IGNORECASE,
+)
 
 
 def promised(source: VideoSource, names: set[str]) -> int:
@@ -32,7 +43,10 @@ def is_loss(severity: int, message: str, index: int, last_dts: int | None) -> bo
     """
     torn = re.match(r"Packet corrupt \(stream = (\d+), dts = (-?\w+)\)", message)
     if torn is not None:
-        return int(torn[1]) == index and torn[2] != str(last_dts)
+        # Packets without a time are counted by their own flags.
+        return int(torn[1]) == index and torn[2] not in (str(last_dts), "NOPTS")
+    if _ABOUT_TIMES.search(message):
+        return False
     return severity <= av.logging.ERROR or "exceeds containing master element" in message
 
 
@@ -47,25 +61,12 @@ def shortened(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(4096)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            at = 0
-            while at + 8 <= size:
-                file.seek(at)
-                length, kind = struct.unpack(">I4s", file.read(8))
-                if length == 1:
-                    extended = file.read(8)
-                    length = struct.unpack(">Q", extended)[0] if len(extended) == 8 else size + 1
-                if length == 0:
-                    return None
-                if length < 8 or at + length > size:
-                    name = kind.decode("latin-1")
-                    return f"its part {name!r} should reach byte {at + length}, the file ends at {size}"
-                at += length
-            return None
+            return _boxes_cut_off(file, size)
         if head[:4] == b"\x1a\x45\xdf\xa3":
-            at = 4 + _ebml_length(head, 4)[1]
-            at += _ebml_length(head, 4)[0]
+            at = 4 + ebml_length(head, 4)[1]
+            at += ebml_length(head, 4)[0]
             if head[at : at + 4] == b"\x18\x53\x80\x67":
-                length, width = _ebml_length(head, at + 4)
+                length, width = ebml_length(head, at + 4)
                 unknown = length == 2 ** (7 * width) - 1
                 if not unknown and at + 4 + width + length > size:
                     return f"it should be {at + 4 + width + length} bytes long, but has {size}"
@@ -73,6 +74,31 @@ def shortened(path: Path) -> str | None:
             length = struct.unpack("<I", head[4:8])[0]
             if length and length + 8 > size:
                 return f"it should be {length + 8} bytes long, but has {size}"
+    return None
+
+
+def _boxes_cut_off(file: BinaryIO, size: int) -> str | None:
+    """Which box of an MP4 or QuickTime file reaches beyond its end; None if none does.
+
+    Cameras append data of their own, which is not boxes: what follows after the index and the samples is not checked.
+    """
+    at = 0
+    seen: set[bytes] = set()
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if length == 1:
+            extended = file.read(8)
+            length = struct.unpack(">Q", extended)[0] if len(extended) == 8 else size + 1
+        if length == 0:
+            return None
+        if length < 8 or at + length > size:
+            if kind not in _BOXES and {b"moov", b"mdat"} <= seen:
+                return None
+            name = kind.decode("latin-1")
+            return f"its part {name!r} should reach byte {at + length}, the file ends at {size}"
+        seen.add(kind)
+        at += length
     return None
 
 
@@ -126,15 +152,3 @@ def indexed(path: Path, number: int) -> int:
                 return int(np.count_nonzero(own & (entries["f3"] > 0)))
             at += 8 + size + size % 2
     return 0
-
-
-def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-width length of Matroska: (value, bytes)."""
-    first = data[at] if at < len(data) else 0
-    width = 9 - first.bit_length()
-    if width > 8 or at + width > len(data):
-        return 0, 1
-    value = first & (1 << (8 - width)) - 1
-    for byte in data[at + 1 : at + width]:
-        value = value << 8 | byte
-    return value, width

@@ -24,6 +24,7 @@ from av.stream import Disposition
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import write_bytes
 from repsr_cli.video.encode import EncodedPacket, Encoding, configure
+from repsr_cli.video.matroska import PLACEHOLDER, write_display_size
 from repsr_cli.video.open import open_video, translated
 from repsr_cli.video.probe import StreamInfo, VideoSource, stream_info
 from repsr_cli.video.timeline import Timeline
@@ -282,7 +283,14 @@ def _upscaled_stream(out: OutputContainer, output: Output, original: Any) -> Any
         for name, value in original.metadata.items():
             if not name.startswith(_STALE_STREAM_TAGS):
                 video.metadata[name] = value
+    if _marks_display(output):
+        video.metadata["title"] = video.metadata.get("title", "") + PLACEHOLDER
     return video
+
+
+def _marks_display(output: Output) -> bool:
+    """Whether the display size is to be written after the muxer is done."""
+    return output.format in ("matroska", "webm") and output.encoding.sar not in (None, 1)
 
 
 _GLOBAL_HEADER = 0x0040  # AVFMT_GLOBALHEADER
@@ -321,6 +329,9 @@ def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int
                 upscaled.write()
                 written[video.index] = upscaled.written
                 kinds = [stream.type for stream in out.streams]
+        if _marks_display(output):
+            encoding = output.encoding
+            write_display_size(partial, encoding.width, encoding.height, encoding.sar or Fraction(1))
         _read_back(partial, written, kinds)
     return upscaled.written
 

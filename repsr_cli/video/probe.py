@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+import sys
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -168,7 +170,9 @@ def describe(
     """``probe`` for an open container; reads on from its current position."""
     stream = main_stream(container, path)
     check_size(path, stream.codec_context)
-    siting = _siting(container, stream)
+    description = _description(container, stream)
+    siting = _siting(description)
+    _check_dolby_vision(path, description)
     frame, beside = _first_frame(container, stream, path)
     rate = stream.average_rate or stream.base_rate or None
     found = ColourTags(
@@ -177,6 +181,8 @@ def describe(
     chosen = override_tags(found, matrix, full_range)
     tags, notes = resolve_tags(chosen, frame.format.name, frame.height, frame.width, rate)
     sides = side_data(frame)
+    if _is_profile_5(sides.get("DOVI_METADATA", b"")):
+        raise _unconverted(path, 5)
     display = struct.unpack("=9i", sides["DISPLAYMATRIX"][:36]) if "DISPLAYMATRIX" in sides else None
     time_base = Fraction(stream.time_base) if stream.time_base else Fraction(1, 1000)
     duration = None
@@ -236,10 +242,10 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     raise MediaError(path, f"no frame of its video can be decoded{why}", "Check that it plays.") from last
 
 
-def _siting(container: InputContainer, stream: VideoStream) -> Siting | None:
-    """The chroma siting, from FFmpeg's description of the stream, because PyAV has no attribute for it.
+def _description(container: InputContainer, stream: VideoStream) -> list[str]:
+    """FFmpeg's description of a stream, line by line: it has what PyAV has no attribute for.
 
-    The description contains it only at log level "verbose"; nothing is printed to the terminal.
+    The description is complete only at log level "verbose"; nothing is printed to the terminal.
     """
     quiet = av.logging.get_level()
     try:
@@ -249,11 +255,51 @@ def _siting(container: InputContainer, stream: VideoStream) -> Siting | None:
     finally:
         av.logging.set_level(quiet)
         av.logging.set_libav_level(av.logging.INFO)
-    words: dict[str, Siting] = {"left": "left", "center": "center", "topleft": "topleft"}
+    own, found = False, []
     for line in text.splitlines():
-        if line.strip().startswith(f"Stream #0:{stream.index}") and "(" in line:
-            inside = line.split("Video:", 1)[-1]
-            for part in inside.replace("(", ",").replace(")", ",").split(","):
-                if part.strip() in words:
-                    return words[part.strip()]
+        if line.strip().startswith("Stream #"):
+            own = re.match(rf"Stream #0:{stream.index}\b", line.strip()) is not None
+        if own:
+            found.append(line.strip())
+    return found
+
+
+def _siting(description: list[str]) -> Siting | None:
+    """The chroma siting."""
+    words: dict[str, Siting] = {"left": "left", "center": "center", "topleft": "topleft"}
+    inside = description[0].split("Video:", 1)[-1] if description else ""
+    if "(" not in inside:
+        return None
+    for part in inside.replace("(", ",").replace(")", ",").split(","):
+        if part.strip() in words:
+            return words[part.strip()]
     return None
+
+
+def _check_dolby_vision(path: Path, description: list[str]) -> None:
+    """Refuse Dolby Vision whose base layer is not YCbCr, so that it looks wrong without its metadata.
+
+    Source: Dolby Vision Streams Within the ISO Base Media File Format (profile 5, and compatibility 0 of 8 and 10).
+
+    Raises:
+        MediaError: it is of such a profile.
+    """
+    for line in description:
+        found = re.match(r"DOVI configuration record: .*profile: (\d+).*compatibility id: (\d+)", line)
+        if found and (int(found[1]) == 5 or (int(found[1]) in (8, 10, 20) and int(found[2]) == 0)):
+            raise _unconverted(path, int(found[1]))
+
+
+def _is_profile_5(metadata: bytes) -> bool:
+    """Whether the metadata of a frame (FFmpeg's AVDOVIMetadata) is that of profile 5: VDR profile 0, full range."""
+    at = int.from_bytes(metadata[: struct.calcsize("N")], sys.byteorder)
+    header = metadata[at : at + 11]
+    return len(header) == 11 and header[4] == 0 and header[10] == 1
+
+
+def _unconverted(path: Path, profile: int) -> MediaError:
+    """The error for Dolby Vision that cannot be read as YCbCr."""
+    happened = (
+        f"Dolby Vision of profile {profile}, whose colours (IPT) are right only with metadata that cannot be kept"
+    )
+    return MediaError(path, happened, "Convert it to HDR10 or SDR first, with FFmpeg's libplacebo filter for example.")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repsr_cli.video.integrity import out_of_step, shortened
+import av.logging
+import pytest
+
+from repsr_cli.video.integrity import is_loss, out_of_step, shortened
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import scan
 from tests.sample_videos import make_video
@@ -62,3 +65,46 @@ def test_frames_that_an_avi_promises_are_counted(tmp_path: Path) -> None:
     last = data.rindex(b"00dc", 0, data.index(b"idx1"))
     torn.write_bytes(data[:last] + bytes(len(data) - last))  # the last frame and the index
     assert scan(probe(torn)).damage == "23 of 24 frames are there"
+
+
+@pytest.mark.parametrize(
+    ("message", "loses"),
+    [
+        ("DTS discontinuity in stream 0: packet 40 with DTS 133200, packet 41 with DTS 12000", False),
+        ("timestamp discontinuity (stream id=256): -1800000, new offset= 0", False),
+        ("Packet corrupt (stream = 0, dts = NOPTS).", False),
+        ("Packet corrupt (stream = 0, dts = 900).", False),
+        ("Packet corrupt (stream = 1, dts = 800).", False),
+        ("Packet corrupt (stream = 0, dts = 800).", True),
+        ("Invalid timestamps stream=0, pts=100, dts=200, size=9", False),
+        ("Non-increasing DTS in stream 0: packet 5 with DTS 10, packet 6 with DTS 9", False),
+        ("first pts and dts value unset, cannot determine order", False),
+        ("Packet size is invalid", True),
+        ("stream 0, offset 0x3a1: partial file", True),
+        ("Element at 0x20 ending at 0x99 exceeds containing master element ending at 0x80", True),
+    ],
+)
+def test_messages_about_times_are_no_losses(message: str, loses: bool) -> None:
+    assert is_loss(av.logging.ERROR, message, 0, 900) is loses
+    if "exceeds" not in message and "corrupt" not in message:
+        assert not is_loss(av.logging.WARNING, message, 0, 900)
+
+
+def test_an_mp4_that_is_cut_off_is_damaged_wherever_its_index_is(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "end.mp4", range(12), audio=0)
+    with (
+        av.open(str(whole)) as before,
+        av.open(str(tmp_path / "front.mp4"), "w", container_options={"movflags": "faststart"}) as after,
+    ):
+        stream = after.add_stream_from_template(before.streams[0])
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = stream
+                after.mux(packet)
+    for name in ("end.mp4", "front.mp4"):
+        data = (tmp_path / name).read_bytes()
+        for lost in (1, 9, 200, len(data) // 2):
+            (tmp_path / "cut.mp4").write_bytes(data[:-lost])
+            assert shortened(tmp_path / "cut.mp4") is not None, (name, lost)
+        (tmp_path / "cut.mp4").write_bytes(data + b"vendor data, of no known kind" * 9)
+        assert shortened(tmp_path / "cut.mp4") is None, name
