@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -46,7 +47,7 @@ LOSSY = {"JPEG": 32, "WEBP": 48, "AVIF": 32, "JPEG2000": 0, "GIF": 80}
 
 
 def hard_images() -> list[str]:
-    folder = ROOT.parent / "shared" / "data" / "images"
+    folder = Path(os.environ.get("REPSR_TEST_DATA", ROOT.parent / "shared" / "data")) / "images"
     return sorted(path.name for path in folder.glob("*.*") if path.suffix != ".md") or ["none"]
 
 
