@@ -18,7 +18,7 @@ from pathlib import Path
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.export.fuse import fuse_file
 from repsr_cli.model.checkpoint import load_plain, load_training
-from repsr_cli.training.evaluate import Score, evaluate, mean_score
+from repsr_cli.training.evaluate import evaluate, mean_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"M3C8": "light", "M4C16": "fast", "M10C32": "balanced", "M16C64": "best"}
@@ -37,12 +37,14 @@ def hours_of(log: Path) -> float:
     return seconds / 3600
 
 
-def evaluate_all(networks: dict[str, Path], benchmark: Path, scale: int) -> dict[str, dict[str, Score]]:
+def evaluate_all(networks: dict[str, Path], benchmark: Path, scale: int) -> dict[str, dict[str, dict[str, float]]]:
     """Mean figures by network (bicubic first) and set."""
     engines = [(name, Upscaler(load_plain(path), device="cpu", precision="fp32")) for name, path in networks.items()]
     rows = list(evaluate(engines, [benchmark / name for name in SETS], scale))
     return {
-        network: {name: mean_score(r.score for r in rows if (r.model, r.folder) == (network, name)) for name in SETS}
+        network: {
+            name: mean_scores([r.scores for r in rows if (r.model, r.folder) == (network, name)]) for name in SETS
+        }
         for network in ["bicubic", *networks]
     }
 
@@ -81,7 +83,7 @@ def main() -> None:
 
     others = {key: Path(file) for key, _, file in (other.partition("=") for other in arguments.other)}
     table = evaluate_all({name: target, **others}, arguments.benchmark, spec.scale)
-    figures = {label: round(score.psnr_y, 3) for label, score in table[name].items()}
+    figures = {label: round(score["psnr_y"], 3) for label, score in table[name].items()}
     write_index(
         target.parent,
         {
@@ -98,7 +100,7 @@ def main() -> None:
     recipe = checkpoint.recipe
     rows = "\n".join(
         f"| {network} | "
-        + " | ".join(f"{s.psnr_y:.3f} / {s.psnr_rgb:.3f} / {s.ssim_y:.4f}" for s in scores.values())
+        + " | ".join(f"{s['psnr_y']:.3f} / {s['psnr_rgb']:.3f} / {s['ssim_y']:.4f}" for s in scores.values())
         + " |"
         for network, scores in table.items()
     )

@@ -148,12 +148,15 @@ def evaluate(
 ) -> None:
     """Evaluate models and bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
 
+    With --degrade LR is compressed too, and with --perceptual it is measured how results look.
+
     Example: repsr eval Set5 Set14 -n fast -n mine.safetensors -s 4
     """
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.errors import UsageError
     from repsr_cli.files import check_target
     from repsr_cli.model.zoo import available, load, resolve
+    from repsr_cli.training.conditions import parse_conditions
     from repsr_cli.training.evaluate import evaluate as run_evaluation
 
     if table.csv is not None:
@@ -171,14 +174,15 @@ def evaluate(
         )
         for name in names
     ]
-    rows = list(run_evaluation(upscalers, folders, options.scale, lr))
+    conditions = {condition.name: condition.lr for condition in parse_conditions(options.degrade or ())}
+    rows = list(run_evaluation(upscalers, folders, options.scale, lr, conditions, perceptual=options.perceptual))
     if table.csv is not None:
         _write_rows(table.csv, rows, overwrite=table.overwrite)
-    _print_means(rows, ["bicubic", *names], [folder.name for folder in folders], options.scale if json else None)
+    _print_means(rows, options.scale if json else None)
 
 
 def _write_rows(target: Path, rows: list[ImageScore], *, overwrite: bool) -> None:
-    """Write one row per image and model as CSV.
+    """Write one row per image, condition and model as CSV.
 
     Raises:
         UsageError: the file exists and ``overwrite`` is false, or it cannot be written.
@@ -191,32 +195,48 @@ def _write_rows(target: Path, rows: list[ImageScore], *, overwrite: bool) -> Non
 
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["network", "folder", "image", "psnr_y", "psnr_rgb", "ssim_y"])
+    writer.writerow(["model", "folder", "condition", "image", *rows[0].scores])
     for row in rows:
-        s = row.score
-        writer.writerow([row.model, row.folder, row.image, s.psnr_y, s.psnr_rgb, s.ssim_y])
+        writer.writerow([row.model, row.folder, row.condition, row.image, *row.scores.values()])
     write_text(target, text.getvalue(), overwrite=overwrite, failure=UsageError)
 
 
-def _print_means(rows: list[ImageScore], models: list[str], folders: list[str], json_scale: int | None) -> None:
-    """Print the mean of every model on every folder, as JSON lines with a scale or as a table without."""
-    from repsr_cli.training.evaluate import mean_score
+# Heading, width and decimals of each figure in the printed table.
+_COLUMNS = {
+    "psnr_y": ("Y-PSNR", 9, 3),
+    "psnr_rgb": ("RGB-PSNR", 10, 3),
+    "ssim_y": ("SSIM", 8, 4),
+    "ssimulacra2": ("SSIMU2", 8, 2),
+    "vgg": ("VGG", 8, 4),
+    "gradient": ("grad", 7, 3),
+}
 
-    width, set_width = (max(map(len, column)) + 2 for column in (["model", *models], ["set", *folders]))
+
+def _print_means(rows: list[ImageScore], json_scale: int | None) -> None:
+    """Print the mean of every model in every folder and condition, as JSON lines with a scale or as a table without."""
+    from repsr_cli.training.evaluate import mean_scores
+
+    groups: dict[tuple[str, str, str], list[ImageScore]] = {}
+    for row in rows:
+        groups.setdefault((row.folder, row.condition, row.model), []).append(row)
+    heads = ("set", "LR", "model")
+    widths = [
+        max(len(head), *map(len, column)) + 2 for head, column in zip(heads, zip(*groups, strict=True), strict=True)
+    ]
     if json_scale is None:
-        print_line(f"{'model':<{width}}{'set':<{set_width}}{'images':>8}{'Y-PSNR':>9}{'RGB-PSNR':>10}{'SSIM':>8}")
-    for model in models:
-        for folder in folders:
-            scores = [row.score for row in rows if (row.model, row.folder) == (model, folder)]
-            mean = mean_score(scores)
-            if json_scale is not None:
-                place = {"network": model, "scale": json_scale, "set": folder, "images": len(scores)}
-                print_json(place | {"psnr_y": mean.psnr_y, "psnr_rgb": mean.psnr_rgb, "ssim_y": mean.ssim_y})
-            else:
-                print_line(
-                    f"{model:<{width}}{folder:<{set_width}}{len(scores):>8}"
-                    f"{mean.psnr_y:>9.3f}{mean.psnr_rgb:>10.3f}{mean.ssim_y:>8.4f}"
-                )
+        figures = "".join(f"{_COLUMNS[name][0]:>{_COLUMNS[name][1]}}" for name in rows[0].scores)
+        print_line(
+            "".join(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True)) + f"{'images':>8}" + figures
+        )
+    for place, found in groups.items():
+        means = mean_scores([row.scores for row in found])
+        if json_scale is not None:
+            named = dict(zip(("set", "condition", "model"), place, strict=True))
+            print_json(named | {"scale": json_scale, "images": len(found)} | means)
+        else:
+            figures = "".join(f"{value:>{_COLUMNS[name][1]}.{_COLUMNS[name][2]}f}" for name, value in means.items())
+            names = "".join(f"{name:<{width}}" for name, width in zip(place, widths, strict=True))
+            print_line(f"{names}{len(found):>8}{figures}")
 
 
 @friendly
@@ -267,10 +287,10 @@ def prepare(
 ) -> None:
     """Make training pairs ahead of training.
 
-    Pairs look like the output of video decoders: moving, blurred, noisy, and compressed by H.264 or H.265. With
-    --teacher, LR images stay clean and targets come from a larger model, from which smaller ones learn faster.
+    With --mix, LR images are degraded as real ones are: moving, blurred, noisy, rescaled, compressed. With --teacher, a
+    larger model gives targets, from which smaller ones learn faster. A stopped run continues with the same command.
 
-    Example: repsr prepare IMAGES -o video-x4.pack -s 4, then repsr train RECIPE -o RUN --set data.train=video-x4.pack
+    Example: repsr prepare IMAGES -o real-x4.pack --mix train/mixes/real.toml, then repsr train RECIPE -o RUN
     """
     from repsr_cli.errors import UsageError
     from repsr_cli.files import check_target
@@ -278,24 +298,40 @@ def prepare(
     if options.scale > 8:
         raise UsageError(f"-s {options.scale}", "is above 8", "Choose 2 to 8.")
     check_target(output, overwrite=options.overwrite, failure=UsageError)
+    if options.mix is None and options.teacher is None:
+        raise UsageError("repsr prepare", "nothing to do", "Add --mix with a file of degradations, --teacher, or both.")
     with Board(quiet=quiet) as board:
-        if options.teacher is None:
-            from repsr_cli.training.prepare import prepare as run_preparing
-
-            counter = _counter(board, "degrading images")
-            run_preparing(
-                folder, output, options.scale, options.variants, options.seed, counter, overwrite=options.overwrite
-            )
-        else:
-            from repsr_cli.engine.upscaler import Upscaler
-            from repsr_cli.model.zoo import load, resolve
-            from repsr_cli.training.distill import distil
-
-            net = load(resolve(options.teacher, options.scale, "clean"))
-            teacher = Upscaler(net, precision=options.precision)
-            counter = _counter(board, f"running {options.teacher}")
-            distil(folder, output, options.scale, teacher, options.holdout, counter, overwrite=options.overwrite)
+        _prepare(folder, output, options, _counter(board, "images"))
     print_line(str(output))
+
+
+def _prepare(folder: Path, output: Path, options: PrepareOptions, progress: Callable[[int, int], None]) -> None:
+    """Make the pairs that the options describe."""
+    from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.model.zoo import load, resolve
+    from repsr_cli.training.distill import distil
+    from repsr_cli.training.mix import load_mix
+    from repsr_cli.training.prepare import Preparation, teacher_of
+    from repsr_cli.training.prepare import prepare as run_preparing
+
+    teacher = None
+    if options.teacher is not None:
+        net = load(resolve(options.teacher, options.scale, "clean" if options.mix is None else "video"))
+        teacher = Upscaler(net, precision=options.precision)
+    if options.mix is None:
+        assert teacher is not None
+        distil(folder, output, options.scale, teacher, options.holdout, progress, overwrite=options.overwrite)
+        return
+    preparation = Preparation(
+        options.scale,
+        load_mix(options.mix),
+        options.variants,
+        options.seed,
+        options.holdout,
+        "" if teacher is None else f"{teacher.digest()} in {options.precision}",
+    )
+    teach = None if teacher is None else teacher_of(teacher, options.scale)
+    run_preparing(folder, output, preparation, teach, progress, overwrite=options.overwrite)
 
 
 def register(app: typer.Typer) -> None:

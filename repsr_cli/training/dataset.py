@@ -14,9 +14,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.errors import MediaError, RecipeError
-from repsr_cli.files import writing
+from repsr_cli.files import check_target, writing
 from repsr_cli.image.files import is_image, read_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
@@ -45,6 +46,7 @@ class PackEntry:
         width: of the HR image, a multiple of the scale.
         offset: of its first byte, from the start of the data.
         held_out: for validation only.
+        teacher: whether what a larger model makes of the LR version follows it, in HR size.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PackEntry:
     width: int
     offset: int
     held_out: bool = False
+    teacher: bool = False
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -127,6 +130,7 @@ class Pair:
         hr: (height, width, 3), both multiples of the scale.
         lr: its LR version; None: MATLAB's antialiased bicubic.
         held_out: for validation only.
+        teacher: what a larger model makes of the LR version, shaped as ``hr``.
     """
 
     name: str
@@ -134,6 +138,7 @@ class Pair:
     hr: Pixels
     lr: Pixels | None = None
     held_out: bool = False
+    teacher: Pixels | None = None
 
 
 def write_pack(target: Path, scale: int, pairs: Iterable[Pair], *, overwrite: bool = False) -> None:
@@ -149,30 +154,77 @@ def write_pack(target: Path, scale: int, pairs: Iterable[Pair], *, overwrite: bo
         UsageError: the file exists and ``overwrite`` is false.
         RecipeError: it cannot be written.
     """
-    images: list[dict[str, Any]] = []
-    offset = 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        writing(target, overwrite=overwrite, failure=RecipeError) as out,
-        # Without a name, so that it disappears whatever happens.
-        tempfile.TemporaryFile(dir=target.parent) as blobs,
-    ):
+    with writing_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    check_target(target, overwrite=overwrite, failure=RecipeError)
+    # Without a name, so that it disappears whatever happens.
+    with writing_errors(target), tempfile.TemporaryFile(dir=target.parent) as blobs:
+        offset, images = 0, []
         for pair in pairs:
-            height, width = pair.hr.shape[:2]
-            entry = PackEntry(pair.name, pair.group, height, width, offset, pair.held_out)
-            images.append({key: getattr(entry, key) for key in PackEntry.__slots__})
-            lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
-            for blob in (pair.hr, lr):
-                offset += blobs.write(np.ascontiguousarray(blob).data)
-        header = json.dumps({"scale": scale, "bytes": offset, "pictures": images}).encode()
-        blobs.seek(0)
+            entry, nbytes = append_pair(blobs, pair, scale, offset)
+            images.append(entry)
+            offset += nbytes
+        assemble_pack(target, scale, images, blobs, overwrite=overwrite)
+
+
+@contextmanager
+def writing_errors(target: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into a ``RecipeError`` about the file that is being made."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Free some space, or choose another folder."
+        raise RecipeError(target, f"cannot be written: {error.strerror}", remedy) from error
+
+
+def append_pair(blobs: IO[bytes], pair: Pair, scale: int, offset: int) -> tuple[PackEntry, int]:
+    """Write the pixels of a pair at the end of a file.
+
+    Args:
+        blobs: the file, at ``offset``.
+        pair: what to write.
+        scale: enlargement factor between LR and HR.
+        offset: where it begins.
+
+    Returns:
+        Where it lies, and how many bytes it takes.
+    """
+    height, width = pair.hr.shape[:2]
+    lr = downscale(pair.hr, scale) if pair.lr is None else pair.lr
+    parts = [pair.hr, lr] if pair.teacher is None else [pair.hr, lr, pair.teacher]
+    nbytes = sum(blobs.write(np.ascontiguousarray(part).data) for part in parts)
+    held_out, taught = pair.held_out, pair.teacher is not None
+    return PackEntry(pair.name, pair.group, height, width, offset, held_out, taught), nbytes
+
+
+def assemble_pack(target: Path, scale: int, images: Sequence[PackEntry], blobs: IO[bytes], *, overwrite: bool) -> None:
+    """Put a header before the pixels of pairs, and the whole under its final name.
+
+    Args:
+        target: the file.
+        scale: enlargement factor between LR and HR.
+        images: where each lies.
+        blobs: a file of what ``append_pair`` wrote.
+        overwrite: replace an existing file.
+
+    Raises:
+        RecipeError: the file exists, or cannot be written.
+    """
+    entries = [{key: getattr(entry, key) for key in PackEntry.__slots__} for entry in images]
+    header = json.dumps({"scale": scale, "bytes": blobs.seek(0, 2), "pictures": entries}).encode()
+    blobs.seek(0)
+    with writing(target, overwrite=overwrite, failure=RecipeError) as out:
         start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
         out.write(bytes(-start % 64))
         shutil.copyfileobj(blobs, out, 1 << 24)
 
 
 def folder_pairs(
-    folder: Path, scale: int, progress: Callable[[int, int], None] = lambda _done, _total: None
+    folder: Path,
+    scale: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    shuffled: bool = False,
 ) -> Iterator[Pair]:
     """Every image of a folder, decoded and cropped to a multiple of the scale.
 
@@ -180,11 +232,14 @@ def folder_pairs(
         folder: searched recursively.
         scale: enlargement factor.
         progress: called with (images done, images in all).
+        shuffled: in the order of a hash of their paths, so that any first part is a sample of all of them.
 
     Raises:
         RecipeError: nothing found, or an image that cannot be used; ``check_images`` lists all of them.
     """
     paths = find_images(folder)
+    if shuffled:
+        paths.sort(key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
     groups = photographs(folder)
     for done, path in enumerate(paths):
         progress(done, len(paths))
@@ -252,6 +307,13 @@ class Pack:
         start = image.offset + image.height * image.width * 3
         return self._bytes[start:][: height * width * 3].reshape(height, width, 3)
 
+    def teacher(self, image: PackEntry) -> Pixels:
+        """What a larger model makes of the LR version, (height, width, 3), a view of the file."""
+        assert image.teacher, f"{image.name} was packed without a teacher"
+        pixels = image.height * image.width
+        start = image.offset + 3 * (pixels + pixels // self.scale**2)
+        return self._bytes[start:][: 3 * pixels].reshape(image.height, image.width, 3)
+
     def split(self, holdout: int) -> tuple[list[PackEntry], list[PackEntry]]:
         """Split into (training, validation): one image each of ``holdout`` photographs, whose other images are dropped.
 
@@ -305,36 +367,45 @@ class CropDataset:
         areas = np.array([p.height * p.width for p in self.images], np.float64)
         self._cumulative = np.cumsum(areas / areas.sum())
 
-    def batch(self, step: int, size: int, patch: int) -> tuple[Tensor, Tensor]:
-        """The pairs of a step.
+    @property
+    def taught(self) -> bool:
+        """Whether every image comes with what a teacher made of it."""
+        return all(image.teacher for image in self.images)
+
+    def batch(self, step: int, size: int, patch: int, *, teacher: bool = False) -> tuple[Tensor, ...]:
+        """The crops of a step.
+
+        Args:
+            step: the step's number.
+            size: how many.
+            patch: side in LR px.
+            teacher: whether the teacher's crops are wanted too; the pack must have them.
 
         Returns:
-            lr (size, 3, patch, patch) and hr (size, 3, patch * scale, patch * scale), float32 in [0, 1], or beyond
-            where saturation was raised.
+            lr (size, 3, patch, patch), hr (size, 3, patch * scale, patch * scale), and in the same shape as hr the
+            teacher's, if wanted; float32 in [0, 1], or beyond where saturation was raised.
         """
-        scale = self.pack.scale
         random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
-        lr = np.empty((size, patch, patch, 3), np.uint8)
-        hr = np.empty((size, patch * scale, patch * scale, 3), np.uint8)
+        views = [(self.pack.lr, 1), (self.pack.hr, self.pack.scale)]
+        if teacher:
+            views.append((self.pack.teacher, self.pack.scale))
+        batch = [np.empty((size, patch * scale, patch * scale, 3), np.uint8) for _view, scale in views]
         chosen = np.searchsorted(self._cumulative, random.random(size), side="right")
         for slot, index in enumerate(chosen):
             image = self.images[min(int(index), len(self.images) - 1)]
-            y = int(random.integers(image.height // scale - patch + 1))
-            x = int(random.integers(image.width // scale - patch + 1))
+            y = int(random.integers(image.height // self.pack.scale - patch + 1))
+            x = int(random.integers(image.width // self.pack.scale - patch + 1))
             turns, mirror = int(random.integers(4)), bool(random.integers(2))
             channels = random.permutation(3) if self.channel_shuffle else slice(None)
-            for whole, side, factor, crops in (
-                (self.pack.lr(image), patch, 1, lr),
-                (self.pack.hr(image), patch * scale, scale, hr),
-            ):
-                crop = whole[y * factor :, x * factor :][:side, :side]
+            for (view, factor), crops in zip(views, batch, strict=True):
+                crop = view(image)[y * factor :, x * factor :][: patch * factor, : patch * factor]
                 crop = np.rot90(crop[:, ::-1] if mirror else crop, turns)
                 crops[slot] = crop[..., channels]
         if self.saturation == 1:
-            return _as_tensor(lr), _as_tensor(hr)
+            return tuple(map(_as_tensor, batch))
         # Luma and colour differences are linear, so scaling them commutes with downscaling.
         gains = np.where(random.random(size) < 0.5, random.uniform(1, self.saturation, size), 1)
-        return saturated(_as_tensor(lr), gains), saturated(_as_tensor(hr), gains)
+        return tuple(saturated(_as_tensor(crops), gains) for crops in batch)
 
     def batches(self, first: int, count: int, size: int, patch: int) -> Iterator[Tensor]:
         """LR crops of ``count`` steps from ``first`` on, to measure BN statistics with."""

@@ -1,9 +1,10 @@
-"""Evaluate models on HR images: Y-PSNR, RGB-PSNR and SSIM by the protocol of super-resolution papers."""
+"""Evaluate models on HR images: fidelity by the protocol of super-resolution papers, and how results look."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,40 +17,63 @@ from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.training.dataset import find_images
 from repsr_cli.training.metrics import psnr_rgb, psnr_y, ssim_y
+from repsr_cli.training.perceptual import gradient_ratio, ssimulacra2, vgg_distance
 
 Pixels = NDArray[np.uint8]
 
 BICUBIC = "bicubic"
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Similarity of an image to the original: dB, dB and 0 to 1. Also a mean over images."""
+# Figures by name, in the order of tables: dB, dB and 0 to 1; then as ``perceptual`` defines them.
+FIDELITY = ("psnr_y", "psnr_rgb", "ssim_y")
+PERCEPTUAL = ("ssimulacra2", "vgg", "gradient")
 
-    psnr_y: float
-    psnr_rgb: float
-    ssim_y: float
+Scores = Mapping[str, float]
+# Makes (H / scale, W / scale, 3) of (H, W, 3) and the scale.
+MakeLr = Callable[[Pixels, int], Pixels]
+CLEAN: Mapping[str, MakeLr] = {"clean": downscale}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """One image's row of a table."""
+    """One image's row of a table.
+
+    Attributes:
+        model: its name.
+        folder: name of the folder of the HR image.
+        condition: how LR was made, e.g. ``jpeg:75``.
+        image: path in the folder.
+        scores: figures by name.
+    """
 
     model: str
     folder: str
+    condition: str
     image: str
-    score: Score
+    scores: Scores
 
 
-def mean_score(scores: Iterable[Score]) -> Score:
+def mean_scores(scores: Sequence[Scores]) -> dict[str, float]:
     """The mean of each figure over images, as papers report it."""
-    table = np.array([(s.psnr_y, s.psnr_rgb, s.ssim_y) for s in scores])
-    return Score(*(float(value) for value in table.mean(axis=0)))
+    return {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}
 
 
-def score(sr: Pixels, hr: Pixels, border: int) -> Score:
-    """All figures of one image, ``border`` px cropped on each side."""
-    return Score(psnr_y(sr, hr, border), psnr_rgb(sr, hr, border), ssim_y(sr, hr, border))
+def score(sr: Pixels, hr: Pixels, border: int, *, perceptual: bool = False) -> dict[str, float]:
+    """All figures of one image.
+
+    Args:
+        sr: (H, W, 3), the result.
+        hr: (H, W, 3), the original.
+        border: px that fidelity leaves out on each side; perceptual figures see the whole image.
+        perceptual: whether to compute those too.
+
+    Raises:
+        UsageError: what they need is not installed.
+    """
+    figures = {"psnr_y": psnr_y(sr, hr, border), "psnr_rgb": psnr_rgb(sr, hr, border), "ssim_y": ssim_y(sr, hr, border)}
+    if perceptual:
+        figures |= {"ssimulacra2": ssimulacra2(sr, hr), "vgg": vgg_distance(sr, hr), "gradient": gradient_ratio(sr, hr)}
+    return figures
 
 
 def upscale_pixels(upscaler: Upscaler, lr: Pixels) -> Pixels:
@@ -57,10 +81,12 @@ def upscale_pixels(upscaler: Upscaler, lr: Pixels) -> Pixels:
     return to_pixels(upscaler(to_tensor(lr)), np.dtype(np.uint8), grey=False).astype(np.uint8, copy=False)
 
 
-def pairs_of(folder: Path, scale: int, lr_folder: Path | None = None) -> Iterator[tuple[str, Pixels, Pixels]]:
+def pairs_of(
+    folder: Path, scale: int, lr_folder: Path | None = None, make_lr: MakeLr = downscale
+) -> Iterator[tuple[str, Pixels, Pixels]]:
     """(name, lr, hr) of every image of a folder, one at a time.
 
-    HR is cropped to a multiple of the scale and grey becomes RGB. LR is MATLAB's bicubic of it, or comes from
+    HR is cropped to a multiple of the scale and grey becomes RGB. LR is made of it by ``make_lr``, or comes from
     ``lr_folder``: the image of the same name, also as ``name_LRBI_x4``, ``namex4`` or ``name_x4``.
 
     Raises:
@@ -73,7 +99,7 @@ def pairs_of(folder: Path, scale: int, lr_folder: Path | None = None) -> Iterato
         height, width = (side - side % scale for side in pixels.shape[:2])
         hr = np.ascontiguousarray(np.broadcast_to(pixels[:height, :width], (height, width, 3))).astype(np.uint8)
         if lr_folder is None:
-            lr = downscale(hr, scale)
+            lr = make_lr(hr, scale)
         else:
             lr = _partner(path, lr_folder, scale)
             if lr.shape[0] * scale != height or lr.shape[1] * scale != width:
@@ -92,7 +118,13 @@ def _partner(path: Path, lr_folder: Path, scale: int) -> Pixels:
 
 
 def evaluate(
-    models: Sequence[tuple[str, Upscaler]], folders: Sequence[Path], scale: int, lr_folder: Path | None = None
+    models: Sequence[tuple[str, Upscaler]],
+    folders: Sequence[Path],
+    scale: int,
+    lr_folder: Path | None = None,
+    conditions: Mapping[str, MakeLr] = CLEAN,
+    *,
+    perceptual: bool = False,
 ) -> Iterator[ImageScore]:
     """Evaluate models and bicubic interpolation on folders of HR images.
 
@@ -100,10 +132,12 @@ def evaluate(
         models: (name, upscaler) of models of this scale.
         folders: HR images, 8 bit.
         scale: enlargement factor; also the border cropped before measuring.
-        lr_folder: LR partners for one HR folder; None: made from HR by MATLAB's bicubic.
+        lr_folder: LR partners for one HR folder; None: made from HR.
+        conditions: how they are made, by name.
+        perceptual: whether to measure how results look, too.
 
     Yields:
-        One row per image and model, bicubic first.
+        One row per image, condition and model, bicubic first.
 
     Raises:
         UsageError: a model of another scale, or an image that cannot be used.
@@ -113,10 +147,13 @@ def evaluate(
             raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give models of one scale.")
     if lr_folder is not None and len(folders) != 1:
         raise UsageError(lr_folder, "LR partners belong to one HR folder", "Give one folder.")
-    for folder in folders:
-        for image, lr, hr in pairs_of(folder, scale, lr_folder):
+    if lr_folder is not None and conditions != CLEAN:
+        raise UsageError(lr_folder, "LR partners are not degraded", "Leave out --lr or --degrade.")
+    for folder, (condition, make_lr) in product(folders, conditions.items()):
+        for image, lr, hr in pairs_of(folder, scale, lr_folder, make_lr):
             height, width = hr.shape[:2]
             rows = [(BICUBIC, imresize(lr, (height, width)))]
             rows += [(name, upscale_pixels(upscaler, lr)) for name, upscaler in models]
             for name, sr in rows:
-                yield ImageScore(name, folder.name, image, score(sr, hr, scale))
+                figures = score(sr, hr, scale, perceptual=perceptual)
+                yield ImageScore(name, folder.name, condition, image, figures)

@@ -29,18 +29,17 @@ from repsr_cli.training.dataset import Pack
 from repsr_cli.training.distributed import process_group
 from repsr_cli.training.divergence import CHECK_EVERY, LossExploded, check_losses
 from repsr_cli.training.ema import copy_weights, measure_statistics, update_ema
-from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.networks import ActiveForm, warm_start
+from repsr_cli.training.objective import HALF, Adversary, Objective, Targets, check_teacher, uses_teacher
 from repsr_cli.training.plots import draw_curve, side_by_side, write_rows
 from repsr_cli.training.recipe import Recipe, toml_of
 from repsr_cli.training.run_data import open_pack, open_run_data
 from repsr_cli.training.run_log import RunLog, check_tensorboard
-from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, learning_rate, loss_name
+from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, learning_rate
 from repsr_cli.training.state import fresh_state
 from repsr_cli.training.validation import Validated, validate
 
 STATISTICS_STREAM = 1 << 40  # first step number of the crops that statistics are measured on; no run gets that far
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,11 @@ class _Trainer:
         self.on_report = on_report
         self.last = run / "last.pt"
         self.data = open_run_data(recipe, pack)
+        check_teacher(recipe, self.data.crops)
         self.state = fresh_state(recipe, device)
+        self.objective = Objective(recipe, device)
+        if recipe.gan.weight:
+            self.state.adversary = Adversary(recipe, device)
         self.form = self._wrapped()
 
     def _wrapped(self) -> nn.Module:
@@ -268,11 +271,11 @@ class _Trainer:
         while state.step < steps:
             note = self._freeze_if_due()
             asked = time.perf_counter()
-            pair = coming.result()
+            crops = coming.result()
             window.waited += time.perf_counter() - asked
             if state.step + 1 < steps:
                 coming = pool.submit(self._batch, state.step + 1)
-            losses.append(self._train_step(pair))
+            losses.append(self._train_step(crops))
             state.step += 1
 
             due = _Due.after(state.step, recipe, bool(note))
@@ -291,10 +294,10 @@ class _Trainer:
         progress = state.progress
         return TrainOutcome(self.run, self.run / "best.pt", progress["best_psnr_y"], int(progress["best_step"]))
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's share of the crops of a step."""
-        lr, hr = self.data.crops.batch(step, *batch_shape(step, self.recipe))
-        return lr[self.rank :: self.processes], hr[self.rank :: self.processes]
+    def _batch(self, step: int) -> tuple[Tensor, ...]:
+        """This process's share of the crops of a step: LR, HR and, where the recipe needs it, the teacher's."""
+        crops = self.data.crops.batch(step, *batch_shape(step, self.recipe), teacher=uses_teacher(self.recipe))
+        return tuple(images[self.rank :: self.processes] for images in crops)
 
     def _freeze_if_due(self) -> str:
         """Switch BN to population statistics at the step the recipe names.
@@ -320,8 +323,8 @@ class _Trainer:
         for lr in self.data.crops.batches(STATISTICS_STREAM, count, size, patch):
             yield lr[self.rank :: self.processes].to(self.device)
 
-    def _train_step(self, pair: tuple[Tensor, Tensor]) -> Tensor:
-        """Update network and average.
+    def _train_step(self, crops: tuple[Tensor, ...]) -> Tensor:
+        """Update network, average and adversary.
 
         Returns:
             The loss, still on the device.
@@ -330,19 +333,25 @@ class _Trainer:
         rate = learning_rate(state.step, recipe) * state.progress["rate_factor"]
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        lr, hr = (tensor.to(self.device, non_blocking=True) for tensor in pair)
+        lr, *images = (tensor.to(self.device, non_blocking=True) for tensor in crops)
+        targets = Targets(*images)
         if recipe.run.channels_last:
             lr = lr.contiguous(memory_format=torch.channels_last)
         state.optimizer.zero_grad(set_to_none=True)
         half = HALF.get(recipe.run.precision)
         with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
             sr = self.form(lr)
-        loss = reconstruction_loss(sr.float(), hr, loss_name(state.step, recipe), recipe.loss.luma, recipe.loss.chroma)
-        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        sr = sr.float()
+        loss = self.objective(state.step, sr, targets)
+        whole = loss if state.adversary is None else loss + state.adversary.generator_term(state.step, sr)
+        state.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
         state.scaler.step(state.optimizer)
         state.scaler.update()
         update_ema(state.ema, state.net, ema_decay(state.progress["averaged"], recipe))
         state.progress["averaged"] += 1
+        if state.adversary is not None:
+            state.adversary.learn(sr, targets)
+        # Without the adversarial term, which rises and falls as the discriminator learns, so that it tells divergence.
         return loss.detach()
 
     def _report_window(self, window: _Window, note: str, log: RunLog | None, validation: bool) -> None:
@@ -380,7 +389,7 @@ class _Trainer:
         """Draw the curve, and keep the network and its images if they are the best so far."""
         if self.rank == 0:
             draw_curve(self.run / "log.jsonl", self.run / "curve.png")
-        if validated.psnr_y <= self.state.progress["best_psnr_y"]:
+        if validated.psnr_y <= self.state.progress["best_psnr_y"] and self.recipe.validation.keep == "best":
             return
         self.state.progress |= {"best_psnr_y": validated.psnr_y, "best_step": self.state.step}
         self._save(self.run / "best.pt")

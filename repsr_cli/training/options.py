@@ -48,6 +48,8 @@ class EvalOptions:
     Attributes:
         models: names or paths; None: all shipped models of the scale.
         scale: enlargement factor.
+        degrade: how LR images are made; None: clean.
+        perceptual: whether to measure how results look, too.
         threads: CPU threads; None: torch's choice.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     """
@@ -61,6 +63,18 @@ class EvalOptions:
         panel=MODEL,
     )
     scale: int = option("-s", "--scale", default=4, help="Enlargement factor.", panel=MODEL)
+    degrade: list[str] | None = option(
+        "--degrade",
+        metavar="KIND:QUALITY",
+        help="Compress LR: jpeg:75, x264:26, x265:28, vp9:35, clean. Repeatable.",
+        panel=DATA,
+    )
+    perceptual: bool = option(
+        "--perceptual",
+        default=False,
+        help="Also SSIMULACRA2, VGG distance and gradient ratio; needs repsr[perceptual].",
+        panel=MODEL,
+    )
     threads: int | None = option("--threads", help="CPU threads.", panel=MODEL)
     device: str = option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.", panel=MODEL)
 
@@ -103,8 +117,9 @@ class PrepareOptions:
 
     Attributes:
         scale: enlargement factor.
-        teacher: name or path of a larger model whose output gives the targets; None: degraded pairs.
-        holdout: photographs to hold out, with a teacher.
+        mix: TOML file of degradations; None: LR stays clean.
+        teacher: name or path of a larger model whose output gives the targets.
+        holdout: photographs to hold out.
         precision: of the teacher.
         variants: degradations of each image.
         seed: of all degradations.
@@ -112,15 +127,16 @@ class PrepareOptions:
     """
 
     scale: int = option("-s", "--scale", default=4, minimum=2, help="Enlargement factor, 2 to 8.", panel=DATA)
+    mix: Path | None = option(
+        "--mix", metavar="TOML", help="Degradations of LR, as in train/mixes. Default: none.", panel=DATA
+    )
     teacher: str | None = option(
         "--teacher",
         metavar="NAME|FILE",
-        help="Larger model that gives the luma of the targets; LR stays clean.",
+        help="Larger model whose output is added to each pair; without --mix, its luma replaces the target's.",
         panel=DATA,
     )
-    holdout: int = option(
-        "--holdout", default=24, minimum=1, help="With --teacher: photographs to validate on, unchanged.", panel=DATA
-    )
+    holdout: int = option("--holdout", default=24, minimum=1, help="Photographs to validate on.", panel=DATA)
     precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
         "--precision",
         default="auto",

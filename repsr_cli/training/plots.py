@@ -86,21 +86,21 @@ def _draw_line(
     return low, span
 
 
-def batch_grid(lr: Tensor, hr: Tensor, columns: int = 4) -> NDArray[np.uint8]:
-    """Pairs of a batch side by side: LR enlarged by nearest neighbour, then HR.
+def batch_grid(batch: Sequence[Tensor], columns: int = 4) -> NDArray[np.uint8]:
+    """The crops of a batch side by side: LR enlarged by nearest neighbour, then the others.
 
     Args:
-        lr: (N, 3, h, w) in [0, 1]; values beyond are clamped.
-        hr: (N, 3, h * scale, w * scale), likewise.
-        columns: pairs in a row.
+        batch: lr (N, 3, h, w) in [0, 1]; values beyond are clamped; then one or more of (N, 3, h * scale, w * scale).
+        columns: groups in a row.
 
     Returns:
         One image (H, W, 3).
     """
-    scale = hr.shape[-1] // lr.shape[-1]
+    lr, *others = batch
+    scale = others[0].shape[-1] // lr.shape[-1]
     large = lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    cells = ((pair.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for pair in (large, hr))
-    pairs = [np.concatenate(both, axis=1) for both in zip(*cells, strict=True)]
+    cells = ((crops.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for crops in (large, *others))
+    pairs = [np.concatenate(group, axis=1) for group in zip(*cells, strict=True)]
     gap = 4
     height, width = pairs[0].shape[:2]
     rows = -(-len(pairs) // columns)

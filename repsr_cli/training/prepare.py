@@ -1,13 +1,19 @@
-"""Pack degraded, compressed LR/HR pairs, to train ``video`` models on.
+"""Pack degraded pairs for training ``real`` and ``detail`` models.
 
-This is done ahead of training, which must not need an encoder. A single frame has no artefacts of inter prediction, so
-each image becomes a short shot, which is degraded, encoded and decoded, and one of its frames is kept.
+Done ahead of training, since it needs encoders, which ``repsr train`` must not, and since artefacts between frames need
+a video: each image becomes a short shot, is degraded, encoded, decoded, and one of its frames is kept. A teacher, a
+larger model, may add what it makes of that frame.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator, Philox
@@ -15,96 +21,193 @@ from numpy.typing import NDArray
 
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
-from repsr_cli.training.dataset import Pair, folder_pairs, write_pack
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import UsageError
+from repsr_cli.image.resize import imresize
+from repsr_cli.training.dataset import Pair, folder_pairs, held_out_groups, pack_digest, photographs
 from repsr_cli.training.degradations import (
-    Degradation,
-    degrade_still,
+    Encoding,
+    degrade_shot,
     draw_degradation,
     letterboxed,
     moving_windows,
     softened,
+    with_text,
 )
+from repsr_cli.training.evaluate import upscale_pixels
+from repsr_cli.training.mix import Mix
+from repsr_cli.training.resumable import Task, write_resumable
 from repsr_cli.video.roundtrip import through_codec
 from repsr_cli.yuv.formats import PlaneFormat
 
-FRAMES = 9  # of a shot: the first is a keyframe, the rest are predicted
-MAX_SIDE = 384  # HR px of the window, which moves on a tile of 512
-# LR px. x265 encodes frames of a single 64 px block differently from run to run (measured).
+# LR px. x265 was measured to code frames of a single 64 px block differently from run to run.
 MIN_LR_SIDE, LR_UNIT = 80, 16
 
 Pixels = NDArray[np.uint8]
+Teacher = Callable[[Pixels], Pixels]
 
 
-def compress(shot: list[Pixels], degradation: Degradation, fmt: PlaneFormat) -> list[Pixels]:
-    """Encode and decode RGB frames as 4:2:0 planes with the encoder of a degradation; unchanged without one.
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What to make of a folder of images.
+
+    Attributes:
+        scale: enlargement factor.
+        mix: what they go through.
+        variants: degradations of each image.
+        seed: of all degradations.
+        holdout: photographs that are kept out of training, to validate on.
+        teacher: digest of the teacher; empty: none.
+    """
+
+    scale: int
+    mix: Mix
+    variants: int = 2
+    seed: int = 0
+    holdout: int = 24
+    teacher: str = ""
+
+
+def encoder_options(encoding: Encoding) -> dict[str, str]:
+    """The options by which an encoder works at a quality, alike in every run."""
+    quality = str(encoding.quality)
+    if encoding.codec in ("mpeg2video", "mpeg4"):
+        # A constant quantiser: FFmpeg's own switch for it is a property of frames, which PyAV does not set.
+        return {"qmin": quality, "qmax": quality, "b": "50M"}
+    if encoding.codec == "libvpx-vp9":
+        return {
+            "crf": quality,
+            "b": "0",
+            "deadline": "good",
+            "cpu-used": "8" if encoding.fast else "4",
+            "lag-in-frames": "0",
+        }
+    options = {"crf": quality, "preset": "veryfast" if encoding.fast else "medium"}
+    if encoding.codec == "libx265":
+        return options | {"x265-params": "log-level=none:pools=none:frame-threads=1"}
+    # x264's macroblock tree was measured to code the same frames differently in one run out of five; this cures it.
+    return options | {"x264-params": "cpu-independent=1"}
+
+
+def compress(shot: list[Pixels], encodings: tuple[Encoding, ...], fmt: PlaneFormat) -> list[Pixels]:
+    """RGB frames through encoders, by way of 4:2:0 planes; unchanged without one.
 
     Args:
         shot: frames (height, width, 3), sizes even.
-        degradation: names encoder, quality and preset.
+        encodings: one after the other.
         fmt: meaning of the planes.
     """
-    if not degradation.codec:
+    if not encodings:
         return shot
-    options = {"crf": str(degradation.crf), "preset": degradation.preset}
-    if degradation.codec == "libx265":
-        options["x265-params"] = "log-level=none:pools=none:frame-threads=1"
-    else:
-        # Without this, x264's macroblock tree encodes the same frames differently in one run out of five (measured).
-        options["x264-params"] = "cpu-independent=1"
     planes = [planes_from_rgb(to_tensor(frame), fmt) for frame in shot]
-    decoded = through_codec(planes, "yuv420p", degradation.codec, options)
-    return [
-        to_pixels(rgb_from_planes(frame, fmt), np.dtype(np.uint8), grey=False).astype(np.uint8) for frame in decoded
-    ]
+    for encoding in encodings:
+        planes = through_codec(planes, "yuv420p", encoding.codec, encoder_options(encoding))
+    return [to_pixels(rgb_from_planes(frame, fmt), np.dtype(np.uint8), grey=False).astype(np.uint8) for frame in planes]
 
 
-def degraded_pair(pair: Pair, scale: int, variant: int, seed: int, index: int) -> Pair:
-    """One compressed LR frame and its HR window, a function of image and (seed, index, variant)."""
-    random = Generator(Philox(key=[seed, index * 1000 + variant]))
-    degradation = draw_degradation(random)
+def degraded_pair(pair: Pair, preparation: Preparation, variant: int, index: int) -> Pair:
+    """One image as one degraded LR frame beside its HR window, by (seed, index, variant) alone."""
+    random = Generator(Philox(key=[preparation.seed, index * 1000 + variant]))
+    mix, scale = preparation.mix, preparation.scale
+    degradation = draw_degradation(mix, random)
     unit = LR_UNIT * scale
-    side = min(MAX_SIDE, *pair.hr.shape[:2]) // unit * unit
-    windows = letterboxed(moving_windows(softened(pair.hr, random), side, FRAMES, random), random)
-    shot = [degrade_still(np.ascontiguousarray(window), scale, degradation, random) for window in windows]
-    matrix = "bt709" if random.random() < 0.5 else "bt601"
-    fmt = PlaneFormat("bt709" if matrix == "bt709" else "bt601", False, 8, (2, 2), "left")
-    kept = int(random.integers(1, FRAMES))
-    lr = compress(shot, degradation, fmt)[kept]
-    return Pair(f"{pair.name}#{variant}", pair.group, np.ascontiguousarray(windows[kept]), lr)
+    side = min(mix.shot.side, *pair.hr.shape[:2]) // unit * unit
+    image = with_text(softened(pair.hr, mix.shot.soften, mix.shot.soften_factor, random), mix.shot.text, random)
+    windows = moving_windows(image, side, mix.shot.frames, mix.shot.fast, random)
+    windows = letterboxed(windows, mix.shot.letterbox, random)
+    shot = degrade_shot(windows, scale, degradation, random)
+    fmt = PlaneFormat("bt709" if random.random() < 0.5 else "bt601", False, 8, (2, 2), "left")
+    kept = int(random.integers(1, mix.shot.frames))
+    lr = compress(shot, degradation.encodings, fmt)[kept]
+    name = f"{pair.name}#{variant}"
+    return Pair(name, pair.group, np.ascontiguousarray(windows[kept]), np.ascontiguousarray(lr), pair.held_out)
 
 
-def degraded_pairs(
-    folder: Path, scale: int, variants: int, seed: int, progress: Callable[[int, int], None]
-) -> Iterator[Pair]:
-    """Every image of a folder, ``variants`` times; errors as ``folder_pairs``."""
-    for index, pair in enumerate(folder_pairs(folder, scale, progress)):
-        if min(pair.hr.shape[:2]) >= MIN_LR_SIDE * scale:
-            for variant in range(variants):
-                yield degraded_pair(pair, scale, variant, seed, index)
+def teacher_of(upscaler: Upscaler, scale: int) -> Teacher:
+    """What makes targets: a model's 8-bit output, shrunk where the model enlarges by more.
+
+    Args:
+        upscaler: the model.
+        scale: of the targets, at most the model's.
+
+    Raises:
+        UsageError: the model enlarges by less.
+    """
+    if upscaler.scale < scale:
+        raise UsageError(upscaler.spec.name, f"enlarges by {upscaler.scale}, not {scale}", "Choose another teacher.")
+
+    def teach(lr: Pixels) -> Pixels:
+        sr = upscale_pixels(upscaler, lr)
+        height, width = (side * scale for side in lr.shape[:2])
+        return sr if upscaler.scale == scale else imresize(sr, (height, width))
+
+    return teach
+
+
+def taught_pair(pair: Pair, preparation: Preparation, variant: int, index: int, teacher: Teacher) -> Pair:
+    """A degraded pair with what the teacher makes of its LR frame."""
+    made = degraded_pair(pair, preparation, variant, index)
+    assert made.lr is not None
+    return replace(made, teacher=teacher(made.lr))
+
+
+def degraded_tasks(
+    folder: Path, preparation: Preparation, teacher: Teacher | None, progress: Callable[[int, int], None]
+) -> Iterator[Task]:
+    """Every image of a folder, ``variants`` times; of held-out photographs only the first image, once.
+
+    Images smaller than 80 * scale px are left out. Errors as ``folder_pairs``.
+    """
+    held_out = set(held_out_groups(photographs(folder).values(), preparation.holdout))
+    kept: set[str] = set()
+    for index, found in enumerate(folder_pairs(folder, preparation.scale, progress, shuffled=True)):
+        pair = found
+        if min(pair.hr.shape[:2]) < MIN_LR_SIDE * preparation.scale:
+            continue
+        variants = preparation.variants
+        if pair.group in held_out:
+            if pair.group in kept:
+                continue
+            kept.add(pair.group)
+            pair, variants = replace(pair, held_out=True), 1
+        for variant in range(variants):
+            make: Callable[[], Pair] = partial(degraded_pair, pair, preparation, variant, index)
+            if teacher is not None:
+                make = partial(taught_pair, pair, preparation, variant, index, teacher)
+            yield f"{pair.name}#{variant}", make
 
 
 def prepare(
     folder: Path,
     target: Path,
-    scale: int,
-    variants: int = 2,
-    seed: int = 0,
+    preparation: Preparation,
+    teacher: Teacher | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a packed file of degraded pairs.
+    """Write a packed file of degraded pairs. A stopped run continues where it was.
 
     Args:
         folder: HR images; smaller ones than 80 * scale px are left out.
         target: the packed file, for ``data.train`` of a recipe.
-        scale: enlargement factor.
-        variants: degradations of each image.
-        seed: of all of them.
+        preparation: what to make of them.
+        teacher: gives (height * scale, width * scale, 3) for (height, width, 3).
         progress: called with (images done, images in all).
         overwrite: replace an existing file.
 
     Raises:
-        RecipeError: an image cannot be used.
+        RecipeError: an image cannot be used, or the file not written.
+        UsageError: an unfinished file of other settings lies there, or the file exists.
     """
-    write_pack(target, scale, degraded_pairs(folder, scale, variants, seed, progress), overwrite=overwrite)
+    job: dict[str, Any] = {
+        "scale": preparation.scale,
+        "mix": hashlib.sha256(json.dumps(preparation.mix.as_dict(), sort_keys=True).encode()).hexdigest(),
+        "variants": preparation.variants,
+        "seed": preparation.seed,
+        "holdout": preparation.holdout,
+        "teacher": preparation.teacher,
+        "images": pack_digest(folder, preparation.scale),
+    }
+    tasks = degraded_tasks(folder, preparation, teacher, progress)
+    write_resumable(target, preparation.scale, job, tasks, overwrite=overwrite)

@@ -59,6 +59,7 @@ class Data:
         validation: folder of HR images to validate on instead of ``holdout``; empty: none.
         channel_shuffle: whether colour channels of a training crop are shuffled.
         saturation: colour differences of every second training crop are multiplied by 1 to this.
+        target: what a network learns to give: the ``original``, or what the ``teacher`` of ``repsr prepare`` made.
     """
 
     train: str
@@ -66,6 +67,7 @@ class Data:
     validation: str = ""
     channel_shuffle: bool = False
     saturation: float = 1.0
+    target: Literal["original", "teacher"] = "original"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,11 @@ class Loss:
         chroma: weight of the same loss on its two colour differences, added; 0: none.
         late_name: the loss of the run's last part; empty: the same.
         late: share of the steps, at the end, that use ``late_name``.
+        weight: of all that is named above, beside the terms below.
+        ms_ssim: weight of 1 - MS-SSIM, added.
+        fourier: weight of the distance of amplitudes and phases of the spectra, added.
+        vgg: weight of the VGG distance to the original, added; its weights come with ``repsr[perceptual]``.
+        vgg_layers: how many of the five layers it uses.
     """
 
     name: Literal["l1", "l2", "charbonnier"] = "l1"
@@ -140,6 +147,30 @@ class Loss:
     chroma: float = 0.0
     late_name: Literal["", "l1", "l2", "charbonnier"] = ""
     late: float = 0.0
+    weight: float = 1.0
+    ms_ssim: float = 0.0
+    fourier: float = 0.0
+    vgg: float = 0.0
+    vgg_layers: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Gan:
+    """Adversarial training: a discriminator learns to tell the network's images from real ones.
+
+    Attributes:
+        weight: of the adversarial term; 0: none.
+        real: what counts as real: what the ``teacher`` made, or the ``original``.
+        channels: width of the discriminator.
+        learning_rate: of the discriminator, by Adam.
+        warmup: steps in which only the discriminator learns from the network's images.
+    """
+
+    weight: float = 0.0
+    real: Literal["original", "teacher"] = "teacher"
+    channels: int = 32
+    learning_rate: float = 2e-4
+    warmup: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +191,13 @@ class Validation:
     Attributes:
         every: steps between two validations; the last step is always validated.
         statistics_batches: batches to measure the average's BN statistics on, before the switch.
+        keep: which network becomes ``best.pt``: the one with the ``best`` PSNR, or the ``last`` one, as adversarial
+            training wants it.
     """
 
     every: int = 1000
     statistics_batches: int = 100
+    keep: Literal["best", "last"] = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +242,7 @@ class Recipe:
     batch: Batch = field(default_factory=Batch)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = field(default_factory=Loss)
+    gan: Gan = field(default_factory=Gan)
     ema: Ema = field(default_factory=Ema)
     validation: Validation = field(default_factory=Validation)
     run: Run = field(default_factory=Run)
@@ -286,6 +321,20 @@ def _toml_value(text: str) -> Any:
         return text
 
 
+def build_section(kind: type, values: dict[str, Any], subject: str) -> Any:
+    """Build a frozen dataclass of sections from nested plain values, checking names and types.
+
+    Args:
+        kind: the dataclass; fields may be dataclasses, tuples, literals and plain values.
+        values: what a TOML file holds.
+        subject: names it in errors.
+
+    Raises:
+        RecipeError: an unknown or missing key, or a value of the wrong type.
+    """
+    return _build(kind, values, subject, "")
+
+
 def _build(kind: type, values: dict[str, Any], subject: str, section: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
@@ -318,6 +367,10 @@ def _convert(hint: Any, value: Any, subject: str, where: str) -> Any:
         if value not in options:
             raise RecipeError(subject, f"{where} = {value!r} is unknown", f"Known: {', '.join(map(str, options))}.")
         return value
+    if origin is tuple and options[1:] == (...,):
+        if not isinstance(value, list | tuple):
+            raise RecipeError(subject, f"{where} must be a list")
+        return tuple(_convert(options[0], v, subject, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(options):
             raise RecipeError(subject, f"{where} must be a list of {len(options)} values")
@@ -344,6 +397,8 @@ def _check(recipe: Recipe, subject: str) -> None:
         "schedule.learning_rate": recipe.schedule.learning_rate,
         "optimizer.refresh": recipe.optimizer.refresh,
         "validation.every": recipe.validation.every,
+        "gan.channels": recipe.gan.channels,
+        "gan.learning_rate": recipe.gan.learning_rate,
         "validation.statistics_batches": recipe.validation.statistics_batches,
         "run.checkpoint_every": recipe.run.checkpoint_every,
         "run.log_every": recipe.run.log_every,
@@ -366,6 +421,12 @@ def _check(recipe: Recipe, subject: str) -> None:
         "schedule.final_learning_rate": recipe.schedule.final_learning_rate,
         "loss.luma": recipe.loss.luma,
         "loss.chroma": recipe.loss.chroma,
+        "loss.weight": recipe.loss.weight,
+        "loss.ms_ssim": recipe.loss.ms_ssim,
+        "loss.fourier": recipe.loss.fourier,
+        "loss.vgg": recipe.loss.vgg,
+        "gan.weight": recipe.gan.weight,
+        "gan.warmup": recipe.gan.warmup,
         "data.holdout": recipe.data.holdout,
         "optimizer.weight_decay": recipe.optimizer.weight_decay,
     }

@@ -73,7 +73,7 @@ def open_run_data(recipe: Recipe, pack: Pack) -> RunData:
 def draw_batch(
     recipe: Recipe, run: Path, target: Path, on_packing: Callable[[int, int], None], *, overwrite: bool = False
 ) -> None:
-    """Draw the first batch of a run as PNG, each LR crop beside its HR crop.
+    """Draw the first batch of a run as PNG: each LR crop beside its HR crop and, where there is one, the teacher's.
 
     Raises:
         RecipeError: unusable data, or the image cannot be written.
@@ -85,7 +85,8 @@ def draw_batch(
     size, patch = batch_shape(0, recipe)
     crops = _crops(recipe, pack, training, patch)
     try:
-        write_rows(target, [batch_grid(*crops.batch(0, size, patch))], overwrite=overwrite)
+        batch = crops.batch(0, size, patch, teacher=crops.taught)
+        write_rows(target, [batch_grid(batch)], overwrite=overwrite)
     except ValueError as error:
         raise RecipeError(target, f"cannot be written ({error})", "Give a path that ends in .png.") from error
 

@@ -16,8 +16,9 @@ from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR
 from repsr_cli.training.ema import copy_weights
 from repsr_cli.training.networks import build_network
+from repsr_cli.training.objective import Adversary
 from repsr_cli.training.optimizers import build_optimizer
-from repsr_cli.training.recipe import Recipe, deciding_values
+from repsr_cli.training.recipe import Recipe, deciding_values, recipe_from_dict
 
 
 def _fresh_progress() -> dict[str, Any]:
@@ -39,6 +40,7 @@ class TrainingState:
         ema: its exponential moving average.
         optimizer: of ``net``.
         scaler: scales gradients in fp16; disabled otherwise.
+        adversary: the discriminator of adversarial training, with its optimiser.
         step: steps done.
         progress: counters and best figures, as checkpoints hold them: ``averaged`` (updates of the average),
             ``rate_factor`` (of the learning rate), ``lowest_loss``, ``best_psnr_y`` (dB) and ``best_step``.
@@ -48,12 +50,15 @@ class TrainingState:
     ema: RepSR | PlainSR
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
+    adversary: Adversary | None = None
     step: int = 0
     progress: dict[str, Any] = field(default_factory=_fresh_progress)
 
     def save(self, path: Path, recipe: Recipe) -> None:
         """Write a checkpoint; errors as ``save_training``."""
         optimizer = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        if self.adversary is not None:
+            optimizer["adversary"] = self.adversary.state_dict()
         save_training(
             path,
             TrainingCheckpoint(self.net, self.ema, recipe.as_dict(), self.step, optimizer, dict(self.progress)),
@@ -67,7 +72,9 @@ class TrainingState:
             CheckpointError: it cannot be read.
         """
         checkpoint = load_training(path)
-        theirs, ours = (deciding_values(each) for each in (checkpoint.recipe, recipe.as_dict()))
+        # Keys that an older checkpoint does not know have their defaults.
+        before = recipe_from_dict(checkpoint.recipe, str(path)).as_dict()
+        theirs, ours = (deciding_values(each) for each in (before, recipe.as_dict()))
         for name, value in ours.items():
             if theirs.get(name) != value:
                 happened = f"was made by another recipe: {name} was {theirs.get(name)}"
@@ -77,6 +84,8 @@ class TrainingState:
         self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+        if self.adversary is not None:
+            self.adversary.load_state_dict(checkpoint.optimizer["adversary"])
         self.step = checkpoint.step
         self.progress = dict(checkpoint.progress)
 

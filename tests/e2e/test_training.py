@@ -67,7 +67,7 @@ def test_a_minute_of_training_beats_bicubic(trained: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     bicubic, ours = (json.loads(line) for line in result.stdout.splitlines())
-    assert bicubic["network"] == "bicubic"
+    assert bicubic["model"] == "bicubic"
     assert ours["images"] == 8
     assert ours["psnr_y"] > bicubic["psnr_y"] + 0.3
     assert ours["ssim_y"] > bicubic["ssim_y"]
@@ -75,6 +75,21 @@ def test_a_minute_of_training_beats_bicubic(trained: Path) -> None:
     again = CliRunner().invoke(app, arguments)
     assert (again.exit_code, "rows.csv: exists. Add -y to replace it." in again.stderr) == (2, True)
     assert CliRunner().invoke(app, [*arguments, "-y"]).exit_code == 0
+
+
+def test_eval_makes_compressed_lr_and_a_table_for_each(trained: Path) -> None:
+    arguments = ["eval", str(trained / "images"), "-s", "2", "-n", str(trained / "net.safetensors")]
+    result = CliRunner().invoke(app, [*arguments, "--degrade", "jpeg:30", "--degrade", "clean", "--json"])
+    assert result.exit_code == 0, result.output
+    found = {(row["condition"], row["model"]): row["psnr_y"] for row in map(json.loads, result.stdout.splitlines())}
+    model = str(trained / "net.safetensors")
+    assert list(found) == [("jpeg:30", "bicubic"), ("jpeg:30", model), ("clean", "bicubic"), ("clean", model)]
+    assert found["jpeg:30", "bicubic"] < found["clean", "bicubic"]
+    table = CliRunner().invoke(app, [*arguments, "--degrade", "x264:40"]).stdout.splitlines()
+    assert table[0].split() == ["set", "LR", "model", "images", "Y-PSNR", "RGB-PSNR", "SSIM"]
+    assert [line.split()[1] for line in table[1:]] == ["x264:40"] * 2
+    wrong = CliRunner().invoke(app, [*arguments, "--degrade", "jpg:30"])
+    assert (wrong.exit_code, "--degrade jpg:30: is not a degradation" in wrong.stderr) == (2, True)
 
 
 def test_eval_takes_the_old_option(trained: Path) -> None:

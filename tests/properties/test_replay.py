@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from repsr_cli.errors import Interrupted, RecipeError, TrainingDiverged
 from repsr_cli.model.checkpoint import load_training
 from repsr_cli.training.loop import StepReport, train
+from repsr_cli.training.mix import Mix
+from repsr_cli.training.prepare import Preparation, prepare
 from repsr_cli.training.recipe import Recipe, recipe_from_dict
 from tests.conftest import ROOT, textured
 
@@ -97,6 +99,72 @@ def test_other_optimisers_replay_too(images: Path, tmp_path: Path, optimizer: st
         train(recipe, tmp_path / "run", should_stop=lambda: next(asked))
     train(recipe, tmp_path / "run", resume=True)
     _assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def doubled(lr: Any) -> Any:
+    """A teacher that enlarges by repetition."""
+    return lr.repeat(2, 0).repeat(2, 1)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("taught")
+    for number in range(4):
+        Image.fromarray(textured(180, 180, number)).save(folder / f"p{number}.png")
+    preparation = Preparation(2, Mix(), variants=1, holdout=1, teacher="doubled")
+    prepare(folder, folder / "taught.pack", preparation, doubled)
+    return folder / "taught.pack"
+
+
+ADVERSARIAL: dict[str, dict[str, Any]] = {
+    "loss": {"ms_ssim": 0.1, "fourier": 0.1, "weight": 0.5},
+    "gan": {"weight": 0.1, "channels": 4, "warmup": 3},
+    "validation": {"every": 8, "keep": "last"},
+    "batch": {"size": 4, "patch": 12},
+}
+
+
+@pytest.mark.parametrize("stop", [2, 3, 11])
+def test_adversarial_training_replays_too(taught: Path, tmp_path: Path, stop: int) -> None:
+    data = {"data": {"train": str(taught), "target": "teacher"}}
+    recipe = _recipe(taught, **ADVERSARIAL, **data)
+    train(recipe, tmp_path / "whole")
+    asked = iter([False] * (stop - 1) + [True])
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "run", should_stop=lambda: next(asked))
+    train(recipe, tmp_path / "run", resume=True)
+    _assert_equal(tmp_path / "run", tmp_path / "whole")
+    whole, resumed = (
+        load_training(tmp_path / run / "last.pt").optimizer["adversary"]["net"] for run in ("whole", "run")
+    )
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_the_adversary_changes_what_is_learned_once_it_is_warm(taught: Path, tmp_path: Path) -> None:
+    data = {"data": {"train": str(taught), "target": "teacher"}}
+    for name, gan in (
+        ("plain", {"weight": 0.0}),
+        ("cold", {"weight": 0.1, "warmup": STEPS}),
+        ("warm", {"weight": 0.1}),
+    ):
+        train(_recipe(taught, **(ADVERSARIAL | data | {"gan": {"channels": 4, "warmup": 3} | gan})), tmp_path / name)
+    plain, cold, warm = (
+        load_training(tmp_path / name / "last.pt").net.state_dict() for name in ("plain", "cold", "warm")
+    )
+    assert all(torch.equal(plain[key], cold[key]) for key in plain)
+    assert not all(torch.equal(plain[key], warm[key]) for key in plain)
+
+
+def test_the_last_network_is_kept_where_the_recipe_says_so(taught: Path, tmp_path: Path) -> None:
+    data = {"data": {"train": str(taught), "target": "teacher"}}
+    train(_recipe(taught, **ADVERSARIAL, **data), tmp_path / "run")
+    assert load_training(tmp_path / "run" / "best.pt").step == STEPS
+
+
+@pytest.mark.parametrize("sections", [{"data": {"target": "teacher"}}, {"gan": {"weight": 0.1}}])
+def test_a_recipe_that_needs_a_teacher_says_so(images: Path, tmp_path: Path, sections: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"packed without a teacher.*repsr prepare --teacher"):
+        train(_recipe(images, **sections), tmp_path / "run")
 
 
 def test_another_seed_is_another_run(images: Path, whole: Path, tmp_path: Path) -> None:

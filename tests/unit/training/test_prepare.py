@@ -8,23 +8,26 @@ from PIL import Image
 
 from repsr_cli.engine.pixels import to_tensor
 from repsr_cli.engine.planes import planes_from_rgb
+from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.training.dataset import Pack
-from repsr_cli.training.prepare import prepare
+from repsr_cli.training.degradations import Encoding
+from repsr_cli.training.mix import ENCODERS, load_mix
+from repsr_cli.training.prepare import Pixels, Preparation, encoder_options, prepare
 from repsr_cli.video.roundtrip import through_codec
 from repsr_cli.yuv.formats import PlaneFormat
-from tests.conftest import textured
+from tests.conftest import ROOT, textured
+
+REAL = load_mix(ROOT / "train" / "mixes" / "real.toml")
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_codec_damage_grows_with_crf_and_no_frame_is_lost(codec: str) -> None:
+@pytest.mark.parametrize("codec", sorted(ENCODERS))
+def test_codec_damage_grows_with_the_quality_number_and_no_frame_is_lost(codec: str) -> None:
     fmt = PlaneFormat("bt709", False, 8, (2, 2), "left")
     shot = [planes_from_rgb(to_tensor(textured(64, 96, 5)[:, t : t + 64].copy()), fmt) for t in range(6)]
     errors = []
-    for crf in ("15", "40"):
-        options = {"crf": crf, "preset": "veryfast"}
-        if codec == "libx265":
-            options["x265-params"] = "log-level=none:pools=none:frame-threads=1"
+    for quality in (2, 31) if codec.startswith("mpeg") else (15, 40):
+        options = encoder_options(Encoding(codec, quality, fast=True))
         decoded = through_codec(shot, "yuv420p", codec, options)
         assert len(decoded) == 6
         errors.append(np.mean([np.abs(a[0].astype(int) - b[0]).mean() for a, b in zip(shot, decoded, strict=True)]))
@@ -38,9 +41,12 @@ def test_prepared_pairs_are_aligned_seeded_and_damaged(tmp_path: Path) -> None:
         Image.fromarray(textured(180 + 8 * number, 200, number)).save(folder / f"p{number}.png")
     Image.fromarray(textured(140, 300)).save(folder / "small.png")
     for target in ("a", "b"):
-        prepare(folder, tmp_path / f"{target}.pack", 2, variants=2, seed=3)
+        prepare(folder, tmp_path / f"{target}.pack", Preparation(2, REAL, variants=2, seed=3, holdout=1))
     a, b = Pack(tmp_path / "a.pack"), Pack(tmp_path / "b.pack")
-    assert [p.name for p in a.images] == [f"p{n}.png#{v}" for n in range(4) for v in range(2)]
+    assert len([p for p in a.images if p.held_out]) == 1
+    held_out = next(p.group for p in a.images if p.held_out)
+    names = {f"p{n}.png#{v}" for n in range(4) for v in range(2)} - {f"{held_out}.png#1"}
+    assert {p.name for p in a.images} == names
     assert {p.group for p in a.images} == {f"p{n}" for n in range(4)}
     damage = []
     for one, other in zip(a.images, b.images, strict=True):
@@ -52,3 +58,52 @@ def test_prepared_pairs_are_aligned_seeded_and_damaged(tmp_path: Path) -> None:
         beside = min(np.abs(np.roll(ideal, shift, axis) - a.lr(one)).mean() for shift in (-2, 2) for axis in (0, 1))
         assert damage[-1] < beside
     assert max(damage) > 1
+
+
+def doubled(lr: Pixels) -> Pixels:
+    """A teacher that enlarges by repetition."""
+    return lr.repeat(2, 0).repeat(2, 1)
+
+
+def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(5):
+        Image.fromarray(textured(180, 200, number)).save(folder / f"p{number}.png")
+    preparation = Preparation(2, REAL, variants=2, seed=1, holdout=1, teacher="doubled")
+    prepare(folder, tmp_path / "whole.pack", preparation, doubled)
+    calls = 0
+
+    def stops(lr: Pixels) -> Pixels:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return doubled(lr)
+
+    target = tmp_path / "stopped.pack"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(folder, target, preparation, stops)
+    assert not target.exists()
+    # A kill may leave pixels without a line, or half a line.
+    parts = tmp_path / "stopped.pack.parts"
+    with (parts / "pixels").open("ab") as file:
+        file.write(b"torn")
+    with (parts / "pairs.jsonl").open("ab") as file:
+        file.write(b'{"name": "torn')
+    with pytest.raises(UsageError, match="unfinished file of other settings"):
+        prepare(folder, target, Preparation(2, REAL, variants=2, seed=2, holdout=1, teacher="doubled"), doubled)
+    made = 0
+
+    def counted(lr: Pixels) -> Pixels:
+        nonlocal made
+        made += 1
+        return doubled(lr)
+
+    prepare(folder, target, preparation, counted)
+    assert made == 9 - 3
+    assert target.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+    assert not parts.exists()
+    pack = Pack(target)
+    for entry in pack.images:
+        assert np.array_equal(pack.teacher(entry), doubled(np.array(pack.lr(entry))))

@@ -1,0 +1,110 @@
+"""Make the LR images that models are judged on: clean, through JPEG, or through a video encoder.
+
+The conditions are those of published tables, so that anyone can repeat them: MATLAB's antialiased bicubic first, then
+Pillow's JPEG, or the fifth of six equal frames through FFmpeg's encoder, with FFmpeg's own conversion to 4:2:0.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from repsr_cli.errors import UsageError
+from repsr_cli.image.resize import downscale
+
+Pixels = NDArray[np.uint8]
+
+_FRAMES, _KEPT = 6, 4
+# Encoder, its default quality option and the largest value of it.
+_ENCODERS = {"x264": ("libx264", 51), "x265": ("libx265", 51), "vp9": ("libvpx-vp9", 63)}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One way to make LR images.
+
+    Attributes:
+        name: as typed, e.g. ``jpeg:75``.
+        kind: ``clean``, ``jpeg``, ``x264``, ``x265`` or ``vp9``.
+        quality: JPEG quality or crf; 0 for ``clean``.
+    """
+
+    name: str
+    kind: str
+    quality: int = 0
+
+    def lr(self, hr: Pixels, scale: int) -> Pixels:
+        """The LR version of an image.
+
+        Args:
+            hr: (height, width, 3), both multiples of the scale.
+            scale: enlargement factor.
+        """
+        small = downscale(hr, scale)
+        if self.kind == "clean":
+            return small
+        if self.kind == "jpeg":
+            return _through_jpeg(small, self.quality)
+        return _through_video(small, _ENCODERS[self.kind][0], self.quality)
+
+
+def parse_condition(text: str) -> Condition:
+    """A condition from ``clean``, ``jpeg:75``, ``x264:26`` and the like.
+
+    Raises:
+        UsageError: it is none of them, or the quality is out of bounds.
+    """
+    kind, _, quality = text.partition(":")
+    known = f"Known: clean, jpeg:QUALITY, {', '.join(f'{name}:CRF' for name in _ENCODERS)}."
+    if text == "clean":
+        return Condition(text, kind)
+    if kind not in ("jpeg", *_ENCODERS) or not quality.isdecimal():
+        raise UsageError(f"--degrade {text}", "is not a degradation", known)
+    least, most = (1, 95) if kind == "jpeg" else (0, _ENCODERS[kind][1])
+    if not least <= int(quality) <= most:
+        raise UsageError(f"--degrade {text}", f"the quality must lie between {least} and {most}", known)
+    return Condition(text, kind, int(quality))
+
+
+def _through_jpeg(image: Pixels, quality: int) -> Pixels:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def _through_video(image: Pixels, codec: str, crf: int) -> Pixels:
+    # Not imported above: training's loop, which shares this package, runs without PyAV.
+    import av
+
+    file = io.BytesIO()
+    options = {"crf": str(crf)}
+    if codec == "libx264":
+        options["x264-params"] = "cpu-independent=1"
+    elif codec == "libx265":
+        options["x265-params"] = "log-level=none:pools=none:frame-threads=1"
+    else:
+        options["b"] = "0"
+    # 4:2:0 needs even sides; what is added is cut off again.
+    height, width = image.shape[:2]
+    even = np.ascontiguousarray(np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
+        for _ in range(_FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, "rgb24")))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    with av.open(file, "r") as decoded:
+        frames = [frame.to_ndarray(format="rgb24") for frame in decoded.decode(video=0)]
+    return np.ascontiguousarray(frames[_KEPT][:height, :width])
+
+
+def parse_conditions(texts: Sequence[str]) -> list[Condition]:
+    """Conditions in the order given, ``clean`` where none is given; errors as ``parse_condition``."""
+    return [parse_condition(text) for text in texts or ("clean",)]

@@ -1,0 +1,140 @@
+"""What a training step minimises: reconstruction, perceptual terms, and an adversary that learns beside the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from repsr_cli.errors import RecipeError
+from repsr_cli.training.dataset import CropDataset
+from repsr_cli.training.discriminator import Discriminator, discriminator_loss, generator_loss, matching
+from repsr_cli.training.losses import reconstruction_loss
+from repsr_cli.training.perceptual import VggFeatures, feature_distance
+from repsr_cli.training.recipe import Recipe
+from repsr_cli.training.schedule import loss_name
+from repsr_cli.training.structure import fourier_distance, ms_ssim
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The images that a step compares with, each (N, 3, H, W).
+
+    Attributes:
+        original: the HR crops.
+        teacher: what a larger model made of the LR crops; None where the recipe does not use it.
+    """
+
+    original: Tensor
+    teacher: Tensor | None = None
+
+    def named(self, name: str) -> Tensor:
+        """``original`` or ``teacher``."""
+        if name == "original":
+            return self.original
+        assert self.teacher is not None, "the recipe's data were checked when the run began"
+        return self.teacher
+
+
+def uses_teacher(recipe: Recipe) -> bool:
+    """Whether a recipe needs what a teacher made."""
+    return recipe.data.target == "teacher" or (recipe.gan.weight > 0 and recipe.gan.real == "teacher")
+
+
+def check_teacher(recipe: Recipe, crops: CropDataset) -> None:
+    """Refuse a recipe whose packed file lacks what it asks for.
+
+    Raises:
+        RecipeError: it does.
+    """
+    if uses_teacher(recipe) and not crops.taught:
+        remedy = "Make it with repsr prepare --teacher, or set data.target and gan.real to original."
+        raise RecipeError(recipe.data.train, "was packed without a teacher", remedy)
+
+
+class Objective:
+    """The loss of the network, without the adversarial term.
+
+    Args:
+        recipe: names the terms and their weights.
+        device: where the network trains.
+
+    Raises:
+        UsageError: a VGG term is wanted, and its weights are not installed.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self._recipe = recipe
+        self._vgg = VggFeatures(recipe.loss.vgg_layers).to(device) if recipe.loss.vgg else None
+
+    def __call__(self, step: int, sr: Tensor, targets: Targets) -> Tensor:
+        """The loss of a step, a scalar; ``sr`` is (N, 3, H, W) float32, not clamped."""
+        recipe, loss = self._recipe, self._recipe.loss
+        wanted = targets.named(recipe.data.target)
+        total = loss.weight * reconstruction_loss(sr, wanted, loss_name(step, recipe), loss.luma, loss.chroma)
+        if loss.ms_ssim:
+            total = total + loss.ms_ssim * (1 - ms_ssim(sr, wanted))
+        if loss.fourier:
+            total = total + loss.fourier * fourier_distance(sr, wanted)
+        if self._vgg is not None:
+            with torch.no_grad():
+                features = self._vgg(targets.original)
+            total = total + loss.vgg * feature_distance(self._vgg(sr.clamp(0, 1)), features)
+        return total
+
+
+class Adversary:
+    """A discriminator and its optimiser.
+
+    Args:
+        recipe: its size and learning rate.
+        device: where it trains.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self._gan = recipe.gan
+        self._net: nn.Module = Discriminator(recipe.gan.channels).to(device)
+        self._optimizer = Adam(self._net.parameters(), lr=recipe.gan.learning_rate, betas=(0.9, 0.99))
+        self._device, self._half = device, HALF.get(recipe.run.precision)
+
+    def generator_term(self, step: int, sr: Tensor) -> Tensor:
+        """The weighted adversarial loss of the network's images; 0 while the discriminator warms up."""
+        if step < self._gan.warmup:
+            return sr.new_zeros(())
+        self._net.requires_grad_(requires_grad=False)
+        try:
+            return self._gan.weight * generator_loss(self._scores(sr))
+        finally:
+            self._net.requires_grad_(requires_grad=True)
+
+    def learn(self, sr: Tensor, targets: Targets) -> None:
+        """Take one step of the discriminator on the network's images, as they are now, and on real ones."""
+        self._optimizer.zero_grad(set_to_none=True)
+        real = targets.named(self._gan.real)
+        loss = discriminator_loss(self._scores(real), self._scores(sr.detach()))
+        loss.backward()  # type: ignore[no-untyped-call]
+        if dist.is_initialized():
+            for parameter in self._net.parameters():
+                assert parameter.grad is not None, "every layer of a discriminator is used"
+                dist.all_reduce(parameter.grad)
+                parameter.grad.div_(dist.get_world_size())
+        self._optimizer.step()
+
+    def _scores(self, images: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+            return matching(self._net, images).float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"net": self._net.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
+        self._net.load_state_dict(state["net"])
+        self._optimizer.load_state_dict(state["optimizer"])

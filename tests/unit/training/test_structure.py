@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from repsr_cli.training.structure import WEIGHTS, fourier_distance, ms_ssim
+from tests.conftest import textured
+
+
+def pair(side: int, noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    image = torch.from_numpy(textured(side, side, seed)).permute(2, 0, 1)[None].double() / 255
+    generator = torch.Generator().manual_seed(seed)
+    return image, image + noise * torch.randn(image.shape, generator=generator, dtype=torch.float64)
+
+
+def test_one_scale_is_ssim_as_scikit_image_gives_it() -> None:
+    a, b = pair(20, 0.1)  # so small that one scale fits
+    ours = float(ms_ssim(a, b))
+    _mean, theirs = structural_similarity(  # type: ignore[no-untyped-call]
+        a[0].permute(1, 2, 0).numpy(),
+        b[0].permute(1, 2, 0).numpy(),
+        channel_axis=2,
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    inside = np.clip(theirs[5:-5, 5:-5].mean((0, 1)), 1e-6, None).mean()
+    assert ours == pytest.approx(inside, abs=1e-3)
+
+
+def test_five_scales_weigh_as_published() -> None:
+    a, b = pair(192, 0.05)
+    terms = []
+    from repsr_cli.training.structure import _similarities, _window
+
+    for scale in range(5):
+        whole, contrast = _similarities(a, b, _window(3, a))
+        terms.append(whole if scale == 4 else contrast)
+        a, b = (torch.nn.functional.avg_pool2d(each, 2) for each in (a, b))
+    expected = torch.stack([t.clamp(min=1e-6) ** w for t, w in zip(terms, WEIGHTS, strict=True)]).prod(0).mean()
+    assert float(ms_ssim(*pair(192, 0.05))) == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [16, 64, 192])
+def test_equal_images_are_at_no_distance_and_noise_moves_them_apart(side: int) -> None:
+    a, _ = pair(side, 0)
+    assert float(ms_ssim(a, a)) == pytest.approx(1)
+    assert float(fourier_distance(a, a)) == pytest.approx(0, abs=1e-6)
+    likeness = [float(ms_ssim(*pair(side, noise))) for noise in (0.02, 0.1, 0.3)]
+    assert likeness == sorted(likeness, reverse=True)
+    distance = [float(fourier_distance(*pair(side, noise))) for noise in (0.02, 0.1, 0.3)]
+    assert distance == sorted(distance)
+
+
+@pytest.mark.parametrize("measure", [ms_ssim, fourier_distance])
+def test_gradients_are_finite_where_images_are_flat(measure) -> None:  # type: ignore[no-untyped-def]
+    a = torch.full((1, 3, 64, 64), 0.5, requires_grad=True)
+    measure(a, torch.full((1, 3, 64, 64), 0.5)).backward()
+    assert a.grad is not None
+    assert torch.isfinite(a.grad).all()
+
+
+def test_smaller_than_the_window_is_an_error() -> None:
+    with pytest.raises(ValueError, match="11 px or more"):
+        ms_ssim(torch.zeros(1, 3, 10, 30), torch.zeros(1, 3, 10, 30))
