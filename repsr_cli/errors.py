@@ -6,6 +6,8 @@ carries it. A library's exception is translated once, where the library was call
 
 from __future__ import annotations
 
+import os
+
 
 class RepsrError(Exception):
     """A failure with a message for the user and an exit code.
@@ -75,3 +77,24 @@ class Interrupted(RepsrError):
     """The user stopped the work (Ctrl-C); the message says how to go on: exit code 130."""
 
     exit_code = 130
+
+
+def from_system(error: BaseException, subject: object = "") -> RepsrError | None:
+    """The error for what the operating system refused; None for anything else, which is a bug.
+
+    The last resort for what no caller of the system translated.
+
+    Args:
+        error: what was raised.
+        subject: what was worked on, where the error names no file.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        named = error.filename if isinstance(error.filename, (str, bytes)) else None
+        happened = f"the system refused it ({error.strerror})"
+        subject = os.fsdecode(named) if named else subject
+        return MediaError(subject or "a file", happened, "Check the path, permissions and free space.")
+    if isinstance(error, MemoryError):
+        return DeviceError(subject or "memory", "out of memory", "Close other programs, or raise the limit.")
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return DeviceError(subject or "threads", "the system allows no more threads", "Raise the limit (ulimit -u).")
+    return None

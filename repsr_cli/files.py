@@ -24,6 +24,8 @@ from repsr_cli.errors import MediaError, RepsrError, UsageError
 __all__ = [
     "PendingFile",
     "check_target",
+    "is_file",
+    "is_folder",
     "publish",
     "staging",
     "translated_errors",
@@ -135,6 +137,16 @@ def check_target(target: Path, *, overwrite: bool, failure: Failure = MediaError
     """
     with translated_errors(target, failure):
         _check(target, overwrite)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a path leads to a regular file; False where the system refuses to tell, e.g. for names too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path leads to a folder; False where the system refuses to tell."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises there
 
 
 @contextmanager

@@ -4,22 +4,69 @@ from __future__ import annotations
 
 import atexit
 import gc
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from repsr_cli.cli import export_commands, training_commands
 from repsr_cli.cli.bench_command import bench
 from repsr_cli.cli.compare_command import compare
+from repsr_cli.cli.console import print_error
 from repsr_cli.cli.info_commands import doctor, models
+from repsr_cli.cli.streams import lenient_streams, lost_output, visible
 from repsr_cli.cli.upscale_command import upscale
 from repsr_cli.version import __version__
 
 # Python looks for garbage before it ends, through all that was imported: a third of a second where torch was.
 atexit.register(gc.freeze)
 
-app = typer.Typer(
+
+class _Commands(TyperGroup):
+    """The commands; what users typed is shown with its control characters as escapes."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """As Click does it."""
+        with _shown():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As Click does it."""
+        with _shown():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _shown() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Click's errors: some versions of Typer bring a Click of their own.
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            cast(Any, error).message = visible(str(error.message))
+        raise
+
+
+class _App(typer.Typer):
+    """The app, to which streams that cannot be written are no obstacle."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with lenient_streams():
+            try:
+                return super().__call__(*args, **kwargs)
+            except SystemExit as end:
+                lost = lost_output()
+                if end.code or lost is None:
+                    raise
+                print_error(lost)
+                raise SystemExit(lost.exit_code) from end
+
+
+app = _App(
     name="repsr",
+    cls=_Commands,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

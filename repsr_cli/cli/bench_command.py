@@ -43,10 +43,10 @@ def bench_upscale(
     with Board(quiet) as board:
         measured = measure(options, video, board.reporter("bench" if video is None else video.name))
     if json:
-        print_json(measured.record())
+        print_json(measured.record(), result=True)
     else:
         for line in measured.lines():
-            print_line(line)
+            print_line(line, result=True)
 
 
 @bench.command("train")
@@ -72,7 +72,7 @@ def bench_train(
     with Board(quiet) as board:
         measured = measure(load_recipe(recipe, settings), window, rounds, board.say)
     if json:
-        print_json(measured.record())
+        print_json(measured.record(), result=True)
     else:
         for line in measured.lines():
-            print_line(line)
+            print_line(line, result=True)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
-from repsr_cli.errors import Interrupted, RepsrError
+from repsr_cli.cli.streams import Stream, visible
+from repsr_cli.errors import Interrupted, RepsrError, from_system
 from repsr_cli.upscale.request import Progress, Reporter
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt as error:
             print_error(Interrupted("stopped", "no unfinished file was left under its final name"))
             raise typer.Exit(Interrupted.exit_code) from error
+        except (OSError, MemoryError, RuntimeError) as error:
+            refused = from_system(error)
+            if refused is None:
+                raise
+            print_error(refused)
+            raise typer.Exit(refused.exit_code) from error
 
     return wrapped
 
@@ -84,27 +91,33 @@ def print_error(error: RepsrError) -> None:
     """Say on stderr what failed and what to do, also under ``--quiet``."""
     from rich.text import Text
 
-    stderr_console().print(Text.assemble(("error: ", "bold red"), str(error)))
+    stderr_console().print(Text.assemble(("error: ", "bold red"), visible(str(error))))
 
 
-def print_line(line: str) -> None:
+def print_line(line: str, *, result: bool = False) -> None:
     """Write one line to stdout, for machines, at once.
 
     File names come out byte for byte as the system has them; what stdout's encoding cannot show otherwise is escaped.
+    On a terminal, so are control characters.
+
+    Args:
+        line: the line.
+        result: whether it is what the command is for; if not, nothing is lost where stdout is closed.
     """
     encoding = sys.stdout.encoding or "utf-8"
+    if sys.stdout.isatty():
+        line = visible(line)
     try:
         data = line.encode(encoding, "surrogateescape")
     except UnicodeEncodeError:
         data = line.encode(encoding, "backslashreplace")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data + b"\n")
-    sys.stdout.buffer.flush()
+    out = sys.stdout if isinstance(sys.stdout, Stream) else Stream(sys.stdout)
+    out.write_bytes(data + b"\n", needed=result)
 
 
-def print_json(record: Mapping[str, Any]) -> None:
-    """Write one record to stdout as one line of JSON; paths become strings."""
-    print_line(json.dumps(record, default=str))
+def print_json(record: Mapping[str, Any], *, result: bool = False) -> None:
+    """Write one record to stdout as one line of JSON, as ``print_line``; paths become strings."""
+    print_line(json.dumps(record, default=str), result=result)
 
 
 class Board:
@@ -136,13 +149,13 @@ class Board:
     def say(self, line: str) -> None:
         """Print one line for people, above the bars."""
         if not self.quiet:
-            self.console.print(line)
+            self.console.print(visible(line))
 
     def fail(self, error: RepsrError) -> None:
         """Print an error among the talk, above the bars, also under ``--quiet``."""
         from rich.text import Text
 
-        self.console.print(Text.assemble(("error: ", "bold red"), str(error)))
+        self.console.print(Text.assemble(("error: ", "bold red"), visible(str(error))))
 
     def reporter(self, title: str) -> Reporter:
         """A reporter for one job.
@@ -152,6 +165,7 @@ class Board:
         """
         if self.quiet:
             return Reporter()
+        title = visible(title)
         return Reporter(progress=self._bar(title) if self._bars is not None else self._lines(title), say=self.say)
 
     def _make_bars(self) -> Bars:

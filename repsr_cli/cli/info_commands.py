@@ -40,14 +40,14 @@ def models(
             "megapixels_per_second": measure_speed(net, device) if speed else None,
         }
         if json:
-            print_json(record)
+            print_json(record, result=True)
         psnr = ", ".join(f"{name} {value:.2f}" for name, value in model.psnr_y.items())
         fast = f"{record['megapixels_per_second']:.2f}" if speed else ""
         rows.append((model.name, model.network, f"x{model.scale}", model.kind, f"{record['kilobytes']} kB", fast, psnr))
     if not json:
         head = ("name", "network", "scale", "kind", "file", "MP/s" if speed else "", "PSNR-Y in dB")
         for row in table([head, *rows]):
-            print_line(row)
+            print_line(row, result=True)
 
 
 @friendly
@@ -67,11 +67,11 @@ def doctor(
     for finding in examine():
         code = code or finding.exit_code
         if json:
-            print_json(asdict(finding))
+            print_json(asdict(finding), result=True)
             continue
-        print_line(f"{MARKS[finding.state]}  {finding.subject:<16} {finding.text}")
+        print_line(f"{MARKS[finding.state]}  {finding.subject:<16} {finding.text}", result=True)
         if finding.remedy:
-            print_line(f"    {'':<16} -> {finding.remedy}")
+            print_line(f"    {'':<16} -> {finding.remedy}", result=True)
     if code:
         raise typer.Exit(code)
 

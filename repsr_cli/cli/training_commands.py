@@ -105,7 +105,7 @@ def train(
             images = find_images(Path(loaded.data.train).expanduser())
             problems = check_images(images, loaded.network.scale, loaded.batch.patch)
             for problem in problems:
-                print_line(problem)
+                print_line(problem, result=True)
             if problems:
                 count = f"{len(problems)} of {len(images)} images cannot be used"
                 raise RecipeError(loaded.data.train, count, "They are listed above.")
@@ -225,18 +225,17 @@ def _print_means(rows: list[ImageScore], json_scale: int | None) -> None:
     ]
     if json_scale is None:
         figures = "".join(f"{_COLUMNS[name][0]:>{_COLUMNS[name][1]}}" for name in rows[0].scores)
-        print_line(
-            "".join(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True)) + f"{'images':>8}" + figures
-        )
+        named = "".join(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True))
+        print_line(f"{named}{'images':>8}{figures}", result=True)
     for place, found in groups.items():
         means = mean_scores([row.scores for row in found])
         if json_scale is not None:
-            named = dict(zip(("set", "condition", "model"), place, strict=True))
-            print_json(named | {"scale": json_scale, "images": len(found)} | means)
+            keys = dict(zip(("set", "condition", "model"), place, strict=True))
+            print_json(keys | {"scale": json_scale, "images": len(found)} | means, result=True)
         else:
             figures = "".join(f"{value:>{_COLUMNS[name][1]}.{_COLUMNS[name][2]}f}" for name, value in means.items())
             names = "".join(f"{name:<{width}}" for name, width in zip(place, widths, strict=True))
-            print_line(f"{names}{len(found):>8}{figures}")
+            print_line(f"{names}{len(found):>8}{figures}", result=True)
 
 
 @friendly

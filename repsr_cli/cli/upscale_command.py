@@ -12,7 +12,8 @@ import typer
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import RepsrError
-from repsr_cli.upscale.jobs import PIPE, Failure, Job, plan_jobs
+from repsr_cli.upscale.inputs import PIPE, Failure
+from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.options import option
 from repsr_cli.upscale.request import FILES, Naming, Outcome, Request
 
@@ -73,6 +74,8 @@ def upscale(
     several = len(plan.jobs) + len(plan.failures) > 1
     printer = ResultPrinter(report, benchmark=request.run.benchmark, several=several)
     with printer.board as board:
+        for note in plan.notes:
+            board.say(note)
         for target in plan.skipped:
             printer.skipped(target)
         for failure in plan.failures:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from repsr_cli.errors import CheckpointError
+from repsr_cli.files import is_file
 from repsr_cli.model.checkpoint import load_plain, read_spec
 from repsr_cli.model.plain import PlainSR
 
@@ -99,7 +100,7 @@ def resolve(name: str | None, scale: float | None, kind: Kind) -> ModelFile:
     """
     if name is not None and _looks_like_path(name):
         path = Path(name)
-        if not path.is_file():
+        if not is_file(path):
             raise CheckpointError(name, "no such file", "Give a model file, or a name: repsr models lists them.")
         return ModelFile(name=name, path=path, scale=read_spec(path).scale)
     models, asked = available(), name or "the default model"
@@ -149,7 +150,7 @@ def check_digest(model: ModelFile) -> None:
 
 
 def _looks_like_path(name: str) -> bool:
-    return Path(name).is_file() or Path(name).suffix in {".safetensors", ".pt", ".pth"} or "/" in name
+    return is_file(name) or Path(name).suffix in {".safetensors", ".pt", ".pth"} or "/" in name
 
 
 def _unknown(name: str, models: list[ModelFile]) -> CheckpointError:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 
-from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.upscale.jobs import PIPE, Failure, Job
+from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError, from_system
+from repsr_cli.upscale.inputs import PIPE, Failure
+from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.request import Outcome, Reporter, Request
 
 if TYPE_CHECKING:  # torch and the libraries for images and videos
@@ -93,7 +95,7 @@ def run_jobs(
     finally:
         # Only now: a folder that is empty after one job failed may be where another is about to write.
         for folder in sorted(run.made, key=lambda path: len(path.parts), reverse=True):
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # one that holds something stays
                 folder.rmdir()
 
 
@@ -177,8 +179,8 @@ def run_plan(plan: Plan, executor: Executor, reporter: Reporter, stop: Event | N
 def _planned(job: Job, request: Request) -> _Planned:
     try:
         return _Planned(job, plan_job(job, request))
-    except RepsrError as error:
-        return _Planned(job, Failure(str(job.source), error))
+    except (RepsrError, OSError, MemoryError) as error:
+        return _Planned(job, _failure(job, error))
 
 
 def _mode(planned: _Planned) -> Mode:
@@ -250,8 +252,16 @@ def _run_one(
         return run_plan(plan, executor or executor_for(plan, run.models), run.reporter_for(job), stop)
     except Interrupted:
         raise
-    except RepsrError as error:
-        return Failure(str(job.source), error)
+    except (RepsrError, OSError, MemoryError, RuntimeError) as error:
+        return _failure(job, error)
+
+
+def _failure(job: Job, error: Exception) -> Failure:
+    """What is reported of a job that failed; bugs are raised."""
+    known = error if isinstance(error, RepsrError) else from_system(error, job.source)
+    if known is None:
+        raise error
+    return Failure(str(job.source), known)
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -260,8 +270,8 @@ def _make_folders(folder: Path) -> list[Path]:
     Raises:
         MediaError: it cannot be made.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(folder, f"cannot be made ({error.strerror})", "Choose another folder with -o.") from error

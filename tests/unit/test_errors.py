@@ -28,3 +28,18 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "LearningDidNotWin": 8,
         "Interrupted": 130,
     }
+
+
+def test_what_the_system_refuses_is_no_bug() -> None:
+    named = errors.from_system(PermissionError(13, "Permission denied", "a.png"), "b.png")
+    assert (str(named), named and named.exit_code) == (
+        "a.png: the system refused it (Permission denied). Check the path, permissions and free space.",
+        3,
+    )
+    assert str(errors.from_system(OSError(5, "Input/output error"), "b.png")).startswith("b.png: the system refused it")
+    for error in (MemoryError(), RuntimeError("can't start new thread")):
+        found = errors.from_system(error)
+        assert found is not None
+        assert found.exit_code == 5
+    for bug in (RuntimeError("x"), OSError("x"), KeyError(1)):
+        assert errors.from_system(bug) is None

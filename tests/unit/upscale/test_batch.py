@@ -19,7 +19,8 @@ from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import Spec, identity_network
 from repsr_cli.upscale.batch import run_jobs, settle_scale
 from repsr_cli.upscale.executors.local import Local
-from repsr_cli.upscale.jobs import Failure, Job, plan_jobs
+from repsr_cli.upscale.inputs import Failure
+from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import choose_model, faster
 from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
 

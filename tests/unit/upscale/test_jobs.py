@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
-from repsr_cli.upscale.jobs import Plan, natural_order, plan_jobs
+from repsr_cli.upscale.inputs import natural_order
+from repsr_cli.upscale.jobs import Plan, plan_jobs
 from repsr_cli.upscale.request import Naming, Request
 
 X4 = Request.of(scale=4)
@@ -197,3 +198,134 @@ def test_nothing_to_do(tmp_path: Path) -> None:
 
 def test_natural_order() -> None:
     assert sorted(["b10", "b9", "a", "b", "10", "9"], key=natural_order) == ["9", "10", "a", "b", "b9", "b10"]
+
+
+def failed(plan: Plan) -> dict[str, str]:
+    return {Path(failure.source).name: failure.error.happened for failure in plan.failures}
+
+
+def test_nothing_in_a_folder_is_left_out_silently(tmp_path: Path) -> None:
+    image(tmp_path / "in" / "a.png")
+    for name, data in {
+        "empty.jpg": b"",
+        "text.png": b"hello, this is text\n" * 9,
+        "sound.mp4": b"RIFF\0\0\0\0WAVE",
+        "game.TGA": b"\0" * 30,
+        "torn.mkv": b"\x1a\x45\xdf\xa3",
+        "raw.dng": b"MM\0\x01",
+        "notes.txt": b"",
+        "README": b"hello",
+    }.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    image(tmp_path / "in" / "deep" / "b.png")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "in" / "deep")
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "in" / "circle").symlink_to("..")
+    (tmp_path / "in" / "nowhere.png").symlink_to("none.png")
+    os.mkfifo(tmp_path / "in" / "pipe")
+    result = plan(tmp_path / "in")
+    assert [job.source.name for job in result.jobs] == ["a.png"]
+    happened = failed(result)
+    assert "it is empty" in happened.pop("empty.jpg")
+    assert "no such file" in happened.pop("nowhere.png")
+    assert "levels of symbolic links" in happened.pop("loop.png")
+    assert happened.pop("pipe") == "not a file"
+    assert set(happened) == {"text.png", "sound.mp4", "game.TGA", "torn.mkv", "raw.dng"}
+    assert all(why.startswith("neither an image nor a video") for why in happened.values())
+    folder = tmp_path / "in"
+    assert set(result.notes) == {
+        f"left out, not images or videos: {folder / 'README'}, {folder / 'notes.txt'}",
+        f"left out, links to folders: {folder / 'circle'}, {folder / 'linked'}",
+        f"left out, subfolders (-r looks into them): {folder / 'deep'}",
+    }
+    deep = plan(tmp_path / "in", recursive=True)
+    assert [job.source.name for job in deep.jobs] == ["a.png", "b.png"]
+    assert sum("links to folders" in note for note in deep.notes) == 1
+    assert not any("subfolders" in note for note in deep.notes)
+
+
+def test_results_and_repeats_are_counted(tmp_path: Path) -> None:
+    a = image(tmp_path / "a.png")
+    image(tmp_path / "a_x4.png")
+    (tmp_path / "link.png").symlink_to(a)
+    result = plan(a, tmp_path, skip_existing=True)
+    assert result.notes == (
+        f"left out, the same file as {a}: {tmp_path / 'link.png'}",
+        f"left out, results of an earlier run: {tmp_path / 'a_x4.png'}",
+    )
+    many = [tmp_path / "many" / f"{number}.txt" for number in range(9)]
+    image(tmp_path / "many" / "a.png")
+    for path in many:
+        path.write_text("hello")
+    (note,) = plan(tmp_path / "many").notes
+    assert note.endswith(f"{many[4]} and 4 more")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
+def test_folders_that_may_not_be_read(tmp_path: Path) -> None:
+    image(tmp_path / "a" / "1.png")
+    image(tmp_path / "b" / "2.png")
+    (tmp_path / "b").chmod(0)
+    try:
+        for inputs in ([tmp_path], [tmp_path / "**" / "*.png"], [tmp_path / "*" / "*.png"]):
+            result = plan(*inputs, recursive=True)
+            assert [job.source.name for job in result.jobs] == ["1.png"]
+            assert "Permission denied" in failed(result)["b"]
+        assert "Permission denied" in failed(plan(tmp_path / "b" / "2.png"))["2.png"]
+        assert "Permission denied" in failed(plan(tmp_path / "b" / "*.png"))["b"]
+    finally:
+        (tmp_path / "b").chmod(0o755)
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for root, to whom the system refuses nothing."""
+    image(tmp_path / "a" / "1.png")
+    image(tmp_path / "b" / "2.png")
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = plan(tmp_path, recursive=True)
+    assert [job.source.name for job in result.jobs] == ["1.png"]
+    assert "Permission denied" in failed(result)["b"]
+
+
+def test_lines_of_a_list_fail_one_by_one(tmp_path: Path) -> None:
+    a, b = image(tmp_path / "a.png"), image(tmp_path / "b \x85\u2028.png")
+    raw = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    image(raw)
+    listed = tmp_path / "list.txt"
+    lines = [os.fsencode(a), b"", os.fsencode(tmp_path / "none.png"), os.fsencode(b), b"z" * 300, os.fsencode(raw)]
+    listed.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    result = plan(f"@{listed}")
+    assert [job.source for job in result.jobs] == [a, b, raw]
+    assert [len(failure.source) for failure in result.failures] == [len(str(tmp_path / "none.png")), 300]
+    listed.write_bytes(b"a.png\0b.png")
+    assert "null characters" in str(only_error(plan(f"@{listed}")))
+    assert "Is a directory" in str(only_error(plan(f"@{tmp_path}")))
+
+
+def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
+    good = image(tmp_path / "a.png")
+    (tmp_path / "loop").symlink_to("loop")
+    long = "z" * 300
+    bad = [long, f"{long}/a.png", tmp_path / "loop", tmp_path / "loop" / "a.png", "@" + long, good / "b.png", ""]
+    result = plan(*bad, good)
+    assert [job.source for job in result.jobs] == [good]
+    assert len(result.failures) == len(bad)
+    outputs = [f"{long}.png", f"{long}/", tmp_path / "loop" / "a.png", f"{good}/b.png"]
+    for output in outputs:
+        for options in (X4, Request.of(scale=4, overwrite=True)):
+            found = plan(good, output=output, options=options)
+            assert isinstance(only_error(found), (MediaError, UsageError))
+    assert len(plan(tmp_path / ("?" * 300), good).jobs) == 1
+
+
+def test_a_dangling_link_is_a_target_that_exists(tmp_path: Path) -> None:
+    a = image(tmp_path / "a.png")
+    (tmp_path / "a_x4.png").symlink_to("none.png")
+    assert "exists" in str(only_error(plan(a)))

@@ -23,7 +23,8 @@ from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.executors import ray as cluster
-from repsr_cli.upscale.jobs import Failure, Job, plan_jobs
+from repsr_cli.upscale.inputs import Failure
+from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
 from repsr_cli.video.timeline import Segment, Timeline, cut
