@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -27,6 +28,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "publish",
+    "remove_leftovers",
     "staging",
     "translated_errors",
     "write_bytes",
@@ -37,6 +39,7 @@ __all__ = [
 Failure = type[RepsrError]
 
 _MARK = ".part"
+_LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(_MARK)}(\.\w+)?")
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 # Leaves space for the random part whatever the file system's limit on names (255 bytes nearly everywhere) is.
@@ -270,6 +273,17 @@ def _is_stream(target: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder that no other process writes to.
+
+    Args:
+        folder: the caller's own, such as a training run's.
+    """
+    for path in folder.glob(f".*{_MARK}*"):
+        if _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _temporary_name(target: Path, suffix: str) -> Path:

@@ -21,8 +21,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from repsr_cli.engine.threads import torch_threads
 from repsr_cli.errors import DeviceError, Interrupted, RecipeError, TrainingDiverged
-from repsr_cli.files import write_text
+from repsr_cli.files import remove_leftovers, write_text
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.repsr import RepSR
 from repsr_cli.training.dataset import Pack
@@ -151,10 +152,9 @@ def train(
     if recipe.run.tensorboard:
         check_tensorboard()
     on_gpu = recipe.run.device != "cpu" and torch.cuda.is_available()
-    with process_group(on_gpu) as (rank, processes):
+    with process_group(on_gpu) as (rank, processes), torch_threads(recipe.run.threads):
         if recipe.batch.size % processes or (recipe.batch.late and recipe.batch.late_size % processes):
             raise RecipeError("batch.size", f"cannot be shared evenly by {processes} processes", "Use a multiple.")
-        torch.set_num_threads(recipe.run.threads)
         device = _device_of(recipe)
         run.mkdir(parents=True, exist_ok=True)
         pack = _shared_pack(recipe, run, rank, processes, on_packing)
@@ -239,6 +239,7 @@ class _Trainer:
             self._save(self.last)
         log = None
         if self.rank == 0:
+            remove_leftovers(self.run)
             write_text(self.run / "recipe.toml", toml_of(self.recipe), overwrite=True, failure=RecipeError)
             log = RunLog(self.run / "log.jsonl", self.state.step, self.recipe.run.tensorboard)
         try:

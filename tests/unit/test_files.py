@@ -13,7 +13,16 @@ import pytest
 
 from repsr_cli import files
 from repsr_cli.errors import CheckpointError, MediaError, UsageError
-from repsr_cli.files import PendingFile, check_target, publish, staging, write_bytes, write_text, writing
+from repsr_cli.files import (
+    PendingFile,
+    check_target,
+    publish,
+    remove_leftovers,
+    staging,
+    write_bytes,
+    write_text,
+    writing,
+)
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -389,6 +398,18 @@ def test_publish_moves_a_finished_file(tmp_path: Path, way: str) -> None:
 
 
 @POSIX
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    pending = [PendingFile.begin(tmp_path / name, overwrite=False) for name in ("a", "b.png")]
+    others = [".a", ".a.part", "a.0123456789abcdef.part", ".a.0123456789abcdef.parts"]
+    for name in others:
+        (tmp_path / name).touch()
+    assert len(list(tmp_path.iterdir())) == len(pending) + len(others)
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted(others)
+    for each in pending:
+        each.file.close()
+
+
 def test_a_kill_leaves_no_final_name(tmp_path: Path) -> None:
     program = (
         "import pathlib, sys, time\n"
