@@ -2,7 +2,7 @@
 
 A command that is done when its output cannot be printed has still done its work. Text for stderr is dropped without a
 word. What stdout lost is remembered, so that the command can fail at its end: unless its reader has gone, as in
-``| head -1``, which is no failure.
+``| head -1``, which is not a failure.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Stream:
 
         Args:
             data: the bytes.
-            needed: whether they are what the command is for; if not, losing them to a closed stream is no error.
+            needed: whether they are what the command is for; if not, losing them to a closed stream is not an error.
         """
 
         def write() -> None:

@@ -1,6 +1,6 @@
 """Find the files that inputs stand for, and tell images from videos.
 
-Nothing is left out silently: what cannot be read is a failure, and what is no input is counted.
+Nothing is left out silently: what cannot be read is a failure, and what is not an input is counted.
 """
 
 from __future__ import annotations
