@@ -24,12 +24,12 @@ def models(
 
     Example: repsr models
     """
-    from repsr_cli.model.zoo import available, load
+    from repsr_cli.model.zoo import available, load_compact
     from repsr_cli.upscale.api import measure_speed
 
     rows = []
     for model in available():
-        net = load(model)
+        net = load_compact(model)
         record = {
             "name": model.name,
             "network": model.network,

@@ -31,7 +31,7 @@ from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.model.zoo import ModelFile, load, resolve
+from repsr_cli.model.zoo import ModelFile, load_compact, resolve
 from repsr_cli.upscale.calibrate import measure, processor
 from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.video.stages import Stopwatch, begun_ahead
@@ -118,7 +118,7 @@ def bench(options: BenchOptions, video: Path | None, reporter: Reporter) -> Benc
         MediaError: the video cannot be read.
     """
     model = resolve(options.model, options.scale, "clean")
-    net = load(model)
+    net = load_compact(model)
     device = options.request.model.devices[0]
     upscaler = Upscaler(net, device, options.precision, options.tile, options.threads, reporter.say, options.engine)
     with torch_threads(options.threads):

@@ -153,7 +153,7 @@ def _choices() -> Iterator[Finding]:
 
 def _models() -> Iterator[Finding]:
     try:
-        from repsr_cli.model.zoo import available, load
+        from repsr_cli.model.zoo import available, load_compact
     except ImportError:
         return  # torch, reported among the libraries
     try:
@@ -163,7 +163,7 @@ def _models() -> Iterator[Finding]:
         return
     for model in models:
         try:
-            load(model)
+            load_compact(model)
         except CheckpointError as error:
             yield Finding(model.name, "broken", error.happened, error.remedy, exit_code=error.exit_code)
         else:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repsr_cli.model.foreign import ForeignBody, ForeignSR
 from repsr_cli.model.plain import LUMA, PlainSR
 
 # Copying s samples side by side as one wide number; the kind of number does not matter, only its size in bytes.
@@ -78,7 +79,7 @@ class LumaBody(nn.Module):
 
     def __init__(self, net: PlainSR) -> None:
         super().__init__()
-        self.body = body_of(net)
+        self.body = plain_body(net)
         self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
         self.register_buffer("bicubic", bicubic_phases(net.spec.scale))
 
@@ -94,7 +95,14 @@ class LumaBody(nn.Module):
         return (smooth + added[:, None]).flatten(1, 2).permute(0, 2, 3, 1).contiguous()
 
 
-def body_of(net: PlainSR) -> Body:
+def body_of(net: PlainSR | ForeignSR) -> nn.Module:
+    """The body of an RGB network; shares its weights. K = 3 * scale**2, in pixel-shuffle order."""
+    if isinstance(net, ForeignSR):
+        return ForeignBody(net)
+    return LumaBody(net) if net.spec.colors == 1 else plain_body(net)
+
+
+def plain_body(net: PlainSR) -> Body:
     """The body of a plain network; shares its weights. K = colors * scale**2, in pixel-shuffle order."""
     colors = net.spec.colors
     return Body(net.body, torch.eye(colors).repeat_interleave(net.spec.scale**2, dim=1))

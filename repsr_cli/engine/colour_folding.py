@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -92,20 +93,21 @@ class Folded:
         return sum(layer.weight.numel() for layer in self.body.layers if isinstance(layer, nn.Conv2d))
 
 
-def folds(net: PlainSR, fmt_out: PlaneFormat) -> bool:
-    """Whether ``fold`` applies: RGB networks, and samples that half precision can hold."""
-    return net.spec.colors == 3 and fmt_out.depth < 16
+def folds(net: nn.Module, fmt_out: PlaneFormat) -> TypeGuard[PlainSR]:
+    """Whether ``fold`` applies: plain RGB networks, and samples that half precision can hold."""
+    return isinstance(net, PlainSR) and net.spec.colors == 3 and fmt_out.depth < 16
 
 
-def fold(net: PlainSR, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool = True) -> Folded:
+def fold(net: nn.Module, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bool = True) -> Folded:
     """Fold plane formats into a network.
 
     Args:
-        net: an RGB network; left untouched.
+        net: a network for which ``folds`` says so; left untouched.
         fmt_in: the planes to read.
         fmt_out: the planes to write.
         crossing: whether parts may be crossing; otherwise such chroma is written at luma size, for a filter to shrink.
     """
+    assert isinstance(net, PlainSR), "only plain networks fold"
     gain = 1 / fmt_in.peak
     to_rgb, offset = rgb_from_samples(fmt_in)
     if fmt_in.matrix == "grey":

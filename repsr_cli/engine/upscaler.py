@@ -10,10 +10,11 @@ from torch import Tensor
 
 from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.backends.registry import engine_name
-from repsr_cli.engine.body import LumaBody, body_of, place
+from repsr_cli.engine.body import body_of, place
 from repsr_cli.engine.runner import BodyShape, Progress, TileRunner
 from repsr_cli.engine.settings import Notify, precision_name, resolve_settings
 from repsr_cli.engine.tiling import Tile
+from repsr_cli.model.foreign import ForeignSpec, ForeignSR
 from repsr_cli.model.plain import PlainSR, Spec
 
 
@@ -42,7 +43,7 @@ class Upscaler:
 
     def __init__(
         self,
-        net: PlainSR,
+        net: PlainSR | ForeignSR,
         device: str = "auto",
         precision: str = "auto",
         tile: str | int = "auto",
@@ -54,7 +55,7 @@ class Upscaler:
         self.settings = resolve_settings(device, precision, tile, threads, engine, notify)
         if net.spec.colors == 1:
             notify("this network computes luma only: colour is enlarged by bicubic interpolation")
-        body = LumaBody(net) if net.spec.colors == 1 else body_of(net)
+        body = body_of(net)
         shape = BodyShape(net.spec.reach, max(net.spec.channels, 3 * self.scale**2))
         self._runner = TileRunner(partial(TorchBackend, body, self.settings.device), shape, self.settings)
 
@@ -75,7 +76,7 @@ class Upscaler:
         )
 
     @property
-    def spec(self) -> Spec:
+    def spec(self) -> Spec | ForeignSpec:
         """The network's architecture and factor."""
         return self.net.spec
 
@@ -119,7 +120,8 @@ class Upscaler:
         threads = f" ({self.threads} threads)" if self.device.type == "cpu" else ""
         tile = self.tile if isinstance(self.settings.tile, str) else f"{self.tile} px"
         videos = f", videos by {self.engine_name}" if self.engine != "torch" else ""
-        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{videos}"
+        exact = "" if self.spec.exact else f" (not exact: they overlap by {self.spec.reach} px)"
+        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{exact}{videos}"
 
     def digest(self) -> str:
         """SHA-256 of the weights, 32 hexadecimal digits: the same for equal networks, whatever their files."""

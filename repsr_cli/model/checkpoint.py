@@ -316,11 +316,33 @@ def _unexpected_shape(shapes: Mapping[str, Sequence[int]], expected: Mapping[str
     return ""
 
 
+class NotCompactError(CheckpointError):
+    """A file of tensors that make up no Compact network; another architecture, maybe."""
+
+
 def _checked_spec(path: Path, shapes: Mapping[str, Sequence[int]]) -> Spec:
     spec = infer_spec(shapes)
     if isinstance(spec, str):
-        raise CheckpointError(path, f"is {spec}", ACCEPTED)
+        raise NotCompactError(path, f"is {spec}", ACCEPTED)
     return spec
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a model file by name, prefixes of wrappers removed.
+
+    Raises:
+        CheckpointError: missing, damaged, unsafe, or a training checkpoint, which holds more than a model.
+    """
+    if _is_safetensors(path):
+        with _open_safetensors(path) as file:
+            tensors = {_bare(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    else:
+        payload = _load_pickle(path)
+        if _is_training(payload):
+            raise CheckpointError(path, "is a training checkpoint", "Fuse it with repsr fuse.")
+        tensors = _unwrap(payload)
+    _check_size(path, tensors)
+    return tensors
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -34,6 +34,11 @@ class Spec:
                 raise ValueError(f"Spec.{name} must be a positive integer, not {value!r}")
 
     @property
+    def exact(self) -> bool:
+        """Whether tiles that overlap by ``reach`` give the whole image's output."""
+        return True
+
+    @property
     def reach(self) -> int:
         """Receptive radius in LR pixels: one per stacked 3x3 convolution."""
         return self.blocks + 2

@@ -12,7 +12,8 @@ from typing import Literal
 
 from repsr_cli.errors import CheckpointError
 from repsr_cli.files import is_file
-from repsr_cli.model.checkpoint import load_plain, read_spec
+from repsr_cli.model.checkpoint import load_plain
+from repsr_cli.model.foreign import ForeignSR, load_any, read_any_spec
 from repsr_cli.model.plain import PlainSR
 
 Kind = Literal["clean", "video"]
@@ -36,6 +37,7 @@ class ModelFile:
         kind: ``clean`` (made for images without compression) or ``video``; empty for a file.
         sha256: digest the file must have; empty for a file.
         network: the field's name of the size, e.g. ``M4C16``.
+        architecture: of a file in another layout than Compact, its architecture and size; else empty.
         psnr_y: dB on benchmark sets, by name.
     """
 
@@ -46,6 +48,7 @@ class ModelFile:
     kind: str = ""
     sha256: str = ""
     network: str = ""
+    architecture: str = ""
     psnr_y: dict[str, float] = field(default_factory=dict)
 
 
@@ -102,7 +105,8 @@ def resolve(name: str | None, scale: float | None, kind: Kind) -> ModelFile:
         path = Path(name)
         if not is_file(path):
             raise CheckpointError(name, "no such file", "Give a model file, or a name: repsr models lists them.")
-        return ModelFile(name=name, path=path, scale=read_spec(path).scale)
+        spec = read_any_spec(path)
+        return ModelFile(name=name, path=path, scale=spec.scale, architecture="" if spec.exact else spec.name)
     models, asked = available(), name or "the default model"
     parts = _NAME.fullmatch(name) if name is not None else None
     if name is not None and parts is None:
@@ -124,11 +128,21 @@ def resolve(name: str | None, scale: float | None, kind: Kind) -> ModelFile:
     return min(large_enough, key=lambda model: (model.scale, sizes.index(model.size), model.kind != kind))
 
 
-def load(model: ModelFile) -> PlainSR:
+def load(model: ModelFile) -> PlainSR | ForeignSR:
     """The network of a model file, in eval mode on the CPU.
 
     Raises:
         CheckpointError: as ``check_digest``, or the file cannot be loaded.
+    """
+    check_digest(model)
+    return load_any(model.path)
+
+
+def load_compact(model: ModelFile) -> PlainSR:
+    """As ``load``, for what works with Compact networks only.
+
+    Raises:
+        CheckpointError: as ``load``, or a model of another architecture.
     """
     check_digest(model)
     return load_plain(model.path)

@@ -17,7 +17,7 @@ from repsr_cli.files import check_target
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.checkpoint import load_training, save_plain
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.model.zoo import ModelFile, load
+from repsr_cli.model.zoo import ModelFile, load_compact
 from repsr_cli.training.dataset import Pack, Pair, folder_pairs, write_pack
 from repsr_cli.training.evaluate import upscale_pixels
 from repsr_cli.training.frame_sampling import frames_at, sample_video
@@ -90,7 +90,7 @@ def finetune(
     check_target(target, overwrite=options.overwrite, failure=UsageError)
     if options.minutes <= 0:
         raise UsageError("--minutes", "must be above 0")
-    net = load(model)
+    net = load_compact(model)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
     try:
         write_pack(folder / "finetune.pack", net.spec.scale, training_pairs(source, net.spec.scale, say))

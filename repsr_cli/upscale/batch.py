@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError, from_system
+from repsr_cli.model.foreign import MARGIN
 from repsr_cli.upscale.inputs import PIPE, Failure
 from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.request import Outcome, Reporter, Request
@@ -135,6 +136,8 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
         f"model {model.name}" + ("" if model.scale == plan.factor else ", then a resize"),
         *str(plan).splitlines(),
     ]
+    if model.architecture:
+        lines.insert(2, f"{model.architecture}: tiles overlap by {MARGIN} px and are not exact")
     if measure and plan.kind == "video":
         from repsr_cli.engine.threads import torch_threads
         from repsr_cli.upscale.estimate import estimate

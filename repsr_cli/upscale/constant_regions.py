@@ -34,6 +34,8 @@ def upscale_keeping_constants(upscaler: Upscaler, lr: Tensor, progress: Progress
         DeviceError: as the network's.
     """
     sr, reach, scale = upscaler(lr, progress), upscaler.spec.reach, upscaler.scale
+    if not upscaler.spec.exact:  # nobody knows how far such a network sees
+        return sr
     constant = _one_colour(lr[0].numpy(), reach)
     if not constant.any():
         return sr

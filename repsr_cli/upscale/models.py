@@ -12,6 +12,7 @@ from repsr_cli.engine.settings import pick_device
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.model import zoo
+from repsr_cli.model.foreign import ForeignSpec, ForeignSR
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import asked_sides, needed_factor
@@ -112,12 +113,14 @@ def check_compute(request: Request) -> None:
         raise UsageError(f"devices {names}", "their results differ in the last digits", "Name devices of one kind.")
 
 
-def faster(spec: Spec) -> str:
+def faster(spec: Spec | ForeignSpec) -> str:
     """What would be faster than a model, by its share of the multiplications; empty if nothing shipped is.
 
     Args:
         spec: of the model chosen.
     """
+    if isinstance(spec, ForeignSpec):
+        return ""
     costs = {}
     for model in zoo.available():
         if model.scale == spec.scale and (size := re.fullmatch(r"M(\d+)C(\d+)", model.network)):
@@ -131,11 +134,13 @@ class ModelCache:
     """Models that are loaded, and the upscalers made of them; threads may share one."""
 
     def __init__(self) -> None:
-        self._networks: dict[Path, PlainSR] = {}
+        self._networks: dict[Path, PlainSR | ForeignSR] = {}
         self._upscalers: dict[tuple[object, ...], Upscaler] = {}
         self._lock = RLock()
 
-    def network(self, model: ModelFile, load: Callable[[ModelFile], PlainSR] = zoo.load) -> PlainSR:
+    def network(
+        self, model: ModelFile, load: Callable[[ModelFile], PlainSR | ForeignSR] = zoo.load
+    ) -> PlainSR | ForeignSR:
         """The network of a model, loaded at the first call.
 
         Args:

@@ -242,6 +242,8 @@ def _there(ray: Any, compute: Compute, engine: str, tile: str) -> Compute:
 def _task(ray: Any, plan: VideoPlan | None, compute: Compute, models: ModelCache, engine: str) -> Task:
     """Put the weights on the cluster."""
     net = models.network(compute.model)
+    if not isinstance(net, PlainSR):
+        raise UsageError("--ray", f"computes by Compact models only, not by {net.spec.name}", "Choose another model.")
     digest = models.upscaler(Compute(compute.model, engine="torch"), "cpu").digest()
     weights = ray.put({name: value.cpu() for name, value in net.state_dict().items()})
     return Task(version.__version__, plan, compute, digest, net.spec, weights, engine)
