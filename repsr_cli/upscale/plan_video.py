@@ -175,6 +175,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     streams = plan_streams(video, timeline, format, encoding)
     losses = _losses(video, timeline, format, encoding, streams)
     notes += [*_unkept(video), *_times(video, format, window, options)]
+    notes += [str(each) for each in streams if each.times or (each.action == "drop" and not each.loses and each.why)]
     return VideoPlan(
         compute=compute,
         factor=factor,

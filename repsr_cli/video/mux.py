@@ -6,11 +6,12 @@ What becomes of every stream is decided, and tried out on the muxer itself, befo
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
@@ -23,10 +24,12 @@ from av.stream import Disposition
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import write_bytes
+from repsr_cli.video.copy_times import Retimer, collect
 from repsr_cli.video.encode import EncodedPacket, Encoding, configure
 from repsr_cli.video.matroska import PLACEHOLDER, write_display_size
 from repsr_cli.video.open import open_video, translated
 from repsr_cli.video.probe import StreamInfo, VideoSource, stream_info
+from repsr_cli.video.timecode import later
 from repsr_cli.video.timeline import Timeline
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -45,6 +48,17 @@ _STALE_STREAM_TAGS = ("ENCODER", "encoder", "DURATION", "BPS", "NUMBER_OF_", "_S
 # Text subtitles, and the one codec for them that each container takes.
 _TEXT = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text"})
 _TEXT_IN = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+# Streams that describe their own container.
+_OF_CONTAINERS = {
+    "dvd_nav_packet": "DVD navigation",
+    "epg": "a programme guide",
+    "scte_35": "cues for inserting advertisements",
+}
+# How many packets of a stream are tried on the muxer, and how much of the file is read for them.
+_TRIED = 3
+_TRIED_BYTES = 1 << 28
+# FFmpeg's mark of streams that it reads for its own use, such as QuickTime's chapters (AVDISCARD_ALL).
+_DISCARDED = 48
 _MIME_SUFFIXES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -57,12 +71,16 @@ class StreamAction:
         action: what happens to it.
         why: the reason, where it is not obvious.
         loses: whether something is lost that the user must agree to.
+        riff: whether it is copied into Matroska as what it is called in RIFF files (``A_MS/ACM``).
+        times: (position, pts, dts) of packets that are out of order in the source, in its time base.
     """
 
     stream: StreamInfo
     action: Literal["upscale", "copy", "convert", "attach", "drop"]
     why: str = ""
     loses: bool = False
+    riff: bool = False
+    times: tuple[tuple[int, int, int], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.stream}: {self.action}" + (f" ({self.why})" if self.why else "")
@@ -100,6 +118,11 @@ class Output:
     format: str
     encoding: Encoding
     window: Window
+
+    @property
+    def riff(self) -> bool:
+        """Whether a stream is copied as what it is called in RIFF files."""
+        return any(action.riff for action in self.streams)
 
 
 def format_of(target: Path) -> str:
@@ -142,67 +165,211 @@ def plan_streams(
         rehearse(Output(source, actions, format, encoding, Window()), None)
         return actions
     with open_video(source.path) as container:
-        actions = tuple(_action(source, stream, stream_info(stream), timeline, format) for stream in container.streams)
-        rehearse(Output(source, actions, format, encoding, Window()), container)
+        first = _first_packets(container, source, timeline)
+        asked = [_Asked(source, stream, stream_info(stream), timeline, format, first) for stream in container.streams]
+        actions = tuple(_action(each) for each in asked)
+        actions = _with_times(source, actions, timeline)
+        rehearse(Output(source, actions, format, encoding, Window()), container, first)
     return actions
 
 
-def _action(source: VideoSource, stream: Any, info: StreamInfo, timeline: Timeline, format: str) -> StreamAction:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A stream whose fate is to be decided, and what that depends on."""
+
+    source: VideoSource
+    stream: Any
+    info: StreamInfo
+    timeline: Timeline
+    format: str
+    first: Mapping[int, Sequence[Packet[Any]]]
+
+
+def _action(asked: _Asked) -> StreamAction:
+    source, stream, info, format = asked.source, asked.stream, asked.info, asked.format
     if info.index == source.index:
         return StreamAction(info, "upscale")
-    if info.kind != "attachment" and not timeline.packets.get(info.index):
+    if info.codec == "bin_data" and stream.discard >= _DISCARDED and source.container.startswith("mov"):
+        return StreamAction(info, "drop", "chapters are written from their list")
+    if info.kind != "attachment" and not asked.timeline.packets.get(info.index):
         return StreamAction(info, "drop", "it is empty")
-    if info.cover and format == "matroska" and info.codec in _MIME_SUFFIXES:
-        return StreamAction(info, "attach", "cover")
-    if info.cover and format == "mov":
-        return StreamAction(info, "drop", "mov has no cover art", loses=True)
-    if info.cover and format == "mp4" and _has_own_tags(stream.container):
-        return StreamAction(info, "drop", "mp4 holds a cover or tags of other names than its own, not both", loses=True)
-    if _holds(format, stream):
-        more = "only the first moving stream is upscaled" if info.kind == "video" and not info.cover else ""
-        return StreamAction(info, "copy", more)
+    if info.kind == "data" and "timecode" in stream.metadata:
+        return _timecode(asked)
+    if meaning := _meaningless(stream, info):
+        return StreamAction(info, "drop", f"{meaning}, which means nothing in another file")
+    if info.cover:
+        return _cover(asked)
+    way = _way_into(format, stream, asked.first.get(info.index, ()))
+    if way is not None:
+        return _copied(asked, way)
     if info.kind == "subtitle" and info.codec in _TEXT:
         styled = info.codec in ("ass", "ssa")
         more = ", without its styling" if styled else ""
         return StreamAction(info, "convert", f"to {_TEXT_IN[format]}{more}", loses=styled)
-    # QuickTime's chapters are a text stream as well as a list; the list is kept.
-    if info.kind == "data" and info.codec == "bin_data" and source.container.startswith("mov"):
-        return StreamAction(info, "drop", "chapters are written from their list")
     return StreamAction(info, "drop", f"{format} cannot hold it", loses=True)
 
 
-def _holds(format: str, stream: Any) -> bool:
-    """Whether a container takes a stream as it is."""
+def _copied(asked: _Asked, way: str) -> StreamAction:
+    """A stream that is copied, and what is lost for it."""
+    info = asked.info
+    if way == "riff" and _has_chapters(asked.stream.container):
+        # FFmpeg's tee, through which such streams go, passes on no chapters.
+        return StreamAction(info, "copy", "chapters cannot be written beside it", loses=True, riff=True)
+    why = "only the first moving stream is upscaled" if info.kind == "video" else ""
+    return StreamAction(info, "copy", why, riff=way == "riff")
+
+
+def _cover(asked: _Asked) -> StreamAction:
+    info, format = asked.info, asked.format
+    if format == "matroska" and info.codec in _MIME_SUFFIXES:
+        return StreamAction(info, "attach", "cover")
+    if format == "mov":
+        return StreamAction(info, "drop", "mov has no cover art", loses=True)
+    if format == "mp4" and _has_own_tags(asked.stream.container):
+        return StreamAction(info, "drop", "mp4 holds a cover or tags of other names than its own, not both", loses=True)
+    if _way_into(format, asked.stream, asked.first.get(info.index, ())) == "direct":
+        return StreamAction(info, "copy")
+    return StreamAction(info, "drop", f"{format} cannot hold it", loses=True)
+
+
+def _timecode(asked: _Asked) -> StreamAction:
+    """A timecode track: QuickTime's and MP4's muxers write it anew, others keep its beginning as a tag of the video."""
+    start = asked.stream.metadata["timecode"]
+    if asked.format == "webm":
+        return StreamAction(asked.info, "drop", "webm cannot hold it", loses=True)
+    more = asked.timeline.packets[asked.info.index] - 1
+    if more:
+        why = f"only its beginning, {start}, is written, not its {more} later values"
+        return StreamAction(asked.info, "drop", why, loses=True)
+    where = "as a track" if asked.format in ("mp4", "mov") else "as a tag of the video"
+    return StreamAction(asked.info, "drop", f"its timecode, {start}, is written anew {where}")
+
+
+def _meaningless(stream: Any, info: StreamInfo) -> str:
+    """What a stream holds that describes its own container only; an empty string otherwise."""
+    if info.kind == "data" and "hint" in stream.metadata.get("handler_name", "").lower():
+        return "hints for streaming"
+    return _OF_CONTAINERS.get(info.codec, "")
+
+
+def _way_into(format: str, stream: Any, packets: Sequence[Packet[Any]]) -> Literal["direct", "riff"] | None:
+    """How a container takes a stream as it is, tried with its first packets; None if it does not."""
     if stream.type == "unknown" or (stream.type == "attachment" and format != "matroska"):
-        return False
-    try:
-        with av.open(io.BytesIO(), "w", format=format, metadata_errors="surrogateescape") as scratch:
-            _copy_stream(scratch, stream)
-            scratch.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True
+        return None
+    ways: tuple[Literal["direct", "riff"], ...] = ("direct", "riff") if format == "matroska" else ("direct",)
+    for way in ways:
+        try:
+            with _scratch(format, way == "riff") as scratch:
+                copied = _copy_stream(scratch, stream)
+                scratch.start_encoding()
+                _rehearse_packets(scratch, {stream.index: copied}, {stream.index: packets})
+        except (av.FFmpegError, ValueError):
+            continue
+        return way
+    return None
 
 
-def rehearse(output: Output, container: InputContainer | None) -> None:
-    """Write the header of the output to memory, so that what the muxer refuses is known before the first frame.
+def _scratch(format: str, riff: bool) -> OutputContainer:
+    """An output that is kept nowhere."""
+    if riff:
+        return _open_output(Path(os.devnull), format, riff, {})
+    return av.open(io.BytesIO(), "w", format=format, metadata_errors="surrogateescape")
+
+
+def _open_output(path: Path, format: str, riff: bool, options: dict[str, str]) -> OutputContainer:
+    """Open a file for writing.
+
+    PyAV asks muxers whether they know a codec. Matroska's denies it for those that it stores under their names in RIFF
+    files, such as WMA, and then writes them. FFmpeg's tee, which hands everything on to other muxers, has no opinion.
+    """
+    name = f"file:{path}"
+    if riff:
+        settings = ":".join(f"{name}={value}" for name, value in {"f": format, **options}.items())
+        escaped = re.sub(r"([\\'|])", r"\\\1", name)
+        name, format, options = f"[{settings}]{escaped}", "tee", {}
+    return av.open(name, "w", format=format, container_options=options, metadata_errors="surrogateescape")
+
+
+def _first_packets(container: InputContainer, source: VideoSource, timeline: Timeline) -> dict[int, list[Packet[Any]]]:
+    """The first packets of every stream but the upscaled one, as far as they come early in the file."""
+    wanted = {index: min(_TRIED, count) for index, count in timeline.packets.items() if index != source.index}
+    found: dict[int, list[Packet[Any]]] = {index: [] for index in wanted}
+    read = 0
+    packet: Any
+    for packet in container.demux():
+        index, read = packet.stream_index, read + packet.size
+        if packet.size and index in wanted and len(found[index]) < wanted[index]:
+            found[index].append(packet)
+        if read > _TRIED_BYTES or all(len(found[index]) >= count for index, count in wanted.items()):
+            break
+    return found
+
+
+def _with_times(source: VideoSource, actions: tuple[StreamAction, ...], timeline: Timeline) -> tuple[StreamAction, ...]:
+    """The same, with the times of packets that are out of order."""
+    taken = {each.stream.index for each in actions if each.action in ("copy", "convert") and not each.stream.cover}
+    odd = timeline.unordered & taken
+    if not odd:
+        return actions
+    with translated(source.path), open_video(source.path) as container:
+        changes = collect(container.demux(), odd)
+    return tuple(_with_its_times(each, changes.get(each.stream.index, {}), timeline) for each in actions)
+
+
+def _with_its_times(action: StreamAction, changes: Mapping[int, tuple[int, int]], timeline: Timeline) -> StreamAction:
+    if not changes:
+        return action
+    count = timeline.packets[action.stream.index]
+    happened = f"{len(changes)} of {count} packets are out of order: their times are made to ascend"
+    times = tuple((position, *new) for position, new in sorted(changes.items()))
+    return replace(action, why="; ".join(filter(None, (action.why, happened))), times=times)
+
+
+def _rehearse_packets(
+    scratch: OutputContainer, copies: Mapping[int, Any], first: Mapping[int, Sequence[Packet[Any]]]
+) -> None:
+    """Write copies of packets."""
+    retimer = Retimer({})
+    for index, stream in copies.items():
+        for packet in first.get(index, ()):
+            copy: Any = Packet(bytes(packet))
+            copy.time_base, copy.duration, copy.is_keyframe = packet.time_base, packet.duration, packet.is_keyframe
+            copy.dts = packet.dts if packet.dts is not None else packet.pts if packet.pts is not None else 0
+            copy.pts = packet.pts if packet.pts is not None else copy.dts
+            copy.stream = stream
+            retimer.write(copy, stream, int(scratch.format.flags))
+            scratch.mux_one(copy)
+
+
+def rehearse(
+    output: Output, container: InputContainer | None, first: Mapping[int, Sequence[Packet[Any]]] | None = None
+) -> None:
+    """Write the header and some packets of the output to memory, so that refusals are known before the first frame.
 
     Args:
         output: what is to be written.
         container: the source, open; None where it can be read only once.
+        first: packets of the copied streams to try.
 
     Raises:
         MediaError: the muxer refuses.
     """
     try:
-        with av.open(io.BytesIO(), "w", format=output.format, metadata_errors="surrogateescape") as scratch:
-            _add_streams(scratch, output, container)
+        with _scratch(output.format, output.riff) as scratch:
+            _, copies = _add_streams(scratch, output, container)
             scratch.start_encoding()
+            converted = {each.stream.index for each in output.streams if each.action == "convert"}
+            tried = {index: stream for index, stream in copies.items() if index not in converted}
+            _rehearse_packets(scratch, tried, first or {})
     except (av.FFmpegError, ValueError) as error:
         codec, pix_fmt = output.encoding.codec, output.encoding.pix_fmt
         happened = f"{output.format} cannot hold {codec} in {pix_fmt} beside the other streams ({error})"
         remedy = "Choose .mkv as the target, or another encoder with -c."
         raise MediaError(output.source.path, happened, remedy) from error
+
+
+def _has_chapters(container: InputContainer) -> bool:
+    return bool(container.chapters())
 
 
 def _has_own_tags(container: InputContainer) -> bool:
@@ -222,10 +389,10 @@ def _copy_stream(out: OutputContainer, stream: Any) -> Any:
     return copied
 
 
-def _converted_stream(out: OutputContainer, stream: Any) -> Any:
+def _converted_stream(out: OutputContainer, stream: Any, format: str) -> Any:
     """Add a text stream in the codec that the output container takes."""
     stream.codec_context.open(strict=False)
-    added: Any = out.add_stream(_TEXT_IN[out.format.name])
+    added: Any = out.add_stream(_TEXT_IN[format])
     added.codec_context.subtitle_header = stream.codec_context.subtitle_header
     added.time_base = Fraction(1, 1000)
     added.metadata.update(stream.metadata)
@@ -262,7 +429,7 @@ def _add_streams(
         elif action.action == "copy" and container is not None:
             copies[index] = _copy_stream(out, container.streams[index])
         elif action.action == "convert" and container is not None:
-            copies[index] = _converted_stream(out, container.streams[index])
+            copies[index] = _converted_stream(out, container.streams[index], output.format)
         elif action.action == "attach" and covers is not None:
             name, mime = _MIME_SUFFIXES[action.stream.codec]
             out.add_attachment(name, mime, covers[index])
@@ -274,7 +441,8 @@ def _upscaled_stream(out: OutputContainer, output: Output, original: Any) -> Any
     encoding = output.encoding
     # This stream's encoder never gets a frame: it only writes the header that the segments' encoders share.
     video: Any = out.add_stream(encoding.codec, rate=encoding.rate)
-    configure(video.codec_context, encoding, global_header=bool(out.format.flags & _GLOBAL_HEADER))
+    global_header = output.riff or bool(out.format.flags & _GLOBAL_HEADER)
+    configure(video.codec_context, encoding, global_header=global_header)
     video.time_base = encoding.time_base
     if output.source.matrix is not None:
         video.set_display_matrix(output.source.matrix)
@@ -283,6 +451,7 @@ def _upscaled_stream(out: OutputContainer, output: Output, original: Any) -> Any
         for name, value in original.metadata.items():
             if not name.startswith(_STALE_STREAM_TAGS):
                 video.metadata[name] = value
+        _set_timecode(video, output, original.container)
     if _marks_display(output):
         video.metadata["title"] = video.metadata.get("title", "") + PLACEHOLDER
     return video
@@ -291,6 +460,17 @@ def _upscaled_stream(out: OutputContainer, output: Output, original: Any) -> Any
 def _marks_display(output: Output) -> bool:
     """Whether the display size is to be written after the muxer is done."""
     return output.format in ("matroska", "webm") and output.encoding.sar not in (None, 1)
+
+
+def _set_timecode(video: Any, output: Output, container: InputContainer) -> None:
+    """Note the timecode of the first frame that is kept, where the source has one."""
+    name = next((name for name in video.metadata if name.lower() == "timecode"), "timecode")
+    for stream in container.streams:
+        if stream.type == "data" and "timecode" in stream.metadata:
+            video.metadata.setdefault(name, stream.metadata["timecode"])
+    if name in video.metadata and output.window.start is not None:
+        cut = output.window.start - output.source.start * output.source.time_base
+        video.metadata[name] = later(video.metadata[name], round(cut * output.encoding.rate), output.encoding.rate)
 
 
 _GLOBAL_HEADER = 0x0040  # AVFMT_GLOBALHEADER
@@ -315,15 +495,13 @@ def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int
         container = stack.enter_context(open_video(source.path)) if str(source.path) != "-" else None
         with translated(partial):
             options = _container_options(output, container)
-            with av.open(
-                f"file:{partial}", "w", format=output.format, container_options=options,
-                metadata_errors="surrogateescape",
-            ) as out:  # fmt: skip
+            with _open_output(partial, output.format, output.riff, options) as out:
                 covers = _covers(source.path, output.streams)
                 video, copies = _add_streams(out, output, container, covers)
                 if container is not None:
                     out.metadata.update({k: v for k, v in container.metadata.items() if k.lower() not in _STALE_TAGS})
                     out.set_chapters(list(_chapters(container, output.window)))
+                out.start_encoding()
                 upscaled = _UpscaledPackets(out, video, output, packets)
                 written = _copy_packets(out, output, container, copies, upscaled)
                 upscaled.write()
@@ -392,11 +570,14 @@ def _copy_packets(
     if container is None or not copies:
         return written
     converting = {each.stream.index for each in output.streams if each.action == "convert"}
+    retimer = Retimer({each.stream.index: {at: (pts, dts) for at, pts, dts in each.times} for each in output.streams})
+    flags = int(out.format.flags)
     packet: Any
     for packet in container.demux([container.streams[index] for index in copies]):
         if not packet.size:
             continue
         index = packet.stream_index
+        retimer.read(packet)
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None:
             if packet.stream.disposition & Disposition.attached_pic:
@@ -413,6 +594,7 @@ def _copy_packets(
             if packet is None:
                 continue
         packet.stream = target
+        retimer.write(packet, target, flags)
         out.mux_one(packet)
         written[target.index] += 1
     return written

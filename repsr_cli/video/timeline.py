@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import av.logging
 from av.packet import Packet
 from av.stream import Stream
 
+from repsr_cli.video.copy_times import descends
 from repsr_cli.video.integrity import is_loss, out_of_step, promised, shortened
 from repsr_cli.video.open import main_stream, open_video, translated
 from repsr_cli.video.probe import VideoSource
@@ -35,6 +37,7 @@ class Timeline:
         begin: presentation time in seconds of the first packet of any stream.
         damage: the first sign of damage; None if there is none.
         digest: of all packets, with their streams and times.
+        unordered: streams whose packets' times do not ascend, or are missing.
     """
 
     pts: tuple[int, ...]
@@ -44,6 +47,7 @@ class Timeline:
     begin: Fraction
     damage: str | None
     digest: str = ""
+    unordered: frozenset[int] = frozenset()
 
     def between(self, first: int, last: int) -> tuple[int, ...]:
         """Times strictly between two others."""
@@ -86,6 +90,27 @@ class Segment:
     frames: int
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What is counted of all packets of a file; the names are those of ``Timeline``."""
+
+    packets: dict[int, int] = field(default_factory=dict)
+    nbytes: dict[int, int] = field(default_factory=dict)
+    digest: Any = field(default_factory=hashlib.sha256)
+    unordered: set[int] = field(default_factory=set)
+    latest: dict[int, int] = field(default_factory=dict)
+
+    def add(self, packet: Packet[Stream]) -> None:
+        """Count a packet."""
+        index = packet.stream_index
+        self.packets[index] = self.packets.get(index, 0) + 1
+        self.nbytes[index] = self.nbytes.get(index, 0) + packet.size
+        self.digest.update(f"{index} {packet.pts} {packet.dts} {packet.size} ".encode())
+        self.digest.update(memoryview(packet))
+        if descends(self.latest, packet):
+            self.unordered.add(index)
+
+
 def scan(source: VideoSource) -> Timeline:
     """Read all packets of a video.
 
@@ -94,10 +119,8 @@ def scan(source: VideoSource) -> Timeline:
     """
     shown: set[int] = set()
     keys: set[int] = set()
-    packets: dict[int, int] = {}
-    nbytes: dict[int, int] = {}
+    tally = _Tally()
     begins: dict[int, Fraction] = {}
-    digest = hashlib.sha256()
     torn: list[int | None] = []
     last_dts: int | None = None
     level = av.logging.get_level()
@@ -111,10 +134,7 @@ def scan(source: VideoSource) -> Timeline:
                 if not packet.size:
                     continue
                 index = packet.stream_index
-                digest.update(f"{index} {packet.pts} {packet.dts} {packet.size} ".encode())
-                digest.update(memoryview(packet))
-                packets[index] = packets.get(index, 0) + 1
-                nbytes[index] = nbytes.get(index, 0) + packet.size
+                tally.add(packet)
                 if index == stream.index and packet.dts is not None:
                     last_dts = packet.dts
                 if index == stream.index and packet.is_corrupt:
@@ -135,13 +155,20 @@ def scan(source: VideoSource) -> Timeline:
     damage = complaints[0] if complaints else shortened(source.path)
     if torn and damage is None:
         damage = f"{len(torn)} packets of its video are corrupt"
-    if packets.get(source.index, 0) < expected and damage is None:
-        damage = f"{packets.get(source.index, 0)} of {expected} frames are there"
+    if tally.packets.get(source.index, 0) < expected and damage is None:
+        damage = f"{tally.packets.get(source.index, 0)} of {expected} frames are there"
     if "mpegts" in names and damage is None:
         damage = out_of_step(source.path)
     begin = min(begins.values(), default=Fraction(0))
     return Timeline(
-        tuple(sorted(shown)), tuple(sorted(keys & shown)), packets, nbytes, begin, damage, digest.hexdigest()[:32]
+        pts=tuple(sorted(shown)),
+        keys=tuple(sorted(keys & shown)),
+        packets=tally.packets,
+        nbytes=tally.nbytes,
+        begin=begin,
+        damage=damage,
+        digest=tally.digest.hexdigest()[:32],
+        unordered=frozenset(tally.unordered),
     )
 
 
