@@ -19,6 +19,7 @@ from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Outcome, Reporter, Request
 from repsr_cli.video import mux
+from repsr_cli.video.copy_times import Retimer
 from repsr_cli.video.mux import _meaningless
 from repsr_cli.video.planes import new_frame
 from repsr_cli.video.probe import StreamInfo
@@ -189,6 +190,6 @@ def test_a_muxer_that_refuses_a_packet_is_noticed_before_the_first_frame(
     def refuses(*_args: object) -> None:
         raise av.FFmpegError(22, "Invalid argument")
 
-    monkeypatch.setattr(mux.Retimer, "write", refuses)
+    monkeypatch.setattr(Retimer, "write", refuses)
     with pytest.raises(UsageError, match=r"would lack #1 audio aac: matroska cannot hold it"):
         run(source, tmp_path / "out.mkv")
