@@ -12,19 +12,22 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import reprlib
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from repsr_cli.errors import CheckpointError
 from repsr_cli.files import write_bytes, writing
+from repsr_cli.model.pickles import UnsafePickle, check_pickle, count_values
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR, fuse
 
@@ -32,6 +35,9 @@ FORMAT = 1
 # A header holds names, shapes and a few strings: that of 10,000 layers is far smaller.
 MAX_HEADER = 8 << 20
 WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net", "net_g")
+# What reading a damaged file raises, in torch, in zipfile and here.
+_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+               AssertionError, ImportError, MemoryError, zipfile.BadZipFile, struct.error)  # fmt: skip
 ACCEPTED = "Accepted: models fused by repsr, repsr training checkpoints, and Compact (SRVGGNetCompact, PReLU) files."
 
 
@@ -46,6 +52,7 @@ class TrainingCheckpoint:
         step: steps done.
         optimizer: the optimiser's state.
         progress: the loop's other state, counters and best figures, as plain values.
+        images: digest of the images it trains on; empty in checkpoints of earlier versions.
     """
 
     net: RepSR | PlainSR
@@ -54,6 +61,7 @@ class TrainingCheckpoint:
     step: int
     optimizer: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    images: str = ""
 
 
 def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
@@ -76,6 +84,7 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
         "step": checkpoint.step,
         "optimizer": checkpoint.optimizer,
         "progress": checkpoint.progress,
+        "images": checkpoint.images,
     }
     try:
         with writing(path, overwrite=True, failure=CheckpointError) as file:
@@ -84,49 +93,86 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
         raise CheckpointError(path, f"cannot be written ({error})", "Check the folder and the free space.") from error
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to more than its own size: PyTorch stores its records uncompressed.
+def _checked_archive(path: Path) -> BinaryIO:
+    """A copy in memory of an archive whose records are uncompressed, as PyTorch stores them, and pass their checksums.
+
+    torch reads the copy: its reader compares no checksums, and follows another directory than zipfile in a file that
+    has two.
 
     Raises:
-        CheckpointError: records are compressed, or overlap.
+        CheckpointError: records are compressed, overlap, or are not what was written; or the pickle is refused.
         zipfile.BadZipFile: not an archive, or a damaged one.
     """
-    with zipfile.ZipFile(path) as archive:
+    copy = BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as checked:
         records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise CheckpointError(path, "is a compressed archive, which PyTorch does not write", ACCEPTED)
-    if sum(record.file_size for record in records) > path.stat().st_size:
-        raise CheckpointError(path, "is an archive that claims to hold more than it does", "Get the file again.")
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise CheckpointError(path, "is a compressed archive, which PyTorch does not write", ACCEPTED)
+        if sum(record.file_size for record in records) > path.stat().st_size:
+            raise CheckpointError(path, "is an archive that claims to hold more than it does", "Get the file again.")
+        if len({record.filename for record in records}) < len(records):
+            raise CheckpointError(path, "is an archive with two records of one name", "Get the file again.")
+        for record in records:
+            checked.writestr(record.filename, _record(path, archive, record))
+        for record in records:
+            folder, _, name = record.filename.rpartition("/")
+            if name == "data.pkl":
+                start = f"{folder}/data/"
+                sizes = {r.filename[len(start) :]: r.file_size for r in records if r.filename.startswith(start)}
+                check_pickle(BytesIO(archive.read(record)), sizes)
+    copy.seek(0)
+    return copy
 
 
-def _check_size(path: Path, *states: Mapping[str, Tensor]) -> None:
+def _record(path: Path, archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(record)
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(
+            path, f"is damaged: {record.filename} is not what was written ({error})", "Use an older one, or a copy."
+        ) from error
+
+
+def _check_legacy(file: BinaryIO) -> None:
+    """Check the pickles of a file from before PyTorch 1.6: a magic number, a version, the system, the data, the keys.
+
+    Raises:
+        UnsafePickle: one is refused.
+    """
+    for _ in range(5):
+        check_pickle(file)
+    file.seek(0)
+
+
+def _check_size(path: Path, payload: Any) -> None:
     """Refuse tensors that repeat stored values: a few bytes could expand to any number of weights.
 
     Raises:
         CheckpointError: there are more values than the file has bytes.
     """
-    if sum(value.numel() for state in states for value in state.values()) > path.stat().st_size:
+    if count_values(payload) > path.stat().st_size:
         raise CheckpointError(path, "claims more weights than it has bytes", "Get the file again.")
 
 
 def _load_pickle(path: Path, device: str = "cpu") -> Any:
     """The content of a file that torch.save wrote; on ``meta``, tensors have shapes but no values."""
     try:
-        with path.open("rb") as file:
-            is_archive = file.read(4) == b"PK\x03\x04"
-        if is_archive:
-            _check_archive(path)
         # A file object, since torch.load picks another reader by a path's suffix.
         with path.open("rb") as file:
-            return torch.load(file, map_location=device, weights_only=True)
+            if file.read(4) == b"PK\x03\x04":
+                payload = torch.load(_checked_archive(path), map_location=device, weights_only=True)
+            else:
+                file.seek(0)
+                _check_legacy(file)
+                payload = torch.load(file, map_location=device, weights_only=True)
+        _check_size(path, payload)
+        return payload
     except FileNotFoundError as error:
         raise CheckpointError(path, "no such file") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            path, "holds more than tensors and plain values, or is damaged, and is not loaded", ACCEPTED
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-            AssertionError, ImportError, MemoryError, zipfile.BadZipFile, struct.error) as error:  # fmt: skip
+    except (UnsafePickle, pickle.UnpicklingError) as error:
+        happened = "holds more than tensors and plain values, or is damaged, and is not loaded"
+        raise CheckpointError(path, happened, ACCEPTED) from error
+    except _UNREADABLE as error:
         raise CheckpointError(path, "is not a readable checkpoint", ACCEPTED) from error
 
 
@@ -135,8 +181,10 @@ def _is_training(payload: Any) -> bool:
 
 
 def _check_format(path: Path, payload: dict[str, Any]) -> None:
-    if payload["format"] != FORMAT:
-        raise CheckpointError(path, f"has format {payload['format']!r}, not {FORMAT}", "Use the version that wrote it.")
+    if type(payload["format"]) is not int or payload["format"] != FORMAT:
+        raise CheckpointError(
+            path, f"has format {reprlib.repr(payload['format'])}, not {FORMAT}", "Use the version that wrote it."
+        )
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
@@ -157,8 +205,8 @@ def _blank(payload: dict[str, Any]) -> RepSR | PlainSR:
 def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
     _check_format(path, payload)
     try:
+        _check_types(payload)
         networks: list[RepSR | PlainSR] = []
-        _check_size(path, payload["net"], payload["average"])
         for key in ("net", "average"):
             blocks = Spec(**payload["spec"]).blocks
             if blocks > len(payload[key]):
@@ -175,9 +223,31 @@ def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
             step=payload["step"],
             optimizer=payload["optimizer"],
             progress=payload["progress"],
+            images=payload.get("images", ""),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
         raise _damaged(path, error) from error
+
+
+def _check_types(payload: dict[str, Any]) -> None:
+    """Check what the parts of a training checkpoint are.
+
+    Raises:
+        KeyError: a part is missing.
+        TypeError: a part is something else.
+    """
+    expected = {"spec": dict, "block": dict, "net": Mapping, "average": Mapping, "recipe": dict, "step": int}
+    for key, kind in (expected | {"optimizer": dict, "progress": dict}).items():
+        if not isinstance(payload[key], kind):
+            raise TypeError(f"'{key}' is {type(payload[key]).__name__}")
+    for key in ("net", "average"):
+        for name, value in payload[key].items():
+            if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+                raise TypeError(f"'{key}' holds something that is not a tensor with a name")
+    if not all(isinstance(section, dict) for section in payload["recipe"].values()):
+        raise TypeError("'recipe' has no sections")
+    if not isinstance(payload.get("images", ""), str):
+        raise TypeError("'images' is not a digest")
 
 
 def load_training(path: Path) -> TrainingCheckpoint:
@@ -281,13 +351,15 @@ def infer_spec(shapes: Mapping[str, Sequence[int]]) -> Spec | str:
     if len(head) != 4 or head[2:] != (3, 3):
         return f"not a Compact network: its first layer has shape {head}, where (C, 3, 3, 3) was expected"
     channels, colors = head[:2]
+    if channels < 1 or colors not in (1, 3):
+        return f"not a Compact network: its first layer has shape {head}, where 1 or 3 colours were expected"
     bias = shapes.get(f"body.{last}.bias", ())
     outputs = bias[0] if len(bias) == 1 else 0
     unexpected = _unexpected_shape(shapes, _compact_shapes(last, channels, colors, outputs))
     if unexpected:
         return unexpected
     scale = round((outputs / colors) ** 0.5)
-    if colors not in (1, 3) or scale < 1 or colors * scale**2 != outputs:
+    if scale < 1 or colors * scale**2 != outputs:
         return f"a Compact network from {colors} to {outputs} channels, which does not enlarge grey or RGB images"
     return Spec(scale=scale, channels=channels, blocks=last // 2 - 1, colors=colors)
 
@@ -373,8 +445,9 @@ def read_spec(path: Path) -> Spec:
         return _checked_spec(path, {key: value.shape for key, value in _unwrap(payload).items()})
     _check_format(path, payload)
     try:
+        _check_types(payload)
         return Spec(**payload["spec"])
-    except (TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
@@ -405,7 +478,6 @@ def load_plain(path: Path) -> PlainSR:
         if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
             happened = f"is not a Compact network: {key} holds {value.dtype}, {value.layout} on {value.device}"
             raise CheckpointError(path, happened, ACCEPTED)
-    _check_size(path, state)
     net = PlainSR(spec)
     net.load_state_dict({key: value.float() for key, value in state.items()})
     if not all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters()):
