@@ -15,6 +15,25 @@ HEAD = """# Options and exit codes
 
 Made from the command line by `python docs/reference.py`; `repsr COMMAND -h` prints the same.
 """
+RECORDS = """## Records of upscale --json
+
+One JSON object per input, on one line. Fields may be added; those listed here keep their names and meaning.
+
+| field | in | meaning |
+|---|---|---|
+| `status` | all | `done`, `failed`, `skipped`, `planned` (`--dry-run`), `measured` (`--benchmark`). |
+| `source` | all but `skipped` | Path of the input. |
+| `target` | all but `failed` | Path of the result; null where nothing is written. |
+| `seconds` | `done`, `measured` | Wall time. |
+| `notes` | `done`, `measured` | Sentences: what was converted or left out, what was noticed. |
+| `facts` | `done`, `measured` | Of all: `width`, `height`, `source_width`, `source_height` (pixels, as stored). \
+Of images: `format`, `source_format`, `pages`, `bits`, `alpha`. Of videos: `frames`, `resumed_frames`, `fps`, `codec`, \
+`pix_fmt`, `decoder`, `segments`, `streams`, `network`, `engine`, `tile`, `devices`, `reused`, `occupancy`, \
+`cores_busy`, `repeated_frames` (seconds). |
+| `error`, `exit_code` | `failed` | The message, and the code that it alone would give. |
+| `reason` | `skipped` | Why: the target exists, or the same command made it before. |
+| `kind`, `plan` | `planned` | `image` or `video`; what would be done, in lines. |
+"""
 EXIT_CODES = """## Exit codes
 
 | code | meaning |
@@ -28,7 +47,7 @@ def reference() -> str:
     root: Any = typer.main.get_command(app)
     shown = {name: command for name, command in root.commands.items() if not command.hidden}
     sections = [section for name, command in shown.items() for section in page(name, command)]
-    return "\n".join([HEAD, *sections, EXIT_CODES, *exit_codes(), ""])
+    return "\n".join([HEAD, *sections, RECORDS, EXIT_CODES, *exit_codes(), ""])
 
 
 def exit_codes() -> list[str]:

@@ -193,7 +193,10 @@ class Board:
                 first = shown is None
                 if shown is None:
                     shown = bars.add_task(shorten(title, 40), total=progress.total, count="")
-                count = describe(progress, pace.seconds_each(progress))
+                each = pace.seconds_each(progress)
+                count = describe(progress, each)
+                if progress.unit == "file" and (left := remaining(progress, each)):  # Rich looks back 30 seconds only
+                    count += f", {left} left"
                 bars.update(shown, completed=progress.done, total=progress.total, count=count, refresh=first)
                 if progress.done == progress.total:
                     bars.update(shown, visible=False)

@@ -12,10 +12,11 @@ import typer
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import RepsrError
+from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.options import option
-from repsr_cli.upscale.request import FILES, Naming, Outcome, Request
+from repsr_cli.upscale.request import FILES, Naming, Outcome, Progress, Request, ignored_options
 
 OUTPUT = "Output"
 
@@ -70,16 +71,22 @@ def upscale(
     from repsr_cli.upscale.batch import describe_job, run_jobs, settle_scale
 
     request = settle_scale(request)
-    plan = plan_jobs([*(inputs or []), *(more_inputs or [])], request, naming)
+    known = Finished.here()
+    plan = plan_jobs([*(inputs or []), *(more_inputs or [])], request, naming, known)
     several = len(plan.jobs) + len(plan.failures) > 1
     printer = ResultPrinter(report, benchmark=request.run.benchmark, several=several)
     with printer.board as board:
         for note in plan.notes:
             board.say(note)
         for target in plan.skipped:
-            printer.skipped(target)
+            printer.skipped(target, "exists")
+        for target in plan.finished:
+            printer.skipped(target, "done before by the same command")
         for failure in plan.failures:
             printer.failed(failure)
+        for kind in dict.fromkeys(job.kind for job in plan.jobs):
+            if ignored := ignored_options(kind, request):
+                board.say(f"{', '.join(ignored)}: no effect on {kind}s")
         if report.dry_run or report.estimate:
             for job in plan.jobs:
                 try:
@@ -87,9 +94,25 @@ def upscale(
                 except RepsrError as error:
                     printer.failed(Failure(str(job.source), error))
         else:
-            for result in run_jobs(plan.jobs, request, lambda job: board.reporter(job.source.name)):
+            total = _Total(board, len(plan.jobs))
+            for result in run_jobs(plan.jobs, request, lambda job: board.reporter(job.source.name), known):
                 printer.failed(result) if isinstance(result, Failure) else printer.done(result)
+                total.advance()
     printer.end()
+
+
+class _Total:
+    """How many of several inputs are done, and how long the rest will take."""
+
+    def __init__(self, board: Board, files: int) -> None:
+        self._report = board.reporter("total").progress if files > 1 else lambda _progress: None
+        self._files, self._done = files, 0
+        self._report(Progress(0, files, "file"))
+
+    def advance(self) -> None:
+        """Count one more."""
+        self._done += 1
+        self._report(Progress(self._done, self._files, "file"))
 
 
 class ResultPrinter:
@@ -134,11 +157,11 @@ class ResultPrinter:
                 {"status": "failed", "source": failure.source, "error": str(error), "exit_code": error.exit_code}
             )
 
-    def skipped(self, target: Path) -> None:
+    def skipped(self, target: Path, reason: str) -> None:
         """The target exists already."""
-        self.board.say(f"{target}: exists, skipped")
+        self.board.say(f"{target}: {reason}, skipped")
         if self.json:
-            print_json({"status": "skipped", "target": target})
+            print_json({"status": "skipped", "target": target, "reason": reason})
 
     def planned(self, job: Job, lines: Sequence[str]) -> None:
         """What would be done."""

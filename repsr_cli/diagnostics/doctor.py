@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from repsr_cli.engine.backends.quiet_import import quiet_import
 from repsr_cli.errors import CheckpointError, RepsrError
 from repsr_cli.version import __version__
 
@@ -78,7 +77,7 @@ def _libraries() -> Iterator[Finding]:
         ("av", "av", "videos", "pip install av"),
     ):
         try:
-            version = getattr(importlib.import_module(module), "__version__", "")
+            version = getattr(quiet_import(module), "__version__", "")
         except ImportError as error:
             yield Finding(package, "broken", f"needed for {need}, cannot be imported ({error})", remedy, exit_code=3)
         else:
@@ -127,7 +126,7 @@ def _nvidia() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     for module, (what, remedy) in EXTRAS.items():
         try:
-            importlib.import_module(module)
+            quiet_import(module)
         except ImportError:
             yield Finding(module, "absent", what, remedy)
         else:

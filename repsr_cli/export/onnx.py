@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.engine.backends.onnx_graph import Graph
+from repsr_cli.engine.backends.quiet_import import quiet_import
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.errors import UsageError
 from repsr_cli.export.agreement import Run
@@ -28,8 +29,7 @@ def onnx_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str
 
 def onnx_runner(files: tuple[bytes, ...]) -> Run:
     """An ONNX file as a function; ImportError if ONNX Runtime is not installed."""
-    import onnxruntime
-
+    onnxruntime = quiet_import("onnxruntime")
     session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
     names = [port.name for port in session.get_inputs()]
     return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))

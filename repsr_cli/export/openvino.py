@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from repsr_cli.engine.backends.quiet_import import quiet_import
 from repsr_cli.errors import UsageError
 from repsr_cli.export.agreement import Run
 from repsr_cli.export.onnx import onnx_files
@@ -21,7 +22,7 @@ def openvino_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str,
         UsageError: the package ``openvino`` or ``onnx`` is not installed.
     """
     try:
-        import openvino
+        openvino = quiet_import("openvino")
     except ImportError as error:
         raise UsageError(
             "OpenVINO", "the package openvino is not installed", "pip install 'repsr[openvino]'"
@@ -38,8 +39,7 @@ def openvino_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str,
 
 def openvino_runner(files: tuple[bytes, ...]) -> Run:
     """OpenVINO files as a function; ImportError if OpenVINO is not installed."""
-    import openvino
-
+    openvino = quiet_import("openvino")
     core = openvino.Core()
     compiled = core.compile_model(
         core.read_model(files[0], openvino.Tensor(np.frombuffer(files[1], np.uint8))),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError, from_system
+from repsr_cli.files import is_file
 from repsr_cli.model.foreign import MARGIN
+from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
 from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.request import Outcome, Reporter, Request
@@ -23,6 +25,11 @@ if TYPE_CHECKING:  # torch and the libraries for images and videos
     from repsr_cli.upscale.plan_video import VideoPlan
 
     Plan = ImagePlan | VideoPlan
+
+# Pillow, and what uses it, refuses larger images.
+LARGE_PIXELS = 178_956_970
+# The longer and the shorter side.
+EIGHT_K = (7680, 4320)
 
 # How jobs are run: small images side by side on a CPU, medium ones several at a time on one network, large ones and
 # videos alone; all that a cluster computes by as many threads as it takes tasks.
@@ -41,10 +48,12 @@ class _Planned:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the jobs of a run share: loaded models, reporters, and the folders that were made."""
+    """What the jobs of a run share: loaded models, reporters, finished jobs, and the folders that were made."""
 
     models: ModelCache
     reporter_for: Callable[[Job], Reporter]
+    request: Request
+    known: Finished | None = None
     made: set[Path] = field(default_factory=set)
 
 
@@ -62,7 +71,7 @@ def settle_scale(request: Request) -> Request:
 
 
 def run_jobs(
-    jobs: Sequence[Job], request: Request, reporter_for: Callable[[Job], Reporter]
+    jobs: Sequence[Job], request: Request, reporter_for: Callable[[Job], Reporter], known: Finished | None = None
 ) -> Iterator[Outcome | Failure]:
     """Upscale one job after the other.
 
@@ -70,6 +79,7 @@ def run_jobs(
         jobs: from ``plan_jobs``.
         request: the request, with its scale settled.
         reporter_for: gives each job its reporter.
+        known: where jobs that were finished are noted.
 
     Yields:
         An outcome or a failure for every job, in order, each as soon as it is known.
@@ -84,7 +94,7 @@ def run_jobs(
     from repsr_cli.upscale.models import ModelCache, check_compute
 
     check_compute(request)
-    run, done = _Run(ModelCache(), reporter_for), 0
+    run, done = _Run(ModelCache(), reporter_for, request, known), 0
     try:
         planned = (_planned(job, request) for job in jobs)
         for mode, group in groupby(planned, key=_mode):
@@ -138,6 +148,8 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
     ]
     if model.architecture:
         lines.insert(2, f"{model.architecture}: tiles overlap by {MARGIN} px and are not exact")
+    if note := size_note(plan):
+        lines.append(note)
     if measure and plan.kind == "video":
         from repsr_cli.engine.threads import torch_threads
         from repsr_cli.upscale.estimate import estimate
@@ -147,6 +159,21 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
         with torch_threads(plan.compute.threads):
             lines.append(estimate(plan, upscaler, lines.append))
     return [*lines, f"to be written: {job.target}"]
+
+
+def size_note(plan: Plan) -> str | None:
+    """A sentence on a result that is larger than many programs can show; None for all others."""
+    if plan.kind == "image":
+        from repsr_cli.sizes import target_size
+
+        height, width = target_size(plan.shown, plan.size, plan.compute.model.scale)
+        if height * width <= LARGE_PIXELS:
+            return None
+        return f"{width}x{height} are {height * width / 1e6:.0f} megapixels, more than many programs open"
+    height, width = plan.size
+    if max(height, width) <= EIGHT_K[0] and min(height, width) <= EIGHT_K[1]:
+        return None
+    return f"{width}x{height} is beyond 8K, more than most players and hardware decoders take"
 
 
 def executor_for(plan: Plan, models: ModelCache) -> Executor:
@@ -252,7 +279,15 @@ def _run_one(
     try:
         if not plan.benchmark:
             run.made.update(_make_folders(job.target.parent))
-        return run_plan(plan, executor or executor_for(plan, run.models), run.reporter_for(job), stop)
+        reporter, note = run.reporter_for(job), size_note(plan)
+        if note:
+            reporter.say(f"{job.source.name}: {note}")
+        outcome = run_plan(plan, executor or executor_for(plan, run.models), reporter, stop)
+        if note:
+            outcome = replace(outcome, notes=(note, *outcome.notes), announced=(note, *outcome.announced))
+        if run.known is not None and not plan.benchmark and is_file(job.source) and is_file(job.target):
+            run.known.add(job.source, job.target, run.request)
+        return outcome
     except Interrupted:
         raise
     except (RepsrError, OSError, MemoryError, RuntimeError) as error:

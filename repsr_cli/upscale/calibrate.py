@@ -8,10 +8,8 @@ are tried on noise for a second or two. The choice changes a sample by one code 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.files import write_text
+from repsr_cli.upscale.cache import cache_folder
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.segments import begun
@@ -247,10 +246,8 @@ class Memory:
 
     @classmethod
     def here(cls) -> Memory:
-        """In the user's folder for caches: ``XDG_CACHE_HOME``, else what the system has for it."""
-        usual = {"win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local"), "darwin": "~/Library/Caches"}
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, "~/.cache"))
-        return cls(Path(os.path.expanduser(caches)) / "repsr" / "engines.json")  # noqa: PTH111 - never raises
+        """In the user's folder for caches."""
+        return cls(cache_folder() / "engines.json")
 
     def recall(self, say: Notify) -> dict[str, Choice]:
         """All choices; none where there is no file, or where it is damaged, which is reported."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.files import is_file, is_folder
+from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure, Found, Inputs, find_inputs, real_path
 from repsr_cli.upscale.options import device_names
 from repsr_cli.upscale.request import Kind, Naming, Request, SizeOptions
@@ -46,22 +47,25 @@ class Plan:
         jobs: in the order of the inputs, folders in natural order (2 before 10); all targets differ.
         failures: inputs that cannot be done.
         skipped: targets that exist and were asked to be skipped.
+        finished: targets that exist because this very job has made them.
         notes: sentences that name what folders hold and is not upscaled.
     """
 
     jobs: tuple[Job, ...]
     failures: tuple[Failure, ...]
     skipped: tuple[Path, ...]
+    finished: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming) -> Plan:
+def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Finished | None = None) -> Plan:
     """Find the files, tell images from videos by content, name the targets, and check all that can be checked.
 
     Args:
         inputs: files, folders, glob patterns, and ``@list.txt`` with one path per line, as typed.
         request: the request.
         naming: where targets go.
+        known: jobs that were finished before; None: what exists is not looked up.
 
     Raises:
         UsageError: the request as a whole makes no sense: no inputs, a wrong scale, one file as target of several.
@@ -76,12 +80,16 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming) -> Plan:
     named = {real_path(one.path) for one in found if one.folder is None and one.path != PIPE}
     jobs: list[Job] = []
     skipped: list[Path] = []
+    finished: list[Path] = []
     taken: dict[Path, Path] = {}
     for one in found:
         try:
             job = Job(one.kind, one.path, _target(one, into, request, naming))
             if naming.skip_existing and job.target.exists():
                 skipped.append(job.target)
+                continue
+            if known is not None and _is_finished(job, request, known):
+                finished.append(job.target)
                 continue
             overwrite = request.run.overwrite or request.run.benchmark
             _check_target(job.source, job.target, job.kind, overwrite=overwrite)
@@ -98,10 +106,17 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming) -> Plan:
         jobs.append(job)
     if naming.format is not None and jobs and not any(_dotted(naming.format) == job.target.suffix for job in jobs):
         raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
-    if not (jobs or failures or skipped):
+    if not (jobs or failures or skipped or finished):
         remedy = "Name images, videos or folders." if naming.recursive else "Add -r to look into subfolders."
         raise MediaError(", ".join(inputs) or "upscale", "no images or videos there", remedy)
-    return Plan(tuple(jobs), tuple(failures), tuple(skipped), inside.notes())
+    return Plan(tuple(jobs), tuple(failures), tuple(skipped), tuple(finished), inside.notes())
+
+
+def _is_finished(job: Job, request: Request, known: Finished) -> bool:
+    """Whether a job need not be done again."""
+    if request.run.overwrite or request.run.benchmark or not is_file(job.target):
+        return False
+    return known.holds(job.source, job.target, request)
 
 
 def _check_others(job: Job, named: set[Path], taken: dict[Path, Path]) -> None:

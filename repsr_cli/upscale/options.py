@@ -72,6 +72,19 @@ def default_of(each: Field[Any]) -> Any:
     return each.default if each.default_factory is MISSING else each.default_factory()
 
 
+def parse_scale(flag: str, text: str) -> float:
+    """A factor from ``4``, ``1.5``, ``4x`` or ``x4``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    number = re.sub(r"^[xX×]|[xX×]$", "", text.strip())
+    try:
+        return float(number)
+    except ValueError as error:
+        raise UsageError(f"{flag} {text}", "not a factor of 1 or more", "Try -s 2, -s 4 or -s 1.5.") from error
+
+
 def parse_box(flag: str, text: str) -> tuple[int, int]:
     """(height, width) from ``1920x1080``, which names the width first.
 

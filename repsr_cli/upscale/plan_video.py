@@ -22,6 +22,7 @@ from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.encode import (
     Encoding,
     choose_pix_fmt,
+    encoder_named,
     encoder_options,
     find_encoder,
     open_encoder,
@@ -380,7 +381,7 @@ def plan_encoding(
     height, width = size
     notes = []
     depth = VideoFormat(video.planar).components[0].bits
-    codec = options.codec
+    codec = None if options.codec is None else encoder_named(options.codec)
     if format in _CODEC_OF:
         if codec not in (None, _CODEC_OF[format]):
             raise UsageError(f"--codec {codec}", f"{format} is written by {_CODEC_OF[format]}", "Leave it out.")

@@ -16,11 +16,13 @@ from typing import Any, Literal
 from repsr_cli.errors import UsageError
 from repsr_cli.upscale.options import (
     declared_options,
+    default_of,
     device_names,
     option,
     parse_box,
     parse_pairs,
     parse_rate,
+    parse_scale,
     parse_seconds,
 )
 
@@ -67,7 +69,14 @@ class SizeOptions:
         short_side: target length in px of whichever side is the shorter.
     """
 
-    scale: float | None = option("-s", "--scale", help="Factor, 1 or more: 2, 4, 1.5; default: 4.", panel=SIZE)
+    scale: float | None = option(
+        "-s",
+        "--scale",
+        metavar="FACTOR",
+        parse=parse_scale,
+        help="Factor, 1 or more: 2, 4, 1.5; default: 4.",
+        panel=SIZE,
+    )
     width: int | None = option("--width", help="Target width in pixels.", panel=SIZE)
     height: int | None = option("--height", help="Target height in pixels.", panel=SIZE)
     size: tuple[int, int] | None = option(
@@ -199,7 +208,7 @@ class VideoOptions:
     """How videos are read and encoded.
 
     Attributes:
-        codec: video encoder by name, e.g. ``libx264``; None: by container.
+        codec: video encoder by name, e.g. ``libx264``, or codec, e.g. ``h264``; None: by container.
         crf: quality on libx264's scale, mapped for other encoders.
         preset: encoder preset.
         pix_fmt: output pixel format; None: as the source.
@@ -216,7 +225,9 @@ class VideoOptions:
         reuse: keep the output of what did not change since the frame before; the bytes are the same either way.
     """
 
-    codec: str | None = option("-c", "--codec", help="Encoder, e.g. libx265.", panel=VIDEOS)
+    codec: str | None = option(
+        "-c", "--codec", help="h264, h265, av1, vp9, prores, or an encoder: libx265.", panel=VIDEOS
+    )
     crf: float | None = option("--crf", help="Quality on libx264's scale, less is better.", panel=VIDEOS)
     preset: str | None = option("--preset", help="Encoder preset, e.g. slow.", panel=VIDEOS)
     pix_fmt: str | None = option("--pix-fmt", help="Pixel format; default: the source's.", panel=VIDEOS)
@@ -317,6 +328,28 @@ GROUPS: dict[str, type[Any]] = {
 _GROUP_OF = {each.name: name for name, group in GROUPS.items() for each, _ in declared_options(group)}
 
 
+def ignored_options(kind: Kind, request: Request) -> tuple[str, ...]:
+    """The options that were asked for and do nothing to an image, or to a video.
+
+    Args:
+        kind: ``image`` or ``video``.
+        request: the request.
+
+    Returns:
+        Flags, e.g. ``--crf``.
+    """
+    group = request.video if kind == "image" else request.image
+    flags = []
+    for each, declared in declared_options(type(group)):
+        value = getattr(group, each.name)
+        if value != default_of(each):
+            on, _, off = declared.name.partition("/")
+            flags.append(off if off and value is False else on)
+    if kind == "image" and request.model.engine not in ("auto", "torch"):
+        flags.append("--engine")
+    return tuple(flags)
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far one job is.
@@ -324,7 +357,7 @@ class Progress:
     Attributes:
         done: units finished (frames of a video, pages of an image, tiles of a page).
         total: units in all; None if unknown.
-        unit: ``frame``, ``page`` or ``tile``.
+        unit: ``frame``, ``page``, ``tile`` or ``file``.
     """
 
     done: int

@@ -5,13 +5,14 @@ Encoders with equal settings write equal headers, so that the packets of many se
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
-from av.codec import Codec, CodecContext
+from av.codec import Codec, CodecContext, codecs_available
 from av.codec.context import Flags
 from av.packet import Packet
 from av.stream import Stream
@@ -64,6 +65,20 @@ _BITS_PER_PIXEL = {
     "prores_ks": 2.5,
     "ffv1": 6.0,
     "png": 10.0,
+}
+
+
+# Encoders by codec, the preferred first.
+_ENCODERS = {
+    "h264": ("libx264", "libopenh264"),
+    "avc": ("libx264", "libopenh264"),
+    "x264": ("libx264",),
+    "h265": ("libx265",),
+    "hevc": ("libx265",),
+    "x265": ("libx265",),
+    "av1": ("libsvtav1", "libaom-av1"),
+    "vp9": ("libvpx-vp9",),
+    "prores": ("prores_ks",),
 }
 
 
@@ -222,6 +237,12 @@ def writes_hdr(codec: str) -> bool:
     return codec in ("libx264", "libx265", "libsvtav1")
 
 
+def encoder_named(name: str) -> str:
+    """The encoder for a codec: ``libx265`` for ``h265``. Any other name stays as it is."""
+    choices = _ENCODERS.get(name.lower(), (name,))
+    return next((each for each in choices if each in codecs_available), choices[0])
+
+
 def find_encoder(name: str) -> Codec:
     """An encoder by FFmpeg's name.
 
@@ -231,11 +252,20 @@ def find_encoder(name: str) -> Codec:
     try:
         codec = Codec(name, "w")
     except (av.codec.codec.UnknownCodecError, ValueError) as error:
-        remedy = "Try libx264, libx265, libsvtav1, libvpx-vp9, prores_ks or ffv1."
+        known = [each for each in (*_ENCODERS, *codecs_available) if each in _ENCODERS or _encodes_video(each)]
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else "Try h264, h265, av1, vp9, prores or ffv1."
         raise UsageError(f"--codec {name}", "no such encoder here", remedy) from error
     if codec.type != "video":
         raise UsageError(f"--codec {name}", f"encodes {codec.type}, not video")
     return codec
+
+
+def _encodes_video(name: str) -> bool:
+    try:
+        return Codec(name, "w").type == "video"
+    except ValueError:  # PyAV's error for decoders is one
+        return False
 
 
 def choose_pix_fmt(
@@ -364,7 +394,11 @@ def open_encoder(encoding: Encoding) -> VideoCodecContext:
         raise UsageError(encoding.codec, happened, remedy) from error
     unknown = [name for name in context.options if name != "chroma_sample_location"]
     if unknown:
-        raise UsageError(f"-e {unknown[0]}", f"{encoding.codec} has no such option", "Check its spelling.")
+        known = context.supported_options
+        names = [option.name for option in (*known.private, *known.generic)]
+        near = difflib.get_close_matches(unknown[0], names, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else "Check its spelling."
+        raise UsageError(f"-e {unknown[0]}", f"{encoding.codec} has no such option", remedy)
     return context
 
 

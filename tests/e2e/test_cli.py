@@ -22,6 +22,7 @@ from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 from repsr_cli.upscale.models import ModelCache
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +210,71 @@ def test_folder_mirrored_one_failure_does_not_stop_the_rest(network: Path) -> No
     assert files() == ["in/1.png", "in/deep/2.png", "in/torn.png", "out/1_x2.png", "out/deep/2_x2.png"]
 
 
+def test_the_same_command_again_skips_what_it_has_done(network: Path) -> None:
+    image("in/1.png"), image("in/2.png"), video("in/3.mkv")
+    command = ("upscale", "in", "-o", "out", "-s", 2, "-n", network)
+    Path("in/3.mkv").rename("3.mkv")
+    assert len(repsr(*command).stdout.splitlines()) == 2
+    Path("3.mkv").rename("in/3.mkv")
+    before = Path("out/1_x2.png").stat()
+    again = repsr(*command)
+    assert (again.exit_code, again.stdout) == (0, "out/3_x2.mkv\n")
+    assert "out/1_x2.png: done before by the same command, skipped" in again.stderr
+    assert Path("out/1_x2.png").stat() == before
+    third = repsr(*command, "--json")
+    assert third.exit_code == 0
+    assert [json.loads(line)["status"] for line in third.stdout.splitlines()] == ["skipped"] * 3
+    other = repsr(*command, "--strip-metadata")
+    assert other.exit_code == 2
+    assert "out/1_x2.png: exists" in other.stderr
+    image("in/1.png", (18, 12))
+    changed = repsr(*command)
+    assert changed.exit_code == 2
+    assert "out/1_x2.png: exists" in changed.stderr
+
+
+def test_records_name_width_and_height(network: Path) -> None:
+    image("a.png", (20, 10)), video("b.mkv", size=(32, 24))
+    result = repsr("upscale", "a.png", "b.mkv", "-s", 2, "-n", network, "--json")
+    assert result.exit_code == 0, result.stderr
+    facts = [json.loads(line)["facts"] for line in result.stdout.splitlines()]
+    names = ("width", "height", "source_width", "source_height")
+    assert [[each[name] for name in names] for each in facts] == [[40, 20, 20, 10], [64, 48, 32, 24]]
+    described = (ROOT / "docs" / "options.md").read_text()
+    assert all(f"`{name}`" in described for each in facts for name in each)
+
+
+def test_options_without_effect_are_named(network: Path) -> None:
+    image("a.png"), video("b.mkv")
+    command = ("upscale", "a.png", "b.mkv", "-s", 2, "-n", network, "--dry-run")
+    result = repsr(*command, "--crf", 20, "--no-resume", "--engine", "openvino", "--tta")
+    assert "--crf, --no-resume, --engine: no effect on images\n" in result.stderr
+    assert "--tta: no effect on videos\n" in result.stderr
+    assert "no effect" not in repsr(*command, "--engine", "torch").stderr
+
+
+def test_results_that_few_programs_show(network: Path) -> None:
+    Image.new("L", (9600, 9600)).save("a.png")
+    image("b.png")
+    video("c.mkv", size=(40, 2200))
+    result = repsr("upscale", "a.png", "b.png", "c.mkv", "-s", 2, "-n", network, "--dry-run")
+    assert "a.png: 19200x19200 are 369 megapixels, more than many programs open\n" in result.stderr
+    assert "c.mkv: 80x4400 is beyond 8K" not in result.stderr
+    assert "b.png: 24x16" not in result.stderr
+    wide = repsr("upscale", "c.mkv", "--height", 7800, "-n", "fast-x4", "--dry-run")
+    assert "7800 is beyond 8K" in wide.stderr
+
+
+def test_several_inputs_have_a_total(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repsr_cli.cli.console.PLAIN_LINE_SECONDS", 0.0)
+    for number in range(3):
+        image(f"in/{number}.png")
+    result = repsr("upscale", "in", "-o", "out", "-s", 2, "-n", network)
+    assert "total: 2 of 3 files, " in result.stderr
+    assert "total: 3 of 3 files" in result.stderr
+    assert "total" not in repsr("upscale", "in/0.png", "-s", 2, "-n", network).stderr
+
+
 def test_sizes(network: Path) -> None:
     image("a.png", (20, 10))
     for arguments, size in (
@@ -247,7 +313,13 @@ BAD = {
     "sound only": (["sound.m4a"], 3, "sound.m4a: "),
     "torn image": (["torn.png"], 3, "torn.png: "),
     "wrong scale": (["a.png", "-s", "0.5"], 2, "--scale 0.5: not a factor of 1 or more"),
-    "no scale": (["a.png", "-s", "x"], 2, "Invalid value"),
+    "no scale": (["a.png", "-s", "four"], 2, "--scale four: not a factor of 1 or more"),
+    "encoder": (["b.mkv", "-c", "libx256"], 2, "--codec libx256: no such encoder here. Did you mean libx265?"),
+    "encoder's option": (
+        ["b.mkv", "-c", "h264", "-e", "psyrd=1"],
+        2,
+        "libx264 has no such option. Did you mean psy-rd?",
+    ),
     "unwritable": (["a.png", "-o", "text.mp4/b.png"], 3, "text.mp4 cannot be written to"),
     "existing": (["a.png", "-o", "old.png"], 2, "old.png: exists. Add -y to replace it"),
     "itself": (["a.png", "-o", "a.png", "-y"], 2, "a.png: is the input itself"),
@@ -273,6 +345,7 @@ def test_bad_requests_by_message_and_code(network: Path, case: str) -> None:
         stream = out.add_stream("aac", rate=44100, layout="mono")
         out.mux(stream.encode(silence(0)))
         out.mux(stream.encode(None))
+    video("b.mkv")
     before = files()
     chosen = [] if "-n" in arguments else ["-n", network]
     result = repsr("upscale", *(arguments if "-s" in arguments else ["-s", 2, *arguments]), *chosen)

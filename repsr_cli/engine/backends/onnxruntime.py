@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from repsr_cli.engine.backends.backend import Layers
 from repsr_cli.engine.backends.onnx_graph import onnx_layers
+from repsr_cli.engine.backends.quiet_import import quiet_import
 
 
 def onnxruntime_layers(layers: nn.Sequential, threads: int) -> Layers:
@@ -24,7 +25,7 @@ def onnxruntime_layers(layers: nn.Sequential, threads: int) -> Layers:
     Raises:
         ImportError: ONNX Runtime is not installed.
     """
-    import onnxruntime
+    onnxruntime = quiet_import("onnxruntime")
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 
     content = onnx_layers(layers)

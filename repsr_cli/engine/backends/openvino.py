@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from repsr_cli.engine.backends.quiet_import import quiet_import
 from repsr_cli.engine.colour_folding import Folded, Part, cross
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.yuv.chroma import integers
@@ -40,12 +41,11 @@ class OpenVinoBackend:
     """
 
     def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int) -> None:
-        import openvino
-
+        self._openvino = quiet_import("openvino")
         self._folded = folded
         self._fmt = fmt
         self._crossing = any(part.crossing for part in folded.parts)
-        self._core = openvino.Core()
+        self._core = self._openvino.Core()
         # As many streams as the runner has tiles under way: one does not wait for the other between layers.
         self._settings = {
             "INFERENCE_NUM_THREADS": threads,
@@ -95,7 +95,6 @@ class OpenVinoBackend:
 
     def _model(self, height: int, width: int) -> Any:
         """The graph for contexts of one size."""
-        import openvino
         from openvino import opset13 as ops
 
         *layers, tail = self._folded.body.layers
@@ -121,12 +120,12 @@ class OpenVinoBackend:
             return ops.convert(nhwc, "u8" if self._fmt.depth == 8 else "u16")
 
         if not self._crossing:
-            return openvino.Model([finished(samples(slice(None)))], [lr])
+            return self._openvino.Model([finished(samples(slice(None)))], [lr])
         first = self._folded.parts[0].stop
         chroma = samples(slice(first, None))
         columns = [ops.slice(chroma, [start], [stop], [1], [3]) for start, stop in ((0, 2), (-2, 2**31 - 1))]
         gathered = _convolution(chroma, _crossing(self._folded.parts))
-        return openvino.Model([finished(samples(slice(first))), finished(gathered), *columns], [lr])
+        return self._openvino.Model([finished(samples(slice(first))), finished(gathered), *columns], [lr])
 
 
 def _crossing(parts: tuple[Part, ...]) -> Tensor:

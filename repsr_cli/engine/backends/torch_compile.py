@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from repsr_cli.engine.backends.quiet_import import quiet_import
+
 # Sizes that one network may be compiled for: tiles at borders and corners have sizes of their own.
 _SIZES = 64
 
@@ -23,7 +25,7 @@ def compiled(net: nn.Module, engine: str, precision: torch.dtype) -> nn.Module:
     """
     if engine not in ("compile", "tensorrt"):
         return net
-    import torch._dynamo
+    quiet_import("torch._dynamo")  # which imports other engines
 
     torch._dynamo.config.recompile_limit = _SIZES
     settings: dict[str, Any] = {}

@@ -18,7 +18,15 @@ from rich.console import Console
 from repsr_cli.cli.console import Board, Pace, clock, describe, friendly, print_line, remaining, shorten
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.upscale.options import device_names, option, parse_box, parse_pairs, parse_rate, parse_seconds
+from repsr_cli.upscale.options import (
+    device_names,
+    option,
+    parse_box,
+    parse_pairs,
+    parse_rate,
+    parse_scale,
+    parse_seconds,
+)
 from repsr_cli.upscale.request import GROUPS, Naming, Progress, Request
 
 
@@ -117,6 +125,17 @@ def test_time(text: str, seconds: float) -> None:
 def test_no_time(text: str) -> None:
     with pytest.raises(UsageError, match="not a time"):
         parse_seconds("--end", text)
+
+
+@pytest.mark.parametrize("text", ["4", "4x", "x4", "4X", "×4", " 4 ", "4.0"])
+def test_scale(text: str) -> None:
+    assert parse_scale("--scale", text) == 4
+
+
+@pytest.mark.parametrize("text", ["", "x", "four", "4xx", "4x4", "1920x1080", "\x1b[31m"])
+def test_no_scale(text: str) -> None:
+    with pytest.raises(UsageError, match="not a factor"):
+        parse_scale("--scale", text)
 
 
 def test_rate() -> None:

@@ -12,7 +12,9 @@ from repsr_cli.video.encode import (
     Encoding,
     SegmentEncoder,
     choose_pix_fmt,
+    encoder_named,
     encoder_options,
+    find_encoder,
     open_encoder,
 )
 from tests.sample_videos import image
@@ -109,3 +111,28 @@ def test_x265_decodes_every_frame_before_it_shows_it(frames: int) -> None:
         times = [p.dts for p in packets]
         assert times == sorted(set(times))
         assert all(400 - 17 * 40 <= p.dts <= p.pts for p in packets)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("h264", "libx264"),
+        ("H265", "libx265"),
+        ("hevc", "libx265"),
+        ("av1", "libsvtav1"),
+        ("vp9", "libvpx-vp9"),
+        ("prores", "prores_ks"),
+        ("ffv1", "ffv1"),
+        ("hevc_nvenc", "hevc_nvenc"),
+    ],
+)
+def test_codecs_have_an_encoder(name: str, encoder: str) -> None:
+    assert encoder_named(name) == encoder
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("libx256", "libx265"), ("h256", "h265"), ("libsvt-av1", "libsvtav1"), ("porres", "prores")]
+)
+def test_misspelt_encoders(name: str, near: str) -> None:
+    with pytest.raises(UsageError, match=f"Did you mean {near}?"):
+        find_encoder(name)
