@@ -12,7 +12,6 @@ import typer
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import RepsrError
-from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.options import option
@@ -69,6 +68,7 @@ def upscale(
     Example: repsr upscale clip.mp4 photo.png -s 4 -o upscaled/
     """
     from repsr_cli.upscale.batch import describe_job, run_jobs, settle_scale
+    from repsr_cli.upscale.finished import Finished
 
     request = settle_scale(request)
     known = Finished.here()

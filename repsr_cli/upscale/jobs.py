@@ -10,14 +10,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.files import is_file, is_folder
-from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure, Found, Inputs, find_inputs, real_path
 from repsr_cli.upscale.options import device_names
 from repsr_cli.upscale.request import Kind, Naming, Request, SizeOptions
 from repsr_cli.video.image_sequence import is_pattern
+
+if TYPE_CHECKING:  # torch
+    from repsr_cli.upscale.finished import Finished
 
 # Formats that a target keeps from its source, by extension. Any other becomes what loses nothing: PNG, Matroska.
 KEPT_IMAGES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
