@@ -26,6 +26,7 @@ from repsr_cli.video.encode import (
     encoder_options,
     find_encoder,
     open_encoder,
+    reduction,
     writes_hdr,
 )
 from repsr_cli.video.frames import UNNAMED
@@ -43,6 +44,8 @@ _CODEC_OF = {IMAGES: "png", Y4M: "rawvideo"}
 # Above this share of frames with two moments in them, a video is interlaced whatever else it is.
 _COMBED = 0.25
 _ENCODER_THREADS = 16
+# Frames per second beyond which SVT-AV1 refuses to work.
+_SVT_RATE = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,8 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     notes += more
     streams = plan_streams(video, timeline, format, encoding)
     losses = _losses(video, timeline, format, encoding, streams)
+    if options.codec is None and options.pix_fmt is None and format not in _CODEC_OF:
+        losses += filter(None, [reduction(video.planar, encoding.pix_fmt)])
     notes += [*_unkept(video), *_times(video, format, window, options)]
     notes += [str(each) for each in streams if each.times or (each.action == "drop" and not each.loses and each.why)]
     return VideoPlan(
@@ -381,15 +386,7 @@ def plan_encoding(
     height, width = size
     notes = []
     depth = VideoFormat(video.planar).components[0].bits
-    codec = None if options.codec is None else encoder_named(options.codec)
-    if format in _CODEC_OF:
-        if codec not in (None, _CODEC_OF[format]):
-            raise UsageError(f"--codec {codec}", f"{format} is written by {_CODEC_OF[format]}", "Leave it out.")
-        codec = _CODEC_OF[format]
-    elif codec is None and format == "webm":
-        codec = "libsvtav1" if depth > 8 else "libvpx-vp9"
-    elif codec is None:
-        codec = "libx265" if depth > 10 or video.tags.hdr else "libx264"
+    codec = _codec(video, format, options)
     if options.codec is None and codec in ("libx265", "libsvtav1"):
         notes.append(f"encoded by {codec}, for HDR or its {depth} bits")
     find_encoder(codec)
@@ -407,7 +404,7 @@ def plan_encoding(
         height=height,
         width=width,
         time_base=video.time_base,
-        rate=video.rate or Fraction(25),
+        rate=_rate(video, codec),
         sar=video.sar,
         tags=_output_tags(video.tags, video.planar, pix_fmt),
         options=encoder_options(codec, options.crf, options.preset, options.encoder_options, video.hdr),
@@ -417,6 +414,40 @@ def plan_encoding(
     )
     open_encoder(encoding)
     return encoding, notes
+
+
+def _codec(video: VideoSource, format: str, options: VideoOptions) -> str:
+    """The encoder.
+
+    Raises:
+        UsageError: another than the only one that the format is written by was asked for.
+    """
+    asked = None if options.codec is None else encoder_named(options.codec)
+    if format in _CODEC_OF:
+        if asked not in (None, _CODEC_OF[format]):
+            raise UsageError(f"--codec {asked}", f"{format} is written by {_CODEC_OF[format]}", "Leave it out.")
+        return _CODEC_OF[format]
+    if asked is not None:
+        return asked
+    depth = VideoFormat(video.planar).components[0].bits
+    if format != "webm":
+        return "libx265" if depth > 10 or video.tags.hdr else "libx264"
+    # SVT-AV1 is faster with more than 8 bits, and writes HDR metadata. It knows 4:2:0 only, up to 10 bits and 240 fps.
+    fits = video.planar in _formats("libsvtav1") and (video.rate or 0) <= _SVT_RATE
+    if depth > 8 and (fits or video.hdr is not None or video.planar not in _formats("libvpx-vp9")):
+        return "libsvtav1"
+    return "libvpx-vp9"
+
+
+def _formats(codec: str) -> set[str]:
+    """The pixel formats that an encoder takes."""
+    return {each.name for each in find_encoder(codec).video_formats or ()}
+
+
+def _rate(video: VideoSource, codec: str) -> Fraction:
+    """Frames per second for an encoder's rate control; times are written apart from it."""
+    rate = video.rate or Fraction(25)
+    return min(rate, Fraction(_SVT_RATE)) if codec == "libsvtav1" else rate
 
 
 def _known(pix_fmt: str) -> str:

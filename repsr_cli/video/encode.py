@@ -322,6 +322,22 @@ def choose_pix_fmt(
     return best, f"{codec} takes no {wanted}: written as {best}"
 
 
+def reduction(source: str, target: str) -> str:
+    """What a planar format holds less of than another, in words; an empty string if nothing.
+
+    Args:
+        source: name of the other.
+        target: its name.
+    """
+    lost = []
+    if _chroma(target) < _chroma(source):
+        lost.append("chroma")
+    bits = [VideoFormat(name).components[0].bits for name in (source, target)]
+    if bits[1] < bits[0]:
+        lost.append(f"{bits[0]} bits")
+    return f"the {' and the '.join(lost)} of {source}, which is written as {target}" if lost else ""
+
+
 def _chroma(name: str) -> int:
     """Chroma samples per 16 luma samples on both axes together: 0 grey, 16 for 4:2:0, 32 for 4:4:4."""
     layout = VideoFormat(name)

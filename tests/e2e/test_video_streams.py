@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +17,14 @@ import pytest
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.model.plain import identity_network
+from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.plan_video import plan_video
-from repsr_cli.upscale.request import Outcome, Reporter, Request
+from repsr_cli.upscale.request import Outcome, Reporter, Request, VideoOptions
 from repsr_cli.video import mux
 from repsr_cli.video.copy_times import Retimer
 from repsr_cli.video.mux import _meaningless
 from repsr_cli.video.planes import new_frame
-from repsr_cli.video.probe import StreamInfo
+from repsr_cli.video.probe import StreamInfo, probe
 from tests.sample_videos import _tone, frame_times, image, make_video, other_packets
 from tests.upscaling import upscale_video, weight
 
@@ -193,3 +195,49 @@ def test_a_muxer_that_refuses_a_packet_is_noticed_before_the_first_frame(
     monkeypatch.setattr(Retimer, "write", refuses)
     with pytest.raises(UsageError, match=r"would lack #1 audio aac: matroska cannot hold it"):
         run(source, tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.parametrize(
+    ("pix_fmt", "rate", "codec"),
+    [
+        ("yuv420p", 25, "libvpx-vp9"),
+        ("yuv444p", 25, "libvpx-vp9"),
+        ("yuv420p10le", 25, "libsvtav1"),
+        ("yuv420p10le", 240, "libsvtav1"),
+        ("yuv420p10le", 300, "libvpx-vp9"),
+        ("yuv422p10le", 25, "libvpx-vp9"),
+        ("yuv444p10le", 25, "libvpx-vp9"),
+        ("yuv420p12le", 25, "libvpx-vp9"),
+        ("yuv444p12le", 25, "libvpx-vp9"),
+    ],
+)
+def test_the_encoder_of_webm_keeps_depth_and_chroma(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pix_fmt: str, rate: int, codec: str, deep: bool
+) -> None:
+    source = make_video(tmp_path / "in.mkv", range(2), codec="ffv1", pix_fmt=pix_fmt, audio=0)
+    honest = planning._formats
+    forms = {f"yuv{sub}p{bits}" for sub in ("420", "422", "444") for bits in ("10le", "12le")}
+    # libvpx is built with or without more than 8 bits.
+    built = honest("libvpx-vp9") - forms | (forms if deep else set())
+    monkeypatch.setattr(planning, "_formats", lambda name: built if name == "libvpx-vp9" else honest(name))
+    video = replace(probe(source), rate=Fraction(rate))
+    chosen = planning._codec(video, "webm", VideoOptions())
+    assert chosen == (codec if deep or not pix_fmt.endswith("le") else "libsvtav1")
+
+
+def test_chroma_and_depth_are_not_reduced_without_a_word(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", range(2), codec="ffv1", pix_fmt="yuv444p12le", audio=0)
+    plan = plan_video(source, tmp_path / "out.webm", Request(), weight(2))
+    if plan.encoding.pix_fmt != "yuv444p12le":
+        with pytest.raises(UsageError, match=r"would lack the chroma and the 12 bits of yuv444p12le.*or try \.mkv"):
+            run(source, tmp_path / "out.webm")
+        assert run(source, tmp_path / "out.webm", allow_loss=True).facts["pix_fmt"] == "yuv420p10le"
+    assert run(source, tmp_path / "out.mkv").facts["pix_fmt"] == "yuv444p12le"
+
+
+def test_svt_av1_takes_fast_videos_where_it_is_asked_for(tmp_path: Path) -> None:
+    source = make_other(tmp_path / "in.mkv", video="ffv1", rate=500)
+    assert probe(source).rate == 500
+    assert run(source, tmp_path / "out.webm", codec="libsvtav1").facts["frames"] == 25
+    assert frame_times(tmp_path / "out.webm")[-1][0] == Fraction(48, 1000)
