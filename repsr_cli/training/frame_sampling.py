@@ -15,8 +15,8 @@ from repsr_cli.errors import RecipeError
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.cuda_planes import on_host
 from repsr_cli.video.decode import Decoder
-from repsr_cli.video.probe import VideoSource, probe
-from repsr_cli.video.timeline import Timeline, scan
+from repsr_cli.video.probe import VideoSource
+from repsr_cli.video.timeline import Timeline, read_video
 
 MARGIN = 2.0  # seconds between any training frame and any held-out frame
 TRAINING_FRAMES, HELD_OUT_FRAMES = 64, 24
@@ -74,8 +74,7 @@ def sample_video(path: Path) -> Sampling:
         MediaError: the video cannot be read.
         RecipeError: it is too short to hold a stretch out.
     """
-    source = probe(path)
-    timeline = scan(source)
+    source, timeline = read_video(path)
     tick = float(source.time_base)
     start, end = timeline.pts[0] * tick, timeline.pts[-1] * tick
     stretches = held_out_stretches(start, end)

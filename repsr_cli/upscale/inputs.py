@@ -18,7 +18,7 @@ from pathlib import Path
 from repsr_cli.errors import MediaError, RepsrError
 from repsr_cli.files import is_folder
 from repsr_cli.upscale.request import Kind, Naming
-from repsr_cli.video.image_sequence import is_pattern, numbered
+from repsr_cli.video.image_sequence import is_motion_jpeg, is_pattern, numbered
 
 # As input, raw frames (y4m) from standard input; as ``-o``, the same to standard output.
 PIPE = Path("-")
@@ -148,7 +148,7 @@ def kind_of(path: Path) -> Kind | None:
         raise MediaError(path, "no such file", "Check the path.") from error
     except OSError as error:
         raise unreadable(path, error) from error
-    if is_image(path):
+    if not is_motion_jpeg(path) and is_image(path):
         return "image"
     try:
         from repsr_cli.video.probe import is_video

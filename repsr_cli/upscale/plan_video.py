@@ -18,6 +18,7 @@ from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import video_size
 from repsr_cli.upscale.models import Compute, choose_model
 from repsr_cli.upscale.request import Request, SizeOptions, VideoOptions
+from repsr_cli.video.clock import RAW
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.encode import (
     Encoding,
@@ -35,8 +36,8 @@ from repsr_cli.video.interlace import combed_share
 from repsr_cli.video.mux import IMAGES, Y4M, StreamAction, Window, format_of, plan_streams
 from repsr_cli.video.nvdec import Nvdec, find_nvdec
 from repsr_cli.video.planes import planar_name
-from repsr_cli.video.probe import VideoSource, probe
-from repsr_cli.video.timeline import Segment, Timeline, cut, scan
+from repsr_cli.video.probe import VideoSource
+from repsr_cli.video.timeline import Segment, Timeline, cut, read_video
 from repsr_cli.video.y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady, open_pipe
 
 # What is written without a choice of encoder.
@@ -159,7 +160,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
         DeviceError: a GPU is asked for that is absent.
     """
     options = request.video
-    video = _opened(source, options)
+    video, timeline = _opened(source, options)
     if model is None:
         if source == PIPE and request.size.asked and request.size.scale is None:
             raise UsageError(source, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
@@ -167,9 +168,16 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     else:
         factor = float(model.scale)
     compute = Compute.of(request, model)
-    timeline = scan(video) if source != PIPE else None
+    if compute.ray is not None and timeline is not None and timeline.clock is not None and timeline.clock.by_order:
+        raise UsageError("--ray", f"{source} has no presentation times to divide it by", "Run it without --ray.")
     nvdec, decoding = _decoding(video, options, compute)
-    notes = [*video.notes, *_damage(video, timeline, options), *_interlacing(video, options), *decoding]
+    notes = [
+        *video.notes,
+        *(timeline.notes if timeline is not None else ()),
+        *_damage(video, timeline, options),
+        *_interlacing(video, options),
+        *decoding,
+    ]
     window, segments = _stretch(video, timeline, options)
     size, rounding = target_size(video, model.scale, request.size)
     notes += [] if rounding is None else [rounding]
@@ -208,20 +216,23 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     )
 
 
-def _opened(source: Path, options: VideoOptions) -> VideoSource:
-    """What the container's header says.
+def _opened(source: Path, options: VideoOptions) -> tuple[VideoSource, Timeline | None]:
+    """What the container's header and its packets say; no packets of a pipe.
 
     Raises:
         MediaError: it cannot be read.
-        UsageError: ``--fps`` is missing, or given for a video.
+        UsageError: ``--fps`` is missing, or given for a video that has times.
     """
     if options.fps is None and is_pattern(source):
         raise UsageError(source, "images do not say how fast they follow each other", "Add --fps 24.")
-    if options.fps is not None and not is_pattern(source):
-        raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
     if source == PIPE:
-        return describe_pipe(standard_input(), options.matrix, options.full_range)
-    return probe(source, options.matrix, options.full_range, options.fps)
+        if options.fps is not None:
+            raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
+        return describe_pipe(standard_input(), options.matrix, options.full_range), None
+    video, timeline = read_video(source, options.matrix, options.full_range, options.fps)
+    if options.fps is not None and not is_pattern(source) and video.container not in RAW:
+        raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
+    return video, timeline
 
 
 def _damage(video: VideoSource, timeline: Timeline | None, options: VideoOptions) -> list[str]:

@@ -267,7 +267,8 @@ class FileSink:
                 store.number()
             write_images(packets, plan.target, overwrite=plan.overwrite)
             return
-        output = Output(plan.source, plan.streams, plan.format, plan.encoding, plan.window)
+        shifts = {} if plan.timeline is None else plan.timeline.shifts
+        output = Output(plan.source, plan.streams, plan.format, plan.encoding, plan.window, shifts)
         with _beside(store.folder, plan.target, True) as pending:
             pending.file.close()
             written = join(output, packets, pending.path)

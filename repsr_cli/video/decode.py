@@ -14,10 +14,11 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
+from repsr_cli.video.clock import Clock, in_order, numbered
 from repsr_cli.video.cuda_planes import ON_GPU, device_planes
 from repsr_cli.video.frames import Frame, PlaneReader
 from repsr_cli.video.nvdec import Nvdec
-from repsr_cli.video.open import main_stream, open_video, translated
+from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Timeline
 
@@ -69,7 +70,7 @@ class Decoder:
         Raises:
             MediaError: a frame is damaged or missing under ``stop``; the size or the pixel format changes.
         """
-        opened = container if container is not None else open_video(self.source.path)
+        opened = container if container is not None else self.source.open()
         with translated(self.source.path), opened:
             yield from self._checked(self._images(opened, first), first, end)
 
@@ -99,7 +100,8 @@ class Decoder:
     def _images(self, container: InputContainer, first: int | None) -> Iterator[VideoFrame | None]:
         """Decoded frames; None stands for an error of the decoder. Begins early enough before ``first``."""
         timeline = self.timeline
-        if first is None or timeline is None or timeline.roll(first) <= timeline.pts[0]:
+        # Times by a clock are by the number of packets, which are counted from the beginning.
+        if first is None or timeline is None or self._clock or timeline.roll(first) <= timeline.pts[0]:
             yield from self._decoded(container)
             return
         images = self._approached(container, timeline, first)
@@ -107,7 +109,7 @@ class Decoder:
             yield from images
             return
         # Seeking by time is unreliable in some containers. Decoding from the beginning always works.
-        with open_video(self.source.path) as again:
+        with self.source.open() as again:
             yield from self._decoded(again)
 
     def _approached(
@@ -138,10 +140,25 @@ class Decoder:
         images = self._decoded_as_stored(container)
         return deinterlaced(images, self.source, self._pix_fmt) if self.deinterlace else images
 
+    @property
+    def _clock(self) -> Clock | None:
+        return None if self.timeline is None else self.timeline.clock
+
     def _decoded_as_stored(self, container: InputContainer) -> Iterator[VideoFrame | None]:
+        clock = self._clock
+        if clock is None or not clock.by_order:
+            return self._decoded_packets(container)
+        return in_order(self._decoded_packets(container), clock, self._nominal)
+
+    @property
+    def _nominal(self) -> int:
+        """The usual duration of a frame."""
+        return max(1, round(self.source.frame_seconds / self.source.time_base))
+
+    def _decoded_packets(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         stream = main_stream(container, self.source.path)
         decoder = stream.codec_context if self.nvdec is None else self.nvdec.decoder(stream)
-        for packet in container.demux(stream):
+        for packet in numbered(container.demux(stream), self._clock):
             if packet.is_corrupt:
                 yield None
             try:
@@ -171,7 +188,7 @@ class Decoder:
     def _checked(self, images: Iterator[VideoFrame | None], first: int | None, end: int | None) -> Iterator[Frame]:
         """Give every image its time and its planes, and fill or report gaps."""
         reader = PlaneReader(self.source.planar)
-        nominal = max(1, round(self.source.frame_seconds / self.source.time_base))
+        nominal = self._nominal
         previous: Frame | None = None
         last_pts: int | None = None
         damaged = False
@@ -265,7 +282,7 @@ class Decoder:
                 f"{image.width}x{image.height} {pix_fmt} at {at:.3f} s"
             )
             raise MediaError(source.path, happened, f"Upscale it in parts, with --end {at:.3f} and --start {at:.3f}.")
-        duration = image.duration
+        duration = image.duration if self._clock is None else 0
         if duration <= 0:
             following = self.timeline.after(pts) if self.timeline is not None else None
             duration = nominal if following is None else following - pts
@@ -295,10 +312,15 @@ class Decoder:
     def _ends_here(self, pts: int) -> bool:
         """Whether a damaged frame is the last of a recorded broadcast, which ends anywhere."""
         timeline = self.timeline
-        if self.source.container == "mpegts" and timeline is not None and pts >= timeline.pts[-1]:
-            self._note("the last frame is incomplete because the recording ended: it is used as it is")
+        if self.source.container != "mpegts" or timeline is None:
+            return False
+        if pts in timeline.ends:
+            self._note("recordings are joined: the last frame of each is used as it is")
             return True
-        return False
+        if pts < timeline.pts[-1]:
+            return False
+        self._note("the last frame is incomplete because the recording ended: it is used as it is")
+        return True
 
     def _note(self, sentence: str) -> None:
         if sentence not in self.notes:

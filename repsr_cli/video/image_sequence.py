@@ -8,6 +8,8 @@ from pathlib import Path
 from repsr_cli.errors import MediaError
 
 _PATTERN = re.compile(r"([^%]*)%(?:0?\d+)?d([^%]*\.\w+)")
+# The first images of a Motion JPEG stream are within so many bytes.
+_MOTION_JPEG_HEAD = 1 << 24
 
 
 def is_pattern(path: Path) -> bool:
@@ -48,3 +50,22 @@ def numbered(pattern: Path) -> dict[int, Path]:
         name = pattern.with_name(pattern.name % missing)
         raise MediaError(name, f"is missing, but {images[last].name} exists")
     return images
+
+
+def is_motion_jpeg(path: Path) -> bool:
+    """Whether a file is JPEG images one after the other and nothing else: a raw Motion JPEG stream.
+
+    Photos may hold further images as well (a preview, a depth map), but list them (MPF) or hide them in segments.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            if head[:3] != b"\xff\xd8\xff":
+                return False
+            head += file.read(_MOTION_JPEG_HEAD)
+    except OSError:
+        return False
+    if b"MPF\0" in head[: 1 << 16]:
+        return False
+    follow = head.count(b"\xff\xd9\xff\xd8\xff")
+    return follow >= 2 or (follow >= 1 and path.suffix.lower() in (".mjpeg", ".mjpg"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,9 @@ _ABOUT_TIMES = re.compile(
 )
 
 
+TORN = re.compile(r"Packet corrupt \(stream = (\d+), dts = (-?\w+)\)")
+
+
 def promised(source: VideoSource, names: set[str]) -> int:
     """The number of packets of its video according to a file; 0 if it gives none."""
     if "avi" in names:  # the header also counts frames that were dropped while recording
@@ -32,19 +36,19 @@ def promised(source: VideoSource, names: set[str]) -> int:
     return source.frames or 0 if "mp4" in names else 0
 
 
-def is_loss(severity: int, message: str, index: int, last_dts: int | None) -> bool:
+def is_loss(severity: int, message: str, index: int, ends: Collection[int]) -> bool:
     """Whether a demuxer's message means that packets of the video are lost; some demuxers only warn.
 
     Args:
         severity: log level of the message.
         message: its text.
         index: the stream of the video.
-        last_dts: decoding time of its last packet, which is incomplete in every recorded broadcast.
+        ends: decoding times of the last packets of each recording in the file; these may be incomplete.
     """
-    torn = re.match(r"Packet corrupt \(stream = (\d+), dts = (-?\w+)\)", message)
+    torn = TORN.match(message)
     if torn is not None:
         # Packets without a time are counted by their own flags.
-        return int(torn[1]) == index and torn[2] not in (str(last_dts), "NOPTS")
+        return int(torn[1]) == index and torn[2] not in ("NOPTS", *map(str, ends))
     if _ABOUT_TIMES.search(message):
         return False
     return severity <= av.logging.ERROR or "exceeds containing master element" in message
@@ -75,6 +79,48 @@ def shortened(path: Path) -> str | None:
             if length and length + 8 > size:
                 return f"it should be {length + 8} bytes long, but has {size}"
     return None
+
+
+def only_joined(path: Path) -> bool:
+    """Whether the counters of a transport stream break only where recordings were joined: nothing is lost there.
+
+    At a join the packet before fills up what its image leaves of it, a table of programs comes between, and the packet
+    after begins an image.
+
+    Source: ISO/IEC 13818-1, 2.4.3.3 (continuity_counter) and 2.4.3.5 (adaptation field).
+    """
+    data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+    for length, sync in ((188, 0), (192, 4), (204, 0)):
+        rows = data[: len(data) // length * length].reshape(-1, length)[:, sync : sync + 188]
+        if len(rows) and np.all(rows[:, 0] == 0x47):
+            break
+    else:
+        return False
+    if np.any(rows[:, 1] & 0x80):  # the receiver saw errors
+        return False
+    pids = (rows[:, 1].astype(np.uint16) << 8 | rows[:, 2]) & 0x1FFF
+    payload, fills, begins = (rows[:, 3] & 0x10 != 0), (rows[:, 3] & 0x20 != 0), (rows[:, 1] & 0x40 != 0)
+    tables = np.flatnonzero(pids == 0)
+    for pid in np.unique(pids):
+        own = np.flatnonzero((pids == pid) & payload)
+        if pid == 0x1FFF or not _holds_images_or_sound(rows[own[begins[own]][:1]]):
+            continue
+        counts = rows[own, 3] & 0x0F
+        steps = (counts[1:] - counts[:-1]) & 0x0F
+        breaks = np.flatnonzero((steps != 1) & (steps != 0))
+        before, after = own[breaks], own[breaks + 1]
+        between = np.searchsorted(tables, after) > np.searchsorted(tables, before)
+        if not np.all(fills[before] & begins[after] & between):
+            return False
+    return True
+
+
+def _holds_images_or_sound(rows: NDArray[np.uint8]) -> bool:
+    """Whether the first packet of a transport stream's row begins a packet of an elementary stream, not a table."""
+    for row in rows:
+        at = 4 + (1 + int(row[4]) if row[3] & 0x20 else 0)
+        return bytes(row[at : at + 3]) == b"\0\0\1"
+    return False
 
 
 def _boxes_cut_off(file: BinaryIO, size: int) -> str | None:

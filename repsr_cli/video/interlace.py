@@ -11,7 +11,7 @@ from itertools import islice
 from av.filter import Graph
 from av.video.format import VideoFormat
 
-from repsr_cli.video.open import main_stream, open_video, translated
+from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.probe import VideoSource
 
 # Frames to examine: enough to contain motion, few enough to take no noticeable time.
@@ -32,7 +32,7 @@ def combed_share(source: VideoSource) -> float:
     idet.link_to(sink)
     graph.configure()
     counts = {"tff": 0, "bff": 0, "progressive": 0}
-    with translated(source.path), open_video(source.path) as container:
+    with translated(source.path), source.open() as container:
         frames = container.decode(main_stream(container, source.path))
         for frame in islice(frames, _FRAMES):
             graph.vpush(frame)

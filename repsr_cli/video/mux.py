@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
@@ -24,6 +24,7 @@ from av.stream import Disposition
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import write_bytes
+from repsr_cli.video.clock import shifted
 from repsr_cli.video.copy_times import Retimer, collect
 from repsr_cli.video.encode import EncodedPacket, Encoding, configure
 from repsr_cli.video.matroska import PLACEHOLDER, write_display_size
@@ -111,6 +112,7 @@ class Output:
         format: FFmpeg's name of the container.
         encoding: the settings of the upscaled stream.
         window: what is kept of the source.
+        shifts: as in ``Timeline``.
     """
 
     source: VideoSource
@@ -118,6 +120,7 @@ class Output:
     format: str
     encoding: Encoding
     window: Window
+    shifts: Mapping[int, tuple[tuple[int, Fraction], ...]] = field(default_factory=dict)
 
     @property
     def riff(self) -> bool:
@@ -164,7 +167,7 @@ def plan_streams(
         actions: tuple[StreamAction, ...] = (StreamAction(source.streams[0], "upscale"),)
         rehearse(Output(source, actions, format, encoding, Window()), None)
         return actions
-    with open_video(source.path) as container:
+    with source.open() as container:
         first = _first_packets(container, source, timeline)
         asked = [_Asked(source, stream, stream_info(stream), timeline, format, first) for stream in container.streams]
         actions = tuple(_action(each) for each in asked)
@@ -311,8 +314,8 @@ def _with_times(source: VideoSource, actions: tuple[StreamAction, ...], timeline
     odd = timeline.unordered & taken
     if not odd:
         return actions
-    with translated(source.path), open_video(source.path) as container:
-        changes = collect(container.demux(), odd)
+    with translated(source.path), source.open() as container:
+        changes = collect(shifted(container.demux(), timeline.shifts), odd)
     return tuple(_with_its_times(each, changes.get(each.stream.index, {}), timeline) for each in actions)
 
 
@@ -492,7 +495,7 @@ def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int
     """
     source = output.source
     with ExitStack() as stack:
-        container = stack.enter_context(open_video(source.path)) if str(source.path) != "-" else None
+        container = stack.enter_context(source.open()) if str(source.path) != "-" else None
         with translated(partial):
             options = _container_options(output, container)
             with _open_output(partial, output.format, output.riff, options) as out:
@@ -573,7 +576,7 @@ def _copy_packets(
     retimer = Retimer({each.stream.index: {at: (pts, dts) for at, pts, dts in each.times} for each in output.streams})
     flags = int(out.format.flags)
     packet: Any
-    for packet in container.demux([container.streams[index] for index in copies]):
+    for packet in shifted(container.demux([container.streams[index] for index in copies]), output.shifts):
         if not packet.size:
             continue
         index = packet.stream_index

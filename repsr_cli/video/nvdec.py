@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from repsr_cli.errors import DeviceError
 from repsr_cli.video.cuda_planes import downloaded, need_device, refusal
-from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, open_video, translated
+from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, translated
 from repsr_cli.video.probe import VideoSource
 
 # Codecs whose standards define decoding exactly. For the transforms of MPEG-2, MPEG-4 Part 2 and JPEG they only limit
@@ -137,7 +137,7 @@ def _first_frame(source: VideoSource, device: int) -> list[VideoFrame]:
         av.FFmpegError: the first error, if no packet was decoded.
     """
     first: av.FFmpegError | None = None
-    with translated(source.path), open_video(source.path) as container:
+    with translated(source.path), source.open() as container:
         stream = main_stream(container, source.path)
         decode: Callable[[Any], list[VideoFrame]] = _decoder(
             stream.codec_context.codec.canonical_name, decoder_settings(stream.codec_context), device

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,28 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from repsr_cli.errors import MediaError
-from repsr_cli.video.image_sequence import is_pattern, numbered
+from repsr_cli.video.image_sequence import is_motion_jpeg, is_pattern, numbered
 
 # Demuxers that accept nearly anything, such as text and single images.
 _NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "concat", "hls", "dash", "bin", "ico", "image2"})
+
+# Documents, archives and programs, in which demuxers that look for images find some.
+_DOCUMENTS: tuple[bytes, ...] = (
+    b"%PDF",
+    b"%!PS",
+    b"PK\x03\x04",
+    b"{\\rtf",
+    b"\xd0\xcf\x11\xe0",
+    b"7z\xbc\xaf",
+    b"Rar!",
+    b"\x1f\x8b",
+    b"BZh",
+)
+_DOCUMENTS += (b"\xfd7zXZ", b"\x7fELF", b"MZ", b"8BPS", b"SQLite f", b"<?xml", b"<!DOCTYP", b"<html")
+# What is near the beginning of streams without a container, which demuxers also find in the middle of anything.
+_BEGINS = {"mjpeg": b"\xff\xd8"} | dict.fromkeys(
+    ("h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "vc1", "cavsvideo", "avs2", "avs3"), b"\0\0\1"
+)
 
 # Larger frames are not decoded: a few kilobytes can claim to be 16384x16384. A frame of 16K video has 133 million.
 MAX_PIXELS = 1 << 27
@@ -81,10 +100,37 @@ def reason(error: av.FFmpegError) -> str:
     return (message or error.strerror or "no reason given").rstrip(".").replace("\n", " ")
 
 
-def open_video(path: Path) -> InputContainer:
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """How far to read a file to find its streams, where FFmpeg's usual 5 MB or 5 s are not enough.
+
+    Attributes:
+        nbytes: from the beginning.
+        seconds: likewise.
+    """
+
+    nbytes: int
+    seconds: float
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As FFmpeg calls them."""
+        return {
+            "probesize": str(self.nbytes),
+            "analyzeduration": str(round(self.seconds * 1e6)),
+            # FFmpeg stops when it knows the streams there are so far, and the rate of their frames.
+            "fpsprobesize": str(round(self.seconds * 60)),
+        }
+
+
+def open_video(path: Path, probing: Probing | None = None) -> InputContainer:
     """Open a video for reading; numbered images are a video of 25 frames per second.
 
     Tags that are not UTF-8 are kept byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
+
+    Args:
+        path: the file.
+        probing: how far to look for streams; None: as usual.
 
     Raises:
         MediaError: the file is missing or not a media file.
@@ -92,14 +138,15 @@ def open_video(path: Path) -> InputContainer:
     options = {"max_pixels": str(MAX_PIXELS)}
     if is_pattern(path):
         options |= {"pattern_type": "sequence", "start_number": str(next(iter(numbered(path))))}
+    kind = "image2" if is_pattern(path) else "mjpeg" if is_motion_jpeg(path) else None
     with translated(path):
         # "file:" prevents FFmpeg from interpreting a colon in a name as a protocol.
         return av.open(
             f"file:{path}",
             "r",
             metadata_errors="surrogateescape",
-            format="image2" if is_pattern(path) else None,
-            container_options={"protocol_whitelist": "file"},
+            format=kind,
+            container_options={"protocol_whitelist": "file"} | ({} if probing is None else probing.options),
             options=options,
         )
 
@@ -109,12 +156,30 @@ def moving_stream(container: InputContainer) -> VideoStream | None:
     names = set(container.format.name.split(","))
     if names == {"image2"} and is_pattern(Path(container.name.removeprefix("file:"))):
         return container.streams.video[0]
-    if names & _NOT_VIDEO or any(name.endswith("_pipe") and name != "yuv4mpegpipe" for name in names):
+    if (
+        _is_document(container)
+        or names & _NOT_VIDEO
+        or any(name.endswith("_pipe") and name != "yuv4mpegpipe" for name in names)
+    ):
         return None
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
     return None
+
+
+def _is_document(container: InputContainer) -> bool:
+    """Whether a demuxer took something else for a video, e.g. a PDF with a JPEG in it."""
+    path = Path(container.name.removeprefix("file:"))
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError:  # a pipe, or numbered images
+        return False
+    if head.startswith(_DOCUMENTS):
+        return True
+    begin = _BEGINS.get(container.format.name)
+    return begin is not None and begin not in head[:5]
 
 
 def main_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -125,7 +190,7 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
     """
     stream = moving_stream(container)
     if stream is None:
-        kinds = sorted({stream.type for stream in container.streams})
+        kinds = sorted({stream.type for stream in container.streams} - {"video"})
         found = f"no video stream, only {', '.join(kinds)}" if kinds else "no video stream"
         raise MediaError(path, found, "upscale takes images and videos.")
     if stream.codec_context is None:

@@ -17,8 +17,9 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
+from repsr_cli.video.clock import numbered
 from repsr_cli.video.decode import DECODE_ERRORS
-from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, open_video, translated
+from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, translated
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Segment, Timeline
 
@@ -91,7 +92,7 @@ def chunks(
     waiting = deque(groups)
     held: list[SourcePacket] = []
     head: SourcePacket | None = None
-    with translated(source.path), open_video(source.path) as container:
+    with translated(source.path), source.open() as container:
         stream = main_stream(container, source.path)
         codec, settings = stream.codec_context.codec.name, decoder_settings(stream.codec_context)
         time_base = Fraction(stream.time_base or source.time_base)
@@ -103,7 +104,7 @@ def chunks(
             return PacketChunk(group, codec, settings, time_base, first, tuple(held[at:]))
 
         missing = _wanted(timeline, waiting)
-        for packet in container.demux(stream):
+        for packet in numbered(container.demux(stream), timeline.clock):
             if not waiting:
                 return
             if not packet.size and packet.dts is None:

@@ -18,9 +18,19 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from repsr_cli.errors import MediaError
+from repsr_cli.video.clock import RAW
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata, override_tags, parse_hdr, resolve_tags
 from repsr_cli.video.frames import side_data
-from repsr_cli.video.open import check_size, main_stream, moving_stream, open_video, reason, too_large, translated
+from repsr_cli.video.open import (
+    Probing,
+    check_size,
+    main_stream,
+    moving_stream,
+    open_video,
+    reason,
+    too_large,
+    translated,
+)
 from repsr_cli.video.planes import layout_has_alpha, planar_name
 from repsr_cli.yuv.formats import Siting
 
@@ -76,6 +86,7 @@ class VideoSource:
         side_data: kinds of side data on the first frame, by FFmpeg's names.
         streams: all streams.
         notes: assumptions made, one sentence each.
+        probing: how far to read the file to find all its streams; None: as far as usual.
     """
 
     path: Path
@@ -102,6 +113,15 @@ class VideoSource:
     side_data: tuple[str, ...]
     streams: tuple[StreamInfo, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    probing: Probing | None = None
+
+    def open(self) -> InputContainer:
+        """Open it once more.
+
+        Raises:
+            MediaError: it can no longer be read.
+        """
+        return open_video(self.path, self.probing)
 
     @property
     def display_size(self) -> tuple[int, int]:
@@ -144,7 +164,11 @@ def stream_info(stream: Any) -> StreamInfo:
 
 
 def probe(
-    path: Path, matrix: str | None = None, full_range: bool | None = None, rate: Fraction | None = None
+    path: Path,
+    matrix: str | None = None,
+    full_range: bool | None = None,
+    rate: Fraction | None = None,
+    probing: Probing | None = None,
 ) -> VideoSource:
     """Describe a video by its streams and the first frame that decodes.
 
@@ -152,14 +176,20 @@ def probe(
         path: the file.
         matrix: overrides the colour matrix tag: ``bt709``, ``bt601``, ``fcc``, ``smpte240m`` or ``bt2020``.
         full_range: overrides the range tag.
-        rate: frames per second of numbered images.
+        rate: frames per second of numbered images, or of a stream without times.
+        probing: how far to read the file to find its streams; None: as far as usual.
 
     Raises:
         MediaError: the file is missing or not a video, or no frame of it decodes.
         UsageError: the matrix is unknown.
     """
-    with open_video(path) as container:
-        source = describe(container, path, matrix, full_range)
+    with open_video(path, probing) as container:
+        source = replace(describe(container, path, matrix, full_range), probing=probing)
+    if source.container in RAW:
+        assumed = rate or source.rate or Fraction(25)
+        note = f"it has no times: taken as {float(assumed):.5g} frames per second (change that by --fps)"
+        source = replace(source, rate=assumed, start=0, notes=source.notes if rate else (*source.notes, note))
+        rate = assumed
     # Timestamps of numbered images are positions, whatever the rate.
     return source if rate is None else replace(source, rate=rate, time_base=1 / rate)
 
@@ -175,6 +205,8 @@ def describe(
     _check_dolby_vision(path, description)
     frame, beside = _first_frame(container, stream, path)
     rate = stream.average_rate or stream.base_rate or None
+    if container.format.name in RAW:  # the demuxer says 25 whatever the stream says
+        rate = stream.codec_context.framerate or rate
     found = ColourTags(
         int(frame.colorspace), int(frame.color_range), int(frame.color_primaries), int(frame.color_trc), siting
     )
@@ -242,8 +274,8 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     raise MediaError(path, f"no frame of its video can be decoded{why}", "Check that it plays.") from last
 
 
-def _description(container: InputContainer, stream: VideoStream) -> list[str]:
-    """FFmpeg's description of a stream, line by line: it has what PyAV has no attribute for.
+def describe_streams(container: InputContainer) -> str:
+    """FFmpeg's description of all streams: it has what PyAV has no attribute for.
 
     The description is complete only at log level "verbose"; nothing is printed to the terminal.
     """
@@ -255,8 +287,13 @@ def _description(container: InputContainer, stream: VideoStream) -> list[str]:
     finally:
         av.logging.set_level(quiet)
         av.logging.set_libav_level(av.logging.INFO)
+    return text
+
+
+def _description(container: InputContainer, stream: VideoStream) -> list[str]:
+    """The lines of the description that are about one stream."""
     own, found = False, []
-    for line in text.splitlines():
+    for line in describe_streams(container).splitlines():
         if line.strip().startswith("Stream #"):
             own = re.match(rf"Stream #0:{stream.index}\b", line.strip()) is not None
         if own:

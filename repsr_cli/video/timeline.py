@@ -7,22 +7,50 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median_low
 from typing import Any
 
+import av
 import av.logging
+from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
+from repsr_cli.errors import MediaError
+from repsr_cli.video.clock import (
+    RAW,
+    Clock,
+    Jump,
+    PacketTimes,
+    Reading,
+    StreamJump,
+    jumps_back,
+    ordered_clock,
+    read_clock,
+    shifts_of,
+)
 from repsr_cli.video.copy_times import descends
-from repsr_cli.video.integrity import is_loss, out_of_step, promised, shortened
-from repsr_cli.video.open import main_stream, open_video, translated
-from repsr_cli.video.probe import VideoSource
+from repsr_cli.video.integrity import TORN, is_loss, only_joined, out_of_step, promised, shortened
+from repsr_cli.video.open import Probing, main_stream, open_video, translated
+from repsr_cli.video.probe import VideoSource, describe_streams, probe
 
 # A segment is cut at the first keyframe after this many frames, or without a keyframe at twice as many: enough to keep
 # the cost for the encoder negligible, few enough to lose little in a power cut.
 SEGMENT_FRAMES = 120
+
+# Frames to look at for B-frames: more than decoders hold back.
+_ORDER_FRAMES = 40
+# How far to look for streams that begin late, step by step; the packets up to there are held in memory.
+_PROBINGS = (Probing(32 << 20, 60), Probing(128 << 20, 600), Probing(1 << 30, 36000))
+# A frame of MPEG-4 that only says "as before" has no more bytes than this.
+_EMPTY_FRAME = 19
+_UNORDERED = "the file has no presentation times: its frames take the times of its packets in turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +66,13 @@ class Timeline:
         damage: the first sign of damage; None if there is none.
         digest: of all packets, with their streams and times.
         unordered: streams whose packets' times do not ascend, or are missing.
+        clock: the times of its frames, where those that are stored are not right; ``pts`` and ``keys`` are by it.
+        shifts: by stream, how copied streams are moved as the video's clock is: (number of the first packet, seconds).
+        notes: what was done about the times, a sentence each.
+        moved: the times by the clock of packets, by those that are stored.
+        ends: times of frames before which, or before whose next, another recording begins.
+        late: streams that begin so late that they were not found when the file was opened, or not what they contain:
+            (how many there are in all, indices of those without contents); None if there are none.
     """
 
     pts: tuple[int, ...]
@@ -48,6 +83,12 @@ class Timeline:
     damage: str | None
     digest: str = ""
     unordered: frozenset[int] = frozenset()
+    clock: Clock | None = None
+    shifts: Mapping[int, tuple[tuple[int, Fraction], ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    late: tuple[int, frozenset[int]] | None = None
+    moved: Mapping[int, int] = field(default_factory=dict, repr=False)
+    ends: frozenset[int] = frozenset()
 
     def between(self, first: int, last: int) -> tuple[int, ...]:
         """Times strictly between two others."""
@@ -90,25 +131,175 @@ class Segment:
     frames: int
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What is counted of all packets of a file; the names are those of ``Timeline``."""
+def read_video(
+    path: Path, matrix: str | None = None, full_range: bool | None = None, rate: Fraction | None = None
+) -> tuple[VideoSource, Timeline]:
+    """Describe a video and read its packets, as far into the file as it takes to find all its streams.
 
-    packets: dict[int, int] = field(default_factory=dict)
-    nbytes: dict[int, int] = field(default_factory=dict)
-    digest: Any = field(default_factory=hashlib.sha256)
-    unordered: set[int] = field(default_factory=set)
-    latest: dict[int, int] = field(default_factory=dict)
+    Args:
+        path: the file.
+        matrix: as ``probe`` takes it.
+        full_range: likewise.
+        rate: likewise.
 
-    def add(self, packet: Packet[Stream]) -> None:
-        """Count a packet."""
+    Raises:
+        MediaError: the file is missing, not a video or cannot be read.
+        UsageError: the matrix is unknown.
+    """
+    source = probe(path, matrix, full_range, rate)
+    timeline = scan(source)
+    if timeline.late is not None:
+        source = probe(path, matrix, full_range, rate, _probing(path, *timeline.late))
+        timeline = scan(source)
+    return timed(source, timeline), timeline
+
+
+def _probing(path: Path, count: int, unready: frozenset[int]) -> Probing:
+    """How far to read a file to find all its streams.
+
+    Args:
+        path: the file.
+        count: how many there are.
+        unready: indices of those of which only packets tell what they contain.
+
+    Raises:
+        MediaError: they begin too late.
+    """
+    for probing in _PROBINGS:
+        with open_video(path, probing) as container:
+            streams = container.streams
+            if len(streams) >= count and all(_is_ready(streams[index]) for index in unready):
+                return probing
+    happened = f"a stream of it begins after more than {_PROBINGS[-1].nbytes / 1e9:.0f} GB"
+    raise MediaError(path, happened, "Remux it first: ffmpeg -i IN -map 0 -c copy OUT.mkv")
+
+
+def timed(source: VideoSource, timeline: Timeline) -> VideoSource:
+    """A video as described, with its first time and its rate by the clock of its timeline."""
+    clock = timeline.clock
+    if clock is None or not timeline.pts:
+        return source
+    if not clock.by_order:
+        # The first frame that decodes is that of the first packet with its time.
+        return replace(source, start=timeline.moved.get(source.start, source.start))
+    steps = [b - a for a, b in pairwise(timeline.pts)]
+    rate = 1 / (median_low(steps) * source.time_base) if steps else source.rate
+    return replace(source, start=timeline.pts[0], rate=rate)
+
+
+class _Packets:
+    """What is read of a video's packets.
+
+    Args:
+        source: the video.
+        container: the same, open.
+        stream: the stream that is upscaled.
+    """
+
+    def __init__(self, source: VideoSource, container: InputContainer, stream: VideoStream) -> None:
+        self.counts: dict[int, int] = {}
+        self.nbytes: dict[int, int] = {}
+        self.video: list[PacketTimes] = []
+        self.torn: set[int] = set()
+        self.digest = hashlib.sha256()
+        self.unordered: set[int] = set()
+        self._latest: dict[int, int] = {}
+        self._source, self._stream = source, stream
+        self._unready = {each.index for each in container.streams.audio if not _is_ready(each)}
+        self._is_shown = shown_by(source.codec)
+        self._stamps: dict[int, Fraction] = {}
+        self._begins: dict[int, Fraction] = {}
+        # Packets that every stream had, by the number of a packet of the video.
+        self._marks: dict[int, dict[int, int]] = {}
+        self._jumps: dict[int, list[StreamJump]] = {}
+
+    def add(self, packet: Packet[Any]) -> None:
+        """Take in the next packet of the file."""
         index = packet.stream_index
-        self.packets[index] = self.packets.get(index, 0) + 1
-        self.nbytes[index] = self.nbytes.get(index, 0) + packet.size
         self.digest.update(f"{index} {packet.pts} {packet.dts} {packet.size} ".encode())
         self.digest.update(memoryview(packet))
-        if descends(self.latest, packet):
+        if descends(self._latest, packet):
             self.unordered.add(index)
+        if index == self._stream.index:
+            self._mark(packet)
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is not None:
+            self._follow(index, stamp * Fraction(packet.time_base))
+        if index == self._stream.index:
+            shown = self._is_shown(packet) and not packet.is_discard
+            self.video.append(PacketTimes(packet.pts, packet.dts, packet.is_keyframe, shown))
+            if packet.is_corrupt:
+                self.torn.add(len(self.video) - 1)
+        self.counts[index] = self.counts.get(index, 0) + 1
+        self.nbytes[index] = self.nbytes.get(index, 0) + packet.size
+        if packet.pts is not None:
+            shown_at = packet.pts * Fraction(packet.time_base)
+            self._begins[index] = min(self._begins.get(index, shown_at), shown_at)
+
+    def _follow(self, index: int, stamp: Fraction) -> None:
+        """Notice where the clock of a stream jumps."""
+        last = self._stamps.get(index)
+        self._stamps[index] = stamp
+        if index != self._stream.index and last is not None and jumps_back(last, stamp, self._source.container):
+            jump = StreamJump(self.counts.get(index, 0), len(self.video), stamp - last)
+            self._jumps.setdefault(index, []).append(jump)
+
+    def _mark(self, packet: Packet[Any]) -> None:
+        """Remember where every stream was at a packet of the video at which its clock may begin again."""
+        last = self._stamps.get(self._stream.index)
+        if last is None or packet.dts is None:
+            return
+        stamp = packet.dts * Fraction(packet.time_base)
+        if stamp == last or jumps_back(last, stamp, self._source.container):
+            self._marks[len(self.video)] = dict(self.counts)
+
+    def late(self, container: InputContainer) -> tuple[int, frozenset[int]] | None:
+        """As ``Timeline`` has it, once all packets are read. Only FFmpeg's description has the streams found since."""
+        count = sum(line.strip().startswith("Stream #0:") for line in describe_streams(container).splitlines())
+        unready = frozenset(index for index in self._unready if self.counts.get(index))
+        return (count, unready) if count > len(container.streams) or unready else None
+
+    def reading(self) -> Reading:
+        """The times of the video, as they are or corrected."""
+        source, packets = self._source, self.video
+        if source.container in RAW:
+            shown = sum(packet.shown for packet in packets)
+            return Reading(ordered_clock(packets, source.codec, range(shown)))
+        if self._is_unordered():
+            timeless = all(packet.pts is None and packet.dts is None for packet in packets)
+            step = source.frame_seconds / source.time_base
+            times = [round(n * step) for n in range(sum(packet.shown for packet in packets))] if timeless else None
+            return Reading(ordered_clock(packets, source.codec, times), notes=(_UNORDERED,))
+        return read_clock(packets, source.codec, source.container, source.time_base)
+
+    def _is_unordered(self) -> bool:
+        """Whether the presentation times are missing, or made up in the order of decoding."""
+        if getattr(self._is_shown, "packed", False):
+            return True
+        shown = [packet.pts for packet in self.video if packet.shown]
+        times = [pts for pts in shown if pts is not None]
+        if not times:
+            return bool(shown)
+        if len(times) < len(shown) or any(b <= a for a, b in pairwise(times)):
+            return False
+        if not self._stream.codec_context.reorder_depth:
+            return False
+        return self._source.container == "avi" or is_reordered(self._source)
+
+    def shifts(self, jumps: tuple[Jump, ...]) -> dict[int, tuple[tuple[int, Fraction], ...]]:
+        """By how much the other streams are moved."""
+        boundaries = [self._marks.get(jump.packet, {}) for jump in jumps]
+        moved = shifts_of(jumps, boundaries, self._jumps)
+        return {index: shift for index, shift in moved.items() if index != self._stream.index}
+
+    def begin(self, first: Fraction | None) -> Fraction:
+        """The presentation time of the first packet of any stream.
+
+        Args:
+            first: that of the video, where its times were corrected.
+        """
+        begins = self._begins if first is None else {**self._begins, self._stream.index: first}
+        return min(begins.values(), default=Fraction(0))
 
 
 def scan(source: VideoSource) -> Timeline:
@@ -117,59 +308,156 @@ def scan(source: VideoSource) -> Timeline:
     Raises:
         MediaError: the file cannot be read.
     """
-    shown: set[int] = set()
-    keys: set[int] = set()
-    tally = _Tally()
-    begins: dict[int, Fraction] = {}
-    torn: list[int | None] = []
-    last_dts: int | None = None
     level = av.logging.get_level()
     av.logging.set_level(av.logging.WARNING)
     try:
-        with translated(source.path), av.logging.Capture() as log, open_video(source.path) as container:
+        with translated(source.path), av.logging.Capture() as log, source.open() as container:
             stream = main_stream(container, source.path)
             names = set(container.format.name.split(",")) | {container.format.name}
-            expected = promised(source, names)
-            for packet in container.demux():
-                if not packet.size:
-                    continue
-                index = packet.stream_index
-                tally.add(packet)
-                if index == stream.index and packet.dts is not None:
-                    last_dts = packet.dts
-                if index == stream.index and packet.is_corrupt:
-                    torn.append(packet.pts)
-                if packet.pts is None:
-                    continue
-                shown_at = packet.pts * Fraction(packet.time_base)
-                begins[index] = min(begins.get(index, shown_at), shown_at)
-                if index == stream.index and not packet.is_discard:
-                    if is_shown(packet, source.codec):
-                        shown.add(packet.pts)
-                    if packet.is_keyframe:
-                        keys.add(packet.pts)
+            packets = _Packets(source, container, stream)
+            for packet in _all(container):
+                if packet.size:
+                    packets.add(packet)
+            late = packets.late(container)
     finally:
         av.logging.set_level(level)
+    reading = packets.reading()
     logged = [(severity, message.strip()) for severity, name, message in log if name in names]
-    complaints = [message for severity, message in logged if is_loss(severity, message, source.index, last_dts)]
-    damage = complaints[0] if complaints else shortened(source.path)
-    if torn and damage is None:
-        damage = f"{len(torn)} packets of its video are corrupt"
-    if tally.packets.get(source.index, 0) < expected and damage is None:
-        damage = f"{tally.packets.get(source.index, 0)} of {expected} frames are there"
-    if "mpegts" in names and damage is None:
-        damage = out_of_step(source.path)
-    begin = min(begins.values(), default=Fraction(0))
+    # A parser may hand on the packet before the last with the flags of the last.
+    ends = [jump.packet - back for jump in reading.jumps for back in (1, 2) if jump.packet >= back]
+    known = [packet.dts for packet in packets.video if packet.dts is not None][-1:]
+    known += [dts for dts in (packets.video[end].dts for end in ends) if dts is not None]
+    complaints = [message for severity, message in logged if is_loss(severity, message, source.index, known)]
+    packets.torn -= set(ends)
+    if (packets.torn or complaints) and source.container == "mpegts" and only_joined(source.path):
+        complaints = [message for message in complaints if not TORN.match(message)]
+        ends += packets.torn
+        packets.torn = set()
+    return _timeline(source, packets, reading, _damage(source, names, packets, complaints), late, ends)
+
+
+def _damage(source: VideoSource, names: set[str], packets: _Packets, complaints: list[str]) -> str | None:
+    """The first sign of damage."""
+    if complaints:
+        return complaints[0]
+    if (damage := shortened(source.path)) is not None:
+        return damage
+    if packets.torn:
+        return f"{len(packets.torn)} packets of its video are corrupt"
+    found, expected = packets.counts.get(source.index, 0), promised(source, names)
+    if found < expected:
+        return f"{found} of {expected} frames are there"
+    return out_of_step(source.path) if "mpegts" in names else None
+
+
+def _timeline(
+    source: VideoSource,
+    packets: _Packets,
+    reading: Reading,
+    damage: str | None,
+    late: tuple[int, frozenset[int]] | None,
+    ends: Sequence[int],
+) -> Timeline:
+    """A timeline of packets, by the clock that was read from them."""
+    clock = reading.clock
+    moved: dict[int, int] = {}
+    if clock is None:
+        times = [packet.pts if packet.shown else None for packet in packets.video]
+    elif clock.by_order:
+        times = list(clock.times)
+    else:
+        times = list(clock.times)
+        for packet, time in zip(packets.video, times, strict=True):
+            if packet.pts is not None and time is not None:
+                moved.setdefault(packet.pts, time)
+    pts = tuple(sorted({time for time in times if time is not None}))
+    keys: set[int] = set()
+    if clock is None or not clock.by_order:
+        keys = {time for packet, time in zip(packets.video, times, strict=True) if packet.key and time is not None}
+    shifts = packets.shifts(reading.jumps)
+    begin = packets.begin(pts[0] * source.time_base if clock is not None and pts else None)
     return Timeline(
-        pts=tuple(sorted(shown)),
-        keys=tuple(sorted(keys & shown)),
-        packets=tally.packets,
-        nbytes=tally.nbytes,
+        pts=pts,
+        keys=tuple(sorted(keys)),
+        packets=packets.counts,
+        nbytes=packets.nbytes,
         begin=begin,
         damage=damage,
-        digest=tally.digest.hexdigest()[:32],
-        unordered=frozenset(tally.unordered),
+        digest=packets.digest.hexdigest()[:32],
+        unordered=frozenset(packets.unordered),
+        clock=clock,
+        shifts=shifts,
+        notes=reading.notes,
+        ends=frozenset(time for end in ends if (time := times[end]) is not None),
+        moved=moved,
+        late=late,
     )
+
+
+def _all(container: InputContainer) -> Iterator[Packet[Any]]:
+    """The packets of all streams that were there when a file was opened."""
+    packets = container.demux()
+    while True:
+        try:
+            yield next(packets)
+        except (StopIteration, IndexError):  # PyAV's end of a file in which streams have appeared
+            return
+
+
+def is_reordered(source: VideoSource) -> bool:
+    """Whether the first frames of a video are shown in another order than they are decoded.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    places: list[int] = []
+    with translated(source.path), source.open() as container:
+        stream = main_stream(container, source.path)
+        for number, packet in enumerate(islice(container.demux(stream), _ORDER_FRAMES)):
+            packet.pts = number
+            try:
+                places += [frame.pts for frame in stream.codec_context.decode(packet) if frame.pts is not None]
+            except av.FFmpegError:
+                continue
+    return any(b < a for a, b in pairwise(places))
+
+
+def _is_ready(stream: Any) -> bool:
+    """Whether FFmpeg has found out what a stream's sound is."""
+    context = stream.codec_context
+    return context is None or bool(context.sample_rate and context.channels)
+
+
+def shown_by(codec: str) -> Callable[[Packet[Any]], bool]:
+    """A function that says of each packet in turn whether a frame is shown for it."""
+    return PackedFrames() if codec == "mpeg4" else lambda packet: is_shown(packet, codec)
+
+
+class PackedFrames:
+    """Says of each packet of MPEG-4 Part 2 whether a frame is shown for it.
+
+    In AVI, a B-frame may be packed into the packet before; then a packet with an empty frame follows, whose time is
+    that of one of the two.
+
+    Attributes:
+        packed: whether there was such a packet.
+    """
+
+    def __init__(self) -> None:
+        self.packed = False
+        self._extra = 0
+
+    def __call__(self, packet: Packet[Any]) -> bool:
+        """Whether a frame is shown for the next packet."""
+        frames = bytes(packet).count(b"\x00\x00\x01\xb6")
+        if frames > 1:
+            self.packed = True
+            self._extra += frames - 1
+        elif frames == 1 and packet.size <= _EMPTY_FRAME and self.packed:
+            if not self._extra:
+                return False
+            self._extra -= 1
+        return True
 
 
 def is_shown(packet: Packet[Stream], codec: str) -> bool:

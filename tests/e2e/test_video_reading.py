@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import random
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ import pytest
 from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.errors import MediaError
+from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import identity_network
+from repsr_cli.upscale.inputs import kind_of
 from repsr_cli.upscale.request import Outcome, Reporter, Request
+from repsr_cli.video.planes import new_frame
 from repsr_cli.video.probe import probe
-from tests.sample_videos import make_video
+from tests.sample_videos import frame_times, image, make_video, other_packets
 from tests.upscaling import upscale_video
 
 
@@ -129,3 +133,189 @@ def test_dolby_vision_that_is_no_ycbcr_is_refused(
         assert not (tmp_path / "out.mkv").exists()
     else:
         assert run(source, tmp_path / "out.mkv").facts["frames"] == 3
+
+
+def joined(target: Path, *parts: Path) -> Path:
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return target
+
+
+def steps(path: Path) -> set[Fraction]:
+    """Times between two frames."""
+    shown = [time for time, _ in frame_times(path)]
+    return {b - a for a, b in itertools.pairwise(shown)}
+
+
+@pytest.mark.parametrize("bf", ["0", "2"])
+@pytest.mark.parametrize("starts", [(0, 0), (0, 0, 0), (2000, 1000), (100, 90), (3600 * 25 * 5, 25 * 3600)])
+def test_a_clock_that_starts_again_is_continued(tmp_path: Path, bf: str, starts: tuple[int, ...]) -> None:
+    parts = [
+        make_video(tmp_path / f"{n}.ts", range(start, start + 24), size=(48, 64), options={"bf": bf}, audio=0)
+        for n, start in enumerate(starts)
+    ]
+    source = joined(tmp_path / "in.ts", *parts)
+    outcome = run(source, tmp_path / "out.mkv")
+    assert outcome.facts["frames"] == 24 * len(starts)
+    assert any("continued" in note for note in outcome.notes)
+    assert steps(tmp_path / "out.mkv") == {Fraction(1, 25)}
+
+
+def test_all_streams_are_moved_alike_where_the_clock_starts_again(tmp_path: Path) -> None:
+    part = make_video(tmp_path / "part.ts", range(26), size=(48, 64), options={"bf": "2"}, audio=2)
+    source = joined(tmp_path / "in.ts", part, part)
+    run(source, tmp_path / "out.mkv")
+    assert steps(tmp_path / "out.mkv") == {Fraction(1, 25)}
+    before, after = other_packets(source), other_packets(tmp_path / "out.mkv")
+    assert before.keys() == after.keys()
+    for stream in before:
+        header = 7  # of ADTS, which Matroska has no use for
+        assert [data for _, data in after[stream]] == [data[header:] for _, data in before[stream]]
+        half = len(after[stream]) // 2
+        moved = {after[stream][half + n][0] - after[stream][n][0] for n in range(half)}
+        assert max(abs(each - Fraction(26, 25)) for each in moved) <= Fraction(1, 1000)
+
+
+@pytest.mark.parametrize("numbers", [(3,), (0,), (11,), (5, 6), (2, 17)])
+@pytest.mark.parametrize("wrong", [(1 << 33) - 1, 90000 * 7200])
+def test_a_time_that_is_far_off_is_taken_from_the_cadence(tmp_path: Path, numbers: tuple[int, ...], wrong: int) -> None:
+    whole = make_video(tmp_path / "whole.ts", range(24), size=(48, 64), options={"bf": "2"}, audio=0)
+    data = bytearray(whole.read_bytes())
+    headers = [at for at in range(len(data) - 4) if data[at : at + 4] == b"\0\0\1\xe0" and data[at + 7] & 0x80]
+    for number in numbers:
+        at = headers[number] + 9
+        mark = data[at] & 0xF0
+        data[at] = mark | (wrong >> 29 & 0x0E) | 1
+        data[at + 1], data[at + 2] = wrong >> 22 & 0xFF, (wrong >> 14 & 0xFE) | 1
+        data[at + 3], data[at + 4] = wrong >> 7 & 0xFF, (wrong << 1 & 0xFE) | 1
+    source = tmp_path / "in.ts"
+    source.write_bytes(data)
+    outcome = run(source, tmp_path / "out.mkv")
+    assert outcome.facts["frames"] == 24
+    assert outcome.facts["repeated_frames"] == []
+    assert any("far from all around" in note for note in outcome.notes)
+    assert steps(tmp_path / "out.mkv") == {Fraction(1, 25)}
+
+
+@pytest.mark.parametrize("audio", [0, 1])
+@pytest.mark.parametrize(("bf", "gop"), [("2", 12), ("3", 250), ("0", 12)])
+def test_avi_with_b_frames(tmp_path: Path, bf: str, gop: int, audio: int) -> None:
+    options = {"bf": bf, "b-adapt": "0", "x264-params": "scenecut=0"}
+    source = make_video(tmp_path / "in.avi", range(40), options=options, gop=gop, audio=audio)
+    outcome = run(source, tmp_path / "out.mkv")
+    assert outcome.facts["frames"] == 40
+    assert outcome.facts["repeated_frames"] == []
+    assert steps(tmp_path / "out.mkv") == {Fraction(1, 25)}
+
+
+def raw_stream(path: Path, codec: str, format: str, frames: int = 30, rate: int = 50) -> Path:
+    with av.open(str(path), "w", format=format) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for n in range(frames):
+            frame = new_frame(image(n, 48, 64, "yuv420p"), stream.pix_fmt)
+            frame.pts, frame.time_base = n, Fraction(1, rate)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "format", "rate"),
+    [
+        ("in.h264", "libx264", "h264", 50),
+        ("in.hevc", "libx265", "hevc", 50),
+        ("in.mjpeg", "mjpeg", "mjpeg", 25),
+        ("in.bin", "mjpeg", "mjpeg", 25),
+        ("in.m2v", "mpeg2video", "mpeg2video", 50),
+        ("in.m4v", "mpeg4", "m4v", 50),
+    ],
+)
+@pytest.mark.parametrize("fps", [None, Fraction(24000, 1001)])
+def test_streams_without_a_container(
+    tmp_path: Path, name: str, codec: str, format: str, rate: int, fps: Fraction | None
+) -> None:
+    source = raw_stream(tmp_path / name, codec, format)
+    assert kind_of(source) == "video"
+    outcome = run(source, tmp_path / "out.mp4", fps=fps)
+    assert outcome.facts["frames"] == 30
+    assert any("has no times" in note for note in outcome.notes) == (fps is None)
+    assert steps(tmp_path / "out.mp4") == {1 / (fps or Fraction(rate))}
+
+
+def test_a_rate_is_refused_for_a_video_with_times(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="times of its own"):
+        run(make_video(tmp_path / "in.mkv", range(3)), tmp_path / "out.mkv", fps=Fraction(30))
+
+
+def late_audio_flv(folder: Path) -> Path:
+    """An FLV whose header announces no sound, which begins after 9 s."""
+    path = make_video(folder / "in.flv", range(300), size=(48, 64), options={"crf": "40"}, audio=1)
+    data = path.read_bytes()
+    tags, at = [], 13
+    while at < len(data):
+        size = int.from_bytes(data[at + 1 : at + 4], "big")
+        tags.append([data[at], int.from_bytes(data[at + 4 : at + 7], "big"), data[at : at + 15 + size]])
+        at += 15 + size
+    late = []
+    for kind, time, tag in tags:
+        if kind == 8:
+            moved = time + 9500
+            tag = tag[:4] + moved.to_bytes(3, "big") + tag[7:]
+            late.append((moved, 1, tag))
+        elif kind == 9:
+            late.append((time, 0, tag))
+    late.sort(key=lambda each: each[:2])
+    path.write_bytes(data[:4] + b"\x01" + data[5:13] + b"".join(tag for *_, tag in late))
+    return path
+
+
+def late_audio_ts(folder: Path) -> Path:
+    """A transport stream whose first 9 s have no sound, whose second part has some."""
+    first = make_video(folder / "1.ts", range(225), size=(48, 64), options={"crf": "40"}, audio=0)
+    second = make_video(folder / "2.ts", range(225, 300), size=(48, 64), options={"crf": "40"}, audio=1)
+    return joined(folder / "in.ts", first, second)
+
+
+@pytest.mark.parametrize("make", [late_audio_flv, late_audio_ts])
+def test_a_stream_that_begins_late_arrives(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    source = make(tmp_path)
+    outcome = run(source, tmp_path / "out.mkv")
+    assert outcome.facts["frames"] == 300
+    assert len(other_packets(tmp_path / "out.mkv")[1]) > 40
+
+
+@pytest.mark.parametrize("head", [b"%PDF-1.7\n", b"PK\x03\x04 ", b"some notes about a photo: "])
+def test_a_document_with_images_in_it_is_no_video(tmp_path: Path, head: bytes) -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(written, "jpeg")
+    (tmp_path / "in.dat").write_bytes(head + written.getvalue() * 4)
+    assert kind_of(tmp_path / "in.dat") is None
+
+
+def test_photos_that_hold_further_images_stay_photos(tmp_path: Path) -> None:
+    written = io.BytesIO()
+    photo = Image.new("RGB", (64, 48), "red")
+    photo.save(written, "jpeg")
+    (tmp_path / "two.jpg").write_bytes(written.getvalue() * 2)
+    assert kind_of(tmp_path / "two.jpg") == "image"
+    photo.save(tmp_path / "mpo.jpg", "mpo", save_all=True, append_images=[photo, photo, photo])
+    assert kind_of(tmp_path / "mpo.jpg") == "image"
+
+
+def test_recordings_whose_clock_goes_on_are_joined_without_damage(tmp_path: Path) -> None:
+    parts = [make_video(tmp_path / f"{n}.ts", range(26 * n, 26 * n + 26), size=(48, 64), audio=0) for n in range(3)]
+    outcome = run(joined(tmp_path / "in.ts", *parts), tmp_path / "out.mkv")
+    assert outcome.facts["frames"] == 78
+    assert steps(tmp_path / "out.mkv") == {Fraction(1, 25)}
+
+
+def test_packets_lost_from_joined_recordings_are_still_noticed(tmp_path: Path) -> None:
+    parts = [make_video(tmp_path / f"{n}.ts", range(26 * n, 26 * n + 26), size=(48, 64), audio=0) for n in range(2)]
+    data = joined(tmp_path / "in.ts", *parts).read_bytes()
+    rows = [data[at : at + 188] for at in range(0, len(data), 188)]
+    for lost in range(12, 20):
+        if rows[lost][1] & 0x1F == 1 and not rows[lost][3] & 0x20:
+            (tmp_path / "in.ts").write_bytes(b"".join(rows[:lost] + rows[lost + 1 :]))
+            with pytest.raises(MediaError, match="damaged"):
+                run(tmp_path / "in.ts", tmp_path / "out.mkv")

@@ -85,9 +85,9 @@ def test_frames_that_an_avi_promises_are_counted(tmp_path: Path) -> None:
     ],
 )
 def test_messages_about_times_are_no_losses(message: str, loses: bool) -> None:
-    assert is_loss(av.logging.ERROR, message, 0, 900) is loses
+    assert is_loss(av.logging.ERROR, message, 0, {900}) is loses
     if "exceeds" not in message and "corrupt" not in message:
-        assert not is_loss(av.logging.WARNING, message, 0, 900)
+        assert not is_loss(av.logging.WARNING, message, 0, {900})
 
 
 def test_an_mp4_that_is_cut_off_is_damaged_wherever_its_index_is(tmp_path: Path) -> None:
