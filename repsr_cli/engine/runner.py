@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 
 import torch
 from torch import Tensor
@@ -141,6 +142,8 @@ class TileRunner:
             return lambda: self(lr, write, progress, tiles)
         plan = tiles if tiles is not None else self.plan(*lr.shape[-2:])
         running = self._side_by_side(lr, plan, write)
+        if running is None:
+            return lambda: self(lr, write, progress, plan)
 
         def finish() -> None:
             with torch_threads(self._settings.threads):
@@ -192,10 +195,16 @@ class TileRunner:
                 raise NotFiniteError
             write(features[:, rows, columns], tile)
 
-    def _side_by_side(self, lr: Tensor, plan: list[Tile], write: Write) -> list[Future[None]]:
-        """Two tiles at once, each on half the threads, so that no thread waits for another tile between layers."""
+    def _side_by_side(self, lr: Tensor, plan: list[Tile], write: Write) -> list[Future[None]] | None:
+        """Two tiles at once, each on half the threads, so that no thread waits for another tile between layers.
+
+        None where the system allows no more threads: from then on, tiles are computed one after the other.
+        """
         if self._pool is None:
             self._pool = _pool(self._settings.thread_count)
+        if self._pool is None:
+            self._at_once = 1
+            return None
         return [self._pool.submit(self._compute, lr, tile, write) for tile in plan]
 
     def _raise_precision(self, lr: Tensor, error: BaseException) -> None:
@@ -252,20 +261,27 @@ def _results(running: list[Future[None]]) -> Iterator[None]:
         wait(running)
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Two threads, each with half of torch's threads."""
+def _pool(threads: int) -> ThreadPoolExecutor | None:
+    """Two threads, each with half of torch's threads; None where the system allows no more."""
     settled, before = Barrier(3), torch.get_num_threads()
 
     def settle() -> None:
         # Applies to the calling thread and to new threads; the latter are restored below.
         torch.set_num_threads(max(threads // 2, 1))
-        settled.wait()
+        with suppress(BrokenBarrierError):
+            settled.wait()
 
     pool = ThreadPoolExecutor(2, thread_name_prefix="tile", initializer=settle)
-    for _ in range(2):
-        pool.submit(lambda: None)
-    settled.wait()
-    torch.set_num_threads(before)
+    try:
+        for _ in range(2):
+            pool.submit(lambda: None)
+        settled.wait()
+    except RuntimeError:
+        settled.abort()
+        pool.shutdown()
+        return None
+    finally:
+        torch.set_num_threads(before)
     return pool
 
 

@@ -9,13 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 from typing import TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 IN_FLIGHT = 3
+
+
+def threads_allowed(wanted: int) -> int:
+    """How many of so many threads the system allows at a time."""
+    over, started = Event(), list[Thread]()
+    try:
+        for _ in range(wanted):
+            thread = Thread(target=over.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:  # a limit of the user, or of a container
+        pass
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
+    return len(started)
 
 
 def run_at_once(
@@ -31,6 +48,10 @@ def run_at_once(
         at_once: how many at a time.
     """
     stop = Event()
+    at_once = min(at_once, threads_allowed(at_once))
+    if at_once < 2:
+        yield from (work(job, stop) for job in jobs)
+        return
     with ThreadPoolExecutor(at_once, thread_name_prefix="image") as pool:
         futures = [pool.submit(work, job, stop) for job in jobs]
         try:

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -287,3 +288,28 @@ def test_out_of_memory_beside_another_tile_halves_both(two_threads: Any, monkeyp
     expected = Upscaler(net, device="cpu")(lr)
     Gpu(60 * 60, MemoryError()).install(monkeypatch)
     assert torch.allclose(Upscaler(net, device="cpu", tile=100)(lr), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_no_more_threads(allowed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two tiles at once are impossible, they are computed one after the other; nothing waits for ever."""
+    torch.manual_seed(1)
+    net = PlainSR(Spec(scale=2, channels=4, blocks=1)).eval()
+    lr = torch.rand(1, 3, 64, 64)
+    expected = Upscaler(net, "cpu", threads=1, tile=40)(lr)
+    start = threading.Thread.start
+    started = list[threading.Thread]()
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) >= allowed:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    before = torch.get_num_threads()
+    upscaler = Upscaler(net, "cpu", threads=2, tile=40)
+    for _ in range(2):
+        torch.testing.assert_close(upscaler(lr), expected)
+    assert torch.get_num_threads() == before
+    assert all(not thread.is_alive() for thread in started)

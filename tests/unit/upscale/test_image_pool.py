@@ -104,3 +104,19 @@ def test_an_error_ends_the_others_soon(tmp_path: Path) -> None:
         list(run_at_once(work, plans(tmp_path, 20)))
     assert set(ended) <= {"1", "2", "3"}
     assert ended
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_fewer_threads_where_the_system_allows_no_more(allowed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    alive = list[threading.Thread]()
+
+    def limited(thread: threading.Thread) -> None:
+        alive[:] = [each for each in alive if each.is_alive()]
+        if len(alive) >= allowed:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+        alive.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    assert list(run_at_once(lambda number, _stop: number * 2, range(9), 4)) == [number * 2 for number in range(9)]
