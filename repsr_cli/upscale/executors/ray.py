@@ -8,12 +8,12 @@ continue from the other's. Ray is imported when a cluster is asked for.
 from __future__ import annotations
 
 import os
-import tempfile
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, current_thread, main_thread
 from typing import Any
 
 from repsr_cli import version
@@ -25,6 +25,7 @@ from repsr_cli.files import write_bytes
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.executors import Executor
+from repsr_cli.upscale.executors.scratch import scratch_folder
 from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.image_sinks import FileSink, ImageSink
 from repsr_cli.upscale.models import Compute, ModelCache
@@ -55,6 +56,9 @@ _AHEAD = 2
 _SHARE = 0.25
 # How often a chunk may lose its worker.
 _RETRIES = 5
+
+# Ray's names of what tasks need.
+_RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 # What this worker has loaded.
 _models = ModelCache()
@@ -122,8 +126,8 @@ def work(task: Task, chunk: PacketChunk) -> Finished | RepsrError | None:
     assert task.plan is not None
     try:
         task.check()
-        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.compute.threads):
-            return upscale_chunk(task.plan, chunk, task.upscaler(), Path(folder), task.job)
+        with scratch_folder() as folder, torch_threads(task.compute.threads):
+            return upscale_chunk(task.plan, chunk, task.upscaler(), folder, task.job)
     except RepsrError as error:
         return error
 
@@ -133,9 +137,9 @@ def work_image(task: Task, image: tuple[ImagePlan, bytes]) -> tuple[bytes, Outco
     plan, data = image
     try:
         task.check()
-        with tempfile.TemporaryDirectory(prefix="repsr-") as folder, torch_threads(task.compute.threads):
-            source = Path(folder) / "source" / plan.source.name
-            target = Path(folder) / "target" / plan.target.name
+        with scratch_folder() as folder, torch_threads(task.compute.threads):
+            source = folder / "source" / plan.source.name
+            target = folder / "target" / plan.target.name
             try:
                 source.parent.mkdir()
                 target.parent.mkdir()
@@ -196,6 +200,7 @@ class Ray(Executor):
         with self._lock:
             if compute.model.path not in self._tasks:
                 there = _there(ray, compute, "torch", compute.tile)
+                check_free(ray, there, reporter.say)
                 self._tasks[compute.model.path] = _task(ray, None, there, self._models, "torch")
                 reporter.say(f"model {compute.model.name}: on a cluster, {there.devices[0]}, {there.precision}")
             return self._tasks[compute.model.path]
@@ -209,6 +214,7 @@ class Ray(Executor):
         announced = announce(plan, reporter)
         ray = connect(plan.compute.ray)
         there, name = self._resolved(ray, plan, reporter)
+        check_free(ray, there, reporter.say)
         task = _task(ray, replace(plan, compute=there), there, self._models, name)
         job = job_record(plan, task.network, there.devices[0], there.precision, name, there.tile)
         with sink.open(job, reporter.say):
@@ -237,6 +243,21 @@ def _there(ray: Any, compute: Compute, engine: str, tile: str) -> Compute:
     device, threads = _means(ray, compute)
     precision = precision_name(pick_precision(compute.precision, torch.device(device)))
     return replace(compute, devices=(device,), precision=precision, engine=engine, tile=tile, threads=threads, ray=None)
+
+
+def check_free(ray: Any, compute: Compute, say: Callable[[str], None]) -> None:
+    """See that the cluster can run a task, and say so where it cannot at present.
+
+    Raises:
+        DeviceError: it has no node that could ever run one.
+    """
+    needs = _needs(compute)
+    wanted = " and ".join(f"{amount} {_RESOURCES[need]}" for need, amount in needs.items())
+    if not _slots(ray, needs):
+        raise DeviceError("cluster", f"no node has {wanted} for a task", "Add workers, or lower --threads.")
+    free = ray.available_resources()
+    if any(free.get(_RESOURCES[need], 0.0) < amount for need, amount in needs.items()):
+        say(f"the cluster is busy: waiting for {wanted}")
 
 
 def _task(ray: Any, plan: VideoPlan | None, compute: Compute, models: ModelCache, engine: str) -> Task:
@@ -388,18 +409,23 @@ def connect(address: str | None) -> Any:
     Raises:
         UsageError: it is not installed, or nothing answers.
     """
+    # Ray sends usage statistics unless this is set.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
     except ImportError as error:
         raise UsageError("--ray", "Ray is not installed", "Install it: pip install 'repsr[ray]'.") from error
-    # Ray sends usage statistics unless this is set.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if not ray.is_initialized():
+        # Ray replaces the handler by which the command stops as it does for Ctrl-C.
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="repsr")
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             remedy = "Start one with: ray start --head, or name another address."
             raise UsageError(f"--ray {address}", "no cluster answers there", remedy) from error
+        finally:
+            if current_thread() is main_thread() and before is not None:
+                signal.signal(signal.SIGTERM, before)
     return ray
 
 
@@ -438,8 +464,8 @@ def _each(ray: Any, resource: str) -> list[float]:
 
 def _slots(ray: Any, needs: dict[str, int]) -> int:
     """How many tasks can run at once."""
-    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
-        int(min(resources.get(names[need], 0.0) // amount for need, amount in needs.items())) for resources in nodes
+        int(min(resources.get(_RESOURCES[need], 0.0) // amount for need, amount in needs.items()))
+        for resources in nodes
     )

@@ -6,6 +6,9 @@ The real one is in tests/e2e/test_ray.py, for where Ray is installed.
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +26,7 @@ from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.executors import ray as cluster
+from repsr_cli.upscale.executors.scratch import scratch_folder
 from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
@@ -45,6 +49,8 @@ class StandIn:
     def __init__(self) -> None:
         self.under_way = self.most = 0
         self.lose = False
+        self.free = {"CPU": 2.0}
+        self.cpus = 1.0
 
     def is_initialized(self) -> bool:
         return True
@@ -78,8 +84,11 @@ class StandIn:
         self.under_way -= 1
 
     def nodes(self) -> list[dict[str, Any]]:
-        alive = {"Alive": True, "Resources": {"CPU": 1.0, "object_store_memory": 1e9}}
+        alive = {"Alive": True, "Resources": {"CPU": self.cpus, "object_store_memory": 1e9}}
         return [alive, alive, {"Alive": False, "Resources": {"CPU": 64.0}}]
+
+    def available_resources(self) -> dict[str, float]:
+        return self.free
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 2.0}
@@ -184,6 +193,79 @@ def test_what_a_cluster_cannot_do_is_said(ray: StandIn, network: PlainSR, tmp_pa
         run(source, tmp_path / "far.mkv", network, ray="auto", device="cuda")
     with pytest.raises(UsageError, match="read twice"):
         run(source, tmp_path / "far.mkv", network, ray="auto", benchmark=True)
+
+
+def test_a_busy_cluster_is_waited_for_and_an_empty_one_is_not(ray: StandIn, network: PlainSR, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", range(6), audio=0)
+    lines = list[str]()
+    upscaler, asked = Upscaler(network, "cpu", threads=1, engine="torch"), Request.of(scale=2.0, threads=1, ray="auto")
+    upscale_video(source, tmp_path / "a.mkv", upscaler, asked, Reporter(say=lines.append))
+    assert not any("busy" in line for line in lines)
+    ray.free = {"CPU": 0.5}
+    upscale_video(source, tmp_path / "b.mkv", upscaler, asked, Reporter(say=lines.append))
+    assert "the cluster is busy: waiting for 1 CPU" in lines
+    ray.cpus = 0.0
+    with pytest.raises(DeviceError, match="no node has 1 CPU"):
+        upscale_video(source, tmp_path / "c.mkv", upscaler, asked, Reporter())
+    Image.fromarray(textured(8, 8, 1)).save(tmp_path / "a.png")
+    job = Job("image", tmp_path / "a.png", tmp_path / "b.png")
+    (failure,) = run_jobs([job], asked.having(model="fast"), lambda _job: Reporter())
+    assert isinstance(failure, Failure)
+    assert "no node has 1 CPU" in str(failure.error)
+
+
+def test_sigterm_still_stops_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray installs a handler of its own when it connects."""
+
+    class Fresh(StandIn):
+        def is_initialized(self) -> bool:
+            return False
+
+        def init(self, **_settings: Any) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if self.lose:
+                raise ConnectionError
+
+    def ours(_number: int, _frame: Any) -> None: ...
+
+    standin = Fresh()
+    monkeypatch.setitem(sys.modules, "ray", standin)
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        cluster.connect("auto")
+        assert signal.getsignal(signal.SIGTERM) is ours
+        standin.lose = True
+        with pytest.raises(UsageError, match="no cluster answers"):
+            cluster.connect("auto")
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of files")
+def test_what_a_killed_worker_leaves_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = (
+        "import os, signal\nfrom repsr_cli.upscale.executors.scratch import scratch_folder\n"
+        "with scratch_folder() as folder:\n"
+        "    (folder / 'big').write_text('x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False)
+    (left,) = tmp_path.iterdir()
+    fresh, other = tmp_path / "repsr-worker-new", tmp_path / "repsr-worker-link"
+    fresh.mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "lock").write_text("")
+    other.symlink_to(tmp_path / "precious")
+    with scratch_folder() as first:
+        (first / "a").write_text("x")
+        assert not left.exists()
+        with scratch_folder() as second:
+            assert first != second
+            assert (first / "a").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {fresh.name, other.name, "precious"}
+    assert (tmp_path / "precious" / "lock").exists()
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
