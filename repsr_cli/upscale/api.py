@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -283,7 +284,8 @@ def upscale_file(
         planned = plan_job(plan.jobs[0], request)
         if not planned.benchmark:
             planned.target.parent.mkdir(parents=True, exist_ok=True)
-        return run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
+        outcome = run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
+        return replace(outcome, source=plan.jobs[0].source)
 
 
 def _kind(kind: str) -> Literal["clean", "video"]:

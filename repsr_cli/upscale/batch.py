@@ -15,7 +15,7 @@ from repsr_cli.files import is_file
 from repsr_cli.model.foreign import MARGIN
 from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
-from repsr_cli.upscale.jobs import Job
+from repsr_cli.upscale.jobs import Job, is_animated_image
 from repsr_cli.upscale.request import Outcome, Reporter, Request
 
 if TYPE_CHECKING:  # torch and the libraries for images and videos
@@ -122,7 +122,13 @@ def plan_job(job: Job, request: Request) -> Plan:
         return plan_image(job.source, job.target, request)
     from repsr_cli.upscale.plan_video import plan_video
 
-    return plan_video(job.source, job.target, request)
+    if job.source == PIPE or not is_animated_image(job.source):
+        return plan_video(job.source, job.target, request)
+    from repsr_cli.upscale.animation import as_video
+
+    animation = as_video(job.source)
+    plan = plan_video(animation.path, job.target, request)
+    return replace(plan, losses=(*plan.losses, *animation.losses), notes=(*plan.notes, *animation.notes))
 
 
 def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[str]:
@@ -283,6 +289,7 @@ def _run_one(
         if note:
             reporter.say(f"{job.source.name}: {note}")
         outcome = run_plan(plan, executor or executor_for(plan, run.models), reporter, stop)
+        outcome = replace(outcome, source=job.source)  # the plan of an animation reads another file
         if note:
             outcome = replace(outcome, notes=(note, *outcome.notes), announced=(note, *outcome.announced))
         if run.known is not None and not plan.benchmark and is_file(job.source) and is_file(job.target):

@@ -87,7 +87,7 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Fi
     taken: dict[Path, Path] = {}
     for one in found:
         try:
-            job = Job(one.kind, one.path, _target(one, into, request, naming))
+            job = _job_for(one, into, request, naming)
             if naming.skip_existing and job.target.exists():
                 skipped.append(job.target)
                 continue
@@ -115,9 +115,38 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Fi
     return Plan(tuple(jobs), tuple(failures), tuple(skipped), tuple(finished), inside.notes())
 
 
+def _job_for(one: Found, into: bool, request: Request, naming: Naming) -> Job:
+    """The job for a file; an animation whose target is a video becomes one.
+
+    Raises:
+        UsageError: its target has no name.
+    """
+    target = _target(one, into, request, naming)
+    animated = one.kind == "image" and _is_video_name(target) and is_animated_image(one.path)
+    return Job("video" if animated else one.kind, one.path, target)
+
+
+def is_animated_image(path: Path) -> bool:
+    """Whether a file is an image of frames that follow each other in time."""
+    from repsr_cli.image.files import is_image
+
+    if not is_image(path):
+        return False
+    from repsr_cli.upscale.animation import is_animation
+
+    return is_animation(path)
+
+
+def _is_video_name(target: Path) -> bool:
+    """Whether a target's name is one of videos, raw frames or numbered images."""
+    return target == PIPE or target.suffix.lower() in VIDEOS | {".y4m"} or is_pattern(target)
+
+
 def _is_finished(job: Job, request: Request, known: Finished) -> bool:
     """Whether a job need not be done again."""
     if request.run.overwrite or request.run.benchmark or not is_file(job.target):
+        return False
+    if job.kind == "video" and _is_complete(job.target):  # its folder is still to be removed
         return False
     return known.holds(job.source, job.target, request)
 
@@ -270,6 +299,8 @@ def _target(one: Found, into: bool, request: Request, naming: Naming) -> Path:
 
 def _extension(path: Path, kind: Kind, format: str | None) -> str:
     if format is not None and _dotted(format) in (image_suffixes() if kind == "image" else VIDEOS):
+        return _dotted(format)
+    if format is not None and kind == "image" and _dotted(format) in VIDEOS and is_animated_image(path):
         return _dotted(format)
     if kind == "image":
         from repsr_cli.image.files import roomier_suffix
