@@ -16,7 +16,9 @@ def decoder_for(plan: VideoPlan, upscaler: Upscaler) -> Decoder:
     """A decoder, on the GPU of the network if it decodes on one: there its frames stay."""
     gpu = _gpu(upscaler)
     nvdec = plan.nvdec if plan.nvdec is None or gpu is None else replace(plan.nvdec, device=gpu)
-    return Decoder(plan.source, plan.timeline, plan.on_error, plan.deinterlace, nvdec, gpu is not None)
+    return Decoder(
+        plan.source, plan.timeline, plan.on_error, plan.deinterlace, nvdec, gpu is not None, plan.flagged_only
+    )
 
 
 def network_for(plan: VideoPlan, upscaler: Upscaler) -> PlaneUpscaler:

@@ -32,7 +32,7 @@ from repsr_cli.video.encode import (
 )
 from repsr_cli.video.frames import UNNAMED
 from repsr_cli.video.image_sequence import is_pattern
-from repsr_cli.video.interlace import combed_share
+from repsr_cli.video.interlace import survey
 from repsr_cli.video.mux import IMAGES, Y4M, StreamAction, Window, format_of, plan_streams
 from repsr_cli.video.nvdec import Nvdec, find_nvdec
 from repsr_cli.video.planes import planar_name
@@ -71,6 +71,7 @@ class VideoPlan:
         bytes_needed: about how much space the work takes on the target's disk.
         on_error: at a corrupt frame, ``stop`` or ``keep`` (repeat the frame before it).
         deinterlace: deinterlace with bwdif.
+        flagged_only: only frames that are flagged as interlaced.
         reuse: keep the output of what did not change since the frame before.
         resume: keep finished segments and continue from them.
         overwrite: replace an existing target.
@@ -96,6 +97,7 @@ class VideoPlan:
     bytes_needed: int
     on_error: Literal["stop", "keep"]
     deinterlace: bool
+    flagged_only: bool
     reuse: bool
     resume: bool
     overwrite: bool
@@ -171,11 +173,12 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     if compute.ray is not None and timeline is not None and timeline.clock is not None and timeline.clock.by_order:
         raise UsageError("--ray", f"{source} has no presentation times to divide it by", "Run it without --ray.")
     nvdec, decoding = _decoding(video, options, compute)
+    interlacing, flagged_only = _interlacing(video, timeline, options)
     notes = [
         *video.notes,
         *(timeline.notes if timeline is not None else ()),
         *_damage(video, timeline, options),
-        *_interlacing(video, options),
+        *interlacing,
         *decoding,
     ]
     window, segments = _stretch(video, timeline, options)
@@ -208,6 +211,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
         bytes_needed=_bytes_needed(timeline, segments, streams, encoding),
         on_error=options.on_error,
         deinterlace=options.deinterlace,
+        flagged_only=flagged_only,
         reuse=options.reuse,
         resume=options.resume,
         overwrite=request.run.overwrite,
@@ -310,21 +314,33 @@ def _decoding(video: VideoSource, options: VideoOptions, compute: Compute) -> tu
     return found, ["decoded by NVDEC, which notices frames that are missing, but not damage within one"]
 
 
-def _interlacing(video: VideoSource, options: VideoOptions) -> list[str]:
+def _interlacing(video: VideoSource, timeline: Timeline | None, options: VideoOptions) -> tuple[list[str], bool]:
     """Refuse what is really interlaced.
+
+    Returns:
+        (sentences about it, whether only frames that are flagged are to be deinterlaced).
 
     Raises:
         MediaError: fields of two moments, and no word of what to do about them.
     """
-    if not video.flagged_interlaced:
-        return []
+    if timeline is None:
+        if video.flagged_interlaced and not options.deinterlace:
+            raise MediaError(video.path, "flagged as interlaced", "Add --deinterlace.")
+        return (["deinterlaced by bwdif"] if options.deinterlace else []), False
+    found = survey(video, timeline)
     if options.deinterlace:
-        return ["deinterlaced by bwdif"]
-    share = combed_share(video)
-    if share > _COMBED:
-        happened = f"interlaced: in {share:.0%} of its frames the two fields show two moments"
+        only = bool(found.flagged and found.unflagged) and not found.combed_unflagged
+        return ["deinterlaced by bwdif" + (", where frames are flagged as interlaced" if only else "")], only
+    if found.flagged and found.combed > _COMBED:
+        where = f" from {found.first:.3f} s on" if found.unflagged and found.first is not None else ""
+        happened = f"interlaced{where}: in {found.combed:.0%} of its frames the two fields show two moments"
         raise MediaError(video.path, happened, "Add --deinterlace.")
-    return [f"flagged as interlaced, but only {share:.0%} of its frames are: taken as progressive"]
+    notes = []
+    if found.flagged:
+        notes.append(f"flagged as interlaced, but only {found.combed:.0%} of its frames are: taken as progressive")
+    if found.combed_unflagged:
+        notes.append("its frames look interlaced, though they are not flagged so: if they are, add --deinterlace")
+    return notes, False
 
 
 def _stretch(

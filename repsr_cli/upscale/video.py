@@ -326,6 +326,7 @@ def job_record(plan: VideoPlan, network: str, device: str, precision: str, engin
         "engine": engine,
         "tile": tile,
         "deinterlace": plan.deinterlace,
+        "flagged_only": plan.flagged_only,
         "decoder": "software" if plan.nvdec is None else "nvdec",
         "encoding": repr(plan.encoding),
         "planes": f"{plan.source.planar} {plan.source.tags}",

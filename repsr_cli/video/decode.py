@@ -41,6 +41,7 @@ class Decoder:
         deinterlace: pass frames through bwdif.
         nvdec: decode on a GPU; None: in software.
         keep_on_gpu: leave the planes there, where their format and size allow it.
+        flagged_only: pass only frames through bwdif that are flagged as interlaced.
         repeated: times in seconds at which a frame was repeated.
         notes: other irregularities and what was done about them, one sentence each.
     """
@@ -51,6 +52,7 @@ class Decoder:
     deinterlace: bool = False
     nvdec: Nvdec | None = None
     keep_on_gpu: bool = False
+    flagged_only: bool = False
     repeated: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -89,7 +91,7 @@ class Decoder:
             The frames; None if there were errors before ``first``, so that decoding must begin earlier.
         """
         if self.deinterlace:
-            images = deinterlaced(images, self.source, self._pix_fmt)
+            images = deinterlaced(images, self.source, self._pix_fmt, self.flagged_only)
         if first is not None and self.timeline is not None and not whole:
             found = approached(images, self.timeline, first)
             if found is None:
@@ -138,7 +140,7 @@ class Decoder:
 
     def _decoded(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         images = self._decoded_as_stored(container)
-        return deinterlaced(images, self.source, self._pix_fmt) if self.deinterlace else images
+        return deinterlaced(images, self.source, self._pix_fmt, self.flagged_only) if self.deinterlace else images
 
     @property
     def _clock(self) -> Clock | None:
@@ -345,15 +347,17 @@ def approached(
     return None
 
 
-def deinterlaced(images: Iterator[VideoFrame | None], source: VideoSource, pix_fmt: str) -> Iterator[VideoFrame | None]:
-    """One progressive frame for every frame that is flagged as interlaced (bwdif, by libavfilter); others pass.
+def deinterlaced(
+    images: Iterator[VideoFrame | None], source: VideoSource, pix_fmt: str, flagged_only: bool
+) -> Iterator[VideoFrame | None]:
+    """One progressive frame for every frame (bwdif, by libavfilter), or for those that are flagged as interlaced.
 
     Source: bwdif is the weighted blend of Bob Weaver and the cubic interpolation of the BBC's PH-2071.
     """
     graph = Graph()
     layout = VideoFormat(pix_fmt)
     buffer = graph.add_buffer(width=source.width, height=source.height, format=layout, time_base=source.time_base)
-    bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+    bwdif = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={'interlaced' if flagged_only else 'all'}")
     sink = graph.add("buffersink")
     buffer.link_to(bwdif)
     bwdif.link_to(sink)

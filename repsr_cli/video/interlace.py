@@ -1,46 +1,152 @@
-"""Detect whether frames that are flagged as interlaced really are.
+"""Detect whether the frames of a video are interlaced, by their flags and by their images, all over its length.
 
 Broadcasts flag progressive video as interlaced too. Only the images show whether their fields were taken at different
-times.
+times. Recordings change in the middle.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
+from typing import Any
 
+import av
 from av.filter import Graph
 from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
 
+from repsr_cli.video.clock import in_order, numbered
+from repsr_cli.video.decode import DECODE_ERRORS
 from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.probe import VideoSource
+from repsr_cli.video.timeline import Timeline
 
-# Frames to examine: enough to contain motion, few enough to take no noticeable time.
-_FRAMES = 100
+# Frames to examine of a video of standard definition, of any; at one place at least; places.
+_FRAMES, _LEAST_FRAMES, _AT_A_PLACE, _PLACES = 600, 96, 8, 24
+_STANDARD = 720 * 576
+# Frames without a flag are taken for interlaced if nearly all have the same order of fields, in images of this height.
+_SURE, _SURE_FRAMES, _SURE_HEIGHT = 0.8, 8, 480
 
 
-def combed_share(source: VideoSource) -> float:
-    """The share of a video's frames whose fields were taken at different times.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What some frames all over a video show.
 
-    Uses libavfilter's ``idet`` on the first frames. Frames without motion are not counted.
+    Attributes:
+        flagged: frames flagged as interlaced.
+        unflagged: others.
+        combed: share of the flagged frames whose fields were taken at different times; those without motion do not
+            count.
+        combed_unflagged: whether the others look interlaced as well.
+        first: seconds from the beginning to the first frame that is flagged; None if none is.
     """
+
+    flagged: int
+    unflagged: int
+    combed: float
+    combed_unflagged: bool
+    first: float | None
+
+
+def survey(source: VideoSource, timeline: Timeline) -> Survey:
+    """Look at frames at the beginning of a video and after keyframes all over its length.
+
+    Uses libavfilter's ``idet``.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    counts = {True: Counter[str](), False: Counter[str]()}
+    single: Counter[str] = Counter()
+    seen: Counter[bool] = Counter()
+    first: int | None = None
+    for frame, judged, alone in _judged(source, timeline):
+        flagged = bool(frame.interlaced_frame)
+        seen[flagged] += 1
+        counts[flagged][judged] += 1
+        if flagged and frame.pts is not None:
+            first = frame.pts if first is None else min(first, frame.pts)
+        if not flagged:
+            single[alone] += 1
+    moving = sum(counts[True][name] for name in ("tff", "bff", "progressive"))
+    lone = sum(single[name] for name in ("tff", "bff", "progressive"))
+    sure = lone >= _SURE_FRAMES and max(single["tff"], single["bff"]) >= _SURE * lone
+    return Survey(
+        flagged=seen[True],
+        unflagged=seen[False],
+        combed=(counts[True]["tff"] + counts[True]["bff"]) / moving if moving else 0.0,
+        combed_unflagged=sure and source.height >= _SURE_HEIGHT,
+        first=None if first is None else float((first - source.start) * source.time_base),
+    )
+
+
+def _judged(source: VideoSource, timeline: Timeline) -> Iterator[tuple[VideoFrame, str, str]]:
+    """Frames, with what ``idet`` says of each beside those around it, and alone."""
+    budget = max(_LEAST_FRAMES, min(_FRAMES, _FRAMES * _STANDARD // (source.height * source.width)))
+    places = _places(timeline, min(_PLACES, budget // _AT_A_PLACE))
+    for place in places:
+        graph = _idet(source)
+        held: VideoFrame | None = None
+        for frame in islice(_frames(source, timeline, place), budget // len(places)):
+            if (frame.height, frame.width, frame.format.name) != (source.height, source.width, source.pix_fmt):
+                break
+            graph.vpush(frame)
+            try:
+                said = graph.vpull().metadata
+            except av.BlockingIOError:
+                held = frame
+                continue
+            names = ("multiple", "single")
+            judged, alone = (said.get(f"lavfi.idet.{name}.current_frame", "undetermined") for name in names)
+            # The filter is one frame behind.
+            yield held or frame, judged, alone
+            held = frame
+
+
+def _places(timeline: Timeline, count: int) -> list[int | None]:
+    """Times of keyframes to look from, evenly over a video; None is its beginning."""
+    if timeline.clock is not None or len(timeline.keys) < 2:
+        return [None]
+    keys = timeline.keys[1:]
+    chosen = {round(n * (len(keys) - 1) / max(1, count - 2)) for n in range(count - 1)}
+    return [None, *(keys[place] for place in sorted(chosen) if place < len(keys))]
+
+
+def _frames(source: VideoSource, timeline: Timeline, place: int | None) -> Iterator[VideoFrame]:
+    """Frames from a keyframe on, as far as they can be decoded."""
+    clock = timeline.clock
+    with translated(source.path), source.open() as container:
+        stream = main_stream(container, source.path)
+        if place is not None:
+            try:
+                container.seek(place, stream=stream)
+            except av.FFmpegError:
+                return
+
+        def decoded() -> Iterator[VideoFrame | None]:
+            for packet in numbered(container.demux(stream), clock):
+                try:
+                    yield from stream.codec_context.decode(packet)
+                except DECODE_ERRORS:
+                    continue
+
+        images = decoded() if clock is None or not clock.by_order else in_order(decoded(), clock, 1)
+        yield from (image for image in images if image is not None)
+
+
+def _idet(source: VideoSource) -> Graph:
     graph = Graph()
-    buffer = graph.add_buffer(
-        width=source.width, height=source.height, format=VideoFormat(source.pix_fmt), time_base=source.time_base
+    buffer: Any = graph.add_buffer(
+        width=source.width,
+        height=source.height,
+        format=VideoFormat(source.pix_fmt),
+        time_base=source.time_base or Fraction(1, 25),
     )
     idet, sink = graph.add("idet"), graph.add("buffersink")
     buffer.link_to(idet)
     idet.link_to(sink)
     graph.configure()
-    counts = {"tff": 0, "bff": 0, "progressive": 0}
-    with translated(source.path), source.open() as container:
-        frames = container.decode(main_stream(container, source.path))
-        for frame in islice(frames, _FRAMES):
-            graph.vpush(frame)
-            try:
-                judged = graph.vpull().metadata.get("lavfi.idet.multiple.current_frame", "undetermined")
-            except BlockingIOError:
-                continue
-            if judged in counts:
-                counts[judged] += 1
-    judged_frames = sum(counts.values())
-    return (counts["tff"] + counts["bff"]) / judged_frames if judged_frames else 0.0
+    return graph

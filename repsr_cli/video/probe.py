@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import av.logging
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -212,6 +213,9 @@ def describe(
     )
     chosen = override_tags(found, matrix, full_range)
     tags, notes = resolve_tags(chosen, frame.format.name, frame.height, frame.width, rate)
+    if frame.interlaced_frame and stream.codec_context.name == "hevc" and _has_field_pictures(stream):
+        happened = f"its images are single fields of {frame.width}x{frame.height}, not frames"
+        raise MediaError(path, happened, "Join them first: ffmpeg -i IN -vf weave -c:v ffv1 -c:a copy OUT.mkv")
     sides = side_data(frame)
     if _is_profile_5(sides.get("DOVI_METADATA", b"")):
         raise _unconverted(path, 5)
@@ -311,6 +315,20 @@ def _siting(description: list[str]) -> Siting | None:
         if part.strip() in words:
             return words[part.strip()]
     return None
+
+
+def _has_field_pictures(stream: VideoStream) -> bool:
+    """Whether the images of an HEVC stream are fields (``field_seq_flag``, ITU-T H.265 E.2.1), by FFmpeg's parser."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with av.logging.Capture() as log:
+            BitStreamFilterContext("trace_headers", stream).filter(None)
+    except av.FFmpegError:
+        return False
+    finally:
+        av.logging.set_level(level)
+    return any(re.search(r"field_seq_flag\b.*= 1\s*$", message) for _, _, message in log)
 
 
 def _check_dolby_vision(path: Path, description: list[str]) -> None:

@@ -288,7 +288,9 @@ class _Packets:
 
     def shifts(self, jumps: tuple[Jump, ...]) -> dict[int, tuple[tuple[int, Fraction], ...]]:
         """By how much the other streams are moved."""
-        boundaries = [self._marks.get(jump.packet, {}) for jump in jumps]
+        if not self._marks:
+            return {}
+        boundaries = [self._marks[min(self._marks, key=lambda number: abs(number - at.packet))] for at in jumps]
         moved = shifts_of(jumps, boundaries, self._jumps)
         return {index: shift for index, shift in moved.items() if index != self._stream.index}
 

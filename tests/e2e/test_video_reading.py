@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,9 +22,9 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale.inputs import kind_of
 from repsr_cli.upscale.request import Outcome, Reporter, Request
-from repsr_cli.video.planes import new_frame
+from repsr_cli.video.planes import Planes, new_frame
 from repsr_cli.video.probe import probe
-from tests.sample_videos import frame_times, image, make_video, other_packets
+from tests.sample_videos import decoded, frame_times, image, make_video, other_packets
 from tests.upscaling import upscale_video
 
 
@@ -319,3 +320,59 @@ def test_packets_lost_from_joined_recordings_are_still_noticed(tmp_path: Path) -
             (tmp_path / "in.ts").write_bytes(b"".join(rows[:lost] + rows[lost + 1 :]))
             with pytest.raises(MediaError, match="damaged"):
                 run(tmp_path / "in.ts", tmp_path / "out.mkv")
+
+
+def scene(shift: int) -> np.ndarray:
+    _, x = np.mgrid[0:64, 0:96]
+    return (16 + 200 * ((x + shift) // 12 % 2)).astype(np.uint8)
+
+
+def moving(count: int, combed: bool) -> list[Planes]:
+    """Bars that move; ``combed``: the odd rows half a frame later."""
+    frames: list[Planes] = []
+    for n in range(count):
+        luma = scene(8 * n)
+        if combed:
+            luma[1::2] = scene(8 * n + 4)[1::2]
+        frames.append((luma, np.full((32, 48), 128, np.uint8), np.full((32, 48), 128, np.uint8)))
+    return frames
+
+
+def combing(path: Path) -> float:
+    luma = np.stack([frame[0] for frame in decoded(path)]).astype(float)
+    return float(np.abs(luma[:, 1:-1] - (luma[:, :-2] + luma[:, 2:]) / 2).mean())
+
+
+@pytest.mark.parametrize("interlaced_first", [False, True])
+def test_video_that_is_interlaced_in_parts_is_refused(tmp_path: Path, interlaced_first: bool) -> None:
+    parts = []
+    for n, interlaced in enumerate((interlaced_first, not interlaced_first)):
+        settings: Any = {"codec": "mpeg2video", "options": {"qmax": "2", "b": "9M"}, "gop": 12, "audio": 0}
+        frames = moving(130, interlaced)
+        path = tmp_path / f"{n}.ts"
+        parts.append(make_video(path, range(130), size=(64, 96), frames=frames, interlaced=interlaced, **settings))
+    source = joined(tmp_path / "in.ts", *parts)
+    where = "from 0.000 s" if interlaced_first else r"from 5\.\d\d\d s"
+    with pytest.raises(MediaError, match=f"interlaced {where} on.*Add --deinterlace"):
+        run(source, tmp_path / "out.mkv")
+    outcome = run(source, tmp_path / "out.mkv", scale=1, deinterlace=True, codec="ffv1")
+    assert outcome.facts["frames"] == 260
+    assert combing(tmp_path / "out.mkv") < 0.5 * combing(source)
+
+
+def test_deinterlacing_does_not_depend_on_flags(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", codec="ffv1", size=(64, 96), frames=moving(24, True), audio=0)
+    assert not probe(source).flagged_interlaced
+    run(source, tmp_path / "out.mkv", scale=1, deinterlace=True, codec="ffv1")
+    assert combing(tmp_path / "out.mkv") < 0.3 * combing(source)
+    assert frame_times(tmp_path / "out.mkv") == frame_times(source)
+
+
+@pytest.mark.parametrize(("suffix", "order"), [(".mp4", "tff"), (".mkv", "bff"), (".ts", "tff")])
+def test_images_that_are_fields_are_refused(tmp_path: Path, suffix: str, order: str) -> None:
+    params = f"interlace={order}:log-level=none"
+    source = make_video(tmp_path / f"in{suffix}", codec="libx265", options={"x265-params": params}, audio=0)
+    with pytest.raises(MediaError, match="single fields"):
+        run(source, tmp_path / "out.mkv")
+    plain = make_video(tmp_path / f"plain{suffix}", codec="libx265", audio=0)
+    assert run(plain, tmp_path / "out.mkv").facts["frames"] == 24
