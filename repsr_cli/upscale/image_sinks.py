@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from repsr_cli.files import check_target
+from repsr_cli.files import check_target, write_bytes
 from repsr_cli.image.files import ImageSource, Page, write_image
 from repsr_cli.upscale.plan_image import ImagePlan
 
 
 class ImageSink(Protocol):
-    """Takes in the pages of one image."""
+    """Takes in the pages of one image.
+
+    Attributes:
+        keyed: whether the image may come whole, encoded on another machine.
+    """
+
+    keyed: bool
 
     def check(self) -> None:
         """Refuse a target that exists.
@@ -30,6 +36,10 @@ class ImageSink(Protocol):
         """
         ...
 
+    def put(self, data: bytes) -> None:
+        """Take in the whole image, encoded elsewhere."""
+        ...
+
 
 def sink_for(plan: ImagePlan) -> ImageSink:
     """The sink that a plan asks for."""
@@ -38,6 +48,8 @@ def sink_for(plan: ImagePlan) -> ImageSink:
 
 class NullSink:
     """Computes pages and drops them."""
+
+    keyed = False
 
     def check(self) -> None:
         """Allow everything: nothing is written."""
@@ -48,6 +60,14 @@ class NullSink:
             for _ in page.strips():
                 pass
 
+    def put(self, data: bytes) -> None:
+        """Refuse: there is nothing to compute.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"an image of {len(data)} bytes: this sink takes pages only")
+
 
 class FileSink:
     """Writes an image file: complete under its name, or not at all.
@@ -55,6 +75,8 @@ class FileSink:
     Args:
         plan: of the image.
     """
+
+    keyed = True
 
     def __init__(self, plan: ImagePlan) -> None:
         self.plan = plan
@@ -79,3 +101,12 @@ class FileSink:
             strip_metadata=self.plan.strip_metadata,
             overwrite=self.plan.overwrite,
         )
+
+    def put(self, data: bytes) -> None:
+        """Write the file as it came.
+
+        Raises:
+            UsageError: a file of this name has appeared and may not be replaced.
+            MediaError: it cannot be written.
+        """
+        write_bytes(self.plan.target, data, overwrite=self.plan.overwrite)

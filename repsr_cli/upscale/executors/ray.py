@@ -21,7 +21,6 @@ from repsr_cli.engine.settings import pick_precision, precision_name
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.files import write_bytes
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.executors import Executor
@@ -168,7 +167,7 @@ class Ray(Executor):
 
     def run_image(self, plan: ImagePlan, sink: ImageSink, reporter: Reporter, stop: Event | None) -> Outcome:
         """As ``Executor`` says."""
-        if plan.benchmark:
+        if not sink.keyed:
             raise _cannot()
         started = time.perf_counter()
         sink.check()
@@ -191,7 +190,7 @@ class Ray(Executor):
             raise type(result)(subject, result.happened, result.remedy)
         made: bytes = result[0]
         outcome: Outcome = result[1]
-        write_bytes(plan.target, made, overwrite=plan.overwrite)
+        sink.put(made)
         reporter.progress(Progress(1, 1, "page"))
         return replace(outcome, source=plan.source, target=plan.target, seconds=time.perf_counter() - started)
 
@@ -199,7 +198,7 @@ class Ray(Executor):
         """What all images of a model have in common."""
         with self._lock:
             if compute.model.path not in self._tasks:
-                there = _there(ray, compute, "torch", compute.tile)
+                there = _there(ray, compute)
                 check_free(ray, there, reporter.say)
                 self._tasks[compute.model.path] = _task(ray, None, there, self._models, "torch")
                 reporter.say(f"model {compute.model.name}: on a cluster, {there.devices[0]}, {there.precision}")
@@ -224,7 +223,7 @@ class Ray(Executor):
 
     def _resolved(self, ray: Any, plan: VideoPlan, reporter: Reporter) -> tuple[Compute, str]:
         """What computes on the workers, and their engine with its version: on CPUs what is the fastest here."""
-        there = _there(ray, plan.compute, "torch", plan.compute.tile)
+        there = _there(ray, plan.compute)
         if there.devices[0] != "cpu":
             return there, "torch"
         local = self._models.upscaler(replace(plan.compute, ray=None), "cpu", reporter.say)
@@ -236,13 +235,13 @@ def _cannot() -> UsageError:
     return UsageError("--ray", "needs a source that can be read twice and a file to write", "Leave it out.")
 
 
-def _there(ray: Any, compute: Compute, engine: str, tile: str) -> Compute:
-    """What computes, resolved for the workers of a cluster."""
+def _there(ray: Any, compute: Compute) -> Compute:
+    """What computes, resolved for the workers of a cluster; the engine is torch."""
     import torch
 
     device, threads = _means(ray, compute)
     precision = precision_name(pick_precision(compute.precision, torch.device(device)))
-    return replace(compute, devices=(device,), precision=precision, engine=engine, tile=tile, threads=threads, ray=None)
+    return replace(compute, devices=(device,), precision=precision, engine="torch", threads=threads, ray=None)
 
 
 def check_free(ray: Any, compute: Compute, say: Callable[[str], None]) -> None:
@@ -372,7 +371,7 @@ def images_at_once(compute: Compute) -> int:
         DeviceError: it has no such device.
     """
     ray = connect(compute.ray)
-    return max(1, _AHEAD * _slots(ray, _needs(_there(ray, compute, "torch", compute.tile))))
+    return max(1, _AHEAD * _slots(ray, _needs(_there(ray, compute))))
 
 
 def _means(ray: Any, compute: Compute) -> tuple[str, int]:

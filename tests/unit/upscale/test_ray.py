@@ -27,9 +27,11 @@ from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.executors import ray as cluster
 from repsr_cli.upscale.executors.scratch import scratch_folder
+from repsr_cli.upscale.image_sinks import FileSink, NullSink
 from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
+from repsr_cli.upscale.plan_image import ImagePlan, plan_image
 from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
 from repsr_cli.video.timeline import Segment, Timeline, cut
 from tests.conftest import textured
@@ -312,3 +314,22 @@ def test_a_image_that_is_there_is_not_overwritten_from_afar(ray: StandIn, tmp_pa
     assert isinstance(failure, Failure)
     assert failure.error.exit_code == 2
     assert (tmp_path / "b.png").read_text() == "precious"
+
+
+def test_images_from_afar_go_into_the_sink_that_is_given(ray: StandIn, tmp_path: Path) -> None:
+    class Collecting(FileSink):
+        def __init__(self, plan: ImagePlan) -> None:
+            super().__init__(plan)
+            self.data = b""
+
+        def put(self, data: bytes) -> None:
+            self.data = data
+
+    Image.fromarray(textured(8, 8, 1)).save(tmp_path / "a.png")
+    plan = plan_image(tmp_path / "a.png", tmp_path / "b.png", Request.of(scale=2.0, model="fast", ray="auto"))
+    sink = Collecting(plan)
+    cluster.Ray(ModelCache()).run(plan, sink)
+    assert sink.data.startswith(b"\x89PNG")
+    assert not plan.target.exists()
+    with pytest.raises(UsageError, match="--ray"):
+        cluster.Ray(ModelCache()).run(plan, NullSink())
