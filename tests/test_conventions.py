@@ -77,6 +77,20 @@ def test_circles_are_found(graph: dict[str, set[str]], expected: list[set[str]])
     assert circles({name: frozenset(edges) for name, edges in graph.items()}) == expected
 
 
+def test_nothing_after_planning_reads_the_request() -> None:
+    """What carries out plans and takes in results gets by with what a run reports."""
+    folder = PACKAGE / "upscale"
+    modules = ["video", "image", "sinks", "image_sinks", "frame_path", "calibrate", "estimate", "image_pool"]
+    for path in [*(folder / f"{name}.py" for name in modules), *(folder / "executors").glob("*.py")]:
+        taken = {
+            alias.name
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.ImportFrom) and node.module == "repsr_cli.upscale.request"
+            for alias in node.names
+        }
+        assert taken <= {"Outcome", "Progress", "Reporter", "SILENT"}, path
+
+
 def test_nothing_prints_but_the_command_line() -> None:
     for path in MODULES:
         if path.parent != PACKAGE / "cli":

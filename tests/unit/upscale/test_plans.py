@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.image.files import page_of, read_image, write_image
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.batch import executor_for, run_plan
+from repsr_cli.upscale.batch import describe_job, executor_for, run_plan
 from repsr_cli.upscale.executors.devices import Devices
 from repsr_cli.upscale.executors.local import Local
 from repsr_cli.upscale.image_sinks import sink_for as image_sink_for
+from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.plan_image import plan_image
 from repsr_cli.upscale.plan_video import VideoPlan, plan_video
@@ -39,7 +41,7 @@ def video_plan(folder: Path, request: Request, target: str = "out.mkv") -> Video
 
 ELSEWHERE = """
 import pickle, sys
-from repsr_cli.upscale.batch import executor_for, run_plan
+from repsr_cli.upscale.batch import describe_job, executor_for, run_plan
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.request import SILENT
 plan = pickle.loads(sys.stdin.buffer.read())
@@ -58,6 +60,25 @@ def test_a_plan_is_carried_out_by_another_process(request_of_a_file: Request, tm
         subprocess.run([sys.executable, "-c", ELSEWHERE], input=pickle.dumps(plan), check=True, timeout=120)
     assert np.array_equal(read_image(tmp_path / "b.png").pixels, pixels.repeat(2, 0).repeat(2, 1))
     assert video_packets(tmp_path / "there.mkv") == video_packets(tmp_path / "here.mkv")
+
+
+def test_describing_a_job_loads_no_model(
+    request_of_a_file: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(Upscaler, "__init__", loaded)
+    write_image(tmp_path / "a.png", [page_of(np.zeros((6, 8, 3), np.uint8))])
+    make_video(tmp_path / "in.mkv", range(6), audio=0)
+    jobs = [
+        Job("image", tmp_path / "a.png", tmp_path / "b.png"),
+        Job("video", tmp_path / "in.mkv", tmp_path / "out.mkv"),
+    ]
+    for job in jobs:
+        assert any("nearest" in line for line in describe_job(job, request_of_a_file))
+    with pytest.raises(AssertionError, match="was loaded"):
+        describe_job(jobs[1], request_of_a_file, measure=True)
 
 
 def test_a_plan_does_not_change(request_of_a_file: Request, tmp_path: Path) -> None:
