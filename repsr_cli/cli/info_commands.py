@@ -24,8 +24,8 @@ def models(
 
     Example: repsr models
     """
+    from repsr_cli.diagnostics.bench import measure_speed
     from repsr_cli.model.zoo import available, load_compact
-    from repsr_cli.upscale.api import measure_speed
 
     rows = []
     for model in available():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +21,6 @@ from repsr_cli.errors import RepsrError, UsageError
 from repsr_cli.image.page import Strip, page_of
 from repsr_cli.image.pillow import samples_of
 from repsr_cli.model import zoo
-from repsr_cli.model.plain import PlainSR
 from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
 from repsr_cli.upscale.image import enlarged
 from repsr_cli.upscale.jobs import plan_jobs
@@ -313,22 +311,3 @@ def in_arguments(text: str) -> str:
                 if off:
                     words[off] = f"{each.name}=False"
     return re.sub(r"(?<![\w-])--?[a-z][\w-]*", lambda match: words.get(match[0], match[0]), text)
-
-
-def measure_speed(net: PlainSR, device: str = "auto", size: tuple[int, int] = (135, 240)) -> float:
-    """Millions of LR pixels per second that a network enlarges here, the better of two runs after one to warm up.
-
-    Args:
-        net: the network.
-        device: as in ``load_model``.
-        size: (height, width) of the image, LR px.
-    """
-    upscaler = Upscaler(net, device)
-    lr = torch.rand(1, 3, *size)
-    upscaler(lr)
-    seconds = []
-    for _ in range(2):
-        started = time.perf_counter()
-        upscaler(lr)
-        seconds.append(time.perf_counter() - started)
-    return round(size[0] * size[1] / min(seconds) / 1e6, 3)

@@ -1,4 +1,4 @@
-"""The network alone: timed frame by frame, or, where frames are computed in batches, with enough of them under way."""
+"""diagnostics/bench.py: the network alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from repsr_cli.diagnostics import bench
-from repsr_cli.diagnostics.bench import measure_model
+from repsr_cli.diagnostics.bench import measure_model, measure_speed
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR, Spec, identity_network
 from tests.unit.engine.test_cuda_batches import on_a_gpu
 
 
@@ -36,3 +36,7 @@ def test_frames_under_way_together_are_counted_singly(monkeypatch: Any) -> None:
     assert row.frames == 1
     assert peak > 0
     assert row.facts["size"] == "24x16"
+
+
+def test_speed_is_a_number() -> None:
+    assert measure_speed(identity_network(2), "cpu", (16, 16)) > 0

@@ -19,7 +19,7 @@ import repsr_cli
 from repsr_cli import CheckpointError, MediaError, Progress, UsageError
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
-from repsr_cli.upscale.api import in_arguments, measure_speed
+from repsr_cli.upscale.api import in_arguments
 from tests.conftest import textured
 from tests.sample_videos import frame_times, make_video
 
@@ -300,7 +300,3 @@ def test_types_as_seen_from_outside(tmp_path: Path) -> None:
     bad = check(f'{OUTSIDE}\nmodel.upscale("a.png")\nrepsr_cli.load_model(3)\n')
     assert bad.returncode == 1
     assert bad.stdout.count("error: ") == 2, bad.stdout
-
-
-def test_speed_is_a_number() -> None:
-    assert measure_speed(identity_network(2), "cpu", (16, 16)) > 0
