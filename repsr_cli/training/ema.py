@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from repsr_cli.model.repsr import RepSR
 
@@ -13,9 +14,7 @@ from repsr_cli.model.repsr import RepSR
 @torch.no_grad()
 def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
     """``ema = decay * ema + (1 - decay) * net``, parameters only: statistics are measured, not averaged."""
-    averaged: list[Tensor] = list(ema.parameters())
-    current: list[Tensor] = list(net.parameters())
-    torch._foreach_lerp_(averaged, current, 1 - decay)
+    get_ema_multi_avg_fn(decay)(list(ema.parameters()), list(net.parameters()), None)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
