@@ -248,7 +248,7 @@ class _Parser:
         loop = struct.unpack(">I", chunks[b"acTL"][4:8])[0] if len(chunks.get(b"acTL", b"")) == 8 else None
         if loop is None:
             frames = [replace(frames[0], duration=None)]
-        return _File(header, tuple(frames), loop, chunks, _metadata(header, chunks, self._texts))
+        return _File(header, tuple(frames), loop, chunks, _metadata(chunks, self._texts))
 
     def _finish_frame(self) -> None:
         """Make a frame of the pixels collected; they belong to the frame control before them."""
@@ -307,7 +307,7 @@ def _text(kind: bytes, data: bytes) -> tuple[str, str]:
     return name, (_inflated(rest) if compressed else rest).decode("utf-8", "replace")
 
 
-def _metadata(header: _Header, chunks: dict[bytes, bytes], texts: list[tuple[str, str]]) -> Metadata:
+def _metadata(chunks: dict[bytes, bytes], texts: list[tuple[str, str]]) -> Metadata:
     icc = exif = xmp = dpi = None
     if b"iCCP" in chunks:
         _, _, rest = chunks[b"iCCP"].partition(b"\0")

@@ -23,11 +23,6 @@ Pixels = NDArray[np.uint8]
 
 BICUBIC = "bicubic"
 
-
-# Figures by name, in the order of tables: dB, dB and 0 to 1; then as ``perceptual`` defines them.
-FIDELITY = ("psnr_y", "psnr_rgb", "ssim_y")
-PERCEPTUAL = ("ssimulacra2", "vgg", "gradient")
-
 Scores = Mapping[str, float]
 # Makes (H / scale, W / scale, 3) of (H, W, 3) and the scale.
 MakeLr = Callable[[Pixels, int], Pixels]

@@ -30,16 +30,6 @@ _MATRICES: dict[int, Matrix] = {
     10: "bt2020",
 }
 _TAGS_BY_NAME = {"bt709": 1, "fcc": 4, "bt601": 6, "smpte240m": 7, "bt2020": 9}
-NAMES: dict[int, str] = {
-    0: "rgb",
-    1: "bt709",
-    4: "fcc",
-    5: "bt470bg",
-    6: "smpte170m",
-    7: "smpte240m",
-    9: "bt2020nc",
-    10: "bt2020c",
-}
 
 
 @dataclass(frozen=True, slots=True)

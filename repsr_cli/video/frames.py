@@ -31,7 +31,6 @@ class Frame:
         duration: in the same units; 0 if unknown.
         time_base: seconds per unit.
         origin: the decoded frame that owns the memory of the planes and has the side data.
-        repeats: whether this is a copy of the previous frame, in place of one that could not be decoded.
     """
 
     planes: Planes | DevicePlanes
@@ -39,7 +38,6 @@ class Frame:
     duration: int
     time_base: Fraction
     origin: VideoFrame | None = field(default=None, repr=False)
-    repeats: bool = False
 
     @property
     def nbytes(self) -> int:
