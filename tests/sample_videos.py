@@ -175,7 +175,7 @@ def _tone(track: Any, number: int) -> list[Any]:
         wave = (0.3 * np.sin(2 * np.pi * 220 * (number + 1) * t)).astype(np.float32)
         name = track.codec_context.format.name
         whole = np.int32 if name.startswith("s32") else np.int16
-        samples = wave if name.startswith("flt") else (wave * (0.95 * np.iinfo(whole).max)).astype(whole)
+        samples: Any = wave if name.startswith("flt") else (wave * (0.95 * np.iinfo(whole).max)).astype(whole)
         frame = AudioFrame.from_ndarray(samples[None, :], format=name, layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, n * size, Fraction(1, 48000)
         packets += track.encode(frame)

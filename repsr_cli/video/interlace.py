@@ -95,12 +95,12 @@ def _judged(source: VideoSource, timeline: Timeline) -> Iterator[tuple[VideoFram
                 break
             graph.vpush(frame)
             try:
-                said = graph.vpull().metadata
+                verdict = graph.vpull().metadata
             except av.BlockingIOError:
                 held = frame
                 continue
             names = ("multiple", "single")
-            judged, alone = (said.get(f"lavfi.idet.{name}.current_frame", "undetermined") for name in names)
+            judged, alone = (verdict.get(f"lavfi.idet.{name}.current_frame", "undetermined") for name in names)
             # The filter is one frame behind.
             yield held or frame, judged, alone
             held = frame

@@ -11,7 +11,8 @@ from PIL import Image
 
 from repsr_cli.errors import UsageError
 from repsr_cli.upscale.batch import run_jobs
-from repsr_cli.upscale.jobs import Failure, plan_jobs
+from repsr_cli.upscale.inputs import Failure
+from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
 from tests.sample_videos import decoded, frame_times
 

@@ -210,7 +210,7 @@ def test_avi_with_b_frames(tmp_path: Path, bf: str, gop: int, audio: int) -> Non
 
 def raw_stream(path: Path, codec: str, format: str, frames: int = 30, rate: int = 50) -> Path:
     with av.open(str(path), "w", format=format) as out:
-        stream = out.add_stream(codec, rate=rate)
+        stream: Any = out.add_stream(codec, rate=rate)
         stream.width, stream.height = 64, 48
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for n in range(frames):
@@ -253,10 +253,11 @@ def late_audio_flv(folder: Path) -> Path:
     """An FLV whose header announces no sound, which begins after 9 s."""
     path = make_video(folder / "in.flv", range(300), size=(48, 64), options={"crf": "40"}, audio=1)
     data = path.read_bytes()
-    tags, at = [], 13
+    tags: list[tuple[int, int, bytes]] = []
+    at = 13
     while at < len(data):
         size = int.from_bytes(data[at + 1 : at + 4], "big")
-        tags.append([data[at], int.from_bytes(data[at + 4 : at + 7], "big"), data[at : at + 15 + size]])
+        tags.append((data[at], int.from_bytes(data[at + 4 : at + 7], "big"), data[at : at + 15 + size]))
         at += 15 + size
     late = []
     for kind, time, tag in tags:
@@ -324,7 +325,8 @@ def test_packets_lost_from_joined_recordings_are_still_noticed(tmp_path: Path) -
 
 def scene(shift: int) -> np.ndarray:
     _, x = np.mgrid[0:64, 0:96]
-    return (16 + 200 * ((x + shift) // 12 % 2)).astype(np.uint8)
+    pixels: np.ndarray = (16 + 200 * ((x + shift) // 12 % 2)).astype(np.uint8)
+    return pixels
 
 
 def moving(count: int, combed: bool) -> list[Planes]:
