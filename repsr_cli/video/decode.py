@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video.clock import Clock, in_order, numbered
+from repsr_cli.video.crop import cropped
 from repsr_cli.video.cuda_planes import ON_GPU, device_planes
 from repsr_cli.video.frames import Frame, PlaneReader
 from repsr_cli.video.nvdec import Nvdec
@@ -176,7 +177,7 @@ class Decoder:
     @property
     def _stay_on_gpu(self) -> bool:
         """Whether frames stay on the GPU: bwdif runs on the host, and odd sizes cannot be halved for chroma."""
-        if self.nvdec is None or not self.keep_on_gpu or self.deinterlace:
+        if self.nvdec is None or not self.keep_on_gpu or self.deinterlace or self.source.crop:
             return False
         return self.nvdec.pix_fmt in ON_GPU and self.source.height % 2 == self.source.width % 2 == 0
 
@@ -277,11 +278,11 @@ class Decoder:
         source = self.source
         # The format of a frame on a GPU is "cuda"; sw_format is that of its samples.
         pix_fmt = (image.sw_format or image.format).name
-        if (image.height, image.width, pix_fmt) != (source.height, source.width, self._pix_fmt):
+        height, width = source.decoded_size
+        if (image.height, image.width, pix_fmt) != (height, width, self._pix_fmt):
             at = float(pts * source.time_base)
             happened = (
-                f"changes from {source.width}x{source.height} {self._pix_fmt} to "
-                f"{image.width}x{image.height} {pix_fmt} at {at:.3f} s"
+                f"changes from {width}x{height} {self._pix_fmt} to {image.width}x{image.height} {pix_fmt} at {at:.3f} s"
             )
             raise MediaError(source.path, happened, f"Upscale it in parts, with --end {at:.3f} and --start {at:.3f}.")
         duration = image.duration if self._clock is None else 0
@@ -292,6 +293,7 @@ class Decoder:
             depth = VideoFormat(source.planar).components[0].bits
             return Frame(device_planes(image, depth), pts, duration, source.time_base, image)
         planes, origin = reader.read(image)
+        planes = cropped(planes, source.planar, source.crop, source.height, source.width)
         return Frame(planes, pts, duration, source.time_base, origin)
 
     def _repeat(self, previous: Frame | None, pts: int, how: str) -> Frame:
@@ -356,7 +358,8 @@ def deinterlaced(
     """
     graph = Graph()
     layout = VideoFormat(pix_fmt)
-    buffer = graph.add_buffer(width=source.width, height=source.height, format=layout, time_base=source.time_base)
+    height, width = source.decoded_size
+    buffer = graph.add_buffer(width=width, height=height, format=layout, time_base=source.time_base)
     bwdif = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={'interlaced' if flagged_only else 'all'}")
     sink = graph.add("buffersink")
     buffer.link_to(bwdif)

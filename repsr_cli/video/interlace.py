@@ -91,7 +91,7 @@ def _judged(source: VideoSource, timeline: Timeline) -> Iterator[tuple[VideoFram
         graph = _idet(source)
         held: VideoFrame | None = None
         for frame in islice(_frames(source, timeline, place), budget // len(places)):
-            if (frame.height, frame.width, frame.format.name) != (source.height, source.width, source.pix_fmt):
+            if (frame.height, frame.width, frame.format.name) != (*source.decoded_size, source.pix_fmt):
                 break
             graph.vpush(frame)
             try:
@@ -140,8 +140,8 @@ def _frames(source: VideoSource, timeline: Timeline, place: int | None) -> Itera
 def _idet(source: VideoSource) -> Graph:
     graph = Graph()
     buffer: Any = graph.add_buffer(
-        width=source.width,
-        height=source.height,
+        width=source.decoded_size[1],
+        height=source.decoded_size[0],
         format=VideoFormat(source.pix_fmt),
         time_base=source.time_base or Fraction(1, 25),
     )

@@ -99,7 +99,7 @@ def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
         return f"this GPU does not decode it ({why or 'it gives no frame'})"
     given = (found[0].sw_format or found[0].format).name
     # A GPU crops on the right and at the bottom only.
-    if (found[0].height, found[0].width) != (source.height, source.width) or given != GIVEN[source.planar]:
+    if (found[0].height, found[0].width) != source.decoded_size or given != GIVEN[source.planar]:
         return f"this GPU gives {found[0].width}x{found[0].height} {given} for it"
     return Nvdec(device, given)
 

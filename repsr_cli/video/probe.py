@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from repsr_cli.errors import MediaError
 from repsr_cli.video.clock import RAW
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata, override_tags, parse_hdr, resolve_tags
+from repsr_cli.video.crop import NO_CROP, Crop, find_crop
 from repsr_cli.video.frames import side_data
 from repsr_cli.video.open import (
     Probing,
@@ -67,8 +68,8 @@ class VideoSource:
         container: FFmpeg's name of the demuxer.
         index: the stream that is upscaled: the first that is not a still image.
         codec: its codec.
-        height: of a frame as stored, before any rotation.
-        width: of a frame as stored.
+        height: of a frame as stored, without what the container crops, before any rotation.
+        width: likewise.
         pix_fmt: pixel format as decoded.
         planar: the planar format that its frames are read as.
         time_base: seconds per unit of its timestamps.
@@ -87,6 +88,7 @@ class VideoSource:
         side_data: kinds of side data on the first frame, by FFmpeg's names.
         streams: all streams.
         notes: assumptions made, one sentence each.
+        crop: what the container crops of a frame as decoded.
         probing: how far to read the file to find all its streams; None: as far as usual.
     """
 
@@ -114,7 +116,14 @@ class VideoSource:
     side_data: tuple[str, ...]
     streams: tuple[StreamInfo, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    crop: Crop = NO_CROP
     probing: Probing | None = None
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """(height, width) of a frame as decoded."""
+        crop = self.crop
+        return self.height + crop.top + crop.bottom, self.width + crop.left + crop.right
 
     def open(self) -> InputContainer:
         """Open it once more.
@@ -216,6 +225,10 @@ def describe(
     if frame.interlaced_frame and stream.codec_context.name == "hevc" and _has_field_pictures(stream):
         happened = f"its images are single fields of {frame.width}x{frame.height}, not frames"
         raise MediaError(path, happened, "Join them first: ffmpeg -i IN -vf weave -c:v ffv1 -c:a copy OUT.mkv")
+    planar = planar_name(frame.format.name)
+    crop = find_crop(path, description, planar, frame.height, frame.width)
+    if crop:
+        notes = (*notes, f"cropped as its container says: {crop}")
     sides = side_data(frame)
     if _is_profile_5(sides.get("DOVI_METADATA", b"")):
         raise _unconverted(path, 5)
@@ -231,10 +244,10 @@ def describe(
         container=container.format.name,
         index=stream.index,
         codec=stream.codec_context.codec.canonical_name,
-        height=frame.height,
-        width=frame.width,
+        height=frame.height - crop.top - crop.bottom,
+        width=frame.width - crop.left - crop.right,
         pix_fmt=frame.format.name,
-        planar=planar_name(frame.format.name),
+        planar=planar,
         time_base=time_base,
         start=frame.pts if frame.pts is not None else 0,
         rate=Fraction(rate) if rate else None,
@@ -251,6 +264,7 @@ def describe(
         side_data=tuple(sorted(sides)),
         streams=tuple(stream_info(each) for each in container.streams),
         notes=notes,
+        crop=crop,
     )
 
 

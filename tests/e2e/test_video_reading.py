@@ -378,3 +378,71 @@ def test_images_that_are_fields_are_refused(tmp_path: Path, suffix: str, order: 
         run(source, tmp_path / "out.mkv")
     plain = make_video(tmp_path / f"plain{suffix}", codec="libx265", audio=0)
     assert run(plain, tmp_path / "out.mkv").facts["frames"] == 24
+
+
+def with_pixel_crop(path: Path, top: int, bottom: int, left: int, right: int) -> Path:
+    """The same Matroska file, whose track has a name of 40 characters or more, with a crop in that place."""
+    data = path.read_bytes()
+    names = {b"\x54\xbb": top, b"\x54\xaa": bottom, b"\x54\xcc": left, b"\x54\xdd": right}
+    added = b"".join(name + b"\x82" + value.to_bytes(2, "big") for name, value in names.items() if value)
+    at = data.index(b"\x53\x6e") + 2
+    size = data[at] & 0x7F
+    name = data.index(b"\x53\x6e")
+    rest = data[at + 1 + size :]
+    video = rest.index(b"\xe0")
+    length = rest[video + 1] & 0x7F
+    entry = rest[:video] + b"\xe0" + bytes([0x80 | length + len(added)])
+    entry += rest[video + 2 : video + 2 + length] + added + rest[video + 2 + length :]
+    free = 3 + size - len(added) - 2
+    path.write_bytes(data[:name] + b"\xec" + bytes([0x80 | free]) + bytes(free) + entry)
+    return path
+
+
+def with_clean_aperture(path: Path, top: int, bottom: int, left: int, right: int, size: tuple[int, int]) -> Path:
+    """The same MP4 file with a ``clap`` box; its index stands at the end."""
+    data, (height, width) = path.read_bytes(), size
+    values = (width - left - right, 1, height - top - bottom, 1, left - right, 2, top - bottom, 2)
+    box = struct.pack(">I4s4I2i", 40, b"clap", *values[:4], *values[4:6]) + struct.pack(">iI", *values[6:])
+    at = data.index(b"avcC") - 4
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        place = data.index(kind, data.index(b"moov")) - 4
+        grown = int.from_bytes(data[place : place + 4], "big") + len(box)
+        data = data[:place] + grown.to_bytes(4, "big") + data[place + 4 :]
+    path.write_bytes(data[:at] + box + data[at:])
+    return path
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
+@pytest.mark.parametrize("crop", [(8, 4, 2, 6), (0, 10, 0, 0), (2, 1, 4, 3), (6, 0, 8, 0)])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_what_the_container_crops_is_cropped(
+    tmp_path: Path, suffix: str, crop: tuple[int, int, int, int], pix_fmt: str
+) -> None:
+    top, bottom, left, right = crop
+    plain = make_video(tmp_path / "plain.mp4", range(6), size=(48, 96), pix_fmt=pix_fmt, audio=0)
+    whole = decoded(plain)
+    source = plain
+    if suffix == ".mkv":
+        source = tmp_path / "in.mkv"
+        with av.open(str(plain)) as before, av.open(str(source), "w", container_options={"write_crc32": "0"}) as after:
+            stream = after.add_stream_from_template(before.streams[0])
+            stream.metadata["title"] = "x" * 50
+            for packet in before.demux():
+                if packet.size:
+                    packet.stream = stream
+                    after.mux(packet)
+        with_pixel_crop(source, *crop)
+    else:
+        with_clean_aperture(source, *crop, (48, 96))
+    outcome = run(source, tmp_path / "out.mkv", scale=1, codec="ffv1")
+    assert any("cropped as its container says" in note for note in outcome.notes)
+    made = decoded(tmp_path / "out.mkv")
+    assert len(made) == 6
+    for before, after in zip(whole, made, strict=True):
+        expected = before[0][top : 48 - bottom, left : 96 - right]
+        assert after[0].shape == expected.shape
+        assert np.abs(after[0].astype(int) - expected).max() <= 1
+    step = 2 if pix_fmt == "yuv420p" else 1
+    expected = whole[0][1][top // step :, left // step :][: made[0][1].shape[0], : made[0][1].shape[1]]
+    assert np.abs(made[0][1].astype(int) - expected).max() <= 1
+    assert made[0][1].shape == (-(-(48 - top - bottom) // step), -(-(96 - left - right) // step))
