@@ -10,6 +10,7 @@ Three kinds of file:
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import reprlib
@@ -93,7 +94,7 @@ def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
         raise CheckpointError(path, f"cannot be written ({error})", "Check the folder and the free space.") from error
 
 
-def _checked_archive(path: Path) -> BinaryIO:
+def _checked_archive(path: Path, file: BinaryIO) -> BinaryIO:
     """A copy in memory of an archive whose records are uncompressed, as PyTorch stores them, and pass their checksums.
 
     torch reads the copy: its reader compares no checksums, and follows another directory than zipfile in a file that
@@ -104,11 +105,11 @@ def _checked_archive(path: Path) -> BinaryIO:
         zipfile.BadZipFile: not an archive, or a damaged one.
     """
     copy = BytesIO()
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as checked:
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w") as checked:
         records = archive.infolist()
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise CheckpointError(path, "is a compressed archive, which PyTorch does not write", ACCEPTED)
-        if sum(record.file_size for record in records) > path.stat().st_size:
+        if sum(record.file_size for record in records) > os.fstat(file.fileno()).st_size:
             raise CheckpointError(path, "is an archive that claims to hold more than it does", "Get the file again.")
         if len({record.filename for record in records}) < len(records):
             raise CheckpointError(path, "is an archive with two records of one name", "Get the file again.")
@@ -160,7 +161,7 @@ def _load_pickle(path: Path, device: str = "cpu") -> Any:
         # A file object, since torch.load picks another reader by a path's suffix.
         with path.open("rb") as file:
             if file.read(4) == b"PK\x03\x04":
-                payload = torch.load(_checked_archive(path), map_location=device, weights_only=True)
+                payload = torch.load(_checked_archive(path, file), map_location=device, weights_only=True)
             else:
                 file.seek(0)
                 _check_legacy(file)

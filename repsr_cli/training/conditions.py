@@ -7,6 +7,7 @@ Pillow's JPEG, or the fifth of six equal frames through FFmpeg's encoder, with F
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def parse_condition(text: str) -> Condition:
     known = f"Known: clean, jpeg:QUALITY, {', '.join(f'{name}:CRF' for name in _ENCODERS)}."
     if text == "clean":
         return Condition(text, kind)
-    if kind not in ("jpeg", *_ENCODERS) or not quality.isdecimal():
+    if kind not in ("jpeg", *_ENCODERS) or not re.fullmatch("[0-9]{1,3}", quality):
         raise UsageError(f"--degrade {text}", "is not a degradation", known)
     least, most = (1, 95) if kind == "jpeg" else (0, _ENCODERS[kind][1])
     if not least <= int(quality) <= most:

@@ -8,8 +8,10 @@ through a memory map and decodes nothing. Layout: ``MAGIC``, the header's length
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
 
 MAGIC = b"REPSRPK1"
+_BLOCK, _MOST_HASHED = 1 << 16, 1 << 30  # bytes
 
 Pixels = NDArray[np.uint8]
 
@@ -76,12 +79,13 @@ def photographs(folder: Path) -> dict[str, str]:
     """The photograph that each image of a folder was cut from, by the image's path in the folder.
 
     Read from ``index.csv`` (columns file, source_name) if the folder has one, else from names: 0001_s003.png (BasicSR's
-    sub-images) and 0001_3.png are tiles of photograph 0001.
+    sub-images) and 0001_3.png are tiles of photograph 0001. IMG_0001.jpg and 20260101_120000.jpg, as cameras write
+    them, are photographs of their own, and so is everything where the names would make one photograph of all.
 
     Raises:
         RecipeError: as ``find_images``.
     """
-    named = {path.relative_to(folder).as_posix(): re.sub(r"_s?\d+$", "", path.stem) for path in find_images(folder)}
+    named = _photographs_by_name(folder, find_images(folder))
     index = folder / "index.csv"
     if index.is_file():
         with index.open(newline="", encoding="utf-8") as lines:
@@ -89,6 +93,15 @@ def photographs(folder: Path) -> dict[str, str]:
             if {"file", "source_name"} <= set(rows.fieldnames or ()):
                 named |= {row["file"]: f"{row.get('source', '')}/{row['source_name']}" for row in rows}
     return named
+
+
+def _photographs_by_name(folder: Path, paths: Sequence[Path]) -> dict[str, str]:
+    """As ``photographs``, by names alone; where all would be tiles of one photograph, each is its own."""
+    tiles = {path: re.fullmatch(r"(.+)_s\d+|(.*\d)_\d{1,3}", path.stem, re.ASCII) for path in paths}
+    named = {path: (tile[1] or tile[2]) if tile else path.stem for path, tile in tiles.items()}
+    if len(set(named.values())) == 1:
+        named = {path: path.stem for path in paths}
+    return {path.relative_to(folder).as_posix(): name for path, name in named.items()}
 
 
 def check_images(paths: Sequence[Path], scale: int, patch: int) -> list[str]:
@@ -263,11 +276,47 @@ def build_pack(
 
 def pack_digest(folder: Path, scale: int) -> str:
     """A name for the pack of a folder's present content, from paths, sizes and times of its files."""
-    digest = hashlib.sha256(f"{folder.resolve()} x{scale} {MAGIC!r}".encode())
-    for path in find_images(folder):
+    digest = hashlib.sha256(os.fsencode(f"{folder.resolve()} x{scale} {MAGIC!r}"))
+    paths = find_images(folder)
+    groups = _photographs_by_name(folder, paths)
+    for path in paths:
         facts = path.stat()
-        digest.update(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n"))
+        if groups[path.relative_to(folder).as_posix()] != re.sub(
+            r"_s?\d+$", "", path.stem
+        ):  # packs of earlier versions group these
+            digest.update(b"a photograph of its own\n")
     return digest.hexdigest()[:16]
+
+
+def _parsed_header(header: Any) -> tuple[int, list[PackEntry], int]:
+    """Scale, images and number of bytes from a packed file's header.
+
+    Raises:
+        LookupError, TypeError, ValueError: it is malformed.
+    """
+    scale, length = header["scale"], header["bytes"]
+    if type(scale) is not int or type(length) is not int or scale < 1:
+        raise ValueError("scale or length")
+    images = [PackEntry(**entry) for entry in header["pictures"]]
+    for image in images:
+        sides = (image.height, image.width)
+        if not isinstance(image.name, str) or not isinstance(image.group, str):
+            raise TypeError("a name")
+        if any(type(number) is not int for number in (*sides, image.offset)) or min(sides) < scale or image.offset < 0:
+            raise ValueError(f"size or place of {image.name}")
+        if any(type(flag) is not bool for flag in (image.held_out, image.teacher)):
+            raise TypeError(f"flags of {image.name}")
+        if any(side % scale for side in sides) or _end(image, scale) > length:
+            raise ValueError(f"{image.name} lies outside of the file")
+    if not images:
+        raise ValueError("no images")
+    return scale, images, length
+
+
+def _end(entry: PackEntry, scale: int) -> int:
+    pixels = entry.height * entry.width
+    return entry.offset + 3 * (pixels * (1 + entry.teacher) + pixels // scale**2)
 
 
 class Pack:
@@ -287,14 +336,24 @@ class Pack:
                 if magic != MAGIC or size > path.stat().st_size:
                     raise RecipeError(path, "is not a packed file", "Give a folder of images to make one.")
                 header = json.loads(file.read(size))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RecipeError(path, f"cannot be read ({error})", "Give a folder of images to make one.") from error
         start = -(-(len(MAGIC) + 8 + size) // 64) * 64
-        self.scale = int(header["scale"])
-        self.images = [PackEntry(**entry) for entry in header["pictures"]]
-        if path.stat().st_size < start + header["bytes"]:
+        try:
+            self.scale, self.images, length = _parsed_header(header)
+        except (LookupError, TypeError, ValueError) as error:
+            raise RecipeError(path, f"has a damaged header ({error})", "Delete it, and make it again.") from error
+        if path.stat().st_size < start + length:
             raise RecipeError(path, "is cut short", "Delete it; it will be made again from the folder.")
-        self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r", start, (header["bytes"],))
+        self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r", start, (length,))
+
+    def fingerprint(self) -> str:
+        """A digest of the images, wherever they lie: of every pixel up to 1 GiB, of evenly spaced ones beyond."""
+        entries = [dataclasses.astuple(image) for image in self.images]
+        digest = hashlib.sha256(json.dumps([self.scale, entries]).encode())
+        for place in range(0, len(self._bytes), _BLOCK * -(-len(self._bytes) // _MOST_HASHED)):
+            digest.update(self._bytes[place : place + _BLOCK].data)
+        return digest.hexdigest()
 
     def hr(self, image: PackEntry) -> Pixels:
         """The HR image, (height, width, 3), a view of the file."""
@@ -331,8 +390,19 @@ class Pack:
 
 
 def held_out_groups(groups: Iterable[str], holdout: int) -> list[str]:
-    """The photographs that are held out from training, chosen by the hash of their name alone."""
-    return sorted(set(groups), key=lambda group: hashlib.sha256(group.encode()).digest())[:holdout]
+    """The photographs that are held out from training, chosen by the hash of their name alone.
+
+    Where ``holdout`` is more than a third of them, at most a fifth, or four if that is no more than half.
+
+    Raises:
+        RecipeError: there is one photograph only, and it is to be held out.
+    """
+    found = sorted(set(groups), key=lambda group: hashlib.sha256(group.encode("utf-8", "replace")).digest())
+    if holdout and len(found) == 1:
+        happened = f"all images are parts of one photograph ({found[0]}), so none can be held out"
+        raise RecipeError("data.train", happened, "Add others, or set data.validation to a folder.")
+    share = max(len(found) // 5, min(4, len(found) // 2))
+    return found[: holdout if 3 * holdout <= len(found) else min(holdout, share)]
 
 
 class CropDataset:
@@ -363,7 +433,9 @@ class CropDataset:
         self.pack, self.seed, self.channel_shuffle, self.saturation = pack, seed, channel_shuffle, saturation
         self.images = [p for p in images if min(p.height, p.width) >= side]
         if not self.images:
-            raise RecipeError("data.train", f"no image holds a crop of {side} px", "Lower batch.patch.")
+            largest = max((min(p.height, p.width) for p in images), default=0)
+            happened = f"no image holds a crop of {side} px ({largest} px at most)"
+            raise RecipeError("data.train", happened, f"Lower batch.patch, to {largest // pack.scale} or less.")
         areas = np.array([p.height * p.width for p in self.images], np.float64)
         self._cumulative = np.cumsum(areas / areas.sum())
 

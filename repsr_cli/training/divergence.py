@@ -31,12 +31,12 @@ def check_losses(losses: Sequence[Tensor], progress: dict[str, Any], processes: 
     """
     if not losses:
         return progress["lowest_loss"]  # type: ignore[no-any-return]
-    total = torch.stack(list(losses)).mean()
-    if processes > 1:
-        dist.all_reduce(total)
-    mean = float(total) / processes
+    sums = torch.stack([torch.stack(list(losses)).mean(), losses[0]])
+    if processes > 1:  # processes that decide by their own losses would disagree, and wait for each other forever
+        dist.all_reduce(sums)
+    mean, first = (float(value) / processes for value in sums)
     if progress["lowest_loss"] == math.inf:
-        progress["lowest_loss"] = float(losses[0])
+        progress["lowest_loss"] = first
     if not math.isfinite(mean):
         raise LossExploded(f"the loss became {mean}")
     if mean > DIVERGED * progress["lowest_loss"]:
@@ -44,3 +44,12 @@ def check_losses(losses: Sequence[Tensor], progress: dict[str, Any], processes: 
     if len(losses) >= CHECK_EVERY:
         progress["lowest_loss"] = min(progress["lowest_loss"], mean)
     return mean
+
+
+def any_process(asked: bool, processes: int, device: torch.device) -> bool:
+    """Whether any of the processes that train together asked for something; the same answer in all of them."""
+    if processes == 1:
+        return asked
+    flag = torch.tensor(float(asked), device=device)
+    dist.all_reduce(flag)
+    return bool(flag > 0)

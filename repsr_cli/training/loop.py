@@ -23,12 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.errors import DeviceError, Interrupted, RecipeError, TrainingDiverged
-from repsr_cli.files import remove_leftovers, write_text
+from repsr_cli.files import remove_leftovers, translated_errors, write_text
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.repsr import RepSR
 from repsr_cli.training.dataset import Pack
 from repsr_cli.training.distributed import process_group
-from repsr_cli.training.divergence import CHECK_EVERY, LossExploded, check_losses
+from repsr_cli.training.divergence import CHECK_EVERY, LossExploded, any_process, check_losses
 from repsr_cli.training.ema import copy_weights, measure_statistics, update_ema
 from repsr_cli.training.networks import ActiveForm, warm_start
 from repsr_cli.training.objective import HALF, Adversary, Objective, Targets, check_teacher, uses_teacher
@@ -40,6 +40,7 @@ from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, lea
 from repsr_cli.training.state import fresh_state
 from repsr_cli.training.validation import Validated, validate
 
+OUTPUTS = ("last.pt", "best.pt", "recipe.toml", "log.jsonl", "curve.png", "validation.png")
 STATISTICS_STREAM = 1 << 40  # first step number of the crops that statistics are measured on; no run gets that far
 
 
@@ -147,8 +148,7 @@ def train(
         Interrupted: ``should_stop`` returned True; the run can be resumed.
         DeviceError: the device cannot be used.
     """
-    if (run / "last.pt").exists() and not resume:
-        raise RecipeError(run, "holds a run already", "Add --resume to go on with it, or choose another -o.")
+    _check_folder(run, resume)
     if recipe.run.tensorboard:
         check_tensorboard()
     on_gpu = recipe.run.device != "cpu" and torch.cuda.is_available()
@@ -156,9 +156,25 @@ def train(
         if recipe.batch.size % processes or (recipe.batch.late and recipe.batch.late_size % processes):
             raise RecipeError("batch.size", f"cannot be shared evenly by {processes} processes", "Use a multiple.")
         device = _device_of(recipe)
-        run.mkdir(parents=True, exist_ok=True)
+        with translated_errors(run, RecipeError):
+            run.mkdir(parents=True, exist_ok=True)
         pack = _shared_pack(recipe, run, rank, processes, on_packing)
         return _Trainer(recipe, run, rank, processes, device, pack, on_report).train(resume, should_stop)
+
+
+def _check_folder(run: Path, resume: bool) -> None:
+    """Check that a run starts in a folder without files of the names it writes, or goes on in its own.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    with translated_errors(run, RecipeError):
+        found = [name for name in OUTPUTS if (run / name).is_symlink() or (run / name).exists()]
+    if "last.pt" in found:
+        if not resume:
+            raise RecipeError(run, "holds a run already", "Add --resume to go on with it, or choose another -o.")
+    elif found:
+        raise RecipeError(run / found[0], "exists, and a run would replace it", "Choose another -o.")
 
 
 def _device_of(recipe: Recipe) -> torch.device:
@@ -212,7 +228,7 @@ class _Trainer:
         self.last = run / "last.pt"
         self.data = open_run_data(recipe, pack)
         check_teacher(recipe, self.data.crops)
-        self.state = fresh_state(recipe, device)
+        self.state = fresh_state(recipe, device, pack.fingerprint())
         self.objective = Objective(recipe, device)
         if recipe.gan.weight:
             self.state.adversary = Adversary(recipe, device)
@@ -239,7 +255,8 @@ class _Trainer:
             self._save(self.last)
         log = None
         if self.rank == 0:
-            remove_leftovers(self.run)
+            with translated_errors(self.run, RecipeError):
+                remove_leftovers(self.run)
             write_text(self.run / "recipe.toml", toml_of(self.recipe), overwrite=True, failure=RecipeError)
             log = RunLog(self.run / "log.jsonl", self.state.step, self.recipe.run.tensorboard)
         try:
@@ -280,7 +297,8 @@ class _Trainer:
             state.step += 1
 
             due = _Due.after(state.step, recipe, bool(note))
-            if due.checkpoint or due.report or due.validation or len(losses) >= CHECK_EVERY:
+            checked = due.checkpoint or due.report or due.validation or len(losses) >= CHECK_EVERY
+            if checked:
                 window.losses.append(check_losses(losses, state.progress, self.processes))
                 losses = []
             if due.report or due.validation:
@@ -288,7 +306,10 @@ class _Trainer:
                 window = _Window(state.step)
             if due.checkpoint:
                 self._save(self.last)
-            if state.step < steps and should_stop():
+            stop = should_stop()
+            if self.processes > 1:  # at a step that all of them stop at
+                stop = checked and any_process(stop, self.processes, self.device)
+            if state.step < steps and stop:
                 check_losses(losses, state.progress, self.processes)
                 self._save(self.last)
                 raise Interrupted(self.run, f"stopped at step {state.step} of {steps}", "Go on with --resume.")

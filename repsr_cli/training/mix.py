@@ -6,14 +6,13 @@ A *share* is the probability of a step, from 0 to 1; a *range* is a pair of boun
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from repsr_cli.errors import RecipeError
-from repsr_cli.training.recipe import build_section
+from repsr_cli.training.recipe import build_section, read_toml
 
 Range = tuple[float, float]
 
@@ -171,12 +170,7 @@ def load_mix(path: Path) -> Mix:
     Raises:
         RecipeError: no such file, not TOML, unknown section or key, or a value out of bounds.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(path, "no such file", "Give the path of a TOML file; train/mixes has examples.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(path, f"cannot be read ({error})", "A mix is a TOML file.") from error
+    values = read_toml(path, "mix", "train/mixes")
     mix = typing.cast(Mix, build_section(Mix, values, str(path)))
     _check(mix, str(path))
     return mix

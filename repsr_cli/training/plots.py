@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,21 +13,11 @@ from torch import Tensor
 
 from repsr_cli.errors import RecipeError
 from repsr_cli.files import staging
+from repsr_cli.training.run_log import read_log
 
 SIZE = (900, 420)
 PLOT = (64, 24, SIZE[0] - 24, SIZE[1] - 40)  # px left, top, right, bottom
 GREY, BLUE, RED = (150, 150, 150), (30, 90, 200), (200, 60, 40)
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The entries of a run's ``log.jsonl``, without a line that was cut off."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
 
 
 def draw_curve(log: Path, target: Path) -> None:
@@ -38,9 +28,9 @@ def draw_curve(log: Path, target: Path) -> None:
         target: the image; nothing is drawn until the log has a validation.
     """
     entries = read_log(log)
-    psnr = [(e["step"], e["psnr_y"]) for e in entries if e.get("psnr_y") is not None]
+    psnr = [(e["step"], e["psnr_y"]) for e in entries if type(e.get("psnr_y")) is float and math.isfinite(e["psnr_y"])]
     # Early losses are many times larger and would flatten the rest of the line.
-    losses = [(e["step"], e["loss"]) for e in entries if not e.get("note") and e["loss"] == e["loss"]][1:]
+    losses = [(e["step"], e["loss"]) for e in entries if not e.get("note") and math.isfinite(e["loss"])][1:]
     if not psnr:
         return
     image = Image.new("RGB", SIZE, "white")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import reprlib
 import tomllib
 import types
 import typing
@@ -25,6 +26,23 @@ BASICSR_WORDS = {
     "pretrain_network_g": "run.start_from",
     "num_feat": "network.channels",
     "num_conv": "network.blocks",
+}
+# A number of a recipe is below this; what a network of this kind could ever need is far below.
+MOST = 2**63
+LARGEST = {
+    "network.scale": 16,
+    "network.blocks": 1000,
+    "network.channels": 4096,
+    "network.expansion": 64,
+    "batch.size": 1 << 20,
+    "batch.patch": 1 << 14,
+    "batch.late_size": 1 << 20,
+    "batch.late_patch": 1 << 14,
+    "schedule.learning_rate": 1e6,
+    "loss.vgg_layers": 5,
+    "gan.channels": 4096,
+    "gan.learning_rate": 1e6,
+    "run.threads": 1024,
 }
 
 
@@ -262,14 +280,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         RecipeError: no such file, not TOML, unknown section or key (with the nearest name), wrong type or value.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(
-            path, "no such recipe", "Give the path of a TOML file; train/recipes has examples."
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(path, f"cannot be read ({error})", "A recipe is a TOML file.") from error
+    values = read_toml(path, "recipe", "train/recipes")
     for override in overrides or []:
         key, equals, text = override.partition("=")
         section, dot, name = key.strip().partition(".")
@@ -279,6 +290,27 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
             raise RecipeError(override, f"'{section}' is not a section")
         values[section][name] = _toml_value(text.strip())
     return recipe_from_dict(values, str(path))
+
+
+def read_toml(path: Path, what: str, examples: str) -> dict[str, Any]:
+    """The values of a TOML file.
+
+    Args:
+        path: the file.
+        what: the word for such a file in messages.
+        examples: the folder that has some.
+
+    Raises:
+        RecipeError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(path, f"no such {what}", f"Give the path of a TOML file; {examples} has examples.") from error
+    except (OSError, ValueError) as error:  # not UTF-8, not TOML, or an integer of thousands of digits
+        raise RecipeError(path, f"cannot be read ({error})", f"A {what} is a TOML file.") from error
+    except RecursionError as error:
+        raise RecipeError(path, "is nested too deeply", f"A {what} has sections of values.") from error
 
 
 def recipe_from_dict(values: dict[str, Any], subject: str) -> Recipe:
@@ -319,6 +351,8 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or deep nesting
+        raise RecipeError(reprlib.repr(text), "is not a value of a recipe") from error
 
 
 def build_section(kind: type, values: dict[str, Any], subject: str) -> Any:
@@ -365,7 +399,9 @@ def _convert(hint: Any, value: Any, subject: str, where: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in options:
-            raise RecipeError(subject, f"{where} = {value!r} is unknown", f"Known: {', '.join(map(str, options))}.")
+            raise RecipeError(
+                subject, f"{where} = {_shown(value)} is unknown", f"Known: {', '.join(map(str, options))}."
+            )
         return value
     if origin is tuple and options[1:] == (...,):
         if not isinstance(value, list | tuple):
@@ -375,12 +411,25 @@ def _convert(hint: Any, value: Any, subject: str, where: str) -> Any:
         if not isinstance(value, list | tuple) or len(value) != len(options):
             raise RecipeError(subject, f"{where} must be a list of {len(options)} values")
         return tuple(_convert(o, v, subject, where) for o, v in zip(options, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     assert not isinstance(hint, types.UnionType)
+    is_number = hint in (int, float) and type(value) in (int, float)
+    if is_number and not abs(value) < MOST:
+        sign = "-" if value < 0 else ""
+        shown = value if isinstance(value, float) else f"{sign}2^{abs(value).bit_length() - 1} or more"
+        raise RecipeError(subject, f"{where} must be a finite number below 2^63, not {shown}")
+    if is_number and hint is float:
+        return float(value)
     if type(value) is not hint:
-        raise RecipeError(subject, f"{where} must be {hint.__name__}, not {value!r}")
+        raise RecipeError(subject, f"{where} must be {hint.__name__}, not {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value in short; an integer of any length has no decimal digits to show."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
 
 
 def _check(recipe: Recipe, subject: str) -> None:
@@ -397,6 +446,7 @@ def _check(recipe: Recipe, subject: str) -> None:
         "schedule.learning_rate": recipe.schedule.learning_rate,
         "optimizer.refresh": recipe.optimizer.refresh,
         "validation.every": recipe.validation.every,
+        "loss.vgg_layers": recipe.loss.vgg_layers,
         "gan.channels": recipe.gan.channels,
         "gan.learning_rate": recipe.gan.learning_rate,
         "validation.statistics_batches": recipe.validation.statistics_batches,
@@ -407,6 +457,9 @@ def _check(recipe: Recipe, subject: str) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise RecipeError(subject, f"{name} must be above 0, not {value}")
+        most = LARGEST.get(name, MOST)
+        if value > most:
+            raise RecipeError(subject, f"{name} must be at most {most:g}, not {value}")
     shares = {
         "schedule.bn_freeze": recipe.schedule.bn_freeze,
         "batch.late": recipe.batch.late,
@@ -433,6 +486,15 @@ def _check(recipe: Recipe, subject: str) -> None:
     for name, value in not_negative.items():
         if value < 0:
             raise RecipeError(subject, f"{name} must not be negative")
+    _check_single(recipe, subject)
+
+
+def _check_single(recipe: Recipe, subject: str) -> None:
+    for value in recipe.optimizer.betas:
+        if not 0 <= value < 1:
+            raise RecipeError(subject, f"optimizer.betas must be 0 or more and below 1, not {value}")
+    if recipe.run.seed < 0:
+        raise RecipeError(subject, f"run.seed must not be negative, but is {recipe.run.seed}")
     if recipe.network.init == "interpolation" and recipe.network.channels < 3:
         raise RecipeError(subject, "network.channels must be 3 or more to start as an interpolation")
     if recipe.data.saturation < 1:

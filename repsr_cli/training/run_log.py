@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repsr_cli.errors import RecipeError
-from repsr_cli.files import write_text
+from repsr_cli.files import translated_errors, write_text
 
 
 class RunLog:
@@ -26,19 +26,21 @@ class RunLog:
     def __init__(self, path: Path, step: int, tensorboard: bool) -> None:
         # TensorBoard hides what an interrupted run logged past this step.
         self._board = summary_writer()(str(path.parent), purge_step=step + 1) if tensorboard else None
-        kept = []
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # a killed process may have cut the last line
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
-        write_text(path, "".join(line + "\n" for line in kept), overwrite=True, failure=RecipeError)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        kept = [json.dumps(entry) + "\n" for entry in read_log(path) if entry["step"] <= step]
+        write_text(path, "".join(kept), overwrite=True, failure=RecipeError)
+        with translated_errors(path, RecipeError):
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append an entry, which has a ``step``; its floats become TensorBoard scalars."""
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        """Append an entry, which has a ``step``; its floats become TensorBoard scalars.
+
+        Raises:
+            RecipeError: it cannot be written.
+        """
+        with translated_errors(self._path, RecipeError):
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in entry.items():
                 if name != "step" and isinstance(value, float):
@@ -47,9 +49,29 @@ class RunLog:
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was reported
+            self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of a run's ``log.jsonl``; lines that a killed process or a disk damaged are left out.
+
+    Raises:
+        RecipeError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    except OSError as error:
+        raise RecipeError(path, f"cannot be read: {error.strerror}", "Check its permissions.") from error
+    entries = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and all(type(entry.get(name)) in (int, float) for name in ("step", "loss")):
+                entries.append(entry)
+    return entries
 
 
 def check_tensorboard() -> None:

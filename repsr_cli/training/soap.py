@@ -2,6 +2,11 @@
 
 Source: Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam" (arXiv 2409.11321), algorithm 3. Written for
 small convolution networks: weights are matrices (out, in * height * width), so the two factors stay small.
+
+The first factors come from one gradient and have low rank, so most eigenvectors are arbitrary within the space of the
+eigenvalue 0. A change in the last bit of a gradient, e.g. from another order of summation, turns them, and Adam's
+normalisation makes steps of full size of it. So runs that add in another order (other processes, threads or devices)
+drift apart from the third step on, by parts in a thousand of the loss, where Adam alone stays within 1e-7.
 """
 
 from __future__ import annotations
@@ -99,7 +104,12 @@ def _update(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> 
 
 
 def _eigenbasis(factor: Tensor) -> Tensor:
-    """Eigenvectors of a symmetric matrix as columns, largest eigenvalue first."""
+    """Eigenvectors of a symmetric matrix as columns, largest eigenvalue first; of one that is not finite, any basis.
+
+    The loss of such a step is not finite either, and the training loop finds that.
+    """
+    if not bool(torch.isfinite(factor).all()):
+        return torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     vectors: Tensor = torch.linalg.eigh(factor.double())[1]
     return vectors.flip(1).to(factor.dtype).contiguous()
 

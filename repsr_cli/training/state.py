@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from repsr_cli.errors import RecipeError
+from repsr_cli.errors import CheckpointError, RecipeError
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_training, save_training
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR
@@ -42,6 +42,7 @@ class TrainingState:
         scaler: scales gradients in fp16; disabled otherwise.
         adversary: the discriminator of adversarial training, with its optimiser.
         step: steps done.
+        images: digest of the images of the run; a checkpoint of other images is refused.
         progress: counters and best figures, as checkpoints hold them: ``averaged`` (updates of the average),
             ``rate_factor`` (of the learning rate), ``lowest_loss``, ``best_psnr_y`` (dB) and ``best_step``.
     """
@@ -52,6 +53,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     adversary: Adversary | None = None
     step: int = 0
+    images: str = ""
     progress: dict[str, Any] = field(default_factory=_fresh_progress)
 
     def save(self, path: Path, recipe: Recipe) -> None:
@@ -59,16 +61,17 @@ class TrainingState:
         optimizer = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         if self.adversary is not None:
             optimizer["adversary"] = self.adversary.state_dict()
+        values = recipe.as_dict()
         save_training(
             path,
-            TrainingCheckpoint(self.net, self.ema, recipe.as_dict(), self.step, optimizer, dict(self.progress)),
+            TrainingCheckpoint(self.net, self.ema, values, self.step, optimizer, dict(self.progress), self.images),
         )
 
     def restore(self, path: Path, recipe: Recipe) -> None:
         """Take over a checkpoint of the same recipe.
 
         Raises:
-            RecipeError: it was made by another recipe.
+            RecipeError: it was made by another recipe, or with other images.
             CheckpointError: it cannot be read.
         """
         checkpoint = load_training(path)
@@ -79,22 +82,53 @@ class TrainingState:
             if theirs.get(name) != value:
                 happened = f"was made by another recipe: {name} was {theirs.get(name)}"
                 raise RecipeError(path, happened, "Choose another -o.")
+        if checkpoint.images and self.images and checkpoint.images != self.images:
+            raise RecipeError(
+                path,
+                "was made with other images than data.train has now",
+                "Put those images back, or begin another run from it: --set run.start_from=CHECKPOINT and another -o.",
+            )
+        try:
+            self._take_over(checkpoint)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CheckpointError(path, f"is a damaged training checkpoint ({error})", "Use an older one.") from error
+
+    def _take_over(self, checkpoint: TrainingCheckpoint) -> None:
         for own, saved in ((self.net, checkpoint.net), (self.ema, checkpoint.ema)):
             copy_weights(own, saved)
         self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
+        _check_shapes(self.optimizer)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint.optimizer["scaler"])
         if self.adversary is not None:
             self.adversary.load_state_dict(checkpoint.optimizer["adversary"])
         self.step = checkpoint.step
-        self.progress = dict(checkpoint.progress)
+        self.progress = {name: type(value)(checkpoint.progress[name]) for name, value in _fresh_progress().items()}
 
 
-def fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
-    """The state of a run before its first step; it depends on the recipe's seed only."""
+def _check_shapes(optimizer: Optimizer) -> None:
+    """Check that the moments of every parameter have as many values as it has.
+
+    Raises:
+        ValueError: one has not.
+    """
+    for parameter, state in optimizer.state.items():
+        for name in ("mean", "square", "exp_avg", "exp_avg_sq"):
+            if name in state and state[name].numel() != parameter.numel():
+                raise ValueError(f"'{name}' of the optimiser has {state[name].numel()} values")
+
+
+def fresh_state(recipe: Recipe, device: torch.device, images: str = "") -> TrainingState:
+    """The state of a run before its first step; it depends on the recipe's seed only.
+
+    Args:
+        recipe: of the run.
+        device: where it trains.
+        images: digest of its images.
+    """
     torch.manual_seed(recipe.run.seed)
     net, ema = build_network(recipe), build_network(recipe)
     net.to(device)
     ema.to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.run.precision == "fp16")
-    return TrainingState(net, ema, build_optimizer(net.parameters(), recipe), scaler)
+    return TrainingState(net, ema, build_optimizer(net.parameters(), recipe), scaler, images=images)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import typing
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from repsr_cli.errors import RecipeError
+from repsr_cli.training.mix import load_mix
 from repsr_cli.training.recipe import Recipe, load_recipe
 from tests.conftest import ROOT
 
@@ -76,6 +79,54 @@ def test_missing_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "train").rglob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted({*(ROOT / "train").rglob("*.toml")} - {*(ROOT / "train/mixes").iterdir()}), ids=lambda p: p.stem
+)
 def test_every_shipped_recipe_loads(path: Path) -> None:
     load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = " + "[" * 3000, "nested too deeply"),
+        ("a = " + "{a=" * 3000, "nested too deeply"),
+        ("[network]\nscale = " + "9" * 5000, "cannot be read"),
+        ("[network]\nscale = 0x" + "f" * 5000, "must be a finite number below 2"),
+        ("[network]\nscale = -0x" + "f" * 5000, "cannot be read"),
+        ("[network]\nscale = [0x" + "f" * 5000 + "]", "must be int"),
+        ("[network]\nscale = 99999999999999999999", "must be a finite number below 2"),
+        (MINIMAL.replace("4", "17"), "at most 16"),
+        (MINIMAL.replace("4", "4\nblocks = 100000"), "at most 1000"),
+    ],
+)
+def test_hostile_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        _load(tmp_path, text)
+    with pytest.raises(RecipeError):
+        load_mix(tmp_path / "recipe.toml")
+
+
+SECTIONS = typing.get_type_hints(Recipe)
+HUGE = "9" * 5000
+
+
+@pytest.mark.parametrize("key", [f"{f.name}.{g.name}" for f in fields(Recipe) for g in fields(SECTIONS[f.name])])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1e-300", HUGE, "[" * 3000, "1e308", "-1", "0x" + "f" * 5000])
+def test_no_value_is_taken_that_training_cannot_use(tmp_path: Path, key: str, value: str) -> None:
+    text = "[network]\nscale = 2\n[data]\ntrain = 'x'\n[schedule]\nsteps = 5"
+    try:
+        recipe = _load(tmp_path, text, f"{key}={value}")
+    except RecipeError:
+        return
+    section, name = key.split(".")
+    taken = getattr(getattr(recipe, section), name)
+    assert isinstance(taken, str) or 0 <= taken < 2**63
+
+
+@pytest.mark.parametrize("betas", ["[2.0, 3.0]", "[1.0, 0.9]", "[0.9, 1.0]", "[-0.1, 0.9]", "[nan, 0.9]", "[0.9]"])
+@pytest.mark.parametrize("name", ["soap", "adam", "adamw"])
+def test_betas_are_decays(tmp_path: Path, betas: str, name: str) -> None:
+    text = "[network]\nscale = 2\n[data]\ntrain = 'x'\n[schedule]\nsteps = 5"
+    with pytest.raises(RecipeError, match="betas"):
+        _load(tmp_path, text, f"optimizer.betas={betas}", f"optimizer.name={name}")

@@ -1,0 +1,271 @@
+"""What training reads from disk may be damaged, of another run, or not there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from repsr_cli.errors import CheckpointError, RecipeError, RepsrError, TrainingDiverged
+from repsr_cli.model.checkpoint import load_training, save_training
+from repsr_cli.training import objective
+from repsr_cli.training.dataset import MAGIC, Pack, build_pack, held_out_groups, photographs
+from repsr_cli.training.loop import train
+from repsr_cli.training.recipe import Batch, Data, Network, Optimizer, Recipe, Run, Schedule, Validation
+from repsr_cli.training.run_log import RunLog, read_log
+from repsr_cli.training.soap import SOAP
+from tests.conftest import textured
+
+
+def _images(folder: Path, count: int = 4, side: int = 48) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(textured(side, side, number)).save(folder / f"p{number}.png")
+    return folder
+
+
+def _recipe(images: Path, **changes: Any) -> Recipe:
+    recipe = Recipe(
+        network=Network(scale=2, blocks=1, channels=4),
+        data=Data(train=str(images), holdout=1),
+        schedule=Schedule(steps=4, warmup=0),
+        batch=Batch(size=2, patch=8),
+        validation=Validation(every=4, statistics_batches=1),
+        run=Run(device="cpu", log_every=1, checkpoint_every=2),
+    )
+    return replace(recipe, **changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Recipe, Path]:
+    recipe = _recipe(_images(tmp_path / "images"))
+    train(recipe, tmp_path / "run")
+    return recipe, tmp_path / "run"
+
+
+def _changed(images: Path, what: str) -> None:
+    first = sorted(images.iterdir())[0]
+    if what == "added":
+        Image.fromarray(textured(48, 48, 99)).save(images / "p9.png")
+    elif what == "removed":
+        first.unlink()
+    elif what == "replaced":
+        Image.fromarray(textured(48, 48, 99)).save(first)
+    elif what == "renamed":
+        first.rename(images / "q.png")
+    else:
+        pixels = np.array(Image.open(first))
+        pixels[20, 20, 1] ^= 1
+        Image.fromarray(pixels).save(first)
+
+
+@pytest.mark.parametrize("what", ["added", "removed", "replaced", "renamed", "one pixel"])
+def test_a_run_is_not_resumed_with_other_images(run: tuple[Recipe, Path], what: str) -> None:
+    recipe, folder = run
+    before = (folder / "last.pt").read_bytes()
+    _changed(Path(recipe.data.train), what)
+    with pytest.raises(RecipeError, match="other images than"):
+        train(recipe, folder, resume=True)
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def test_images_that_moved_and_old_checkpoints_are_resumed(run: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, folder = run
+    Path(recipe.data.train).rename(tmp_path / "moved")
+    moved = replace(recipe, data=replace(recipe.data, train=str(tmp_path / "moved")))
+    assert train(moved, folder, resume=True).step == 4
+    save_training(folder / "last.pt", replace(load_training(folder / "last.pt"), images=""))
+    _changed(tmp_path / "moved", "added")
+    assert train(moved, folder, resume=True).step == 4
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt", "recipe.toml", "log.jsonl", "curve.png", "validation.png"])
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_a_run_replaces_no_file_it_did_not_write(tmp_path: Path, name: str, kind: str) -> None:
+    recipe = _recipe(_images(tmp_path / "images"))
+    (tmp_path / "run").mkdir()
+    if kind == "file":
+        (tmp_path / "run" / name).write_text("precious")
+    else:
+        (tmp_path / "run" / name).symlink_to(tmp_path / "none")
+    with pytest.raises(RecipeError, match=r"exists, and a run would replace it|holds a run already"):
+        train(recipe, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [name]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": {}},
+        {"optimizer": {"optimizer": {"state": 3, "param_groups": []}, "scaler": {}}},
+        {"progress": {}},
+        {"progress": {"averaged": "x", "rate_factor": 1, "lowest_loss": 1, "best_psnr_y": 1, "best_step": 1}},
+        {"recipe": {}},
+        {"recipe": {"network": {"scale": 2}, "data": {"train": 3}}},
+    ],
+)
+def test_malformed_checkpoints_are_refused_on_resuming(run: tuple[Recipe, Path], changes: dict[str, Any]) -> None:
+    recipe, folder = run
+    save_training(folder / "last.pt", replace(load_training(folder / "last.pt"), **changes))
+    with pytest.raises((CheckpointError, RecipeError)):
+        train(recipe, folder, resume=True)
+
+
+def test_moments_of_another_size_are_refused_on_resuming(run: tuple[Recipe, Path]) -> None:
+    recipe, folder = run
+    checkpoint = load_training(folder / "last.pt")
+    checkpoint.optimizer["optimizer"]["state"][0]["square"] = torch.zeros(1)
+    save_training(folder / "last.pt", checkpoint)
+    with pytest.raises(CheckpointError, match="has 1 values"):
+        train(recipe, folder, resume=True)
+
+
+ENTRY: dict[str, Any] = {
+    "name": "a", "group": "a", "height": 4, "width": 4, "offset": 0, "held_out": False, "teacher": False,
+}  # fmt: skip
+HEADER: dict[str, Any] = {"scale": 2, "bytes": 60, "pictures": [ENTRY]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None, [], "text", 7, {}, HEADER | {"scale": 0}, HEADER | {"scale": "2"}, HEADER | {"scale": -2},
+        HEADER | {"scale": 1e400}, HEADER | {"bytes": -1}, HEADER | {"bytes": 1.5}, HEADER | {"bytes": None},
+        HEADER | {"bytes": 10**30}, HEADER | {"bytes": 10}, HEADER | {"pictures": None}, HEADER | {"pictures": []},
+        HEADER | {"pictures": [3]}, HEADER | {"pictures": {"a": 1}}, HEADER | {"pictures": [{}]},
+        *(HEADER | {"pictures": [ENTRY | change]} for change in (
+            {"height": 0}, {"height": -4}, {"height": 5}, {"height": 4.0}, {"width": 10**9}, {"width": None},
+            {"offset": -1}, {"offset": 59}, {"offset": "0"}, {"name": 3}, {"group": None}, {"held_out": 1}, {"odd": 1},
+            {"teacher": True}, {"teacher": None},
+        )),
+    ],
+)  # fmt: skip
+def test_malformed_packs_are_refused(tmp_path: Path, header: Any) -> None:
+    text = json.dumps(header).encode()
+    content = MAGIC + len(text).to_bytes(8, "little") + text
+    (tmp_path / "x.pack").write_bytes(content + bytes(-len(content) % 64) + bytes(60))
+    with pytest.raises(RecipeError):
+        Pack(tmp_path / "x.pack")
+
+
+def test_deeply_nested_headers_are_refused(tmp_path: Path) -> None:
+    text = b"[" * 100_000
+    (tmp_path / "x.pack").write_bytes(MAGIC + len(text).to_bytes(8, "little") + text)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Pack(tmp_path / "x.pack")
+
+
+def test_damaged_logs_are_read_as_far_as_they_go(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    good = b'{"step": 1, "loss": 0.5, "psnr_y": null}\n'
+    log.write_bytes(
+        good + b'\xff\xfe\n[1]\n3\n{"step": "x", "loss": 1}\n{"loss": 1.0}\n' + b"[" * 9999 + b'\n{"step": 2'
+    )
+    assert [entry["step"] for entry in read_log(log)] == [1]
+    RunLog(log, 5, tensorboard=False).close()
+    assert log.read_bytes() == good
+    assert read_log(tmp_path / "none") == []
+
+
+def test_a_gradient_that_is_no_number_does_not_stop_soap() -> None:
+    for value in (float("nan"), float("inf")):
+        weight = torch.nn.Parameter(torch.ones(3, 4))
+        optimizer = SOAP([weight])
+        weight.grad = torch.full((3, 4), value)
+        optimizer.step()
+        assert bool(torch.isfinite(weight).all())  # the first step only gathers statistics
+
+
+@pytest.mark.parametrize("name", ["soap", "adam", "adamw"])
+def test_a_loss_that_is_no_number_from_the_start_is_divergence(
+    tmp_path: Path, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = objective.reconstruction_loss
+    monkeypatch.setattr(objective, "reconstruction_loss", lambda *arguments: real(*arguments) * float("nan"))
+    recipe = _recipe(_images(tmp_path / "images"), optimizer=Optimizer(name=name))
+    with pytest.raises(TrainingDiverged):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_small_folder_keeps_most_photographs_for_training() -> None:
+    for count, holdout, expected in ((800, 24, 24), (91, 24, 24), (60, 24, 12), (10, 24, 4), (6, 2, 2), (2, 24, 1)):
+        assert len(held_out_groups(map(str, range(count)), holdout)) == expected
+    with pytest.raises(RecipeError, match="none can be held out"):
+        held_out_groups(["one"], 24)
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["IMG_0001", "IMG_0002", "DSC_0003"], 3),
+        (["20260101_120000", "20260101_120501"], 2),
+        (["holiday2024_001", "holiday2024_002"], 2),
+        (["0001_s001", "0001_s002", "0002_s001"], 2),
+        (["0001_1", "0001_2", "0002_1"], 2),
+        (["photo_1", "photo_2"], 2),
+    ],
+)
+def test_names_of_cameras_are_photographs_and_tiles_are_not(tmp_path: Path, names: list[str], count: int) -> None:
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    assert len(set(photographs(tmp_path).values())) == count
+
+
+def test_sixty_photographs_of_a_camera_train(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(60):
+        Image.fromarray(textured(20, 20, number)).save(tmp_path / "images" / f"IMG_{number:04}.png")
+    recipe = _recipe(tmp_path / "images", data=Data(train=str(tmp_path / "images")))
+    build_pack(tmp_path / "images", tmp_path / "x.pack", 2)
+    training, held_out = Pack(tmp_path / "x.pack").split(recipe.data.holdout)
+    assert (len(training), len(held_out)) == (48, 12)
+    assert train(recipe, tmp_path / "run").step == 4
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "curve.png", "validation.png", "recipe.toml", "best.pt", "last.pt"])
+def test_a_full_disk_is_an_error_and_the_run_goes_on_afterwards(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = _recipe(_images(tmp_path / "images"))
+    train(replace(recipe, schedule=replace(recipe.schedule, steps=4)), tmp_path / "whole")
+    real_replace, real_write = Path.replace, RunLog.write
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_replace(self, target)
+
+    def stop() -> bool:
+        monkeypatch.setattr(Path, "replace", full)
+        if name == "log.jsonl":
+            monkeypatch.setattr(RunLog, "write", _refused)
+        return False
+
+    if name == "recipe.toml":
+        stop()
+    with pytest.raises(RepsrError, match="No space left") as raised:
+        train(recipe, tmp_path / "run", should_stop=stop)
+    assert raised.value.exit_code in (4, 6)
+    monkeypatch.setattr(Path, "replace", real_replace)
+    monkeypatch.setattr(RunLog, "write", real_write)
+    train(recipe, tmp_path / "run", resume=True)
+    whole, resumed = (load_training(tmp_path / each / "last.pt") for each in ("whole", "run"))
+    for key, value in whole.net.state_dict().items():
+        assert torch.equal(value, resumed.net.state_dict()[key])
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def _refused(self: RunLog, entry: dict[str, Any]) -> None:
+    from repsr_cli.files import translated_errors
+
+    with translated_errors(self._path, RecipeError):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
