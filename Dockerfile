@@ -13,7 +13,7 @@ COPY constraints.txt /src/
 # First, since it is large and seldom changes.
 RUN pip install --index-url "${TORCH_INDEX}" "$(grep '^torch==' /src/constraints.txt)"
 COPY . /src
-RUN pip install --constraint /src/constraints.txt /src
+RUN pip install --constraint /src/constraints.txt '/src[watch]'
 
 FROM python:${PYTHON}-slim
 # What opencv-python links against and a slim image lacks.

@@ -275,20 +275,25 @@ def _is_stream(target: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder that no other process writes to.
+def remove_leftovers(folder: Path, target: Path | None = None) -> None:
+    """Remove the temporary files that killed processes left in a folder.
 
     Args:
-        folder: the caller's own, such as a training run's.
+        folder: one that no other process writes to, such as a training run's.
+        target: remove only those of this file, which no other process writes; None: all.
     """
+    begin = "." if target is None else f".{_shortened(target)}."
     for path in folder.glob(f".*{_MARK}*"):
-        if _LEFTOVER.fullmatch(path.name):
+        if path.name.startswith(begin) and _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def _temporary_name(target: Path, suffix: str) -> Path:
-    shortened = os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore")
-    return target.with_name(f".{shortened}.{secrets.token_hex(8)}{_MARK}{suffix}")
+    return target.with_name(f".{_shortened(target)}.{secrets.token_hex(8)}{_MARK}{suffix}")
+
+
+def _shortened(target: Path) -> str:
+    return os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore")
 
 
 def _move(temporary: Path, target: Path, overwrite: bool) -> None:

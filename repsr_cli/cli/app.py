@@ -18,6 +18,7 @@ from repsr_cli.cli.console import print_error
 from repsr_cli.cli.info_commands import doctor, models
 from repsr_cli.cli.streams import lenient_streams, lost_output, visible
 from repsr_cli.cli.upscale_command import upscale
+from repsr_cli.cli.watch_command import watch
 from repsr_cli.version import __version__
 
 # Python looks for garbage before it ends, through all that was imported: a third of a second where torch was.
@@ -93,6 +94,7 @@ def repsr(
 
 
 app.command()(upscale)
+app.command()(watch)
 training_commands.register(app)
 export_commands.register(app)
 app.command()(compare)

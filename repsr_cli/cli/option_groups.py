@@ -13,20 +13,22 @@ import typer
 from repsr_cli.upscale.options import Option, declared_options, default_of
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
+def grouped(command: Callable[..., None], without: frozenset[str] = frozenset()) -> Callable[..., None]:
     """Let a command take groups of options: each parameter that is annotated with one becomes its options.
 
     Args:
         command: a function whose other parameters are Typer's. A group is a dataclass of ``option`` fields, or of such
             groups.
+        without: names of fields that this command does not offer; they keep their defaults.
     """
     hints = get_type_hints(command, include_extras=True)
     hints.pop("return", None)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     own = inspect.signature(command).parameters
+    left_out = without | {f"{name}_alias" for name in without}
     parameters = [own[name].replace(annotation=hints[name]) for name in hints if name not in groups]
     for group in groups.values():
-        parameters += _parameters(group)
+        parameters += [each for each in _parameters(group) if each.name not in left_out]
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
@@ -75,6 +77,8 @@ def _collected(group: type[Any], given: Mapping[str, Any]) -> Any:
     hints = get_type_hints(group)
     values = {inner.name: _collected(hints[inner.name], given) for inner in _inner(group)}
     for each, declared in declared_options(group):
+        if each.name not in given:
+            continue
         value = given[each.name]
         if declared.aliases and given[_alias(each)] is not None:
             value = given[_alias(each)]

@@ -71,15 +71,20 @@ def settle_scale(request: Request) -> Request:
 
 
 def run_jobs(
-    jobs: Sequence[Job], request: Request, reporter_for: Callable[[Job], Reporter], known: Finished | None = None
+    jobs: Sequence[Job],
+    request: Request,
+    reporter_for: Callable[[Job], Reporter],
+    known: Finished | None = None,
+    models: ModelCache | None = None,
 ) -> Iterator[Outcome | Failure]:
     """Upscale one job after the other.
 
     Args:
         jobs: from ``plan_jobs``.
         request: the request, with its scale settled.
-        reporter_for: gives each job its reporter.
+        reporter_for: gives each job its reporter, when work on it begins; called from several threads.
         known: where jobs that were finished are noted.
+        models: models to share with other calls.
 
     Yields:
         An outcome or a failure for every job, in order, each as soon as it is known.
@@ -94,7 +99,7 @@ def run_jobs(
     from repsr_cli.upscale.models import ModelCache, check_compute
 
     check_compute(request)
-    run, done = _Run(ModelCache(), reporter_for, request, known), 0
+    run, done = _Run(models or ModelCache(), reporter_for, request, known), 0
     try:
         planned = (_planned(job, request) for job in jobs)
         for mode, group in groupby(planned, key=_mode):
@@ -102,6 +107,8 @@ def run_jobs(
                 yield result
                 done += 1
     except KeyboardInterrupt as error:
+        if done == len(jobs):
+            raise
         raise _interrupted(jobs[done], done, len(jobs), request) from error
     finally:
         # Only now: a folder that is empty after one job failed may be where another is about to write.

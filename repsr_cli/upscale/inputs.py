@@ -11,7 +11,7 @@ import mimetypes
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -230,8 +230,14 @@ def _glob(pattern: str, naming: Naming, inside: Inputs) -> None:
             _add(Path(match), None, inside)
 
 
-def _walk(folder: Path, naming: Naming, inside: Inputs) -> None:
-    """Add the visible files of a folder, in natural order; not what lies under the output folder."""
+def files_in(folder: Path, naming: Naming, inside: Inputs) -> Iterator[Path]:
+    """The visible files of a folder, in natural order; not what lies under the output folder.
+
+    Args:
+        folder: where to look.
+        naming: whether to look into subfolders, and where targets go.
+        inside: what cannot be searched, and subfolders that are left out, are added to it.
+    """
     output = real_path(Path(naming.output)) if naming.output is not None else None
 
     def closed(error: OSError) -> None:
@@ -247,7 +253,26 @@ def _walk(folder: Path, naming: Naming, inside: Inputs) -> None:
         folders[:] = [name for name in below if name not in linked] if naming.recursive else []
         for name in sorted(names, key=natural_order):
             if not name.startswith("."):
-                _add(here / name, folder, inside)
+                yield here / name
+
+
+def inputs_of(paths: Iterable[Path], folder: Path) -> Inputs:
+    """What files of a folder are: images, videos, or neither.
+
+    Args:
+        paths: the files.
+        folder: the input folder they were found in.
+    """
+    inside = Inputs()
+    for path in paths:
+        _add(path, folder, inside)
+    return inside
+
+
+def _walk(folder: Path, naming: Naming, inside: Inputs) -> None:
+    """Add the files of a folder that are images or videos."""
+    for path in files_in(folder, naming, inside):
+        _add(path, folder, inside)
 
 
 def _add(path: Path, folder: Path | None, inside: Inputs) -> None:

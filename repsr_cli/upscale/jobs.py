@@ -76,19 +76,48 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Fi
     """
     check_options(request)
     check_naming(request, naming)
-    inside = find_inputs(inputs, naming)
+    plan = plan_found(find_inputs(inputs, naming), request, naming, known)
+    jobs = plan.jobs
+    if naming.format is not None and jobs and not any(_dotted(naming.format) == job.target.suffix for job in jobs):
+        raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
+    if not (jobs or plan.failures or plan.skipped or plan.finished):
+        remedy = "Name images, videos or folders." if naming.recursive else "Add -r to look into subfolders."
+        raise MediaError(", ".join(inputs) or "upscale", "no images or videos there", remedy)
+    return plan
+
+
+def plan_found(
+    inside: Inputs,
+    request: Request,
+    naming: Naming,
+    known: Finished | None = None,
+    taken: dict[Path, Path] | None = None,
+) -> Plan:
+    """Name the targets of files that were found, and check all that can be checked.
+
+    Args:
+        inside: the files.
+        request: the request.
+        naming: where targets go.
+        known: as for ``plan_jobs``.
+        taken: the source of each target, where files are found in several steps; it is added to.
+
+    Raises:
+        UsageError: one file is the target of several.
+    """
     found = _without_results(inside, request, naming)
-    failures = inside.failures
+    failures = list(inside.failures)
     into = _is_folder(naming.output, several=len(found) > 1 or any(one.folder for one in found))
     named = {real_path(one.path) for one in found if one.folder is None and one.path != PIPE}
     jobs: list[Job] = []
     skipped: list[Path] = []
     finished: list[Path] = []
-    taken: dict[Path, Path] = {}
+    taken = {} if taken is None else taken
     for one in found:
         try:
             job = _job_for(one, into, request, naming)
-            if naming.skip_existing and job.target.exists():
+            if naming.skip_existing and job.target.exists() and not (job.kind == "video" and _is_complete(job.target)):
+                _check_others(job, named, taken)
                 skipped.append(job.target)
                 continue
             if known is not None and _is_finished(job, request, known):
@@ -107,11 +136,6 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Fi
             failures.append(Failure(str(one.path), reason))
             continue
         jobs.append(job)
-    if naming.format is not None and jobs and not any(_dotted(naming.format) == job.target.suffix for job in jobs):
-        raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
-    if not (jobs or failures or skipped or finished):
-        remedy = "Name images, videos or folders." if naming.recursive else "Add -r to look into subfolders."
-        raise MediaError(", ".join(inputs) or "upscale", "no images or videos there", remedy)
     return Plan(tuple(jobs), tuple(failures), tuple(skipped), tuple(finished), inside.notes())
 
 
@@ -160,7 +184,7 @@ def _check_others(job: Job, named: set[Path], taken: dict[Path, Path]) -> None:
     target = real_path(job.target)
     if target in named:
         raise UsageError(job.target, "is an input and would be overwritten", "Choose another name with -o.")
-    if target in taken:
+    if taken.get(target, job.source) != job.source:
         happened = f"would be written by {taken[target]} as well"
         raise UsageError(job.target, happened, "Upscale the two one by one, or give -f or -o.")
     taken[target] = job.source

@@ -1,0 +1,350 @@
+"""Upscale what lands in a folder, once it is complete."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system
+from repsr_cli.files import remove_leftovers, write_text
+from repsr_cli.upscale.inputs import Failure, Inputs, files_in, inputs_of, real_path
+from repsr_cli.upscale.jobs import Job, check_naming, check_options, plan_found
+from repsr_cli.upscale.options import option
+from repsr_cli.upscale.request import FILES, Naming, Outcome, Reporter, Request
+from repsr_cli.video.lock import FolderLock
+
+if TYPE_CHECKING:  # torch
+    from repsr_cli.upscale.models import ModelCache
+
+# Size and time of last change, in nanoseconds.
+Stamp = tuple[int, int]
+
+# In the output folder: the lock, and the record of what was begun.
+RECORD_FOLDER = ".repsr-watch"
+_RECORD = "begun.json"
+# How often a file may take the process down with it, before it is left alone.
+MAX_DEATHS = 5
+# Longest time between two looks at the folder; network shares report no changes.
+_LOOK_SECONDS = 10.0
+# What programs call files that they have not finished.
+_UNFINISHED = frozenset({".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".tmp", ".!qb"})
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """How a folder is watched.
+
+    Attributes:
+        settle: seconds for which the size and time of a file must stay the same before it is read.
+    """
+
+    settle: float = option(
+        "--settle", default=3.0, help="Seconds for which a file must stay the same before it is read.", panel=FILES
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A target that exists already."""
+
+    target: Path
+
+
+Result = Outcome | Failure | Skipped
+
+
+def watch(
+    folder: Path,
+    request: Request,
+    naming: Naming,
+    options: WatchOptions,
+    reporter_for: Callable[[Job], Reporter],
+    say: Callable[[str], None],
+) -> Generator[Result, None, None]:
+    """Upscale what is in a folder, and whatever lands in it, until interrupted.
+
+    Targets that exist are left as they are. A file that failed is tried again when it changes, or by the next run. Only
+    one process can write to an output folder in this way.
+
+    Args:
+        folder: where files land.
+        request: the request, with its scale settled.
+        naming: where targets go; ``output`` is a folder.
+        options: how the folder is watched.
+        reporter_for: gives each job its reporter.
+        say: gets sentences for the user.
+
+    Yields:
+        What became of each file, as soon as it is known.
+
+    Raises:
+        UsageError: the request makes no sense, or another process watches for the same output folder.
+        MediaError: there is no such folder, or the output folder cannot be made.
+        CheckpointError: no such model.
+        DeviceError: no such device.
+        Interrupted: the user stopped the work on a file.
+        KeyboardInterrupt: the user stopped it between files.
+    """
+    output = _check(folder, request, naming, options)
+    naming = replace(naming, skip_existing=True)
+    changes = _changes(folder, naming, options.settle)
+    from repsr_cli.upscale.models import ModelCache, check_compute
+
+    check_compute(request)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock.take(output / RECORD_FOLDER, output)
+    except OSError as error:
+        raise MediaError(
+            output, f"cannot be written to ({error.strerror})", "Choose another folder with -o."
+        ) from error
+    try:
+        lock.clear(keep=frozenset({_RECORD}))
+        work = _Work(request, naming, ModelCache(), reporter_for, _Begun(output / RECORD_FOLDER / _RECORD), {})
+        looks = _Looks(folder, naming, options.settle)
+        say(f"watching {folder}; results go to {output}")
+        while True:
+            inside = Inputs()
+            settled = looks.settled(time.monotonic(), inside)
+            yield from inside.failures
+            for note in inside.notes():
+                say(note)
+            yield from _upscale(settled, folder, work, say)
+            _wait(changes, looks)
+    finally:
+        lock.release()
+
+
+def _check(folder: Path, request: Request, naming: Naming, options: WatchOptions) -> Path:
+    """Refuse what makes no sense; returns the output folder."""
+    check_options(request)
+    check_naming(request, naming)
+    if not options.settle > 0:
+        raise UsageError(f"--settle {options.settle:g}", "not a positive number of seconds", "Try --settle 5.")
+    if naming.output is None:
+        raise UsageError("watch", "has no folder for the results", "Give one with -o.")
+    if not folder.is_dir():
+        raise MediaError(folder, "not a folder" if folder.exists() else "no such folder", "Check the path.")
+    output = Path(naming.output)
+    if output.exists() and not output.is_dir():
+        raise UsageError(output, "is not a folder", "Give a folder with -o.")
+    if real_path(folder).is_relative_to(real_path(output)):
+        happened = f"holds the folder to watch, {folder}, so that results would be upscaled again"
+        raise UsageError(output, happened, "Choose another folder with -o.")
+    return output
+
+
+def _changes(folder: Path, naming: Naming, settle: float) -> Iterator[object]:
+    """Yields when something has happened in a folder: a set of changes, or an empty one after a while without any."""
+    try:
+        from watchfiles import watch as notifications
+    except ImportError as error:
+        raise UsageError("watch", "needs watchfiles", "Install it: pip install 'repsr[watch]'") from error
+    pause = round(min(max(settle / 2, 0.1), 2.0) * 1000)
+    changes: Iterator[object] = notifications(
+        folder,
+        watch_filter=None,
+        debounce=500,
+        rust_timeout=pause,
+        yield_on_timeout=True,
+        recursive=naming.recursive,
+        ignore_permission_denied=True,
+    )
+    return changes
+
+
+def _wait(changes: Iterator[object], looks: _Looks) -> None:
+    """Return when it is time to look at the folder again."""
+    last = time.monotonic()
+    while True:
+        try:
+            changed = next(changes)
+        except StopIteration:  # watchfiles ends so when it is interrupted
+            raise KeyboardInterrupt from None
+        except OSError as error:  # the system's limit on watched folders, or a folder that has vanished
+            raise from_system(error, looks.folder) or error from error
+        if changed or looks.waiting or time.monotonic() - last > _LOOK_SECONDS:
+            return
+
+
+class _Looks:
+    """Remembers what each file looked like, and which files were dealt with.
+
+    Args:
+        folder: where files land.
+        naming: whether to look into subfolders, and where targets go.
+        settle: seconds for which a file must look the same.
+
+    Attributes:
+        waiting: whether a file was seen that may still change.
+    """
+
+    def __init__(self, folder: Path, naming: Naming, settle: float) -> None:
+        self.folder, self.waiting = folder, False
+        self._naming, self._settle = naming, settle
+        self._since: dict[Path, tuple[Stamp, float]] = {}
+        self._reported: set[str] = set()
+
+    def settled(self, now: float, inside: Inputs) -> list[tuple[Path, Stamp]]:
+        """The files that have become complete, in natural order; each once, unless it changes.
+
+        Args:
+            now: a monotonic time in seconds.
+            inside: what cannot be read or is left out is added to it, once.
+        """
+        found, ready, seen = Inputs(), [], {}
+        self.waiting = False
+        for path in files_in(self.folder, self._naming, found):
+            stamp = _stamp(path)
+            if stamp is None or path.suffix.lower() in _UNFINISHED:
+                continue
+            known, since = self._since.get(path, (None, now))
+            if known != stamp:
+                since = now
+            if now - since >= self._settle and since >= 0:
+                ready.append((path, stamp))
+                since = -1.0
+            seen[path] = stamp, since
+            self.waiting = self.waiting or since >= 0
+        self._since = seen
+        self._report(found, inside)
+        return ready
+
+    def _report(self, found: Inputs, inside: Inputs) -> None:
+        """Pass on what was not reported before."""
+        for failure in found.failures:
+            if self._is_new(str(failure.error)):
+                inside.failures.append(failure)
+        for reason, paths in found.left_out.items():
+            for path in paths:
+                if self._is_new(f"{reason} {path}"):
+                    inside.leave_out(reason, path)
+
+    def _is_new(self, text: str) -> bool:
+        new = text not in self._reported
+        self._reported.add(text)
+        return new
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Size and time of a file; None if it is not a file, or has gone."""
+    with suppress(OSError):
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size, found.st_mtime_ns
+    return None
+
+
+class _Begun:
+    """The record of files on which work has begun and not ended, which survives the process.
+
+    A file that takes the process down with it, for example by taking all memory, would do so after every restart.
+
+    Args:
+        path: where the record is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, Lock()
+        self._stamps: dict[str, Stamp] = {}
+        self._targets: dict[str, str] = {}
+        self._deaths: dict[str, int] = {}
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            for source, (size, changed, deaths, target) in json.loads(path.read_text(encoding="utf-8")).items():
+                self._stamps[str(source)] = int(size), int(changed)
+                self._deaths[str(source)], self._targets[str(source)] = int(deaths), str(target)
+        for target in self._targets.values():
+            with suppress(OSError):
+                remove_leftovers(Path(target).parent, Path(target))
+
+    def deaths(self, source: Path, stamp: Stamp) -> int:
+        """How often the process ended, while it worked on a file as it is now, without time to say so."""
+        return self._deaths.get(str(source), 0) if self._stamps.get(str(source)) == stamp else 0
+
+    def begin(self, job: Job, stamp: Stamp) -> None:
+        """Note that work on a file begins: should nothing follow, that is one more death.
+
+        Raises:
+            MediaError: it cannot be noted.
+        """
+        with self._lock:
+            source = str(job.source)
+            deaths = self.deaths(job.source, stamp) + 1
+            self._stamps[source], self._targets[source], self._deaths[source] = stamp, str(job.target), deaths
+            self._write()
+
+    def end(self, sources: Iterable[Path]) -> None:
+        """Note that work on files has ended, however it did."""
+        with self._lock:
+            known = [str(source) for source in sources if str(source) in self._stamps]
+            for source in known:
+                del self._stamps[source], self._targets[source], self._deaths[source]
+            if known:
+                with suppress(RepsrError):
+                    self._write()
+
+    def _write(self) -> None:
+        record = {
+            source: [*stamp, self._deaths[source], self._targets[source]] for source, stamp in self._stamps.items()
+        }
+        write_text(self._path, json.dumps(record), overwrite=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What all files share.
+
+    Attributes:
+        request: the request.
+        naming: where targets go.
+        models: loaded models.
+        reporter_for: gives each job its reporter.
+        begun: the record of files on which work has begun.
+        taken: the source of each target.
+    """
+
+    request: Request
+    naming: Naming
+    models: ModelCache
+    reporter_for: Callable[[Job], Reporter]
+    begun: _Begun
+    taken: dict[Path, Path]
+
+
+def _upscale(
+    settled: Sequence[tuple[Path, Stamp]], folder: Path, work: _Work, say: Callable[[str], None]
+) -> Iterator[Result]:
+    """Upscale files that are complete; those that once took the process down come last."""
+    from repsr_cli.upscale.batch import run_jobs
+
+    if not settled:
+        return
+    stamps = dict(settled)
+    deadly = [path for path, stamp in settled if work.begun.deaths(path, stamp) >= MAX_DEATHS]
+    for path in deadly:
+        happened = f"the process ended {MAX_DEATHS} times while it was being upscaled"
+        remedy = "It is left alone until it changes: look for the reason (memory?), then touch it."
+        yield Failure(str(path), MediaError(path, happened, remedy))
+    rest = [path for path, _ in settled if path not in deadly]
+    plan = plan_found(inputs_of(rest, folder), work.request, work.naming, taken=work.taken)
+    for note in plan.notes:
+        say(note)
+    yield from plan.failures
+    yield from map(Skipped, plan.skipped)
+    jobs = sorted(plan.jobs, key=lambda job: work.begun.deaths(job.source, stamps[job.source]))
+
+    def begin(job: Job) -> Reporter:
+        work.begun.begin(job, stamps[job.source])
+        return work.reporter_for(job)
+
+    try:
+        yield from run_jobs(jobs, work.request, begin, models=work.models)
+    finally:
+        work.begun.end(job.source for job in jobs)

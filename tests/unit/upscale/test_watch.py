@@ -1,0 +1,137 @@
+"""Test what watching remembers: files that settle, and work that a process did not live to finish."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from repsr_cli.cli import app
+from repsr_cli.errors import MediaError
+from repsr_cli.upscale import batch, watch
+from repsr_cli.upscale.inputs import Failure, Inputs
+from repsr_cli.upscale.jobs import Job
+from repsr_cli.upscale.request import Naming, Reporter, Request
+
+
+def names(looks: watch._Looks, now: float) -> list[str]:
+    return [path.name for path, _ in looks.settled(now, Inputs())]
+
+
+def test_a_file_settles_when_it_has_not_changed_for_that_long(tmp_path: Path) -> None:
+    looks = watch._Looks(tmp_path, Naming(output="elsewhere"), settle=3)
+    file = tmp_path / "a.png"
+    file.write_bytes(b"1")
+    assert names(looks, 0) == []
+    assert looks.waiting
+    assert names(looks, 2) == []
+    file.write_bytes(b"12")
+    assert names(looks, 3) == []
+    assert names(looks, 5.9) == []
+    assert names(looks, 6) == ["a.png"]
+    assert not looks.waiting
+    assert names(looks, 100) == []
+    os.utime(file, ns=(1, 1))
+    assert names(looks, 101) == []
+    assert names(looks, 104) == ["a.png"]
+
+
+def test_hidden_and_unfinished_files_wait_and_subfolders_are_named_once(tmp_path: Path) -> None:
+    for name in (".a.png", "b.mp4.part", "c.mkv.crdownload", "d.png"):
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "e.png").write_bytes(b"1")
+    looks = watch._Looks(tmp_path, Naming(output="elsewhere"), settle=1)
+    inside = Inputs()
+    looks.settled(0, inside)
+    assert inside.left_out == {"subfolders (-r looks into them)": [tmp_path / "deep"]}
+    assert names(looks, 1) == ["d.png"]
+    inside = Inputs()
+    looks.settled(2, inside)
+    assert not inside.left_out
+    deep = watch._Looks(tmp_path, Naming(output="elsewhere", recursive=True), settle=1)
+    names(deep, 0)
+    assert names(deep, 1) == ["d.png", "e.png"]
+
+
+def test_deaths_are_counted_until_the_file_changes_or_the_work_ends(tmp_path: Path) -> None:
+    job = Job("image", tmp_path / "a.png", tmp_path / "a_x2.png")
+    record = tmp_path / "record"
+    for deaths in range(3):
+        begun = watch._Begun(record)
+        assert begun.deaths(job.source, (1, 2)) == deaths
+        begun.begin(job, (1, 2))
+    assert watch._Begun(record).deaths(job.source, (1, 3)) == 0
+    begun = watch._Begun(record)
+    begun.end([job.source])
+    assert watch._Begun(record).deaths(job.source, (1, 2)) == 0
+
+
+def test_what_a_killed_process_left_of_a_target_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    job = Job("image", tmp_path / "a.png", tmp_path / "a_x2.png")
+    watch._Begun(tmp_path / "record").begin(job, (1, 2))
+    mine, other = tmp_path / f".a_x2.png.{'0' * 16}.part.png", tmp_path / f".b_x2.png.{'0' * 16}.part.png"
+    for path in (mine, other):
+        path.write_bytes(b"half")
+    watch._Begun(tmp_path / "record")
+    assert not mine.exists()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}', '{"a": [1, 2, 3]}', "\ud800"])
+def test_a_damaged_record_is_no_record(tmp_path: Path, content: str) -> None:
+    (tmp_path / "record").write_text(content, errors="surrogatepass")
+    assert watch._Begun(tmp_path / "record").deaths(tmp_path, (1, 2)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["in"], 2, "watch: has no folder for the results"),
+        (["absent", "-o", "out"], 3, "absent: no such folder"),
+        (["in", "-o", "in"], 2, "in: holds the folder to watch"),
+        (["in", "-o", "."], 2, ".: holds the folder to watch"),
+        (["in", "-o", "out", "--settle", "0"], 2, "--settle 0: not a positive"),
+        (["in", "-o", "out", "-n", "absent"], 4, "absent"),
+        (["in", "-o", "out", "-y"], 2, "No such option"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    if code == 4:
+        pytest.importorskip("watchfiles")
+    result = CliRunner().invoke(app, ["watch", *arguments])
+    assert result.exit_code == code
+    assert message in result.output
+
+
+def test_without_watchfiles_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    result = CliRunner().invoke(app, ["watch", str(tmp_path), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "pip install 'repsr[watch]'" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopped_after_the_last_job_nothing_is_left_to_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def group(*_: object) -> Iterator[str]:
+        yield "done"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "_run_group", group)
+    monkeypatch.setattr(
+        batch, "_planned", lambda job, _request: batch._Planned(job, Failure("a", MediaError("a", "b")))
+    )
+    results = batch.run_jobs(
+        [Job("image", tmp_path / "a", tmp_path / "b")], Request.of(scale=2.0), lambda _: Reporter()
+    )
+    assert str(next(results)) == "done"
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
