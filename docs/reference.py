@@ -1,4 +1,4 @@
-"""Write docs/options.md from the command line and its errors: ``python docs/reference.py``. A test compares them."""
+"""Write docs/options.md and the tables of docs/formats.md: ``python docs/reference.py``. A test compares them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 from repsr_cli.cli import app
 from repsr_cli.errors import RepsrError
+from repsr_cli.image import formats as images
 
+FORMATS = Path(__file__).parent / "formats.md"
 HEAD = """# Options and exit codes
 
 Made from the command line by `python docs/reference.py`; `repsr COMMAND -h` prints the same.
@@ -92,5 +94,39 @@ def row(parameter: Any) -> str:
     return f"| {names.replace('|', '&#124;')} | {(parameter.help or '').replace('|', '&#124;')} | {shown} |"
 
 
+def formats() -> str:
+    """docs/formats.md with its tables as the code has them."""
+    text = FORMATS.read_text(encoding="utf-8")
+    for name, rows in (("FORMATS", format_rows()), ("METADATA", metadata_rows())):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + "\n".join([*rows, ""]) + end + rest.partition(end)[2]
+    return text
+
+
+def format_rows() -> list[str]:
+    """What formats hold of an image."""
+    rows = [
+        "| format | extensions | bits per channel | transparency | several | most px a side |",
+        "|---|---|---|---|---|---|",
+    ]
+    for fmt in images.FORMATS:
+        bits = ", ".join("float" if depth == 32 else str(depth) for depth in fmt.depths)
+        cells = (fmt.name, " ".join(fmt.suffixes), bits, "yes" if fmt.alpha else "no", fmt.many or "no", str(fmt.side))
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def metadata_rows() -> list[str]:
+    """What formats hold of the metadata."""
+    rows = [f"| format | {' | '.join(images.KEPT)} | loops |", "|---" * (len(images.KEPT) + 2) + "|"]
+    for fmt in images.FORMATS:
+        loops = ("yes" if fmt.loops else "no") if fmt.many == "frames" else "-"
+        cells = [fmt.name, *("yes" if kind in fmt.kept else "no" for kind in images.KEPT), loops]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
 if __name__ == "__main__":
+    FORMATS.write_text(formats(), encoding="utf-8")
     (Path(__file__).parent / "options.md").write_text(reference(), encoding="utf-8")

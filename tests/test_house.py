@@ -79,6 +79,11 @@ def test_options_reference_is_current() -> None:
     )
 
 
+def test_tables_of_image_formats_are_current() -> None:
+    written = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert written == runpy.run_path(str(ROOT / "docs" / "reference.py"))["formats"](), "run: python docs/reference.py"
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in [*DOCS, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]:
         for link in re.findall(r"\]\(([^)#][^)]*)\)", path.read_text(encoding="utf-8")):

@@ -49,6 +49,10 @@ def shown(path: Path) -> NDArray[np.uint8]:
     image = read_image(path)
     peak = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1.0
     pixels = image.pixels.astype(np.float32) / peak
+    if peak == 1.0 and not 0 <= float(np.median(pixels)) <= 1:
+        # Measurements, such as heights, rather than light: the lowest becomes black, the highest white.
+        low, high = float(pixels.min()), float(pixels.max())
+        pixels = (pixels - low) / (high - low) if high > low else np.full_like(pixels, 0.5)
     if image.alpha is not None:
         alpha = image.alpha[..., None].astype(np.float32) / peak
         pixels = pixels * alpha + 0.5 * (1 - alpha)

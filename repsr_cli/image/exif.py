@@ -190,9 +190,14 @@ def build_exif(tags: Directory) -> bytes:
 
 def exif_orientation(exif: bytes | None) -> int:
     """EXIF's orientation, 1 to 8; 1 if it says nothing sensible."""
+    return stored_orientation(exif) or 1
+
+
+def stored_orientation(exif: bytes | None) -> int | None:
+    """EXIF's orientation, 1 to 8; None if it gives none."""
     entry = parse_exif(exif or b"").get(ORIENTATION)
-    value = entry.numbers[0] if isinstance(entry, Entry) and entry.numbers else 1
-    return int(value) if value in range(1, 9) else 1
+    value = entry.numbers[0] if isinstance(entry, Entry) and entry.numbers else 0
+    return int(value) if value in range(1, 9) else None
 
 
 def exif_for(exif: bytes, height: int, width: int) -> bytes:

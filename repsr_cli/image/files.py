@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import importlib
 import re
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.errors import MediaError
 from repsr_cli.files import writing
-from repsr_cli.image.exif import exif_for, exif_orientation
+from repsr_cli.image.dds import open_dds
+from repsr_cli.image.exif import exif_for, stored_orientation
+from repsr_cli.image.formats import FORMATS, Format, format_for, format_of, is_lossless
 from repsr_cli.image.gif import write_gif
+from repsr_cli.image.losses import fitting_metadata, losses
+from repsr_cli.image.netpbm import open_netpbm, write_netpbm
 from repsr_cli.image.opencv import open_hdr
-from repsr_cli.image.page import Image, Metadata, Page, Strip, page_of, upright
+from repsr_cli.image.page import Image, Metadata, Page, Stored, Strip, page_of, upright
 from repsr_cli.image.pillow import bits_beyond, open_pillow, write_pillow
 from repsr_cli.image.png import open_png, write_png
+from repsr_cli.image.sgi import is_deep_sgi, open_deep_sgi
 from repsr_cli.image.tiff import open_tiff, write_tiff
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
     "Strip",
     "format_for",
     "is_image",
+    "losses",
     "open_image",
     "page_of",
     "read_image",
@@ -49,71 +55,16 @@ __all__ = [
 MAX_PIXELS = 1 << 29
 # Rows that are held of an image that is read in strips.
 _HELD_ROWS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """What a kind of file can hold.
-
-    Attributes:
-        name: as Pillow names it.
-        suffixes: of files, the usual one first.
-        side: most pixels along one side.
-        depths: bits per channel; 32 stands for floats.
-        alpha: whether transparency.
-        many: several pages, several frames in time, or neither.
-        package: what must be installed besides, by the extra's name and the module's.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    side: int
-    depths: tuple[int, ...] = (8,)
-    alpha: bool = False
-    many: Literal["pages", "frames"] | None = None
-    package: tuple[str, str] | None = None
-
-
-FORMATS = (
-    Format("PNG", (".png", ".apng"), 2**31 - 1, (8, 16), True, "frames"),
-    Format("TIFF", (".tif", ".tiff"), 2**31 - 1, (8, 16, 32), True, "pages"),
-    Format("JPEG", (".jpg", ".jpeg", ".jfif", ".jpe"), 65535),
-    Format("WEBP", (".webp",), 16383, alpha=True, many="frames"),
-    Format("AVIF", (".avif", ".avifs"), 16384, alpha=True, many="frames"),
-    Format("GIF", (".gif",), 65535, alpha=True, many="frames"),
-    Format("BMP", (".bmp", ".dib"), 32767),
-    Format("JPEG2000", (".jp2", ".j2k", ".jpx"), 65535, alpha=True),
-    Format("ICO", (".ico",), 256, alpha=True),
-    Format("PPM", (".ppm", ".pgm", ".pnm"), 65535),
-    Format("HEIF", (".heic", ".heif"), 16384, alpha=True, package=("heif", "pillow_heif")),
-    Format("JXL", (".jxl",), 65535, alpha=True, package=("jxl", "pillow_jxl")),
-)
-
-_MAGIC = (
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"GIF8", "GIF"),
-    (8, b"WEBP", "WEBP"),
-    (0, b"II\x2a\0", "TIFF"),
-    (0, b"MM\0\x2a", "TIFF"),
-    (0, b"II\x2b\0", "TIFF"),
-    (0, b"MM\0\x2b", "TIFF"),
-    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG2000"),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
-    (0, b"\xff\x0a", "JXL"),
-    (0, b"8BPS", "PSD"),
-    (0, b"DDS ", "DDS"),
-    (0, b"qoif", "QOI"),
-    (0, b"\x01\xda\0", "SGI"),
-    (0, b"\x01\xda\x01", "SGI"),
-    (0, b"icns", "ICNS"),
-    (0, b"\x76\x2f\x31\x01", "EXR"),
-    (0, b"#?RADIANCE\n", "HDR"),
-    (0, b"#?RGBE\n", "HDR"),
-)
+_READERS: dict[str, Callable[[Path], Stored]] = {
+    "PNG": open_png,
+    "TIFF": open_tiff,
+    "HDR": open_hdr,
+    "PPM": open_netpbm,
+    "PAM": open_netpbm,
+    "PFM": open_netpbm,
+}
+_DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])")
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +100,7 @@ class ImageSource:
 def is_image(path: Path) -> bool:
     """Whether a file's first bytes are an image's (readable here or not); False if it cannot be read at all."""
     try:
-        return _sniff(path) is not None
+        return format_of(path) is not None
     except OSError:
         return False
 
@@ -167,15 +118,14 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
             hide is found when pages and strips are read, and raises MediaError there.
     """
     try:
-        kind = _sniff(path)
+        kind = format_of(path)
         if kind is None:
             raise MediaError(path, "not an image of any known format", "PNG, JPEG, WebP, TIFF, AVIF and GIF are.")
         if kind == "EXR":
             raise MediaError(path, "OpenEXR images cannot be read", "Convert it to a float TIFF first.")
         _require(path, kind)
-        own = {"PNG": open_png, "TIFF": open_tiff, "HDR": open_hdr}.get(kind)
-        file = own(path) if own is not None else open_pillow(path, kind)
-        lossless = _is_lossless(path, kind)
+        file = _stored(path, kind)
+        lossless = is_lossless(path, kind)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise MediaError(path, f"cannot be read: {reason}", "Check the path.") from error
@@ -203,19 +153,6 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     raise MediaError(path, "it holds no image")
 
 
-def format_for(target: Path) -> Format:
-    """The format that a file of this name is written in.
-
-    Raises:
-        UsageError: no format has this suffix.
-    """
-    for fmt in FORMATS:
-        if target.suffix.lower() in fmt.suffixes:
-            return fmt
-    known = " ".join(fmt.suffixes[0] for fmt in FORMATS)
-    raise UsageError(target, f"no image format has the suffix {target.suffix!r}", f"Use one of {known}.")
-
-
 def roomier_suffix(path: Path) -> str | None:
     """The suffix of a format that holds what this image holds and its own format, as written here, does not.
 
@@ -223,7 +160,7 @@ def roomier_suffix(path: Path) -> str | None:
         The suffix, or None if its own will do (or it cannot be read, which opening it will tell).
     """
     try:
-        kind = _sniff(path)
+        kind = format_of(path)
         if kind == "HDR":
             return ".tif"
         return ".png" if kind in ("AVIF", "HEIF") and bits_beyond(path, kind) else None
@@ -268,53 +205,36 @@ def write_image(
         raise MediaError(target, "the result does not fit into memory", remedy) from error
 
 
-def losses(
-    fmt: Format, page: Page, height: int, width: int, *, count: int = 1, animated: bool = False
-) -> tuple[str, ...]:
-    """What of an image a format cannot hold.
-
-    Args:
-        fmt: the format to be written.
-        page: the first page: its depth and transparency. An alpha channel that is opaque throughout is not a loss.
-        height: rows to be written.
-        width: columns to be written.
-        count: pages or frames.
-        animated: whether they follow each other in time.
-
-    Returns:
-        Phrases such as ``transparency``, none if nothing is lost.
-
-    Raises:
-        UsageError: the size itself is beyond the format: nothing could be left out to make it fit.
-    """
-    if max(height, width) > fmt.side:
-        others = ", ".join(other.name for other in FORMATS if other.side >= max(height, width) and not other.package)
-        raise UsageError(
-            f"{width} x {height} px",
-            f"{fmt.name} holds at most {fmt.side} px a side",
-            f"Choose a smaller size or another format: {others}.",
-        )
-    lost = []
-    if 8 * page.dtype.itemsize not in fmt.depths:
-        lost.append("floating-point values" if page.dtype.itemsize == 4 else "16 bits per channel")
-    if page.alpha and not fmt.alpha and not _opaque(page):
-        lost.append("transparency")
-    if count > 1 and fmt.many != ("frames" if animated else "pages"):
-        lost.append("animation" if animated else "more than one page")
-    return tuple(lost)
-
-
 def _encode(file: BinaryIO, fmt: Format, pages: Iterator[Page], count: int, loop: int | None, lossless: bool) -> None:
+    first = next(pages)
+    if loop is not None and count > 1 and first.duration is None and fmt.many == "frames" and fmt.name != "PNG":
+        # The still of an animated PNG is not part of the animation.
+        first, count = next(pages), count - 1
+    pages = chain((first,), pages)
     if fmt.many is None or (fmt.many == "frames" and loop is None):
-        pages, count, loop = iter((next(pages),)), 1, None
+        pages, count, loop = iter((first,)), 1, None
     if fmt.name == "PNG":
         write_png(file, pages, count=count, loop=loop)
     elif fmt.name == "GIF":
         write_gif(file, pages, loop=loop)
     elif fmt.name == "TIFF":
         write_tiff(file, pages, count=count)
+    elif fmt.name in ("PPM", "PAM", "PFM"):
+        write_netpbm(file, fmt.name, next(iter(pages)))
     else:
         write_pillow(file, fmt.name, pages, count=count, loop=loop, lossless=lossless)
+
+
+def _stored(path: Path, kind: str) -> Stored:
+    """Read everything but pixels with the reader of a format."""
+    if kind in _READERS:
+        return _READERS[kind](path)
+    own = None
+    if kind == "DDS":
+        own = open_dds(path)
+    elif kind == "SGI" and is_deep_sgi(path):
+        own = open_deep_sgi(path)
+    return open_pillow(path, kind) if own is None else own
 
 
 def _check_pixels(path: Path, height: int, width: int, limit: int) -> None:
@@ -323,40 +243,6 @@ def _check_pixels(path: Path, height: int, width: int, limit: int) -> None:
         happened = f"{width} x {height} px at a time are more than the limit of {limit:,}"
         remedy = f"If you trust the file, add --max-pixels {height * width}, or convert it to PNG or TIFF."
         raise MediaError(path, happened, remedy)
-
-
-def _sniff(path: Path) -> str | None:
-    """The format that the first bytes say, None if they say none."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    for offset, magic, kind in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
-            return kind
-    if head[4:8] == b"ftyp":
-        brands = {head[8:12], *(head[at : at + 4] for at in range(16, min(len(head) - 3, _box_length(head)), 4))}
-        if brands & {b"avif", b"avis"}:
-            return "AVIF"
-        return "HEIF" if brands & set(_HEIF_BRANDS) else None
-    if head[:2] == b"BM" and len(head) >= 18 and struct.unpack("<I", head[14:18])[0] in (12, 40, 52, 56, 64, 108, 124):
-        return "BMP"
-    if head[:4] in (b"\0\0\1\0", b"\0\0\2\0") and len(head) > 9 and head[4] and not head[5] and not head[9]:
-        return "ICO" if head[2] == 1 else "CUR"
-    if re.match(rb"P[1-6Ff][\s#]", head):
-        return "PPM"
-    return None
-
-
-def _is_lossless(path: Path, kind: str) -> bool:
-    """Whether a file's pixels are stored without loss; of a JPEG 2000 or JPEG XL, which can be either, assumed not."""
-    if kind == "WEBP":
-        with path.open("rb") as file:
-            found = re.search(rb"VP8([L ])", file.read(1 << 20))
-            return found is not None and found[1] == b"L"
-    return kind not in ("JPEG", "AVIF", "HEIF", "JPEG2000", "JXL")
-
-
-def _box_length(head: bytes) -> int:
-    return int.from_bytes(head[:4], "big")
 
 
 def _require(subject: Path, kind: str) -> None:
@@ -379,9 +265,11 @@ def _require(subject: Path, kind: str) -> None:
 
 def _orientation(metadata: Metadata) -> int:
     """How EXIF, or else XMP, wants the image turned: 1 to 8."""
-    stored = exif_orientation(metadata.exif)
+    stored = stored_orientation(metadata.exif)
+    if stored is not None:
+        return stored
     match = _XMP_ORIENTATION.search(metadata.xmp or b"")
-    return int(match[2]) if stored == 1 and match is not None else stored
+    return int(match[2]) if match is not None else 1
 
 
 def _turned(page: Page) -> Page:
@@ -393,32 +281,30 @@ def _turned(page: Page) -> Page:
     return replace(page, metadata=replace(metadata, exif=exif, xmp=xmp))
 
 
-def _opaque(page: Page) -> bool:
-    """Whether a page's alpha hides nothing anywhere."""
-    peak = 1.0 if page.dtype.kind == "f" else np.iinfo(page.dtype).max
-    return all(alpha is None or bool((alpha >= peak).all()) for _, alpha in page.strips())
-
-
 def _fitted(page: Page, fmt: Format, strip_metadata: bool) -> Page:
     """The page as the format can hold it, its EXIF saying its true size."""
-    metadata = Metadata() if strip_metadata else page.metadata
+    metadata = Metadata() if strip_metadata else fitting_metadata(fmt, page.metadata, page.channels)
     if metadata.exif is not None:
         metadata = replace(metadata, exif=exif_for(metadata.exif, page.height, page.width))
-    deep = 8 * page.dtype.itemsize in fmt.depths
+    dtype = page.dtype if 8 * page.dtype.itemsize in fmt.depths else np.dtype(_DTYPES[fmt.depths[0]])
     keep = page.alpha and fmt.alpha
-    if deep and keep == page.alpha:
+    if dtype == page.dtype and keep == page.alpha:
         return replace(page, metadata=metadata)
 
     def strips() -> Iterator[Strip]:
         for pixels, alpha in page.strips():
-            hidden = alpha if keep else None
-            yield (
-                Strip(pixels, hidden)
-                if deep
-                else Strip(_to_8_bit(pixels), None if hidden is None else _to_8_bit(hidden))
-            )
+            yield Strip(_converted(pixels, dtype), _converted(alpha, dtype) if keep and alpha is not None else None)
 
-    return replace(page, metadata=metadata, alpha=keep, strips=strips, dtype=page.dtype if deep else np.dtype(np.uint8))
+    return replace(page, metadata=metadata, alpha=keep, strips=strips, dtype=dtype)
+
+
+def _converted(samples: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Samples of another type: floats in [0, 1], integers over their whole range."""
+    if samples.dtype == dtype:
+        return samples
+    if dtype.kind != "f":
+        return _to_8_bit(samples)
+    return np.asarray(samples / np.iinfo(samples.dtype).max, dtype)
 
 
 def _to_8_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:

@@ -19,6 +19,8 @@ from PIL import Image
 
 from repsr_cli.image.page import Page, Strip
 
+_XMP_TRAILER = bytes([1, *range(255, -1, -1), 0])
+
 
 def write_gif(file: BinaryIO, pages: Iterable[Page], *, loop: int | None) -> None:
     """Write a GIF, animated if ``loop`` is given.
@@ -40,6 +42,9 @@ def write_gif(file: BinaryIO, pages: Iterable[Page], *, loop: int | None) -> Non
             file.write(b"GIF89a" + struct.pack("<HHBBB", page.width, page.height, 0, 0, 0))
             if loop is not None and loop != 1:
                 file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", min(max(loop - 1, 0), 65535), 0))
+            if page.metadata.xmp is not None:
+                # Readers skip the packet by its own bytes, taken for lengths, into this trailer.
+                file.write(b"\x21\xff\x0bXMP DataXMP" + page.metadata.xmp + _XMP_TRAILER)
             for keyword, text in page.metadata.text:
                 if keyword == "Comment":
                     file.write(b"\x21\xfe" + _blocks(text.encode()))

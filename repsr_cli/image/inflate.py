@@ -6,18 +6,19 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 
-def inflate(pieces: Iterator[bytes], sizes: Iterable[int]) -> Iterator[bytes]:
+def inflate(pieces: Iterator[bytes], sizes: Iterable[int], *, raw: bool = False) -> Iterator[bytes]:
     """Inflate a stream into blocks of given sizes.
 
     Args:
         pieces: the compressed stream; read only as far as needed.
         sizes: bytes of each block.
+        raw: the stream has neither header nor checksum.
 
     Raises:
         EOFError: the stream ends early.
         zlib.error: it is damaged.
     """
-    inflater = zlib.decompressobj()
+    inflater = zlib.decompressobj(-15 if raw else 15)
     for size in sizes:
         block = bytearray()
         while len(block) < size:

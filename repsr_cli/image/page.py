@@ -28,6 +28,11 @@ class Metadata:
         dpi: (horizontal, vertical) pixels per inch.
         text: (keyword, text) pairs: PNG text chunks, JPEG and GIF comments (keyword ``Comment``).
         colour: PNG chunks (type, payload) that say what the colours mean: cICP, gAMA, cHRM, sRGB, mDCV, cLLI.
+        aspect: relative (horizontal, vertical) pixel density where no unit is given; None: square or unknown.
+        photoshop: Photoshop's image resource blocks, which hold IPTC captions.
+        chunks: other PNG chunks (type, payload) that an editor may copy unseen.
+        segments: other JPEG segments (marker, payload) to copy.
+        trailer: what follows a JPEG image in its file: the video of a motion photo.
     """
 
     icc: bytes | None = None
@@ -36,6 +41,11 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     text: tuple[tuple[str, str], ...] = ()
     colour: tuple[tuple[bytes, bytes], ...] = ()
+    aspect: tuple[float, float] | None = None
+    photoshop: bytes | None = None
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
+    segments: tuple[tuple[int, bytes], ...] = ()
+    trailer: bytes | None = None
 
 
 class Strip(NamedTuple):

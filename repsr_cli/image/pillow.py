@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from repsr_cli.errors import MediaError
+from repsr_cli.image.heif import bits_of, colour_of, primary_properties, with_colour
+from repsr_cli.image.jpeg import jpeg_parts, unsupported_process, with_end, with_parts
 from repsr_cli.image.opencv import decode
 from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
 
@@ -42,6 +45,8 @@ _DECODING = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# How much may follow a JPEG's end marker before the file is searched for it.
+_END_BYTES = 1 << 12
 _ANIMATED = ("GIF", "WEBP", "AVIF")
 _opening = threading.Lock()
 
@@ -56,17 +61,18 @@ def open_pillow(path: Path, kind: str) -> Stored:
     Raises:
         MediaError: it cannot be decoded; later, from pages: one of them cannot.
     """
-    with _translated(path, kind), _open(path, kind) as image:
+    source = _mended(path, kind)
+    with _translated(path, kind), _open(source, kind) as image:
         width, height = image.size
         # A PSD's other "frames" are its layers, a multi-image JPEG's are previews, depth or gain maps.
         count = getattr(image, "n_frames", 1) if kind in _ANIMATED else 1
         animated = count > 1
         loop = _loop(image, kind) if animated else None
-        metadata = _metadata(image, None)
+        metadata = _metadata(image, path, kind, None)
 
     def pages() -> Iterator[Page]:
         with _translated(path, kind):
-            image = _open(path, kind)
+            image = _open(_mended(path, kind), kind)
         with image:
             for index in range(count):
                 yield _read(image, path, kind, index, animated)
@@ -74,14 +80,20 @@ def open_pillow(path: Path, kind: str) -> Stored:
     return Stored(height, width, pages, metadata, count, loop)
 
 
-def read_pillow_page(path: Path, kind: str, index: int) -> Page:
+def read_pillow_page(path: Path, kind: str, index: int, source: BinaryIO | Path) -> Page:
     """One page alone, of a file that holds several.
+
+    Args:
+        path: the file, for messages.
+        kind: Pillow's name of its format.
+        index: which page.
+        source: what is read: the file, or a mended copy of it.
 
     Raises:
         MediaError: it cannot be decoded.
     """
     with _translated(path, kind):
-        image = _open(path, kind)
+        image = _open(source, kind)
     with image:
         return _read(image, path, kind, index, animated=False)
 
@@ -113,8 +125,19 @@ def write_pillow(
     # Pillow's C code writes to descriptors itself. On a full disk it takes a short write for a complete one, or, for
     # JPEG 2000, tries for ever.
     encoded = io.BytesIO()
-    image.save(encoded, kind, **options)
-    file.write(encoded.getbuffer())
+    try:
+        image.save(encoded, kind, **options)
+    except ValueError as error:
+        raise OSError(f"the {kind} encoder refuses it: {error}") from error
+    file.write(_with_metadata(encoded.getvalue(), kind, first.metadata))
+
+
+def _with_metadata(encoded: bytes, kind: str, metadata: Metadata) -> bytes:
+    """An encoded file with the metadata that Pillow does not write."""
+    if kind == "JPEG":
+        return with_parts(encoded, metadata)
+    cicp = dict(metadata.colour).get(b"cICP")
+    return with_colour(encoded, cicp[0], cicp[1]) if kind == "AVIF" and cicp is not None else encoded
 
 
 def _metadata_options(kind: str, metadata: Metadata) -> dict[str, Any]:
@@ -129,8 +152,8 @@ def _metadata_options(kind: str, metadata: Metadata) -> dict[str, Any]:
         options["xmp"] = metadata.xmp
     if metadata.dpi is not None and kind in ("JPEG", "BMP"):
         options["dpi"] = metadata.dpi
-    comment = dict(metadata.text).get("Comment")
-    if comment is not None and kind in ("JPEG", "JPEG2000"):
+    comment = next((text for keyword, text in metadata.text if keyword == "Comment"), None)
+    if comment is not None and kind == "JPEG2000":
         options["comment"] = comment.encode()[:65533]
     return options
 
@@ -174,18 +197,64 @@ def _translated(path: Path, kind: str) -> Iterator[None]:
     except MemoryError as error:
         raise MediaError(path, f"the {kind} does not fit into memory", "Convert it to PNG or TIFF first.") from error
     except UnidentifiedImageError as error:
+        reason = _unsupported(path, kind)
+        if reason is not None:
+            raise MediaError(path, f"{reason}, which is not supported", "Convert it first.") from error
         raise MediaError(path, f"the {kind}'s header is damaged or unheard of", "Repair or re-export it.") from error
     except _DECODING as error:
+        unsupported = _unsupported(path, kind) if kind == "JPEG" else None
+        if unsupported is not None:
+            raise MediaError(path, f"{unsupported}, which is not supported", "Convert it first.") from error
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise MediaError(path, f"the {kind} cannot be decoded: {reason}", "Repair or re-export it.") from error
 
 
-def _open(path: Path, kind: str) -> Image.Image:
+def _unsupported(path: Path, kind: str) -> str | None:
+    """What a file is that Pillow refuses without saying why."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 20)
+    except OSError:
+        return None
+    if kind == "JPEG":
+        return unsupported_process(head)
+    if kind == "PSD" and len(head) >= 26:
+        bits, mode = struct.unpack_from(">HH", head, 22)
+        names = {2: "indexed", 7: "multichannel", 8: "duotone"}
+        if bits not in (1, 8):
+            return f"it is a Photoshop document of {bits} bits per channel"
+        return f"it is a {names[mode]} Photoshop document" if mode in names else None
+    if kind == "DDS" and len(head) >= 132:
+        flags, name, bits = struct.unpack_from("<I4sI", head, 80)
+        if name == b"DX10" and flags & 4:
+            return f"it is a DDS texture of DXGI format {struct.unpack_from('<I', head, 128)[0]}"
+        return f"it is a DDS texture of kind {name.decode('latin-1')!r}" if flags & 4 else f"it is a {bits}-bit texture"
+    return None
+
+
+def _mended(path: Path, kind: str) -> BinaryIO | Path:
+    """The file, or of a JPEG that lacks its end marker alone a copy with one.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    if kind != "JPEG":
+        return path
+    with _translated(path, kind):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _END_BYTES))
+            if b"\xff\xd9" in file.read():
+                return path
+        mended = with_end(path.read_bytes())
+    return path if mended is None else io.BytesIO(mended)
+
+
+def _open(source: BinaryIO | Path, kind: str) -> Image.Image:
     """Open without Pillow's limit on the number of pixels: our own caller holds one, and says how to raise it."""
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path, formats=(kind,))
+            return Image.open(source, formats=(kind,))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -230,10 +299,22 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
     if icc is not None and icc[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
         if pixels.shape[2] == 1 and icc[16:20] == b"RGB ":
             pixels = np.repeat(pixels, 3, axis=2)
+            notes += ("Grey became RGB, as its ICC profile is for RGB.",)
         else:
             icc, notes = None, (*notes, "Its ICC profile is for other channels than it has, and is left out.")
     duration = Fraction(image.info.get("duration", 0)).limit_denominator(1000) / 1000 if animated else None
-    return page_of(pixels, alpha, _metadata(image, icc), duration, notes)
+    metadata = _metadata(image, path, kind, icc)
+    if kind == "TGA" and alpha is not None and not alpha.any() and not _tga_has_alpha(path):
+        alpha, notes = None, (*notes, "Its fourth channel is empty and not marked as alpha: it is left out.")
+    if kind == "JPEG":
+        notes += _notes_of_jpeg(path)
+    return page_of(pixels, alpha, metadata, duration, notes)
+
+
+def _tga_has_alpha(path: Path) -> bool:
+    """Whether a Targa file's header gives alpha any bits."""
+    with path.open("rb") as file:
+        return bool(file.read(18)[17] & 15)
 
 
 def samples_of(image: Image.Image) -> Strip:
@@ -298,15 +379,15 @@ def bits_beyond(path: Path, kind: str) -> int:
     Raises:
         OSError: it cannot be read.
     """
-    if kind not in ("AVIF", "HEIF", "JPEG2000"):
+    if kind in ("AVIF", "HEIF"):
+        bits = bits_of(primary_properties(path))
+    elif kind == "JPEG2000":
+        with path.open("rb") as file:
+            box = re.search(rb"ihdr.{10}(.)", file.read(1 << 14), re.DOTALL)
+        bits = 0 if box is None else (box[1][0] & 0x7F) + 1
+    else:
         return 0
-    with path.open("rb") as file:
-        head = file.read(1 << 14)
-    box = re.search(rb"pixi\0\0\0\0(.)(.)" if kind != "JPEG2000" else rb"ihdr.{10}(.)", head, re.DOTALL)
-    if box is None:
-        return 0
-    bits = box[2][0] if kind != "JPEG2000" else (box[1][0] & 0x7F) + 1
-    return int(bits) if 8 < bits <= 16 else 0
+    return bits if 8 < bits <= 16 else 0
 
 
 def _deep(path: Path, kind: str, bits: int) -> tuple[Strip | None, str]:
@@ -317,11 +398,28 @@ def _deep(path: Path, kind: str, bits: int) -> tuple[Strip | None, str]:
         return None, error.happened
     if samples is None or samples.dtype != np.uint16 or samples.shape[2] not in (1, 3, 4):
         return None, f"OpenCV, which could do more, does not know this kind of {kind}"
+    if kind == "AVIF" and samples.shape[2] == 1:
+        samples = _full_range(samples, path, bits)
     peak = 2**bits - 1
     wide = ((samples.astype(np.uint32) * 65535 + peak // 2) // peak).astype(np.uint16)
     if wide.shape[2] < 4:
         return Strip(wide), ""
     return Strip(np.ascontiguousarray(wide[..., :3]), np.ascontiguousarray(wide[..., 3])), ""
+
+
+def _full_range(grey: NDArray[Any], path: Path, bits: int) -> NDArray[Any]:
+    """Grey samples over the full range.
+
+    OpenCV hands out luma as stored. Pillow, at 8 bit, does as the file says: whichever range comes closer is right.
+    """
+    black, white = 16 << (bits - 8), 235 << (bits - 8)
+    peak = 2**bits - 1
+    expanded = np.clip((grey.astype(np.float64) - black) * peak / (white - black), 0, peak)
+    with _open(path, "AVIF") as image:
+        shown = np.asarray(image.convert("L"), np.float64)[..., None] * (peak / 255)
+    if shown.shape != grey.shape or np.abs(grey - shown).mean() <= np.abs(expanded - shown).mean():
+        return grey
+    return np.asarray(np.floor(expanded + 0.5), np.uint16)
 
 
 def _heif_samples(path: Path, bits: int) -> NDArray[Any]:
@@ -330,13 +428,13 @@ def _heif_samples(path: Path, bits: int) -> NDArray[Any]:
     return (samples if samples.ndim == 3 else samples[..., None]) >> (16 - bits)
 
 
-def _metadata(image: Image.Image, icc: bytes | None) -> Metadata:
+def _metadata(image: Image.Image, path: Path, kind: str, icc: bytes | None) -> Metadata:
     info = image.info
     exif = info.get("exif")
     xmp = info.get("xmp")
     dpi = info.get("dpi")
     comment = info.get("comment")
-    return Metadata(
+    metadata = Metadata(
         icc=icc,
         exif=bytes(exif).removeprefix(b"Exif\0\0") or None if exif else None,
         xmp=(xmp.encode() if isinstance(xmp, str) else bytes(xmp)) or None if xmp else None,
@@ -345,6 +443,25 @@ def _metadata(image: Image.Image, icc: bytes | None) -> Metadata:
         if comment
         else (),
     )
+    if kind == "JPEG":
+        parts = jpeg_parts(path.read_bytes())
+        return replace(
+            metadata,
+            text=tuple(("Comment", text) for text in parts.comments),
+            aspect=parts.aspect if metadata.dpi is None else None,
+            photoshop=parts.photoshop,
+            segments=parts.segments,
+            trailer=parts.trailer,
+        )
+    if kind in ("AVIF", "HEIF") and icc is None:
+        return replace(metadata, colour=colour_of(primary_properties(path)))
+    return metadata
+
+
+def _notes_of_jpeg(path: Path) -> tuple[str, ...]:
+    data = path.read_bytes()
+    missing = ("Its end marker is missing; all pixels are there.",) if _mended(path, "JPEG") is not path else ()
+    return (*jpeg_parts(data).notes, *missing)
 
 
 # Writing

@@ -8,6 +8,7 @@ Source: W3C, Portable Network Graphics (PNG) Specification (Third Edition). Name
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,12 @@ _MAX_CHUNK = 1 << 26
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"gAMA", b"cHRM", b"sRGB")
+# Lengths of chunks that are copied as they are; of another length they are damaged.
+_LENGTHS = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
+_ANIMATION = (b"acTL", b"fcTL")
+_KNOWN = (*_COLOUR_CHUNKS, b"PLTE", b"tRNS", b"acTL", b"iCCP", b"eXIf", b"pHYs", b"bKGD")
+_C2PA = b"caBX"
+_CGBI = b"CgBI"
 _XMP = "XML:com.adobe.xmp"
 _INCH = 0.0254
 # Bytes of lines filtered in one go: few enough that every intermediate stays in the cache.
@@ -83,6 +90,7 @@ class _File:
     loop: int | None
     chunks: dict[bytes, bytes]
     metadata: Metadata
+    notes: tuple[str, ...] = ()
 
 
 def open_png(path: Path) -> Stored:
@@ -100,20 +108,24 @@ def open_png(path: Path) -> Stored:
     header = parsed.header
     animated = parsed.loop is not None
 
-    def page(frame: _Frame, strips: Callable[[], Iterator[Strip]], alpha: bool) -> Page:
+    def page(frame: _Frame, strips: Callable[[], Iterator[Strip]], alpha: bool, notes: tuple[str, ...]) -> Page:
         dtype = np.dtype(np.uint16 if header.depth == 16 else np.uint8)
         coloured = header.colour_type in (2, 6) or (header.colour_type == 3 and not _grey_palette(parsed))
         channels = 3 if coloured else 1
-        return Page(header.height, header.width, channels, dtype, alpha, strips, parsed.metadata, frame.duration)
+        size = header.height, header.width, channels, dtype, alpha
+        return Page(*size, strips, parsed.metadata, frame.duration, notes)
 
     def pages() -> Iterator[Page]:
+        notes = parsed.notes
+        if _beyond_palette(path, parsed):
+            notes += ("Some pixels have colours that its palette lacks: they are shown black.",)
         alpha = _animation_alpha(parsed) if animated else _has_alpha(parsed)
         for frame in parsed.frames:
             if frame.duration is None:
-                yield page(frame, _reader(path, parsed, frame, alpha), alpha)
+                yield page(frame, _reader(path, parsed, frame, alpha), alpha, notes)
         for frame, canvas in _composed(path, parsed):
             strip = _split(canvas, alpha)
-            yield page(frame, lambda strip=strip: iter((strip,)), alpha)  # type: ignore[misc]
+            yield page(frame, lambda strip=strip: iter((strip,)), alpha, notes)  # type: ignore[misc]
 
     streamed = not (header.interlaced or animated)
     return Stored(header.height, header.width, pages, parsed.metadata, len(parsed.frames), parsed.loop, streamed)
@@ -138,7 +150,7 @@ def write_png(file: BinaryIO, pages: Iterable[Page], *, count: int = 1, loop: in
             colour_type = (2 if page.channels == 3 else 0) + (4 if page.alpha else 0)
             header = struct.pack(">IIBBBBB", page.width, page.height, 8 * page.dtype.itemsize, colour_type, 0, 0, 0)
             _write_chunk(file, b"IHDR", header)
-            for kind, data in _metadata_chunks(page.metadata):
+            for kind, data in _metadata_chunks(page.metadata, 8 * page.dtype.itemsize, page.channels):
                 _write_chunk(file, kind, data)
             if loop is not None:
                 still = page.duration is None
@@ -174,7 +186,7 @@ def _parse(file: BinaryIO) -> _File:
     while True:
         head = file.read(8)
         if len(head) < 8:
-            raise _Damaged("it ends early")
+            return parser.result(ended=False)
         length, kind = struct.unpack(">I4s", head)
         if kind == b"IEND":
             return parser.result()
@@ -183,20 +195,26 @@ def _parse(file: BinaryIO) -> _File:
             parser.add_pixels(at, length, file.read(4) if kind == b"fdAT" else None)
             file.seek(at + length + 4)
         else:
-            parser.add(kind, _checked(file, kind, length))
+            data = _checked(file, kind, length)
+            if data is None:
+                parser.skip(kind, "damaged")
+            else:
+                parser.add(kind, data)
 
 
-def _checked(file: BinaryIO, kind: bytes, length: int) -> bytes:
-    """The data of a chunk whose head has been read."""
+def _checked(file: BinaryIO, kind: bytes, length: int) -> bytes | None:
+    """The data of a chunk whose head has been read; None if they are damaged and the image can be shown without."""
     if length > _MAX_CHUNK:
         raise _Damaged(f"a chunk {kind!r} of {length} bytes")
     data = file.read(length)
     check = file.read(4)
     if len(data) < length or len(check) < 4:
         raise _Damaged("it ends early")
-    if zlib.crc32(kind + data) != struct.unpack(">I", check)[0]:
-        raise _Damaged(f"the checksum of chunk {kind.decode('latin-1')!r} is wrong")
-    return data
+    if zlib.crc32(kind + data) == struct.unpack(">I", check)[0]:
+        return data
+    if kind[0] & 0x20 and kind not in _ANIMATION:
+        return None
+    raise _Damaged(f"the checksum of chunk {kind.decode('latin-1')!r} is wrong")
 
 
 class _Parser:
@@ -210,6 +228,14 @@ class _Parser:
         self._control: bytes | None = None
         self._pieces: list[tuple[int, int]] = []
         self._sequence = 0
+        self._copied: list[tuple[bytes, bytes]] = []
+        self._skipped: dict[str, list[str]] = {}
+
+    def skip(self, kind: bytes, reason: str) -> None:
+        """Note a chunk that is left out."""
+        name = kind.decode("latin-1")
+        if name not in self._skipped.setdefault(reason, []):
+            self._skipped[reason].append(name)
 
     def add_pixels(self, at: int, length: int, number: bytes | None) -> None:
         """Note where compressed pixels are, with their sequence number in an animation."""
@@ -230,25 +256,57 @@ class _Parser:
             self._count(data[:4])
             self._control = data
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-            self._texts.append(_text(kind, data))
+            self._add_text(kind, data)
             if sum(len(text) for _, text in self._texts) > _MAX_CHUNK:
                 raise _Damaged("its text inflates without end")
-        else:
+        elif len(data) != _LENGTHS.get(kind, len(data)) or (kind == b"gAMA" and not any(data)):
+            self.skip(kind, "damaged")
+        elif kind == _CGBI:
+            raise _Damaged("it is an iOS image (CgBI), which is not a standard PNG; convert it with pngcrush")
+        elif kind in _KNOWN:
             self._chunks.setdefault(kind, data)
+        elif kind[0] & 0x20 and kind[3] & 0x20:
+            self._copied.append((kind, data))
+        elif kind[0] & 0x20:
+            self.skip(kind, "signed for the original image" if kind == _C2PA else "valid for the original image only")
+        else:
+            raise _Damaged(f"it needs a chunk {kind.decode('latin-1')!r} to be shown, which is unknown")
 
-    def result(self) -> _File:
+    def _add_text(self, kind: bytes, data: bytes) -> None:
+        try:
+            keyword, text, foreign = _text(kind, data)
+        except _Damaged:
+            self.skip(kind, "damaged")
+            return
+        if foreign:
+            self._copied.append((kind, data))
+        else:
+            self._texts.append((keyword, text))
+
+    def result(self, *, ended: bool = True) -> _File:
         """Everything, after the last chunk."""
         self._finish_frame()
         header, chunks, frames = self._header, self._chunks, self._frames
         if header is None or not frames:
-            raise _Damaged("it holds no pixels")
+            raise _Damaged("it holds no pixels" if ended else "it ends early")
         palette = chunks.get(b"PLTE", b"")
         if header.colour_type == 3 and (len(palette) % 3 or not palette):
             raise _Damaged("its palette is missing")
         loop = struct.unpack(">I", chunks[b"acTL"][4:8])[0] if len(chunks.get(b"acTL", b"")) == 8 else None
         if loop is None:
             frames = [replace(frames[0], duration=None)]
-        return _File(header, tuple(frames), loop, chunks, _metadata(chunks, self._texts))
+        elif not ended and len(frames) < struct.unpack(">I", chunks[b"acTL"][:4])[0]:
+            raise _Damaged("it ends early: frames of the animation are missing")
+        if b"iCCP" in chunks and _profile(chunks[b"iCCP"]) is None:
+            del chunks[b"iCCP"]
+            self.skip(b"iCCP", "damaged")
+        notes = [f"PNG chunks left out as {why}: {', '.join(names)}." for why, names in self._skipped.items()]
+        if not ended:
+            notes.append("Its end is missing; all pixels are there.")
+        metadata = _metadata(chunks, self._texts)
+        if b"bKGD" in chunks:
+            self._copied += _background(header, chunks)
+        return _File(header, tuple(frames), loop, chunks, replace(metadata, chunks=tuple(self._copied)), tuple(notes))
 
     def _finish_frame(self) -> None:
         """Make a frame of the pixels collected; they belong to the frame control before them."""
@@ -294,24 +352,48 @@ def _inflated(data: bytes) -> bytes:
     return out
 
 
-def _text(kind: bytes, data: bytes) -> tuple[str, str]:
+def _profile(chunk: bytes) -> bytes | None:
+    """The profile in an iCCP chunk, None if it is damaged."""
+    try:
+        profile = _inflated(chunk.partition(b"\0")[2][1:])
+    except _Damaged:
+        return None
+    return profile or None
+
+
+def _background(header: _Header, chunks: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The background colour as samples of 16 bit, grey or RGB; none if it is damaged."""
+    data = chunks[b"bKGD"]
+    if header.colour_type == 3:
+        colour = chunks[b"PLTE"][3 * data[0] : 3 * data[0] + 3] if data else b""
+        return [(b"bKGD", struct.pack(">3H", *(257 * n for n in colour)))] if len(colour) == 3 else []
+    count = 3 if header.colour_type in (2, 6) else 1
+    if len(data) != 2 * count:
+        return []
+    peak = 2**header.depth - 1
+    return [
+        (b"bKGD", struct.pack(f">{count}H", *(n * 65535 // peak & 65535 for n in struct.unpack(f">{count}H", data))))
+    ]
+
+
+def _text(kind: bytes, data: bytes) -> tuple[str, str, bool]:
+    """(keyword, text, whether it is in a named language) of a text chunk."""
     keyword, _, rest = data.partition(b"\0")
     name = keyword.decode("latin-1")
     if kind == b"tEXt":
-        return name, rest.decode("latin-1")
+        return name, rest.decode("latin-1"), False
     if kind == b"zTXt":
-        return name, _inflated(rest[1:]).decode("latin-1")
+        return name, _inflated(rest[1:]).decode("latin-1"), False
     compressed = rest[:1] == b"\1"
-    _, _, rest = rest[2:].partition(b"\0")  # language
-    _, _, rest = rest.partition(b"\0")  # translated keyword
-    return name, (_inflated(rest) if compressed else rest).decode("utf-8", "replace")
+    language, _, rest = rest[2:].partition(b"\0")
+    translated, _, rest = rest.partition(b"\0")
+    text = (_inflated(rest) if compressed else rest).decode("utf-8", "replace")
+    return name, text, bool(language or translated) and name != _XMP
 
 
 def _metadata(chunks: dict[bytes, bytes], texts: list[tuple[str, str]]) -> Metadata:
-    icc = exif = xmp = dpi = None
-    if b"iCCP" in chunks:
-        _, _, rest = chunks[b"iCCP"].partition(b"\0")
-        icc = _inflated(rest[1:])
+    exif = xmp = dpi = aspect = None
+    icc = _profile(chunks[b"iCCP"]) if b"iCCP" in chunks else None
     if b"eXIf" in chunks:
         exif = chunks[b"eXIf"].removeprefix(b"Exif\0\0")
     kept = []
@@ -324,9 +406,11 @@ def _metadata(chunks: dict[bytes, bytes], texts: list[tuple[str, str]]) -> Metad
             kept.append((keyword, text))
     if len(chunks.get(b"pHYs", b"")) == 9:
         x, y, unit = struct.unpack(">IIB", chunks[b"pHYs"])
-        dpi = (x * _INCH, y * _INCH) if unit == 1 else None
+        if x and y:
+            dpi = (x * _INCH, y * _INCH) if unit == 1 else None
+            aspect = (float(x), float(y)) if unit != 1 and x != y else None
     colour = tuple((kind, chunks[kind]) for kind in _COLOUR_CHUNKS if kind in chunks)
-    return Metadata(icc, exif, xmp, dpi, tuple(kept), colour)
+    return Metadata(icc, exif, xmp, dpi, tuple(kept), colour, aspect)
 
 
 def _raw_profile(text: str) -> bytes | None:
@@ -347,6 +431,25 @@ def _grey_palette(parsed: _File) -> bool:
     """Whether a palette holds greys alone (and no profile says that they stand for something else)."""
     palette = np.frombuffer(parsed.chunks[b"PLTE"], np.uint8).reshape(-1, 3)
     return bool((palette == palette[:, :1]).all()) and (parsed.metadata.icc or b"")[16:20] in (b"", b"GRAY")
+
+
+def _beyond_palette(path: Path, parsed: _File) -> bool:
+    """Whether pixels point beyond the palette, which decoders show as black."""
+    header = parsed.header
+    entries = len(parsed.chunks.get(b"PLTE", b"")) // 3
+    if header.colour_type != 3 or entries >= 2**header.depth:
+        return False
+    indices = replace(parsed, header=replace(header, colour_type=0), chunks={})
+    step = 255 // (2**header.depth - 1)
+    try:
+        with path.open("rb") as file:
+            return any(
+                int(samples.max()) // step >= entries
+                for frame in parsed.frames
+                for samples in _samples(file, indices, frame)
+            )
+    except _Damaged:
+        return False  # reported where the pixels are read
 
 
 def _reader(path: Path, parsed: _File, frame: _Frame, alpha: bool) -> Callable[[], Iterator[Strip]]:
@@ -421,15 +524,36 @@ def _stream(file: BinaryIO, frame: _Frame) -> Iterator[bytes]:
 
 
 def _inflate(pieces: Iterator[bytes], sizes: Iterable[int]) -> Iterator[bytes]:
-    """Blocks of the pixels; at the end the remaining pieces are read, because that checks their checksums."""
+    """Blocks of the pixels; before the last one the remaining pieces are read, because that checks their checksums."""
+    last: bytes | None = None
     try:
-        yield from inflate(pieces, sizes)
+        for block in inflate(_without_header(pieces), sizes, raw=True):
+            if last is not None:
+                yield last
+            last = block
     except EOFError as error:
         raise _Damaged("it holds fewer lines than its header says") from error
     except zlib.error as error:
         raise _Damaged("its pixels cannot be inflated") from error
     for _ in pieces:
         pass
+    if last is not None:
+        yield last
+
+
+def _without_header(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """A zlib stream without its header. Its checksum is ignored: every chunk has one of its own."""
+    head = b""
+    for piece in pieces:
+        if len(head) < 2:
+            head += piece
+            if len(head) < 2:
+                continue
+            if head[0] & 15 != 8 or int.from_bytes(head[:2], "big") % 31 or head[1] & 32:
+                raise zlib.error("no zlib header")
+            piece = head[2:]
+        if piece:
+            yield piece
 
 
 def _unfilter(lines: bytes, header: _Header, width: int, rows: int) -> NDArray[np.uint8]:
@@ -473,8 +597,7 @@ def _resolve(lines: NDArray[np.uint8], width: int, parsed: _File) -> NDArray[Any
     samples = samples.reshape(len(lines), width, -1)
     if header.colour_type == 3:
         palette = np.frombuffer(parsed.chunks[b"PLTE"], np.uint8).reshape(-1, 3)
-        if samples.max() >= len(palette):
-            raise _Damaged("a pixel's colour is not in its palette")
+        palette = np.concatenate([palette, np.zeros((max(0, 256 - len(palette)), 3), np.uint8)])
         if _grey_palette(parsed):
             palette = palette[:, :1]
         if transparent is not None:
@@ -553,15 +676,24 @@ def _write_chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
     file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
 
 
-def _metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
+def _metadata_chunks(metadata: Metadata, depth: int, channels: int) -> Iterator[tuple[bytes, bytes]]:
     """The chunks that go before the pixels, in the order the specification wants."""
     yield from metadata.colour
     if metadata.icc is not None:
         yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)
     if metadata.dpi is not None:
         yield b"pHYs", struct.pack(">IIB", *(min(round(dpi / _INCH), 2**31 - 1) for dpi in metadata.dpi), 1)
+    elif metadata.aspect is not None:
+        scale = 1 if all(n.is_integer() for n in metadata.aspect) else 10_000
+        yield b"pHYs", struct.pack(">IIB", *(min(max(round(n * scale), 1), 2**31 - 1) for n in metadata.aspect), 0)
     if metadata.exif is not None:
         yield b"eXIf", metadata.exif
+    for kind, data in metadata.chunks:
+        yield kind, _background_at(data, depth, channels) if kind == b"bKGD" else data
+    if metadata.photoshop is not None:
+        digits = metadata.photoshop.hex()
+        profile = f"\niptc\n{len(metadata.photoshop):8}\n" + "\n".join(re.findall(r".{1,72}", digits)) + "\n"
+        yield b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(profile.encode())
     if metadata.xmp is not None:
         yield b"iTXt", _XMP.encode() + b"\0\0\0\0\0" + metadata.xmp
     for keyword, text in metadata.text:
@@ -570,6 +702,12 @@ def _metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
             yield b"tEXt", name + b"\0" + text.encode("latin-1")
         except UnicodeEncodeError:
             yield b"iTXt", name + b"\0\0\0\0\0" + text.encode()
+
+
+def _background_at(data: bytes, depth: int, channels: int) -> bytes:
+    """A background of 16 bit at a depth, in as many channels as the image has."""
+    values = [n * (2**depth - 1) // 65535 for n in struct.unpack(f">{len(data) // 2}H", data)]
+    return struct.pack(f">{channels}H", *(values * 3)[:channels])
 
 
 def _delay(seconds: Fraction) -> Fraction:

@@ -27,6 +27,7 @@ from repsr_cli.image.exif import (
     GPS,
     ICC,
     ORIENTATION,
+    SHORT,
     UNDEFINED,
     XMP,
     Directory,
@@ -51,7 +52,7 @@ from repsr_cli.image.pillow import read_pillow_page
 (STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES) = (273, 277, 278, 279)
 (X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT) = (282, 283, 284, 296)
 (PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES) = (317, 322, 323, 324, 325)
-(SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION) = (330, 338, 339, 347, 50706)
+(SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, PHOTOSHOP, DNG_VERSION) = (330, 338, 339, 347, 34377, 50706)
 
 # Tags that describe an image, not how it is stored: document and page name, description, make, model, software, date,
 # artist, host, copyright, rating, IPTC, Photoshop's block, and Windows' five.
@@ -61,6 +62,12 @@ _DEFLATE = (8, 32946)
 _BYTES_OF_LIBTIFF = (5, 32773, 34925, 50000)  # LZW, PackBits, LZMA, Zstandard
 _JPEG = 7
 _YCBCR = 6
+_OLD_JPEG = 6
+# Sample formats and bits that are read here: unsigned integers (1) and floats (3).
+_PLAIN_SAMPLES = (
+    *(({1}, {bits}) for bits in range(8, 17)),
+    *(({3}, {bits}) for bits in (16, 32, 64)),
+)
 _RAW_PHOTOMETRIC = (32803, 34892)
 _BLOCK_BYTES = 1 << 23
 # Compressed bytes read at once.
@@ -69,6 +76,9 @@ _WRITTEN_BYTES = 1 << 20
 _MAX_PAGES = 10_000
 # Beyond this many bytes of samples the 32-bit offsets of classic TIFF may not reach.
 _CLASSIC_BYTES = 4_000_000_000
+
+
+_FORMATS = {2: "signed", 5: "complex", 6: "complex"}
 
 
 class _Damaged(Exception):
@@ -82,16 +92,16 @@ def open_tiff(path: Path) -> Stored:
         MediaError: the file is damaged or a camera's raw; later, from pages and strips: pixels are damaged.
         OSError: it cannot be read.
     """
-    directories: list[Directory] = []
+    stored: list[_Directory] = []
     try:
         with path.open("rb") as file:
             order, big, offset = read_header(file)
             seen = set()
-            while offset and offset not in seen and len(directories) < _MAX_PAGES:
+            while offset and offset not in seen and len(stored) < _MAX_PAGES:
                 seen.add(offset)
-                tags, offset = read_directory(file, offset, order, big=big)
-                directories.append(tags)
-        stored = [_Directory(tags, order) for tags in directories]
+                at = offset
+                tags, offset = read_directory(file, at, order, big=big)
+                stored.append(_Directory(tags, order, at, big))
         if not stored:
             raise _Damaged("it holds no page")
         first = stored[0]
@@ -99,6 +109,8 @@ def open_tiff(path: Path) -> Stored:
             raise MediaError(path, "it is a camera's raw file", "Develop it to a 16-bit TIFF first.")
         if first.number(SUBFILE, 0) & 1 and SUB_IFDS in first.tags:
             raise MediaError(path, "its image is a preview of a camera's raw", "Develop it to a 16-bit TIFF first.")
+        for page in stored:
+            _check(path, page)
     except (DirectoryError, _Damaged) as damage:
         raise _error(path, damage) from damage
 
@@ -159,6 +171,8 @@ class _Directory:
 
     tags: Directory
     order: Order
+    offset: int
+    big: bool
 
     def numbers(self, tag: int, default: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         entry = self.tags.get(tag)
@@ -199,9 +213,41 @@ class _Directory:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the samples as stored."""
+        if self.packed:
+            return np.dtype(np.uint16)
         kind = {1: "u", 3: "f"}[self.number(SAMPLE_FORMAT, 1)]
         order = ">" if self.number(PREDICTOR, 1) == 3 else self.order
         return np.dtype(f"{order}{kind}{self.number(BITS, 1) // 8}")
+
+    @property
+    def packed(self) -> int:
+        """Bits per sample where samples do not start at byte boundaries, 9 to 15; else 0."""
+        bits = self.number(BITS, 1)
+        return bits if 8 < bits < 16 else 0
+
+    @property
+    def tiled(self) -> bool:
+        """Whether its pixels lie in tiles; some writers list those under the tags of strips."""
+        return TILE_OFFSETS in self.tags or (TILE_WIDTH in self.tags and TILE_HEIGHT in self.tags)
+
+    @property
+    def cells(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(offsets, sizes) of strips or tiles."""
+        tiles = self.numbers(TILE_OFFSETS), self.numbers(TILE_BYTES)
+        return tiles if tiles[0] else (self.numbers(STRIP_OFFSETS), self.numbers(STRIP_BYTES))
+
+    @property
+    def cell_size(self) -> tuple[int, int]:
+        """(height, width) of a strip or tile."""
+        if self.tiled:
+            return self.number(TILE_HEIGHT, 0), self.number(TILE_WIDTH, 0)
+        return min(self.number(STRIP_ROWS, 2**32 - 1), self.height), self.width
+
+    @property
+    def cell_count(self) -> tuple[int, int]:
+        """How many strips or tiles cover the image, (down, across); (0, 0) if they have no size."""
+        height, width = self.cell_size
+        return (-(-self.height // height), -(-self.width // width)) if height > 0 and width > 0 else (0, 0)
 
     @property
     def planes(self) -> int:
@@ -219,7 +265,8 @@ class _Directory:
         return (
             self.photometric in (0, 1, 2)
             and self.number(COMPRESSION, 1) in (_PLAIN, *_DEFLATE, *_BYTES_OF_LIBTIFF)
-            and (formats, bits) in (({1}, {8}), ({1}, {16}), ({3}, {16}), ({3}, {32}), ({3}, {64}))
+            and (formats, bits) in _PLAIN_SAMPLES
+            and not (self.packed and self.number(PREDICTOR, 1) != 1)
             and self.number(PREDICTOR, 1) in (1, 2, 3)
             and not (self.number(PREDICTOR, 1) == 3 and formats != {3})
             and not (self.number(PREDICTOR, 1) == 2 and formats != {1})
@@ -238,12 +285,78 @@ class _Directory:
         unit = {2: 1.0, 3: 2.54}.get(self.number(RESOLUTION_UNIT, 2))
         x, y = (float(self.numbers(t, (0.0,))[0]) for t in (X_RESOLUTION, Y_RESOLUTION))
         dpi = (x * unit, y * unit) if unit is not None and x > 0 and y > 0 else None
-        return Metadata(icc, build_exif(described) if described else None, xmp or None, dpi)
+        aspect = (x, y) if unit is None and x > 0 and y > 0 and x != y else None
+        exif = build_exif(described) if described else None
+        return Metadata(icc=icc, exif=exif, xmp=xmp or None, dpi=dpi, aspect=aspect)
+
+
+def _check(path: Path, stored: _Directory) -> None:
+    """Refuse a page that cannot be read as it is meant, or whose strips or tiles do not cover it.
+
+    Raises:
+        MediaError: its samples are of a kind that is not supported.
+        _Damaged: pixels are missing.
+    """
+    formats, bits = set(stored.numbers(SAMPLE_FORMAT, (1,))), set(stored.numbers(BITS, (1,)))
+    grey = stored.samples == 1 and stored.photometric in (0, 1)
+    kind = next((_FORMATS[code] for code in sorted(formats) if code in _FORMATS), "")
+    reason = None
+    if kind == "complex":
+        reason = "its samples are complex numbers"
+    elif kind == "signed" and not (grey and bits <= {16, 32}):
+        reason = f"its samples are signed {max(bits)}-bit integers"
+    elif not formats & {3} and max(bits) > 16 and not (grey and bits == {32}):
+        reason = f"its samples are {max(bits)}-bit integers"
+    elif not formats & {3} and len(bits) > 1:
+        reason = f"its channels have different depths, {', '.join(map(str, sorted(bits)))} bits"
+    if reason is not None:
+        raise MediaError(path, f"{reason}, which are not supported", "Convert it to 8- or 16-bit unsigned samples.")
+    _check_coverage(stored)
+
+
+def _check_coverage(stored: _Directory) -> None:
+    """Find out whether strips or tiles cover the page.
+
+    Raises:
+        _Damaged: they do not.
+    """
+    compression = stored.number(COMPRESSION, 1)
+    if compression == _OLD_JPEG or stored.height < 1 or stored.width < 1:
+        return
+    down, across = stored.cell_count
+    if not down:
+        raise _Damaged("its strips or tiles have no size")
+    offsets, sizes = stored.cells
+    if len(offsets) < down * across * stored.planes:
+        raise _Damaged(f"strips or tiles are missing: {len(offsets)} of {down * across * stored.planes} are there")
+    if compression != _PLAIN or stored.tiled or len(sizes) != len(offsets) or 0 in sizes:
+        return
+    bits = stored.numbers(BITS, (1,))
+    row = stored.width * (sum(bits) if len(bits) > 1 else bits[0] * stored.samples) // 8
+    if stored.photometric != _YCBCR and sum(sizes) < row * stored.height:
+        raise _Damaged("its strips are too short: rows are missing")
+
+
+def _upright_copy(path: Path, stored: _Directory) -> BinaryIO | Path:
+    """The file with the page's orientation reset.
+
+    Pillow turns TIFF pages itself, some of them wrongly; the orientation is applied once, by our own caller.
+    """
+    if stored.number(ORIENTATION, 1) == 1:
+        return path
+    data = bytearray(path.read_bytes())
+    size, inline, start = (20, 12, stored.offset + 8) if stored.big else (12, 8, stored.offset + 2)
+    count = struct.unpack_from(stored.order + ("Q" if stored.big else "H"), data, stored.offset)[0]
+    for at in range(start, start + count * size, size):
+        if struct.unpack_from(stored.order + "H", data, at)[0] == ORIENTATION:
+            struct.pack_into(stored.order + ("HQ" if stored.big else "HI"), data, at + 2, SHORT, 1)
+            struct.pack_into(stored.order + "HH", data, at + inline, 1, 0)
+    return io.BytesIO(bytes(data))
 
 
 def _other_page(path: Path, stored: _Directory, index: int) -> Page:
     """A page that Pillow decodes."""
-    page = read_pillow_page(path, "TIFF", index)
+    page = read_pillow_page(path, "TIFF", index, _upright_copy(path, stored))
     notes = page.notes
     bits = max(stored.numbers(BITS, (1,)))
     if bits > 8 and page.dtype.itemsize == 1:
@@ -305,18 +418,14 @@ def _blocks(file: BinaryIO, stored: _Directory) -> Iterator[NDArray[Any]]:
 
 def _plane(file: BinaryIO, stored: _Directory, plane: int, samples: int) -> Iterator[NDArray[Any]]:
     """One plane, or all samples where they are interleaved, in blocks of (rows, W, samples)."""
-    tiled = TILE_OFFSETS in stored.tags
-    offsets = stored.numbers(TILE_OFFSETS if tiled else STRIP_OFFSETS)
-    sizes = stored.numbers(TILE_BYTES if tiled else STRIP_BYTES)
-    cell_height = stored.number(TILE_HEIGHT, 0) if tiled else min(stored.number(STRIP_ROWS, 2**32 - 1), stored.height)
-    cell_width = stored.number(TILE_WIDTH, 0) if tiled else stored.width
-    if cell_height < 1 or cell_width < 1:
-        raise _Damaged("its strips or tiles have no size")
-    across, down = -(-stored.width // cell_width), -(-stored.height // cell_height)
-    if len(offsets) < across * down * stored.planes or len(sizes) != len(offsets):
+    tiled = stored.tiled
+    offsets, sizes = stored.cells
+    cell_height, cell_width = stored.cell_size
+    down, across = stored.cell_count
+    if len(sizes) != len(offsets):
         raise _Damaged("strips or tiles are missing")
-    itemsize = stored.dtype.itemsize
-    pitch = cell_width * samples * itemsize
+    bits = stored.packed or 8 * stored.dtype.itemsize
+    pitch = (cell_width * samples * bits + 7) // 8
     if tiled and cell_height * pitch > 1 << 30:
         raise _Damaged("a tile of more than a gigabyte")
     for row in range(down):
@@ -396,6 +505,8 @@ def _samples(data: bytes, stored: _Directory, width: int, samples: int) -> NDArr
     """Bytes of whole rows as (rows, width, samples), differencing undone."""
     predictor = stored.number(PREDICTOR, 1)
     dtype = stored.dtype
+    if stored.packed:
+        return _unpacked_bits(data, stored.packed, width, samples)
     if predictor == 3:
         # The bytes of each row stand most significant ones first, all of them differenced.
         rows = np.frombuffer(data, np.uint8).reshape(-1, width * dtype.itemsize, samples)
@@ -407,6 +518,16 @@ def _samples(data: bytes, stored: _Directory, width: int, samples: int) -> NDArr
         native = values.astype(dtype.newbyteorder("="))
         return np.cumsum(native, axis=1, dtype=native.dtype)
     return values
+
+
+def _unpacked_bits(data: bytes, bits: int, width: int, samples: int) -> NDArray[np.uint16]:
+    """Rows of samples of 9 to 15 bits, most significant bit first, at 16 bit: the largest value is the largest."""
+    pitch = (width * samples * bits + 7) // 8
+    rows = np.unpackbits(np.frombuffer(data, np.uint8).reshape(-1, pitch), axis=1)[:, : width * samples * bits]
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint32)
+    values = rows.reshape(len(rows), width, samples, bits) @ weights
+    peak = 2**bits - 1
+    return np.asarray((values * 65535 + peak // 2) // peak, np.uint16)
 
 
 def _exactly(file: BinaryIO, offset: int, size: int) -> bytes:
@@ -471,11 +592,16 @@ def _tags(page: Page, rows: int, offsets: list[int], sizes: list[int], *, big: b
     if metadata.dpi is not None:
         tags |= {X_RESOLUTION: rational(metadata.dpi[0]), Y_RESOLUTION: rational(metadata.dpi[1])}
         tags[RESOLUTION_UNIT] = shorts(2)
+    elif metadata.aspect is not None:
+        tags |= {X_RESOLUTION: rational(metadata.aspect[0]), Y_RESOLUTION: rational(metadata.aspect[1])}
+        tags[RESOLUTION_UNIT] = shorts(1)
     if metadata.icc is not None:
         tags[ICC] = Entry(UNDEFINED, metadata.icc)
     if metadata.xmp is not None:
         tags[XMP] = Entry(1, metadata.xmp)
+    if metadata.photoshop is not None:
+        tags[PHOTOSHOP] = Entry(UNDEFINED, metadata.photoshop)
     if metadata.exif is not None:
         described = parse_exif(metadata.exif)
-        tags |= {t: e for t, e in described.items() if t in (*_DESCRIPTIVE, EXIF, GPS)}
+        tags |= {t: e for t, e in described.items() if t in (*_DESCRIPTIVE, EXIF, GPS) and t not in tags}
     return tags

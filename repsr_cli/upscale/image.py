@@ -7,7 +7,7 @@ like a small one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -87,7 +87,7 @@ def upscale_image(
             notes.extend(note for note in page.notes if note not in notes)
             wanted = target_size((page.height, page.width), plan.size, upscaler.scale)
             if index:
-                losses(format_for(plan.target), page, *wanted)
+                losses(format_for(plan.target), page, wanted)
             yield enlarged(page, wanted, upscaler, tta=plan.tta, progress=after_tile, turn=turn)
             if image.count > 1:
                 reporter.progress(Progress(index + 1, image.count, "frame" if image.animated else "page"))
@@ -104,14 +104,18 @@ def _losses(plan: ImagePlan, image: ImageSource, first: Page, size: tuple[int, i
         UsageError: that is not allowed, or the size is beyond the format.
     """
     fmt = format_for(plan.target)
-    lost = losses(fmt, first, *size, count=image.count, animated=image.animated)
+    lost = losses(fmt, first, size, count=image.count, loop=image.loop, strip_metadata=plan.strip_metadata)
     if lost and not plan.allow_loss:
         raise UsageError(
             plan.source,
-            f"{fmt.name} cannot hold its {' and '.join(lost)}",
+            f"{fmt.name} cannot hold {_joined(lost)}",
             "Choose another format, or add --allow-loss.",
         )
-    return [f"{fmt.name} cannot hold {' and '.join(lost)}: left out."] if lost else []
+    return [f"{fmt.name} cannot hold {_joined(lost)}: left out."] if lost else []
+
+
+def _joined(phrases: Sequence[str]) -> str:
+    return " and ".join((", ".join(phrases[:-1]), phrases[-1])) if len(phrases) > 1 else phrases[0]
 
 
 def enlarged(

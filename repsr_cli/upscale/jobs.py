@@ -23,7 +23,10 @@ if TYPE_CHECKING:  # torch
     from repsr_cli.upscale.finished import Finished
 
 # Formats that a target keeps from its source, by extension. Any other becomes what loses nothing: PNG, Matroska.
-KEPT_IMAGES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif", ".ppm"})
+KEPT_IMAGES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif"}
+    | {".ppm", ".pgm", ".pnm", ".pam", ".pfm"}
+)
 VIDEOS = frozenset({".mkv", ".mp4", ".m4v", ".mov", ".webm"})
 
 

@@ -35,10 +35,9 @@ REFUSED = {
     "exr_BrightRingsNanInf.exr": "OpenEXR",
     "exr_displaywindow_t05.exr": "OpenEXR",
     "exr_yc_Garden.exr": "OpenEXR",
-    "hopper_unknown_pixel_mode.tif": "damaged or unheard of",
+    "hopper_unknown_pixel_mode.tif": "32-bit integers",
     "truncated_end_chunk.png": "ends early",
     "truncated_image.png": "ends early",
-    "truncated_jpeg.jpg": "truncated",
     "ultrahdr.jpg": "truncated",
     "zero_width.gif": "damaged or unheard of",
 }

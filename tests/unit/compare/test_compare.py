@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from repsr_cli.compare import comparison
-from repsr_cli.compare.images import GAP
+from repsr_cli.compare.images import GAP, shown
 from repsr_cli.compare.options import CompareOptions, Crop, Form, parse_crop
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image
@@ -255,3 +255,12 @@ def test_crop_as_typed() -> None:
     for wrong in ("640x360", "0x1+0+0", "axb+0+0", "1x1-1+0"):
         with pytest.raises(UsageError):
             parse_crop("--crop", wrong)
+
+
+def test_measurements_are_stretched_and_light_is_clipped(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    for offset, factor in ((300, 2000), (-500, 100)):
+        Image.fromarray(ramp * factor + offset).save(tmp_path / "a.tif")
+        assert np.array_equal(shown(tmp_path / "a.tif")[..., 0], np.floor(ramp * 255 + 0.5))
+    Image.fromarray(ramp * 1.5).save(tmp_path / "a.tif")
+    assert np.array_equal(shown(tmp_path / "a.tif")[..., 0], np.floor(np.minimum(ramp * 1.5, 1) * 255 + 0.5))

@@ -129,3 +129,20 @@ def test_depth_beyond_opencv_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for page in open_image(tmp_path / "a.avif").pages():
         assert page.dtype == np.uint8
         assert "does not know this kind of AVIF" in page.notes[0]
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("full", [False, True])
+def test_limited_range_of_grey_avif_is_expanded(tmp_path: Path, bits: int, full: bool) -> None:
+    ramp = np.tile(np.linspace(0, 2**bits - 1, 64), (48, 1)).astype(np.uint16)
+    path = tmp_path / "a.avif"
+    cv2.imwrite(str(path), ramp, [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, 100])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"colrnclx") + 14
+    assert data[at] == 0x80
+    data[at] = 0x80 if full else 0
+    path.write_bytes(data)
+    found = read_image(path).pixels[..., 0].astype(float) / 65535
+    unit = 2 ** (bits - 8)
+    stored = ramp / (2**bits - 1) if full else (ramp - 16.0 * unit) / (219 * unit)
+    assert np.abs(found - np.clip(stored, 0, 1)).max() < 0.01

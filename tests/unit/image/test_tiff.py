@@ -13,7 +13,19 @@ from PIL import Image, TiffImagePlugin
 
 from repsr_cli.errors import MediaError
 from repsr_cli.image import tiff as image_tiff
-from repsr_cli.image.exif import EXIF, Directory, Entry, build_exif, parse_exif, write_directory
+from repsr_cli.image.exif import (
+    EXIF,
+    Directory,
+    Entry,
+    build_exif,
+    longs,
+    parse_exif,
+    read_directory,
+    read_header,
+    shorts,
+    write_directory,
+)
+from repsr_cli.image.files import read_image
 from repsr_cli.image.page import Metadata, Page, page_of
 from repsr_cli.image.tiff import open_tiff, write_tiff
 from tests.conftest import frame_count, present
@@ -262,3 +274,121 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     pixels[1, 1, 1] = np.nan
     with pytest.raises(MediaError, match="no numbers"):
         only_page(write(tmp_path / "a.tif", page_of(pixels))).read()
+
+
+def tags_of(width: int, height: int, bits: int, samples: int, data: bytes, **changes: Entry | None) -> bytes:
+    """An uncompressed TIFF of one strip; ``_274=...`` sets a tag, ``None`` removes it."""
+    tags: dict[int, Any] = {
+        256: shorts(width),
+        257: shorts(height),
+        258: shorts(*[bits] * samples),
+        259: shorts(1),
+        262: shorts(1 if samples == 1 else 2),
+        273: longs([8]),
+        277: shorts(samples),
+        278: shorts(height),
+        279: longs([len(data)]),
+    } | {int(name[1:]): entry for name, entry in changes.items()}
+    data += b"\0" * (len(data) % 2)
+    at = 8 + len(data)
+    kept: Any = {tag: entry for tag, entry in tags.items() if entry is not None}
+    return b"II\x2a\0" + struct.pack("<I", at) + data + write_directory(kept, at)
+
+
+def packed(values: NDArray[Any], bits: int) -> bytes:
+    """Rows of samples of so many bits, most significant first, each row from a byte's start."""
+    rows = values.reshape(len(values), -1)
+    text = ["".join(f"{int(value):0{bits}b}" for value in row) for row in rows]
+    return b"".join(
+        int(line.ljust(-(-len(line) // 8) * 8, "0"), 2).to_bytes(-(-len(line) // 8), "big") for line in text
+    )
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 15])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_10_to_14_bit_are_read_over_the_whole_range(tmp_path: Path, bits: int, samples: int) -> None:
+    peak = 2**bits - 1
+    values = np.linspace(0, peak, 5 * 7 * samples).astype(int).reshape(5, 7, samples)
+    (tmp_path / "a.tif").write_bytes(tags_of(7, 5, bits, samples, packed(values, bits)))
+    found = only_page(tmp_path / "a.tif").read().pixels
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, (values * 65535 + peak // 2) // peak)
+
+
+@pytest.mark.parametrize(
+    ("bits", "samples", "kind", "says"),
+    [
+        (8, 1, 2, "signed 8-bit"),
+        (8, 3, 2, "signed 8-bit"),
+        (16, 3, 2, "signed 16-bit"),
+        (32, 3, 1, "32-bit integers"),
+        (24, 1, 1, "24-bit integers"),
+        (64, 1, 1, "64-bit integers"),
+        (64, 1, 6, "complex"),
+    ],
+)
+def test_samples_that_are_not_read_are_called_what_they_are(
+    tmp_path: Path, bits: int, samples: int, kind: int, says: str
+) -> None:
+    data = bytes(4 * 3 * samples * bits // 8)
+    (tmp_path / "a.tif").write_bytes(tags_of(4, 3, bits, samples, data, _339=shorts(*[kind] * samples)))
+    with pytest.raises(MediaError, match=says):
+        open_tiff(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["1", "P", "CMYK", "L", "RGB"])
+@pytest.mark.parametrize("compression", ["raw", "group4", "tiff_lzw"])
+def test_orientation_is_applied_once_whoever_decodes(
+    tmp_path: Path, orientation: int, mode: str, compression: str
+) -> None:
+    if compression == "group4" and mode != "1":
+        return
+    image = Image.fromarray(noise(10, 14, 3).repeat(3, 0).repeat(2, 1)).convert(mode)
+    image.save(tmp_path / "a.tif", compression=compression)
+    upright = read_image(tmp_path / "a.tif")
+    image.save(tmp_path / "a.tif", compression=compression, tiffinfo={274: orientation})
+    found = read_image(tmp_path / "a.tif")
+    turned = np.swapaxes(upright.pixels, 0, 1) if orientation >= 5 else upright.pixels
+    turned = turned[::-1] if orientation in (3, 4, 7, 8) else turned
+    turned = turned[:, ::-1] if orientation in (2, 3, 6, 7) else turned
+    assert np.array_equal(found.pixels, turned)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "cmyk", "bilevel", "palette"])
+def test_strips_that_do_not_cover_the_image_are_missing_data(tmp_path: Path, kind: str) -> None:
+    mode = {"rgb": "RGB", "cmyk": "CMYK", "bilevel": "1", "palette": "P"}[kind]
+    for compression in ("raw", "tiff_lzw"):
+        image = Image.fromarray(noise(40, 8, 3)).convert(mode)
+        image.save(tmp_path / "a.tif", compression=compression, tiffinfo={278: 40})
+        data = bytearray((tmp_path / "a.tif").read_bytes())
+        at = next(at for kind in (3, 4) if (at := data.rfind(struct.pack("<HHI", 257, kind, 1))) >= 0)
+        data[at + 8 : at + 10] = struct.pack("<H", 4000)
+        (tmp_path / "b.tif").write_bytes(data)
+        with pytest.raises(MediaError, match="missing"):
+            read_image(tmp_path / "b.tif")
+    (tmp_path / "c.tif").write_bytes(tags_of(4, 30, 8, 1, bytes(4 * 20)))
+    with pytest.raises(MediaError, match="missing"):
+        read_image(tmp_path / "c.tif")
+
+
+def test_tiles_listed_as_strips_are_read(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pixels = noise(40, 50, 3)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(16, 16), photometric="rgb", compression="deflate")
+    with (tmp_path / "a.tif").open("rb") as file:
+        order, big, offset = read_header(file)
+        tags, _ = read_directory(file, offset, order, big=big)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    for tile, strip in ((324, 273), (325, 279)):
+        at = data.index(struct.pack("<H", tile), offset)
+        data[at : at + 2] = struct.pack("<H", strip)
+    (tmp_path / "b.tif").write_bytes(data)
+    assert 324 in tags
+    assert np.array_equal(only_page(tmp_path / "b.tif").read().pixels, pixels)
+
+
+def test_pixel_aspect_without_a_unit(tmp_path: Path) -> None:
+    page = page_of(noise(4, 5, 3), None, Metadata(aspect=(2.0, 1.0)))
+    found = only_page(write(tmp_path / "a.tif", page)).metadata
+    assert (found.aspect, found.dpi) == ((2, 1), None)

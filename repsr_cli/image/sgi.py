@@ -1,0 +1,108 @@
+"""Read SGI images of 16 bits per channel, which Pillow reads as 8.
+
+Source: Paul Haeberli, The SGI Image File Format, version 1.00.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repsr_cli.errors import MediaError
+from repsr_cli.image.page import Metadata, Page, Stored, page_of
+
+_HEADER = 512
+
+
+def is_deep_sgi(path: Path) -> bool:
+    """Whether an SGI image has 16 bits per channel.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(4)[3:4] == b"\2"
+
+
+def open_deep_sgi(path: Path) -> Stored:
+    """Read the header of an SGI image of 16 bits per channel.
+
+    Raises:
+        MediaError: it is damaged; later, from pages: samples are missing.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    if len(head) < 12:
+        raise _damaged(path, "it ends early")
+    _, packed, _, dimensions, width, height, depth = struct.unpack(">HBBHHHH", head)
+    height, channels = (1 if dimensions == 1 else height), (depth if dimensions == 3 else 1)
+    if not width or not height or channels not in (1, 2, 3, 4) or packed > 1:
+        raise _damaged(path, "its header gives no size, or channels that are not grey or RGB")
+
+    def pages() -> Iterator[Page]:
+        data = path.read_bytes()
+        try:
+            read = _packed if packed else _plain
+            planes = read(data, channels, height, width)
+        except (struct.error, ValueError, IndexError) as error:
+            raise _damaged(path, "samples are missing") from error
+        samples = np.ascontiguousarray(planes[:, ::-1].transpose(1, 2, 0))
+        if channels in (2, 4):
+            alpha = np.ascontiguousarray(samples[..., -1])
+            yield page_of(np.ascontiguousarray(samples[..., :-1]), alpha)
+        else:
+            yield page_of(samples)
+
+    return Stored(height, width, pages, Metadata())
+
+
+def _damaged(path: Path, reason: str) -> MediaError:
+    return MediaError(path, f"the SGI image is damaged: {reason}", "Repair or re-export it.")
+
+
+def _plain(data: bytes, channels: int, height: int, width: int) -> NDArray[Any]:
+    samples = np.frombuffer(data, ">u2", channels * height * width, _HEADER)
+    return samples.reshape(channels, height, width).astype(np.uint16)
+
+
+def _packed(data: bytes, channels: int, height: int, width: int) -> NDArray[Any]:
+    """Planes of run-length coded rows, bottom row first."""
+    count = channels * height
+    starts = struct.unpack_from(f">{count}I", data, _HEADER)
+    lengths = struct.unpack_from(f">{count}I", data, _HEADER + 4 * count)
+    if count * width * 2 > 512 * len(data):  # a run of 127 samples takes 4 bytes, rows may share their bytes
+        raise ValueError("rows overlap")
+    planes = np.empty((count, width), np.uint16)
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        planes[row] = _row(np.frombuffer(data, ">u2", length // 2, start), width)
+    return planes.reshape(channels, height, width)
+
+
+def _row(words: NDArray[Any], width: int) -> NDArray[Any]:
+    parts: list[NDArray[Any]] = []
+    at = done = 0
+    while done < width:
+        word = int(words[at])
+        run = word & 0x7F
+        if not run:
+            raise ValueError("a row ends early")
+        if word & 0x80:
+            part = words[at + 1 : at + 1 + run]
+            at += 1 + run
+        else:
+            part = np.repeat(words[at + 1], run)
+            at += 2
+        parts.append(part)
+        done += len(part)
+        if len(part) < run:
+            raise ValueError("a row ends early")
+    row = np.concatenate(parts)
+    if len(row) != width:
+        raise ValueError("a row is too long")
+    return row
