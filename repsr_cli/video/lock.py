@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import sys
 from contextlib import suppress
@@ -58,10 +57,13 @@ class FolderLock:
             OSError: it cannot be created.
         """
         while True:
-            with suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
             try:
-                inode = _checked(folder)
+                folder.mkdir(mode=0o700)
+                made = True
+            except FileExistsError:
+                made = False
+            try:
+                inode = _checked(folder, made)
                 file = _open_regular(folder / _NAME)
             except FileNotFoundError:  # its owner finished and removed it after mkdir
                 continue
@@ -171,8 +173,12 @@ def _inode(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _checked(folder: Path) -> tuple[int, int]:
+def _checked(folder: Path, made: bool = False) -> tuple[int, int]:
     """Device and number of a folder that may be trusted.
+
+    Args:
+        folder: the folder.
+        made: whether it has just been made. On network mounts it may have another owner all the same.
 
     Raises:
         UsageError: it is a link, another user's, or contains folders.
@@ -182,29 +188,13 @@ def _checked(folder: Path) -> tuple[int, int]:
     if not stat.S_ISDIR(found.st_mode):
         kind = "a link" if stat.S_ISLNK(found.st_mode) else "not a folder"
         raise UsageError(folder, f"is {kind}, where the files of this job would go", _REMEDY)
-    if sys.platform != "win32" and not _owned(folder, found):
+    if sys.platform != "win32" and not made and found.st_uid != os.geteuid():
         raise UsageError(folder, "belongs to another user", _REMEDY)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 raise UsageError(entry.path, "is a folder, which repsr did not make", _REMEDY)
     return _inode(found)
-
-
-def _owned(folder: Path, found: os.stat_result) -> bool:
-    """Whether a folder has the owner that a new file in it gets, which on network mounts need not be this user."""
-    if sys.platform == "win32" or found.st_uid == os.geteuid():
-        return True
-    trial = folder / f".{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _flags(), 0o600)
-    except OSError:
-        return False
-    try:
-        return os.fstat(descriptor).st_uid == found.st_uid
-    finally:
-        os.close(descriptor)
-        trial.unlink(missing_ok=True)
 
 
 def _open_regular(path: Path) -> BinaryIO:
