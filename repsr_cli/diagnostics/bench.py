@@ -221,20 +221,7 @@ def _pipeline(
 def _end_to_end(source: Path, target: Path, options: BenchOptions) -> Row:
     """The command in a process of its own, including starting Python and loading the model."""
     command = [sys.executable, "-m", "repsr_cli", "upscale", str(source), "-o", str(target), "-y", "--no-resume"]
-    given = {
-        "-n": options.model,
-        "-s": options.scale,
-        "--device": options.device,
-        "--precision": options.precision,
-        "-t": options.tile,
-        "--threads": options.threads,
-        "--engine": options.engine,
-        "-c": options.codec,
-        "--preset": options.preset,
-    }
-    for option, value in given.items():
-        command += [] if value is None else [option, str(value)]
-    seconds, busy, printed = _timed([*command, "--json", "--quiet"])
+    seconds, busy, printed = _timed([*command, *options.arguments, "--json", "--quiet"])
     record = json.loads(printed)
     facts: dict[str, Any] = {key: record["facts"][key] for key in ("codec", "occupancy", "reused")}
     facts["start_up_s"] = round(seconds - record["seconds"], 2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
+from typing import Any, Literal
 
-from repsr_cli.upscale.options import option, parse_box
-from repsr_cli.upscale.request import Request
+from repsr_cli.upscale.options import Option, declared_options, option, parse_box, shared
+from repsr_cli.upscale.request import MODEL, ModelOptions, Request, SizeOptions, VideoOptions
 
-MODEL, VIDEO, MEASUREMENT = "Model and device", "Videos", "Measurement"
+MEASUREMENT = "Measurement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,15 @@ class BenchOptions:
         calibrate: also time every engine and tile size that a calibration chooses from.
     """
 
-    model: str | None = option(
-        "-n", "--model", aliases=("--network",), metavar="NAME|PATH", help="Name or file.", panel=MODEL
-    )
-    scale: float | None = option("-s", "--scale", help="Enlargement factor; default: 4.", panel=MODEL)
-    device: str = option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.", panel=MODEL)
-    precision: str = option("--precision", default="auto", help="auto, fp32, fp16 or bf16.", panel=MODEL)
-    tile: str = option("-t", "--tile", default="auto", help="auto, auto:PIXELS, off or a size.", panel=MODEL)
-    threads: int | None = option("--threads", minimum=1, help="CPU threads.", panel=MODEL)
-    engine: str = option("--engine", default="auto", help="Engine, as in repsr upscale.", panel=MODEL)
-    codec: str | None = option("-c", "--codec", help="Encoder, e.g. libx265.", panel=VIDEO)
-    preset: str | None = option("--preset", help="Preset of the encoder, e.g. veryfast.", panel=VIDEO)
+    model: str | None = shared(ModelOptions, "model")
+    scale: float | None = shared(SizeOptions, "scale", panel=MODEL)
+    device: str = shared(ModelOptions, "device", help="auto, cpu, cuda, cuda:1 or mps.")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = shared(ModelOptions, "precision")
+    tile: str = shared(ModelOptions, "tile")
+    threads: int | None = shared(ModelOptions, "threads")
+    engine: str = shared(ModelOptions, "engine")
+    codec: str | None = shared(VideoOptions, "codec")
+    preset: str | None = shared(VideoOptions, "preset")
     rounds: int = option("--rounds", default=5, minimum=1, help="Rounds; the best counts.", panel=MEASUREMENT)
     size: tuple[int, int] = option(
         "--size",
@@ -59,14 +58,13 @@ class BenchOptions:
     @property
     def request(self) -> Request:
         """The request that ``repsr upscale`` would get."""
-        return Request.of(
-            model=self.model,
-            scale=self.scale,
-            device=self.device,
-            precision=self.precision,
-            tile=self.tile,
-            threads=self.threads,
-            engine=self.engine,
-            codec=self.codec,
-            preset=self.preset,
-        )
+        return Request.of(**{each.name: getattr(self, each.name) for each, _ in self._of_upscale()})
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same as arguments of the command line."""
+        given = [(declared.name, getattr(self, each.name)) for each, declared in self._of_upscale()]
+        return [word for flag, value in given if value is not None for word in (flag, str(value))]
+
+    def _of_upscale(self) -> list[tuple[Field[Any], Option]]:
+        return [(each, declared) for each, declared in declared_options(type(self)) if declared.panel != MEASUREMENT]

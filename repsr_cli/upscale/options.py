@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -58,6 +58,18 @@ def option(*flags: str, default: Any = None, factory: Callable[[], Any] | None =
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def shared(group: type[Any], name: str, **changed: Any) -> Any:
+    """A field for another group that is the same option.
+
+    Args:
+        group: the group that declares the option.
+        name: its field there.
+        changed: attributes of ``Option`` that differ.
+    """
+    ((found, declared),) = (each for each in declared_options(group) if each[0].name == name)
+    return field(default=found.default, metadata={"option": replace(declared, **changed)})
 
 
 def declared_options(group: type[Any]) -> Iterator[tuple[Field[Any], Option]]:
