@@ -438,10 +438,10 @@ def test_what_the_container_crops_is_cropped(
     assert any("cropped as its container says" in note for note in outcome.notes)
     made = decoded(tmp_path / "out.mkv")
     assert len(made) == 6
-    for before, after in zip(whole, made, strict=True):
-        expected = before[0][top : 48 - bottom, left : 96 - right]
-        assert after[0].shape == expected.shape
-        assert np.abs(after[0].astype(int) - expected).max() <= 1
+    for there, here in zip(whole, made, strict=True):
+        expected = there[0][top : 48 - bottom, left : 96 - right]
+        assert here[0].shape == expected.shape
+        assert np.abs(here[0].astype(int) - expected).max() <= 1
     step = 2 if pix_fmt == "yuv420p" else 1
     expected = whole[0][1][top // step :, left // step :][: made[0][1].shape[0], : made[0][1].shape[1]]
     assert np.abs(made[0][1].astype(int) - expected).max() <= 1

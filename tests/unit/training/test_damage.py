@@ -19,6 +19,7 @@ from repsr_cli.model.checkpoint import load_training, save_training
 from repsr_cli.training import objective
 from repsr_cli.training.dataset import MAGIC, Pack, build_pack, held_out_groups, photographs
 from repsr_cli.training.loop import train
+from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.recipe import Batch, Data, Network, Optimizer, Recipe, Run, Schedule, Validation
 from repsr_cli.training.run_log import RunLog, read_log
 from repsr_cli.training.soap import SOAP
@@ -189,7 +190,7 @@ def test_a_gradient_that_is_no_number_does_not_stop_soap() -> None:
 def test_a_loss_that_is_no_number_from_the_start_is_divergence(
     tmp_path: Path, name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = objective.reconstruction_loss
+    real = reconstruction_loss
     monkeypatch.setattr(objective, "reconstruction_loss", lambda *arguments: real(*arguments) * float("nan"))
     recipe = _recipe(_images(tmp_path / "images"), optimizer=Optimizer(name=name))
     with pytest.raises(TrainingDiverged):
