@@ -210,8 +210,11 @@ def write_bytes(target: Path, content: bytes, *, overwrite: bool, failure: Failu
 
 
 def write_text(target: Path, content: str, *, overwrite: bool, failure: Failure = MediaError) -> None:
-    """Write a file at once as UTF-8, line ends as given; see ``writing`` for arguments and errors."""
-    write_bytes(target, content.encode(), overwrite=overwrite, failure=failure)
+    """Write a file at once as UTF-8, line ends as given; see ``writing`` for arguments and errors.
+
+    Bytes of file names that are not UTF-8 are written as escapes.
+    """
+    write_bytes(target, content.encode(errors="backslashreplace"), overwrite=overwrite, failure=failure)
 
 
 def publish(temporary: Path, target: Path, *, overwrite: bool, failure: Failure = MediaError) -> None:

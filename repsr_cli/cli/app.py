@@ -26,7 +26,22 @@ atexit.register(gc.freeze)
 
 
 class _Commands(TyperGroup):
-    """The commands; what users typed is shown with its control characters as escapes."""
+    """The commands.
+
+    Streams that cannot be written do not stop them, and control characters that users typed are shown as escapes.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As Click does it; fails at the end where what was printed is lost."""
+        with lenient_streams():
+            try:
+                return super().main(*args, **kwargs)
+            except SystemExit as end:
+                lost = lost_output()
+                if end.code or lost is None:
+                    raise
+                print_error(lost)
+                raise SystemExit(lost.exit_code) from end
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """As Click does it."""
@@ -50,22 +65,7 @@ def _shown() -> Iterator[None]:
         raise
 
 
-class _App(typer.Typer):
-    """The app, to which streams that cannot be written are no obstacle."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with lenient_streams():
-            try:
-                return super().__call__(*args, **kwargs)
-            except SystemExit as end:
-                lost = lost_output()
-                if end.code or lost is None:
-                    raise
-                print_error(lost)
-                raise SystemExit(lost.exit_code) from end
-
-
-app = _App(
+app = typer.Typer(
     name="repsr",
     cls=_Commands,
     no_args_is_help=True,

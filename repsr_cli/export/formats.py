@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def check_targets(source: Path, targets: Sequence[Path], overwrite: bool) -> Non
                 clash = "it was named twice" if owners[file] == target else f"for {owners[file]} and {target}"
                 raise UsageError(file, f"would be written twice ({clash})", "Give each its own name.")
             owners[file] = target
-            if file.resolve() == source.resolve():
+            if os.path.realpath(file) == os.path.realpath(source):
                 raise UsageError(file, "is the source itself", "Choose another name.")
             check_target(file, overwrite=overwrite, failure=UsageError)
 

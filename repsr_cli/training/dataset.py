@@ -276,7 +276,7 @@ def build_pack(
 
 def pack_digest(folder: Path, scale: int) -> str:
     """A name for the pack of a folder's present content, from paths, sizes and times of its files."""
-    digest = hashlib.sha256(os.fsencode(f"{folder.resolve()} x{scale} {MAGIC!r}"))
+    digest = hashlib.sha256(os.fsencode(f"{os.path.realpath(folder)} x{scale} {MAGIC!r}"))
     paths = find_images(folder)
     groups = _photographs_by_name(folder, paths)
     for path in paths:
