@@ -213,7 +213,7 @@ class VideoOptions:
         preset: encoder preset.
         pix_fmt: output pixel format; None: as the source.
         encoder_options: further encoder options.
-        fps: frames per second of numbered images, which have no times of their own.
+        fps: frames per second of numbered images and of streams without a container, which have no times.
         start: seconds into the source at which to start.
         end: seconds into the source at which to stop.
         resume: keep finished segments and continue from them.
@@ -241,7 +241,10 @@ class VideoOptions:
         panel=VIDEOS,
     )
     fps: Fraction | None = option(
-        "--fps", parse=parse_rate, help="Rate of frames/%06d.png as input: 24, 30000/1001.", panel=VIDEOS
+        "--fps",
+        parse=parse_rate,
+        help="Rate of frames/%06d.png, .h264, .mjpeg... as input: 24, 30000/1001.",
+        panel=VIDEOS,
     )
     start: float | None = option("--start", parse=parse_seconds, help="Where to start: 90 or 1:30.", panel=VIDEOS)
     end: float | None = option("--end", parse=parse_seconds, help="Where to stop.", panel=VIDEOS)

@@ -20,10 +20,12 @@ from PIL import Image
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import identity_network
+from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.inputs import kind_of
 from repsr_cli.upscale.request import Outcome, Reporter, Request
 from repsr_cli.video.planes import Planes, new_frame
 from repsr_cli.video.probe import probe
+from repsr_cli.video.timeline import cut
 from tests.sample_videos import decoded, frame_times, image, make_video, other_packets
 from tests.upscaling import upscale_video
 
@@ -446,3 +448,35 @@ def test_what_the_container_crops_is_cropped(
     expected = whole[0][1][top // step :, left // step :][: made[0][1].shape[0], : made[0][1].shape[1]]
     assert np.abs(made[0][1].astype(int) - expected).max() <= 1
     assert made[0][1].shape == (-(-(48 - top - bottom) // step), -(-(96 - left - right) // step))
+
+
+@pytest.mark.parametrize("kind", ["joined", "avi"])
+def test_segments_of_a_video_with_a_corrected_clock_are_those_of_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "avi":
+        source = make_video(tmp_path / "in.avi", range(40), options={"bf": "2"}, gop=10, audio=0)
+    else:
+        part = make_video(tmp_path / "part.ts", range(24), size=(36, 64), options={"bf": "2"}, gop=8, audio=0)
+        source = joined(tmp_path / "in.ts", part, part)
+    run(source, tmp_path / "whole.mkv", codec="ffv1")
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
+    other = Upscaler(identity_network(2), device="cpu", threads=1)
+    outcome = upscale_video(
+        source, tmp_path / "parts.mkv", identity(2), Request.of(codec="ffv1"), Reporter(), others=(other,)
+    )
+    assert outcome.facts["segments"] > 3
+    assert frame_times(tmp_path / "parts.mkv") == frame_times(tmp_path / "whole.mkv")
+    for one, two in zip(decoded(tmp_path / "parts.mkv"), decoded(tmp_path / "whole.mkv"), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_parts_of_a_video_with_a_corrected_clock(tmp_path: Path) -> None:
+    part = make_video(tmp_path / "part.ts", range(24), size=(36, 64), options={"bf": "2"}, gop=8, audio=0)
+    source = joined(tmp_path / "in.ts", part, part)
+    run(source, tmp_path / "whole.mkv", codec="ffv1")
+    outcome = run(source, tmp_path / "cut.mkv", codec="ffv1", start=0.8, end=1.2)
+    assert outcome.facts["frames"] == 10
+    wanted = decoded(tmp_path / "whole.mkv")[20:30]
+    for one, two in zip(decoded(tmp_path / "cut.mkv"), wanted, strict=True):
+        assert np.array_equal(one[0], two[0])
