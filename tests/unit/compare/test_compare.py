@@ -196,6 +196,7 @@ def test_page_is_one_file_and_names_are_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;.bmp" in page
     assert page.count("data:image/png;base64,") == page.count("data:image/webp;base64,") == 1
     assert "http" not in page
+    assert "clip-path: inset(" in page
     videos = [one_colour_video(tmp_path / f"{n}.mp4", RED, (32, 16), [0, 1], 30) for n in "xy"]
     assert compare(videos[0], videos[1], None, "page").target.read_text().count("data:video/mp4;base64,") == 2
 
