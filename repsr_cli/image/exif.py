@@ -188,11 +188,6 @@ def build_exif(tags: Directory) -> bytes:
     return b"II\x2a\0\x08\0\0\0" + write_directory(tags, 8)
 
 
-def exif_orientation(exif: bytes | None) -> int:
-    """EXIF's orientation, 1 to 8; 1 if it says nothing sensible."""
-    return stored_orientation(exif) or 1
-
-
 def stored_orientation(exif: bytes | None) -> int | None:
     """EXIF's orientation, 1 to 8; None if it gives none."""
     entry = parse_exif(exif or b"").get(ORIENTATION)

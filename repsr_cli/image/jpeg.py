@@ -48,7 +48,7 @@ class Parts:
         comments: all of them.
         segments: others to copy, (marker, content).
         trailer: what follows the image: the video of a motion photo.
-        notes: sentences for the user: what remains out.
+        notes: sentences for the user: what is left out.
     """
 
     aspect: tuple[float, float] | None = None

@@ -17,10 +17,10 @@ from repsr_cli.image.exif import (
     Entry,
     build_exif,
     exif_for,
-    exif_orientation,
     parse_exif,
     read_directory,
     shorts,
+    stored_orientation,
     write_directory,
 )
 
@@ -40,8 +40,8 @@ def test_patching_changes_orientation_and_size_alone(order: str) -> None:
     before = pillow_exif(order)
     after = exif_for(before, 1234, 70000)
     assert len(after) == len(before)
-    assert exif_orientation(before) == 6
-    assert exif_orientation(after) == 1
+    assert stored_orientation(before) == 6
+    assert stored_orientation(after) == 1
     read = Image.Exif()
     read.load(after)
     nested = read.get_ifd(EXIF)
@@ -61,7 +61,7 @@ def test_thumbnail_of_the_old_image_is_unhooked() -> None:
     "exif", [b"", b"II", b"nonsense" * 9, pillow_exif()[:30], b"II\x2a\0\xff\xff\xff\xff" + bytes(40)]
 )
 def test_damaged_exif_is_left_alone(exif: bytes) -> None:
-    assert exif_orientation(exif) == 1
+    assert stored_orientation(exif) is None
     assert len(exif_for(exif, 3, 4)) == len(exif)
 
 
@@ -95,5 +95,5 @@ def test_what_reaches_outside_is_an_error() -> None:
 def test_real_cameras(real_data: Path) -> None:
     with Image.open(real_data / "images" / "sideways_bench_exif.jpg") as image:
         exif = image.info["exif"].removeprefix(b"Exif\0\0")
-    assert exif_orientation(exif) == 5
-    assert exif_orientation(exif_for(exif, 10, 20)) == 1
+    assert stored_orientation(exif) == 5
+    assert stored_orientation(exif_for(exif, 10, 20)) == 1

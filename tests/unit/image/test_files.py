@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image import files as images
-from repsr_cli.image.exif import ASCII, Entry, build_exif, exif_orientation
+from repsr_cli.image.exif import ASCII, Entry, build_exif, stored_orientation
 from repsr_cli.image.files import (
     FORMATS,
     Metadata,
@@ -132,7 +132,7 @@ def test_orientation_is_applied_once_and_reset(tmp_path: Path, name: str, orient
     found = read_image(path)
     assert (source.height, source.width) == found.pixels.shape[:2]
     assert np.array_equal(found.pixels, expected)
-    assert exif_orientation(found.metadata.exif) == 1
+    assert stored_orientation(found.metadata.exif) == 1
     write_image(tmp_path / f"b{suffix_of(name)}", [found.page()])
     with Image.open(tmp_path / f"b{suffix_of(name)}") as image:
         assert image.getexif().get(0x0112, 1) == 1
