@@ -163,15 +163,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     """
     options = request.video
     video, timeline = _opened(source, options)
-    if model is None:
-        if source == PIPE and request.size.asked and request.size.scale is None:
-            raise UsageError(source, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
-        model, factor = choose_model(request, "video", source, video.display_size)
-    else:
-        factor = float(model.scale)
-    compute = Compute.of(request, model)
-    if compute.ray is not None and timeline is not None and timeline.clock is not None and timeline.clock.by_order:
-        raise UsageError("--ray", f"{source} has no presentation times to divide it by", "Run it without --ray.")
+    compute, factor = _compute(request, model, video, timeline)
     nvdec, decoding = _decoding(video, options, compute)
     interlacing, flagged_only = _interlacing(video, timeline, options)
     notes = [
@@ -182,7 +174,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
         *decoding,
     ]
     window, segments = _stretch(video, timeline, options)
-    size, rounding = target_size(video, model.scale, request.size)
+    size, rounding = target_size(video, compute.model.scale, request.size)
     notes += [] if rounding is None else [rounding]
     format = format_of(target)
     encoding, more = plan_encoding(video, format, size, options)
@@ -237,6 +229,29 @@ def _opened(source: Path, options: VideoOptions) -> tuple[VideoSource, Timeline 
     if options.fps is not None and not is_pattern(source) and video.container not in RAW:
         raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
     return video, timeline
+
+
+def _compute(
+    request: Request, model: ModelFile | None, video: VideoSource, timeline: Timeline | None
+) -> tuple[Compute, float]:
+    """The model and where it computes, and how many times the video is enlarged.
+
+    Raises:
+        CheckpointError: no model fits the request.
+        UsageError: the size is not known beforehand, or the video cannot be divided among workers.
+    """
+    if model is None:
+        if video.path == PIPE and request.size.asked and request.size.scale is None:
+            raise UsageError(
+                video.path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s."
+            )
+        model, factor = choose_model(request, "video", video.path, video.display_size)
+    else:
+        factor = float(model.scale)
+    compute = Compute.of(request, model)
+    if compute.ray is not None and timeline is not None and timeline.clock is not None and timeline.clock.by_order:
+        raise UsageError("--ray", f"{video.path} has no presentation times to divide it by", "Run it without --ray.")
+    return compute, factor
 
 
 def _damage(video: VideoSource, timeline: Timeline | None, options: VideoOptions) -> list[str]:
