@@ -1,4 +1,4 @@
-"""Test that README, docs, recipes, models and exit codes agree with the code."""
+"""Test that README, docs, models and exit codes agree with the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from repsr_cli.cli import app
 from repsr_cli.errors import RepsrError
 from repsr_cli.model.checkpoint import load_plain
 from repsr_cli.model.zoo import available
-from repsr_cli.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("train/*.md")])
@@ -100,11 +99,6 @@ def test_exit_codes_are_documented() -> None:
     text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     exit_codes = [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
     assert exit_codes == sorted({0, 1} | {error.exit_code for error in RepsrError.__subclasses__()})
-
-
-@pytest.mark.parametrize("recipe", sorted((ROOT / "train" / "recipes").glob("*.toml")), ids=lambda path: path.stem)
-def test_recipe_loads(recipe: Path) -> None:
-    load_recipe(recipe, [])
 
 
 def test_networks_have_file_digest_and_card() -> None:
