@@ -267,8 +267,9 @@ def _read(image: Image.Image, path: Path, kind: str, index: int, animated: bool)
         image.load()
     try:
         return _page(image, path, kind, animated)
-    except (ValueError, OSError, ImageCms.PyCMSError) as error:
-        raise MediaError(path, f"the {kind} cannot be converted: {error}", "Re-export it.") from error
+    except (ValueError, OSError, IndexError, AssertionError, ImageCms.PyCMSError) as error:
+        reason = str(error) or "its palette is missing"
+        raise MediaError(path, f"the {kind} cannot be converted: {reason}", "Re-export it.") from error
 
 
 def _loop(image: Image.Image, kind: str) -> int:

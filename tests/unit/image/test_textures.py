@@ -115,3 +115,15 @@ def test_an_unused_fourth_channel_is_not_transparency(tmp_path: Path) -> None:
     assert found.alpha is None
     assert "not marked as alpha" in found.notes[0]
     assert np.array_equal(found.pixels, pixels[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("bits", "mode", "says"), [(16, 3, "16 bits per channel"), (32, 3, "32 bits per channel"), (8, 2, "palette")]
+)
+def test_photoshop_documents_that_are_not_read_are_called_what_they_are(
+    tmp_path: Path, bits: int, mode: int, says: str
+) -> None:
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3 if mode == 3 else 1, 4, 4, bits, mode)
+    (tmp_path / "a.psd").write_bytes(head + bytes(12) + bytes(2 + 4 * 4 * 3 * bits // 8))
+    with pytest.raises(MediaError, match=says):
+        read_image(tmp_path / "a.psd")
