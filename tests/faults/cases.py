@@ -202,7 +202,10 @@ IMAGES: dict[str, tuple[Want, ...]] = {
         Want(NAMED_OR_REFUSED, (holds(b"8BIM"),), "IPTC", otherwise_named=True, arguments=("-f", "jpg")),
         Want(NAMED_OR_REFUSED, (holds(b"8BIM"),), "IPTC", otherwise_named=True),
     ),
-    "C2_nclx_p3.avif": (Want(checks=(cicp(12, 13),)),),
+    "C2_nclx_p3.avif": (
+        Want(checks=(cicp(12, 13),), arguments=("-f", "png")),
+        Want(checks=(holds(b"colrnclx\0\x0c\0\x0d"),)),
+    ),
     "C3_pq2020_10bit.avif": (Want(checks=(cicp(9, 16),)),),
     "D1_rgb16.ppm": (Want(checks=(depth(16),), arguments=("-f", "png")),),
     "g4_o3.tif": (ONCE,),
@@ -228,7 +231,9 @@ IMAGES: dict[str, tuple[Want, ...]] = {
         Want(NAMED_OR_REFUSED, (holds(b"masterpiece"),), "text|metadata", otherwise_named=True, arguments=("-f", each))
         for each in ("jpg", "webp", "tiff")
     ),
-    "C1_gamma1.png": (Want(NAMED_OR_REFUSED, (), "gamma|gAMA", arguments=("-f", "jpg")),),
+    "C1_gamma1.png": (
+        Want(NAMED_OR_REFUSED, (holds(b"ICC_PROFILE"),), "gamma|gAMA", otherwise_named=True, arguments=("-f", "jpg")),
+    ),
     "C1_cicp_p3.png": (
         Want(NAMED_OR_REFUSED, (holds(b"ICC_PROFILE"),), "cICP|colou?r|primaries|P3", otherwise_named=True,
              arguments=("-f", "jpg")),
