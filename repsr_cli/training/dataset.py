@@ -252,7 +252,7 @@ def folder_pairs(
     """
     paths = find_images(folder)
     if shuffled:
-        paths.sort(key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
+        paths.sort(key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest())
     groups = photographs(folder)
     for done, path in enumerate(paths):
         progress(done, len(paths))
