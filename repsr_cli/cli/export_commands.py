@@ -19,7 +19,10 @@ PLANES_HELP = "Planes to read and write instead of RGB: yuv420p, yuv420p10:bt202
 
 @friendly
 def fuse(
-    checkpoint: Annotated[Path, typer.Argument(help="Training checkpoint, e.g. RUN/best.pt.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="Training checkpoint, e.g. RUN/best.pt; or a model file or name."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .safetensors.")],
     export: Annotated[list[Path] | None, typer.Option("--export", "--onnx", hidden=True)] = None,
     planes: Annotated[str, typer.Option(hidden=True)] = "",
@@ -34,7 +37,10 @@ def fuse(
     from repsr_cli.errors import UsageError
     from repsr_cli.export.formats import check_targets, write
     from repsr_cli.export.fuse import check_fused_name, fuse_checkpoint, write_fused
+    from repsr_cli.files import is_file
+    from repsr_cli.model.zoo import resolve
 
+    checkpoint = Path(model) if is_file(Path(model)) else resolve(model, None, "clean").path
     check_fused_name(output)
     if planes and not export:
         raise UsageError("--planes", "is for exported models", "Use repsr export, or add --export FILE.onnx.")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from repsr_cli.training.evaluate import ImageScore
     from repsr_cli.training.loop import StepReport
+    from repsr_cli.training.recipe import Recipe
 
 
 @contextmanager
@@ -94,22 +95,12 @@ def train(
 
     Example: repsr train train/recipes/m4c16-x4.toml -o runs/mine --set data.train=IMAGES
     """
-    from repsr_cli.errors import RecipeError
     from repsr_cli.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings)
     with Board(quiet=quiet) as board:
         if check:
-            from repsr_cli.training.dataset import check_images, find_images
-
-            images = find_images(Path(loaded.data.train).expanduser())
-            problems = check_images(images, loaded.network.scale, loaded.batch.patch)
-            for problem in problems:
-                print_line(problem, result=True)
-            if problems:
-                count = f"{len(problems)} of {len(images)} images cannot be used"
-                raise RecipeError(loaded.data.train, count, "They are listed above.")
-            board.say(f"{len(images)} images, all usable")
+            _check_data(loaded, board)
             return
         from repsr_cli.training.loop import train as run_training
 
@@ -137,6 +128,33 @@ def train(
             print_line(str(outcome.best))
 
 
+def _check_data(recipe: Recipe, board: Board) -> None:
+    """List every image that a recipe cannot use, and report how the others are split.
+
+    Raises:
+        RecipeError: there are such images, or none can be held out.
+    """
+    from repsr_cli.errors import RecipeError
+    from repsr_cli.training.dataset import check_images, find_images, held_out_groups, photographs
+
+    folder = Path(recipe.data.train).expanduser()
+    if folder.is_file():
+        raise RecipeError(folder, "is a packed file, whose images were checked", "Give the folder of images.")
+    images = find_images(folder)
+    problems = check_images(images, recipe.network.scale, recipe.batch.patch)
+    for problem in problems:
+        print_line(problem)
+    if problems:
+        count = f"{len(problems)} of {len(images)} images cannot be used"
+        raise RecipeError(recipe.data.train, count, "They are listed above.")
+    board.say(f"{len(images)} images, all usable")
+    if not recipe.data.validation:
+        groups = set(photographs(folder).values())
+        held_out = len(held_out_groups(groups, recipe.data.holdout))
+        fewer = f" (data.holdout is {recipe.data.holdout})" if held_out < recipe.data.holdout else ""
+        board.say(f"{len(groups)} photographs: {len(groups) - held_out} to train on, {held_out} held out{fewer}")
+
+
 @friendly
 @grouped
 def evaluate(
@@ -157,6 +175,7 @@ def evaluate(
     from repsr_cli.files import check_target
     from repsr_cli.model.zoo import available, load, resolve
     from repsr_cli.training.conditions import parse_conditions
+    from repsr_cli.training.evaluate import CLEAN
     from repsr_cli.training.evaluate import evaluate as run_evaluation
 
     if table.csv is not None:
@@ -174,8 +193,10 @@ def evaluate(
         )
         for name in names
     ]
-    conditions = {condition.name: condition.lr for condition in parse_conditions(options.degrade or ())}
-    rows = list(run_evaluation(upscalers, folders, options.scale, lr, conditions, perceptual=options.perceptual))
+    made = (
+        {condition.name: condition.lr for condition in parse_conditions(options.degrade)} if options.degrade else CLEAN
+    )
+    rows = list(run_evaluation(upscalers, folders, options.scale, lr, made, perceptual=options.perceptual))
     if table.csv is not None:
         _write_rows(table.csv, rows, overwrite=table.overwrite)
     _print_means(rows, options.scale if json else None)

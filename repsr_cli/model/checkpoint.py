@@ -270,7 +270,13 @@ def plain_bytes(net: PlainSR, metadata: Mapping[str, str]) -> bytes:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     spec = json.dumps(asdict(net.spec))
     content: bytes = save(state, {"format": "pt", "architecture": "Compact", "spec": spec, **metadata})
-    return content
+    # The library writes its metadata in any order; files of equal content have equal bytes here.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str], *, overwrite: bool = True) -> None:

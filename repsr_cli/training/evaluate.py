@@ -92,6 +92,7 @@ def pairs_of(
         if pixels.dtype != np.uint8:
             raise UsageError(path, f"is {pixels.dtype}; figures are defined on 8-bit images", "Convert it.")
         height, width = (side - side % scale for side in pixels.shape[:2])
+        check_measurable(path, height, width, scale)
         hr = np.ascontiguousarray(np.broadcast_to(pixels[:height, :width], (height, width, 3))).astype(np.uint8)
         if lr_folder is None:
             lr = make_lr(hr, scale)
@@ -103,8 +104,20 @@ def pairs_of(
         yield path.relative_to(folder).as_posix(), lr, hr
 
 
+def check_measurable(name: object, height: int, width: int, scale: int) -> None:
+    """Check that something remains of an image without its border of ``scale`` px.
+
+    Raises:
+        UsageError: nothing does.
+    """
+    if min(height, width) <= 2 * scale:
+        raise UsageError(name, f"is {width}x{height}, too small to measure at x{scale}", "Remove it.")
+
+
 def _partner(path: Path, lr_folder: Path, scale: int) -> Pixels:
     stems = (path.stem, f"{path.stem}x{scale}", f"{path.stem}_x{scale}", f"{path.stem}_LRBI_x{scale}")
+    if not lr_folder.is_dir():
+        raise UsageError(lr_folder, "no such folder", "Give the folder of LR images.")
     for candidate in sorted(lr_folder.iterdir()):
         if candidate.stem in stems:
             pixels = read_image(candidate).pixels

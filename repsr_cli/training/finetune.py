@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import LearningDidNotWin, RecipeError, UsageError
-from repsr_cli.files import check_target
+from repsr_cli.files import check_target, translated_errors
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.checkpoint import load_training, save_plain
 from repsr_cli.model.plain import PlainSR
@@ -31,6 +31,7 @@ from repsr_cli.video.probe import is_video
 LEARNING_RATE = 4e-3  # of SOAP, for weights that are trained already
 PROBE_STEPS = 60  # of a short run that measures speed
 FEWEST_STEPS = 200
+MOST_MINUTES = 1_000_000
 WINS_BY = 0.02  # dB; less is within the noise between two seeds
 
 Pixels = NDArray[np.uint8]
@@ -88,10 +89,11 @@ def finetune(
     if target.suffix != ".safetensors":
         raise UsageError(target, "is not a .safetensors name", "Models are safetensors files.")
     check_target(target, overwrite=options.overwrite, failure=UsageError)
-    if options.minutes <= 0:
-        raise UsageError("--minutes", "must be above 0")
+    if not 0 < options.minutes < MOST_MINUTES:
+        raise UsageError("--minutes", f"must be above 0 and below {MOST_MINUTES:,}, not {options.minutes:g}")
     net = load_compact(model)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
+    with translated_errors(target, UsageError):
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.stem[:40]}-", dir=target.parent))
     try:
         write_pack(folder / "finetune.pack", net.spec.scale, training_pairs(source, net.spec.scale, say))
         pack = Pack(folder / "finetune.pack")
@@ -104,6 +106,8 @@ def finetune(
         outcome = _compare(target, net, tuned.eval(), pack, options, steps)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            say(f"{folder}: could not be removed; nothing needs it any more")
     if not outcome.learnt > outcome.general + WINS_BY:  # also where both are infinite
         raise LearningDidNotWin(
             source,

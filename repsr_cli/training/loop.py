@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -159,7 +161,20 @@ def train(
         with translated_errors(run, RecipeError):
             run.mkdir(parents=True, exist_ok=True)
         pack = _shared_pack(recipe, run, rank, processes, on_packing)
-        return _Trainer(recipe, run, rank, processes, device, pack, on_report).train(resume, should_stop)
+        with _enough_memory():
+            return _Trainer(recipe, run, rank, processes, device, pack, on_report).train(resume, should_stop)
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turn a lack of memory, on the CPU or a GPU, into a ``DeviceError``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search(r"out of memory|can't allocate memory", str(error)):
+            raise
+        remedy = "Lower batch.size or batch.patch, or raise the limit."
+        raise DeviceError("batch.size", "not enough memory to train", remedy) from error
 
 
 def _check_folder(run: Path, resume: bool) -> None:

@@ -62,7 +62,7 @@ class EvalOptions:
         help="Name or file. Repeatable. Default: all shipped.",
         panel=MODEL,
     )
-    scale: int = option("-s", "--scale", default=4, help="Enlargement factor.", panel=MODEL)
+    scale: int = option("-s", "--scale", default=4, minimum=1, help="Enlargement factor.", panel=MODEL)
     degrade: list[str] | None = option(
         "--degrade",
         metavar="KIND:QUALITY",

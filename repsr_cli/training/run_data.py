@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from repsr_cli.errors import RecipeError
 from repsr_cli.files import check_target
 from repsr_cli.training.dataset import CropDataset, Pack, PackEntry, build_pack, pack_digest
-from repsr_cli.training.evaluate import pairs_of
+from repsr_cli.training.evaluate import check_measurable, pairs_of
 from repsr_cli.training.plots import batch_grid, write_rows
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import batch_shape
@@ -60,8 +60,11 @@ def open_run_data(recipe: Recipe, pack: Pack) -> RunData:
 
     Raises:
         RecipeError: no image is large enough for a crop, or the validation folder cannot be used.
+        UsageError: an image is too small to validate on.
     """
     training, held_out = pack.split(recipe.data.holdout if not recipe.data.validation else 0)
+    for entry in held_out:
+        check_measurable(entry.name, entry.height, entry.width, pack.scale)
     images = [(np.array(pack.lr(entry)), np.array(pack.hr(entry))) for entry in held_out]
     if recipe.data.validation:
         pairs = pairs_of(Path(recipe.data.validation).expanduser(), recipe.network.scale)

@@ -14,7 +14,15 @@ import pytest
 import torch
 
 from repsr_cli.errors import CheckpointError
-from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training, read_spec, save_training
+from repsr_cli.model.checkpoint import (
+    TrainingCheckpoint,
+    load_plain,
+    load_training,
+    plain_bytes,
+    read_metadata,
+    read_spec,
+    save_training,
+)
 from repsr_cli.model.pickles import UnsafePickle, check_pickle
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.repsr import RepSR
@@ -244,3 +252,13 @@ def test_optimiser_states_cannot_claim_memory_either(tmp_path: Path) -> None:
     save_training(tmp_path / "last.pt", TrainingCheckpoint(net, net, {}, 1, huge, {}))
     with pytest.raises(CheckpointError, match="more weights than it has bytes"):
         load_training(tmp_path / "last.pt")
+
+
+def test_equal_networks_make_equal_files(tmp_path: Path) -> None:
+    net, metadata = PlainSR(SPEC), {str(n): '\u00e4 "x" \u2028' for n in range(12)}
+    contents = {plain_bytes(net, metadata) for _ in range(20)}
+    assert len(contents) == 1
+    (tmp_path / "net.safetensors").write_bytes(contents.pop())
+    assert read_metadata(tmp_path / "net.safetensors").items() >= metadata.items()
+    loaded = load_plain(tmp_path / "net.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), loaded.parameters(), strict=True))

@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
-from repsr_cli.errors import CheckpointError, RecipeError, RepsrError, TrainingDiverged
+from repsr_cli.cli.app import app
+from repsr_cli.errors import CheckpointError, DeviceError, RecipeError, RepsrError, TrainingDiverged
 from repsr_cli.model.checkpoint import load_training, save_training
 from repsr_cli.training import objective
 from repsr_cli.training.dataset import MAGIC, Pack, build_pack, held_out_groups, photographs
@@ -23,7 +30,19 @@ from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.recipe import Batch, Data, Network, Optimizer, Recipe, Run, Schedule, Validation
 from repsr_cli.training.run_log import RunLog, read_log
 from repsr_cli.training.soap import SOAP
-from tests.conftest import textured
+from tests.conftest import ROOT, textured
+
+
+@contextmanager
+def limited_memory(nbytes: int) -> Iterator[None]:
+    """Let this process reserve no more than so much."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _images(folder: Path, count: int = 4, side: int = 48) -> Path:
@@ -270,3 +289,77 @@ def _refused(self: RunLog, entry: dict[str, Any]) -> None:
 
     with translated_errors(self._path, RecipeError):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_batch_beyond_memory_is_a_matter_of_the_device(tmp_path: Path) -> None:
+    recipe = _recipe(_images(tmp_path / "images", side=200), batch=Batch(size=1 << 20, patch=96))
+    with pytest.raises(DeviceError, match="not enough memory"), limited_memory(8 << 30):
+        train(recipe, tmp_path / "run")
+
+
+def test_check_tells_how_a_folder_is_split(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(20):
+        Image.fromarray(textured(20, 20, number)).save(tmp_path / "images" / f"IMG_{number:04}.png")
+    text = f"[network]\nscale = 2\n[data]\ntrain = '{tmp_path / 'images'}'\n[schedule]\nsteps = 5\n[batch]\npatch = 8"
+    (tmp_path / "recipe.toml").write_text(text)
+    command = ["train", str(tmp_path / "recipe.toml"), "-o", str(tmp_path / "run"), "--check"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "20 photographs: 16 to train on, 4 held out (data.holdout is 24)" in result.stderr
+    only = tmp_path / "one"
+    only.mkdir()
+    Image.fromarray(textured(20, 20)).save(only / "IMG_0001.png")
+    result = CliRunner().invoke(app, [*command, "--set", f"data.train={only}"])
+    assert (result.exit_code, "none can be held out" in result.stderr) == (6, True)
+
+
+@pytest.mark.parametrize("side", [1, 3, 8])
+def test_images_too_small_to_measure_are_named(tmp_path: Path, side: int) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (side, side)).save(tmp_path / "images" / "a.png")
+    result = CliRunner().invoke(app, ["eval", str(tmp_path / "images"), "-s", "4", "-n", "fast"])
+    assert (result.exit_code, "too small to measure" in result.stderr) == (2, True)
+    assert CliRunner().invoke(app, ["eval", str(tmp_path / "images"), "-s", "0"]).exit_code == 2
+
+
+def test_eval_takes_lr_partners(tmp_path: Path) -> None:
+    for folder, side in (("hr", 40), ("lr", 20)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(textured(side, side)).save(tmp_path / folder / "a.png")
+    command = ["eval", str(tmp_path / "hr"), "-s", "2", "-n", "fast", "--lr"]
+    assert CliRunner().invoke(app, [*command, str(tmp_path / "lr")]).exit_code == 0
+    assert CliRunner().invoke(app, [*command, str(tmp_path / "none")]).exit_code == 2
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "0", "-1", "1e300"])
+def test_minutes_are_a_number(tmp_path: Path, minutes: str) -> None:
+    command = ["finetune", str(tmp_path), "-s", "2", "-o", str(tmp_path / "x.safetensors"), f"--minutes={minutes}"]
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, "--minutes: must be above 0" in result.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fuse_takes_names(tmp_path: Path) -> None:
+    target = tmp_path / "mine.safetensors"
+    result = CliRunner().invoke(app, ["fuse", "fast-x2", "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    assert target.is_file()
+    assert CliRunner().invoke(app, ["fuse", "fastest", "-o", str(tmp_path / "b.safetensors")]).exit_code == 4
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no SIGHUP")
+def test_a_closed_terminal_stops_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+    _images(tmp_path / "images")
+    text = f"[network]\nscale = 2\nchannels = 4\nblocks = 1\n[data]\ntrain = '{tmp_path / 'images'}'\nholdout = 1\n"
+    text += "[schedule]\nsteps = 1000000\n[batch]\nsize = 2\npatch = 8\n[run]\ndevice = 'cpu'\nlog_every = 1\n"
+    (tmp_path / "recipe.toml").write_text(text)
+    command = [sys.executable, "-m", "repsr_cli", "train", str(tmp_path / "recipe.toml"), "-o", str(tmp_path / "run")]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, b"Go on with --resume" in errors) == (130, True)
+    assert load_training(tmp_path / "run" / "last.pt").step >= 1
+    assert not list((tmp_path / "run").glob(".*"))
