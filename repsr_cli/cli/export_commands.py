@@ -40,10 +40,10 @@ def fuse(
     from repsr_cli.files import is_file
     from repsr_cli.model.zoo import resolve
 
-    checkpoint = Path(model) if is_file(Path(model)) else resolve(model, None, "clean").path
     check_fused_name(output)
     if planes and not export:
         raise UsageError("--planes", "is for exported models", "Use repsr export, or add --export FILE.onnx.")
+    checkpoint = Path(model) if is_file(Path(model)) else resolve(model, None, "clean").path
     check_targets(checkpoint, [output, *(export or ())], overwrite)
     fused = fuse_checkpoint(checkpoint)
     exported = _exported(fused, export or [], planes)

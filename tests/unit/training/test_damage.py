@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from repsr_cli.cli.app import app
 from repsr_cli.errors import CheckpointError, DeviceError, RecipeError, RepsrError, TrainingDiverged
 from repsr_cli.model.checkpoint import load_training, save_training
-from repsr_cli.training import objective
+from repsr_cli.training import divergence, objective
 from repsr_cli.training.dataset import MAGIC, Pack, build_pack, held_out_groups, photographs
 from repsr_cli.training.loop import train
 from repsr_cli.training.losses import reconstruction_loss
@@ -363,3 +363,30 @@ def test_a_closed_terminal_stops_a_run_that_can_be_resumed(tmp_path: Path) -> No
     assert (process.returncode, b"Go on with --resume" in errors) == (130, True)
     assert load_training(tmp_path / "run" / "last.pt").step >= 1
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_processes_judge_divergence_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where their own losses lie on different sides of the limit: one that goes on would wait forever."""
+    lowest: list[float] = []
+    exploded: list[bool] = []
+    for own, other in ((0.1, 0.9), (0.9, 0.1)):
+        seen: dict[str, Any] = {"lowest_loss": float("inf")}
+        for factor in (1.0, 3.9, 4.1):
+            theirs = torch.full((2,), factor * other)
+            monkeypatch.setattr(divergence.dist, "all_reduce", lambda values, theirs=theirs: values.add_(theirs))
+            try:
+                divergence.check_losses([torch.tensor(factor * own)], seen, 2)
+                exploded.append(False)
+            except divergence.LossExploded:
+                exploded.append(True)
+        lowest.append(seen["lowest_loss"])
+    assert lowest[0] == lowest[1] == pytest.approx(0.5)
+    assert exploded == [False, False, True] * 2
+
+
+def test_one_process_that_is_asked_stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert not divergence.any_process(asked=False, processes=1, device=cpu)
+    for own, other in ((True, False), (False, True), (True, True), (False, False)):
+        monkeypatch.setattr(divergence.dist, "all_reduce", lambda flag, other=other: flag.add_(float(other)))
+        assert divergence.any_process(asked=own, processes=2, device=cpu) == (own or other)
