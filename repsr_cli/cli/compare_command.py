@@ -23,7 +23,7 @@ def compare(
     """Compare two images or two videos.
 
     The smaller is enlarged by bicubic interpolation, as players do. Videos are compared frame by frame, by time;
-    the first one's sound is kept.
+    the first one's audio is kept.
 
     Example: repsr compare photo.jpg photo_x4.jpg --html
     """

@@ -166,7 +166,7 @@ def evaluate(
 ) -> None:
     """Evaluate models and bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
 
-    With --degrade LR is compressed too, and with --perceptual it is measured how results look.
+    --degrade also compresses the LR images; --perceptual adds measures of how results look.
 
     Example: repsr eval Set5 Set14 -n fast -n mine.safetensors -s 4
     """

@@ -61,7 +61,7 @@ def upscale(
 ) -> None:
     """Upscale images and videos.
 
-    Writes clip_x4.mp4 beside clip.mp4, with every frame's time, all sound and all subtitles. Nothing is overwritten
+    Writes clip_x4.mp4 beside clip.mp4, with every frame's time, all audio and all subtitles. Nothing is overwritten
     without -y, and an unfinished file never gets the final name. The paths written go to stdout, everything else to
     stderr.
 

@@ -53,7 +53,7 @@ class CompareOptions:
         overwrite: replace an existing file.
     """
 
-    output: Path | None = option("-o", "--output", help="File to write; default: BEFORE_vs_AFTER.")
+    output: Path | None = option("-o", "--output", help="File to write; default: BEFORE_vs_AFTER next to AFTER.")
     html: bool = option("--html", default=False, help="A page with a slider that needs no other file.")
     split: bool = option("--split", default=False, help="One half of each instead of side by side.")
     blink: bool = option("--blink", default=False, help="Two images that alternate, as an animated PNG.")

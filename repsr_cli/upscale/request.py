@@ -194,7 +194,7 @@ class ImageOptions:
         strip_metadata: leave out EXIF, XMP, ICC and text.
     """
 
-    tta: bool = option("-x", "--tta", default=False, help="Mean over 8 flips and turns: 8x the time.", panel=IMAGES)
+    tta: bool = option("-x", "--tta", default=False, help="Mean over 8 flips and rotations: 8x the time.", panel=IMAGES)
     max_pixels: int | None = option(
         "--max-pixels", help="Refuse images that hold more; default: 537 million.", panel=IMAGES
     )
