@@ -128,7 +128,7 @@ BANNED = {
     r"told|said": "a verb that says what happens",
     r"who knows|could be had|what is made small|what is left(?! out)|by the words of": "plain words",
     r"lean(s|ing)? on": "depend on",
-    r"(?<!there )is no (?!longer|more|less)": "is not",
+    r"(?<!there )(is|are) no (?!longer|more|less|faster|slower|larger|smaller|better|worse)": "is not",
 }
 WORDS = re.compile("|".join(rf"\b(?:{pattern})\b" for pattern in BANNED), re.IGNORECASE)
 BANNED_MODULES = {

@@ -87,7 +87,7 @@ def _page(path: Path, layout: _Layout, start: int, height: int, width: int) -> P
     stored = np.frombuffer(data, layout.type).reshape(height, width, layout.samples)[..., layout.order]
     samples = stored.astype(np.float32 if stored.dtype.kind == "f" else stored.dtype.newbyteorder("="))
     if not np.isfinite(samples).all():
-        raise MediaError(path, "the DDS texture holds values that are no numbers", "Re-export it.")
+        raise MediaError(path, "the DDS texture holds values that are not numbers", "Re-export it.")
     if len(layout.order) != 4:
         return page_of(np.ascontiguousarray(samples))
     return page_of(np.ascontiguousarray(samples[..., :3]), np.ascontiguousarray(samples[..., 3]))

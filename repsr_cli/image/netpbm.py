@@ -168,7 +168,7 @@ def _samples(data: bytes, header: _Header) -> tuple[NDArray[Any], bytes]:
         raw = _exactly(data, header.start, 4 * count)
         floats = np.frombuffer(raw, "<f4" if header.peak < 0 else ">f4").reshape(shape)[::-1].astype(np.float32)
         if not np.isfinite(floats).all():
-            raise _Damaged("it holds values that are no numbers")
+            raise _Damaged("it holds values that are not numbers")
         return floats, data[header.start + 4 * count :]
     rest = b""
     if header.magic == b"P4":

@@ -392,7 +392,7 @@ def _strip(block: NDArray[Any], stored: _Directory, dtype: np.dtype[Any]) -> Str
     pixels = samples[..., : stored.channels]
     peak = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
     if dtype.kind == "f" and not np.isfinite(samples).all():
-        raise _Damaged("it holds values that are no numbers")
+        raise _Damaged("it holds values that are not numbers")
     if stored.photometric == 0:
         pixels = (1 - pixels) if dtype.kind == "f" else ~pixels
     if stored.extra not in (1, 2):

@@ -1,8 +1,8 @@
 """Run models of other architectures through spandrel.
 
-They are no stack of 3x3 convolutions, so their reach is unknown or endless: tiles overlap by a margin, and tiled output
-is only close to that of the whole image. Files are read as every model file is (``repsr_cli.model.checkpoint``): as
-tensors, never as code.
+They are not stacks of 3x3 convolutions, so their reach is unknown or endless: tiles overlap by a margin, and tiled
+output is only close to that of the whole image. Files are read as every model file is
+(``repsr_cli.model.checkpoint``): as tensors, never as code.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_pfm_is_read_from_the_bottom_up(tmp_path: Path, order: str, channels: in
         (b"P6\n4 4\n70000\n" + bytes(99), "largest value"),
         (b"P7\nWIDTH 4\n", "no end"),
         (b"P7\nWIDTH 4\nHEIGHT x\nENDHDR\n", "lacks"),
-        (b"Pf\n1 1\n-1\n" + np.float32(np.nan).tobytes(), "no numbers"),
+        (b"Pf\n1 1\n-1\n" + np.float32(np.nan).tobytes(), "not numbers"),
         (b"P6\n99999 99999\n255\n", "ends early"),
     ],
 )

@@ -27,7 +27,7 @@ from tests.conftest import textured
 
 
 class Nearest(nn.Module):
-    """Enlarges by repetition, and refuses sizes that are no multiples."""
+    """Enlarges by repetition, and refuses sizes that are not multiples."""
 
     def __init__(self, scale: int = 2, multiple: int = 1) -> None:
         super().__init__()
