@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -373,7 +374,7 @@ def test_processes_judge_divergence_alike(monkeypatch: pytest.MonkeyPatch) -> No
         seen: dict[str, Any] = {"lowest_loss": float("inf")}
         for factor in (1.0, 3.9, 4.1):
             theirs = torch.full((2,), factor * other)
-            monkeypatch.setattr(divergence.dist, "all_reduce", lambda values, theirs=theirs: values.add_(theirs))
+            monkeypatch.setattr(dist, "all_reduce", lambda values, theirs=theirs: values.add_(theirs))
             try:
                 divergence.check_losses([torch.tensor(factor * own)], seen, 2)
                 exploded.append(False)
@@ -388,5 +389,5 @@ def test_one_process_that_is_asked_stops_all(monkeypatch: pytest.MonkeyPatch) ->
     cpu = torch.device("cpu")
     assert not divergence.any_process(asked=False, processes=1, device=cpu)
     for own, other in ((True, False), (False, True), (True, True), (False, False)):
-        monkeypatch.setattr(divergence.dist, "all_reduce", lambda flag, other=other: flag.add_(float(other)))
+        monkeypatch.setattr(dist, "all_reduce", lambda flag, other=other: flag.add_(float(other)))
         assert divergence.any_process(asked=own, processes=2, device=cpu) == (own or other)
