@@ -65,11 +65,17 @@ def find_images(folder: Path) -> list[Path]:
     """Every image under a folder, by content, sorted by path.
 
     Raises:
-        RecipeError: no such folder, or no image in it.
+        RecipeError: no such folder, no image in it, or a folder in it that cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        happened = f"cannot be read: {error.strerror}"
+        raise RecipeError(error.filename, happened, "Check its permissions, or move it elsewhere.") from error
+
     if not folder.is_dir():
         raise RecipeError(folder, "no such folder", "Give a folder of images.")
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_image(path)]
+    paths = [Path(root, name) for root, _folders, names in os.walk(folder, onerror=refuse) for name in names]
+    found = [path for path in sorted(paths) if path.is_file() and is_image(path)]
     if not found:
         raise RecipeError(folder, "contains no images", "Give a folder of images.")
     return found

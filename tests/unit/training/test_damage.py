@@ -25,7 +25,7 @@ from repsr_cli.cli.app import app
 from repsr_cli.errors import CheckpointError, DeviceError, RecipeError, RepsrError, TrainingDiverged
 from repsr_cli.model.checkpoint import load_training, save_training
 from repsr_cli.training import divergence, objective
-from repsr_cli.training.dataset import MAGIC, Pack, build_pack, held_out_groups, photographs
+from repsr_cli.training.dataset import MAGIC, Pack, build_pack, find_images, held_out_groups, photographs
 from repsr_cli.training.loop import train
 from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.recipe import Batch, Data, Network, Optimizer, Recipe, Run, Schedule, Validation
@@ -391,3 +391,18 @@ def test_one_process_that_is_asked_stops_all(monkeypatch: pytest.MonkeyPatch) ->
     for own, other in ((True, False), (False, True), (True, True), (False, False)):
         monkeypatch.setattr(dist, "all_reduce", lambda flag, other=other: flag.add_(float(other)))
         assert divergence.any_process(asked=own, processes=2, device=cpu) == (own or other)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = _images(tmp_path / "images")
+    (images / "private").mkdir()
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path).name == "private":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(RecipeError, match=r"private: cannot be read: Permission denied"):
+        find_images(images)
