@@ -200,7 +200,9 @@ def _translated(path: Path, kind: str) -> Iterator[None]:
         reason = _unsupported(path, kind)
         if reason is not None:
             raise MediaError(path, f"{reason}, which is not supported", "Convert it first.") from error
-        raise MediaError(path, f"the {kind}'s header is damaged or unheard of", "Repair or re-export it.") from error
+        raise MediaError(
+            path, f"the {kind}'s header is damaged or of an unknown kind", "Repair or re-export it."
+        ) from error
     except _DECODING as error:
         unsupported = _unsupported(path, kind) if kind == "JPEG" else None
         if unsupported is not None:

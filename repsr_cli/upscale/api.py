@@ -301,6 +301,7 @@ def _in_arguments() -> Iterator[None]:
 
 def in_arguments(text: str) -> str:
     """A message with arguments in place of flags: ``Add -y`` becomes ``Add overwrite=True``."""
+    text = text.replace(", or --skip-existing to leave it", "")  # the command line's alone
     words: dict[str, str] = {}
     for group in GROUPS.values():
         for each, declared in declared_options(group):

@@ -77,6 +77,8 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Fi
         UsageError: the request as a whole makes no sense: no inputs, a wrong scale, one file as target of several.
         MediaError: there is nothing to upscale in the inputs.
     """
+    if not inputs:
+        raise UsageError("repsr upscale", "nothing to upscale", "Name images, videos or folders; -h lists the options.")
     check_options(request)
     check_naming(request, naming)
     plan = plan_found(find_inputs(inputs, naming), request, naming, known)
@@ -85,7 +87,7 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Fi
         raise UsageError(f"--format {naming.format}", "suits none of the inputs", "Leave it out, or choose another.")
     if not (jobs or plan.failures or plan.skipped or plan.finished):
         remedy = "Name images, videos or folders." if naming.recursive else "Add -r to look into subfolders."
-        raise MediaError(", ".join(inputs) or "upscale", "no images or videos there", remedy)
+        raise MediaError(", ".join(inputs), "no images or videos there", remedy)
     return plan
 
 

@@ -46,8 +46,11 @@ def open_pipe() -> InputContainer:
     Raises:
         MediaError: it is not y4m.
     """
-    with translated("standard input"):
-        return av.open(sys.stdin.buffer, "r", format="yuv4mpegpipe")
+    try:
+        with translated("standard input"):
+            return av.open(sys.stdin.buffer, "r", format="yuv4mpegpipe")
+    except MediaError as error:
+        raise MediaError("standard input", "not y4m", "Give it YUV4MPEG2, or name a file.") from error
 
 
 def describe_pipe(container: InputContainer, matrix: str | None, full_range: bool | None) -> VideoSource:

@@ -323,6 +323,7 @@ BAD = {
     "unwritable": (["a.png", "-o", "text.mp4/b.png"], 3, "text.mp4 cannot be written to"),
     "existing": (["a.png", "-o", "old.png"], 2, "old.png: exists. Add -y to replace it"),
     "itself": (["a.png", "-o", "a.png", "-y"], 2, "a.png: is the input itself"),
+    "no input": ([], 2, "repsr upscale: nothing to upscale. Name images, videos or folders"),
     "network": (["a.png", "-n", "fastt"], 4, "fastt: no such model. Did you mean 'fast'?"),
     "size": (["a.png", "-n", "best"], 4, "best: no model of this size ships. The largest that does is 'balanced'."),
     "no network file": (["a.png", "-n", "none.safetensors"], 4, "none.safetensors: no such file"),

@@ -39,7 +39,7 @@ REFUSED = {
     "truncated_end_chunk.png": "ends early",
     "truncated_image.png": "ends early",
     "ultrahdr.jpg": "truncated",
-    "zero_width.gif": "damaged or unheard of",
+    "zero_width.gif": "damaged or of an unknown kind",
 }
 # Formats that lose something by their nature: how far pixels may move.
 LOSSY = {"JPEG": 32, "WEBP": 48, "AVIF": 32, "JPEG2000": 0, "GIF": 80}
