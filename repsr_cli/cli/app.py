@@ -16,6 +16,7 @@ from repsr_cli.cli.bench_command import bench
 from repsr_cli.cli.compare_command import compare
 from repsr_cli.cli.console import print_error
 from repsr_cli.cli.info_commands import doctor, models
+from repsr_cli.cli.preview_command import preview
 from repsr_cli.cli.streams import lenient_streams, lost_output, visible
 from repsr_cli.cli.upscale_command import upscale
 from repsr_cli.cli.watch_command import watch
@@ -98,6 +99,7 @@ app.command()(watch)
 training_commands.register(app)
 export_commands.register(app)
 app.command()(compare)
+app.command()(preview)
 app.add_typer(bench, name="bench")
 app.command()(models)
 app.command()(doctor)

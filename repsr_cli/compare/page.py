@@ -42,9 +42,9 @@ def page(before: Path, after: Path, kind: Kind) -> str:
         raise UsageError(after, happened, "Compare a shorter video, or use --split.")
     sizes = [source_size(kind, path) for path in (before, after)]
     height, width = max(sizes, key=lambda size: size[0] * size[1])
-    template = string.Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     element = _image_element if kind == "image" else _video_element
-    return template.substitute(
+    return filled(
+        "page.html",
         title=html.escape(f"{before.name} and {after.name}"),
         before=html.escape(before.name),
         after=html.escape(after.name),
@@ -54,6 +54,19 @@ def page(before: Path, after: Path, kind: Kind) -> str:
         after_media=element(after, "after"),
         play='<button id="play" type="button">Play</button>' if kind == "video" else "",
     )
+
+
+def filled(template: str, **values: object) -> str:
+    """The text of a page: a template beside this file, with the slider's style and script and these values."""
+    folder = Path(__file__).parent
+    style, script = ((folder / f"slider.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    text = (folder / template).read_text(encoding="utf-8")
+    return string.Template(text).substitute(values, style=style, script=script)
+
+
+def data_url(kind: str, data: bytes) -> str:
+    """Data as an address, for pages that need no other file."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _image_element(path: Path, role: str) -> str:
@@ -67,16 +80,12 @@ def _image_element(path: Path, role: str) -> str:
         file = io.BytesIO()
         Image.fromarray(shown(path)).save(file, "PNG")
         kind, data = "image/png", file.getvalue()
-    return f'<img class="{role}" alt="{html.escape(path.name)}" draggable="false" src="{_data_url(kind, data)}">'
+    return f'<img class="{role}" alt="{html.escape(path.name)}" draggable="false" src="{data_url(kind, data)}">'
 
 
 def _video_element(path: Path, role: str) -> str:
     kind = BROWSER_VIDEOS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(path, "browsers show mp4 and webm only", "Use --split, which writes an mp4.")
-    source = _data_url(kind, path.read_bytes())
+    source = data_url(kind, path.read_bytes())
     return f'<video class="{role}" muted loop playsinline preload="auto" src="{source}"></video>'
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 from repsr_cli.engine.settings import Notify
@@ -21,8 +22,30 @@ from repsr_cli.video.stages import Stages, run_stages
 _SECONDS = 3.0
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial measured.
+
+    Attributes:
+        frames: how many frames it took.
+        rate: frames per second, on all devices together.
+        seconds: what the whole video would take at that rate.
+    """
+
+    frames: int
+    rate: float
+    seconds: float
+
+
 def estimate(plan: VideoPlan, upscaler: Upscaler, say: Notify) -> str:
-    """A sentence on the time that a video will take.
+    """A sentence on the time that a video will take, by ``trial``, whose arguments and errors it has."""
+    measured = trial(plan, upscaler, say)
+    left = timedelta(seconds=round(measured.seconds))
+    return f"time: about {left}, an estimate from {measured.frames} frames at {measured.rate:.3g} a second"
+
+
+def trial(plan: VideoPlan, upscaler: Upscaler, say: Notify) -> Trial:
+    """Measure how fast a video is upscaled.
 
     The first frames are decoded, enlarged and encoded for three seconds, at least one of them; the packets are thrown
     away. What comes later in the video may be harder or easier.
@@ -62,5 +85,4 @@ def estimate(plan: VideoPlan, upscaler: Upscaler, say: Notify) -> str:
     # Queues of one frame each, so that what is begun when the time is up is soon done.
     wall = run_stages(Stages(give, work, take, lambda _: 1, lambda _: 1, limit=1, ahead=lambda: network.ahead))["wall"]
     rate = encoder.frames / wall * len(plan.compute.devices)
-    left = timedelta(seconds=round((plan.frames or 0) / rate))
-    return f"time: about {left}, an estimate from {encoder.frames} frames at {rate:.3g} a second"
+    return Trial(encoder.frames, rate, (plan.frames or 0) / rate)

@@ -1,0 +1,38 @@
+"""Define ``repsr preview``."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repsr_cli.cli.console import Board, friendly, print_line
+from repsr_cli.cli.option_groups import grouped
+from repsr_cli.compare.preview_options import PreviewOptions
+from repsr_cli.upscale.request import Request
+
+# Those that a preview repeats, and those that make no sense for a few frames.
+_NOT_OFFERED = frozenset({"model", "codec", "crf", "benchmark", "allow_loss", "ray", "fps", "start", "end", "resume"})
+
+
+@friendly
+@functools.partial(grouped, without=_NOT_OFFERED)
+def preview(
+    options: PreviewOptions,
+    request: Request,
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUTS...", help="Images and videos.")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only.")] = False,
+) -> None:
+    """Compare models and encoders on a few frames before hours of work.
+
+    Writes one page, which needs no other file, with bicubic interpolation beside every model, encoder and quality asked
+    for: a slider, zoom to pixels, about how large each result will be and how long it will take here, and its command.
+
+    Example: repsr preview clip.mp4 -n fast -n balanced --crf 18 --crf 23
+    """
+    from repsr_cli.compare.preview import preview as run
+
+    with Board(quiet) as board:
+        print_line(str(run(inputs, request, options, board.say)))

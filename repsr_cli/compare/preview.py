@@ -1,0 +1,286 @@
+"""Show what several models and encoders make of a few frames, on one page, before hours of work."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from repsr_cli.compare.images import shown
+from repsr_cli.compare.page import PAGE_LIMIT, data_url, filled
+from repsr_cli.compare.preview_options import PreviewOptions
+from repsr_cli.compare.videos import frame_at
+from repsr_cli.engine.threads import torch_threads
+from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.files import check_target, write_text
+from repsr_cli.image.resize import imresize
+from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
+from repsr_cli.upscale.estimate import trial
+from repsr_cli.upscale.inputs import kind_of, neither
+from repsr_cli.upscale.jobs import Job, plan_jobs
+from repsr_cli.upscale.models import ModelCache
+from repsr_cli.upscale.options import declared_options, default_of
+from repsr_cli.upscale.request import GROUPS, Naming, Reporter, Request
+from repsr_cli.video.open import main_stream, open_video
+from repsr_cli.video.probe import probe
+
+# Of larger images a window from the middle is shown, (height, width) px.
+WINDOW = (480, 640)
+# Frames that are looked at to find different scenes, and how many are decoded at most to reach one.
+_LOOKED_AT = 12
+_DECODED = 250
+_QUALITY = 95  # of the JPEG images on the page
+_GOP = 250  # frames between keyframes, where an encoder has no reason for one
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to upscale an input.
+
+    Attributes:
+        name: what it is called on the page.
+        request: with its model, encoder and quality.
+        command: the command line that does it.
+    """
+
+    name: str
+    request: Request
+    command: str
+
+
+def preview(inputs: Sequence[Path], request: Request, options: PreviewOptions, say: Callable[[str], None]) -> Path:
+    """Write a page on which results of several models and encoders are compared with bicubic interpolation.
+
+    Args:
+        inputs: images and videos.
+        request: size, device and other options.
+        options: what is shown.
+        say: reports what is being done.
+
+    Returns:
+        The page.
+
+    Raises:
+        RepsrError: an input cannot be read, a model or encoder does not exist, or the page exists or is too large.
+    """
+    target = options.output or inputs[0].with_name(f"{inputs[0].stem}_preview.html")
+    check_target(target, overwrite=request.run.overwrite)
+    models = ModelCache()
+    with tempfile.TemporaryDirectory(prefix="repsr-preview-") as folder:
+        shows = [_show(path, request, options, models, Path(folder), say) for path in inputs]
+    text = json.dumps(shows).replace("<", "\\u003c")
+    if len(text) > PAGE_LIMIT:
+        raise UsageError(target, f"a page of {len(text) >> 20} MiB is too large for browsers", "Show less at a time.")
+    write_text(
+        target, filled("preview.html", title=f"{len(inputs)} previews", shows=text), overwrite=request.run.overwrite
+    )
+    return target
+
+
+def _show(
+    path: Path, request: Request, options: PreviewOptions, models: ModelCache, folder: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What the page shows of one input."""
+    kind = kind_of(path) if path.exists() else None
+    if kind is None:
+        raise neither(path) if path.exists() else MediaError(path, "no such file", "Check the path.")
+    choices = _choices(path, kind == "video", request, options)
+    say(f"{path.name}: {len(choices)} choices")
+    if kind == "image":
+        return _image(path, choices, models, folder)
+    times = list(options.at) or scenes(path, options.frames)
+    return _video(path, times, choices, models, folder)
+
+
+def _choices(path: Path, video: bool, request: Request, options: PreviewOptions) -> list[Choice]:
+    made = []
+    codecs, crfs = (options.codecs, options.crfs) if video else ((None,), (None,))
+    for model, codec, crf in itertools.product(options.models, codecs, crfs):
+        asked = settle_scale(request.having(model=model, codec=codec, crf=crf))
+        name = " ".join([model, *([codec] if codec else []), *([f"crf {crf:g}"] if crf is not None else [])])
+        made.append(Choice(name, asked, shlex.join(["repsr", "upscale", str(path), *_words(asked)])))
+    return made
+
+
+def _words(request: Request) -> Iterator[str]:
+    """The options that make a request, as they are typed."""
+    for name, group in GROUPS.items():
+        for each, declared in declared_options(group):
+            value, flag = getattr(getattr(request, name), each.name), declared.flags[0]
+            if value == default_of(each) or each.name == "overwrite":
+                continue
+            if isinstance(value, bool):
+                on, _, off = flag.partition("/")
+                yield on if value else off
+            elif isinstance(value, dict):
+                for key, text in value.items():
+                    yield from (flag, f"{key}={text}")
+            elif isinstance(value, tuple):  # height and width
+                yield from (flag, f"{value[1]}x{value[0]}")
+            else:
+                yield from (flag, f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def scenes(path: Path, count: int) -> list[float]:
+    """Times in seconds of frames that differ most from each other.
+
+    Args:
+        path: a video.
+        count: how many, at most.
+
+    Raises:
+        MediaError: it cannot be decoded.
+    """
+    source = probe(path)
+    begin, looks, times = float(source.start * source.time_base), [], []
+    try:
+        with open_video(path) as container:
+            stream = main_stream(container, path)
+            length = float(container.duration or 0) / av.time_base
+            for number in range(_LOOKED_AT):
+                wanted = length * number / _LOOKED_AT
+                if number:
+                    container.seek(int((begin + wanted) * av.time_base))
+                for frame in itertools.islice(container.decode(stream), _DECODED):
+                    at = (frame.time or 0.0) - begin
+                    if at >= wanted:
+                        break
+                else:
+                    continue
+                if at not in times:
+                    times.append(at)
+                    looks.append(frame.to_ndarray(format="gray", width=32, height=18).astype(np.float32).ravel())
+    except (av.FFmpegError, IndexError) as error:
+        raise MediaError(path, f"cannot be decoded ({error})") from error
+    if not times:
+        raise MediaError(path, "has no frames")
+    # Black frames and titles have little contrast; begin with a frame that has much, then take the most different.
+    chosen = [int(np.argmax([look.std() for look in looks]))]
+    while len(chosen) < min(count, len(times)):
+        apart = [min(float(np.abs(look - looks[other]).mean()) for other in chosen) for look in looks]
+        chosen.append(int(np.argmax(apart)))
+    return sorted({times[number] for number in chosen})
+
+
+def _video(
+    path: Path, times: Sequence[float], choices: Sequence[Choice], models: ModelCache, folder: Path
+) -> dict[str, Any]:
+    source = probe(path)
+    begin, step = float(source.start * source.time_base), 1 / float(source.rate or 25)
+    before = [frame_at(path, begin + at) for at in times]
+    results: list[list[NDArray[np.uint8]]] = [[] for _ in times]
+    rows: list[dict[str, Any]] = []
+    rates: dict[tuple[str | None, str | None], float] = {}
+    for choice in choices:
+        target = plan_jobs([str(path)], choice.request, Naming(output=f"{folder}/x/")).jobs[0].target
+        whole = plan_job(Job("video", path, target), choice.request)
+        assert whole.kind == "video"
+        upscaler = models.upscaler(whole.compute, whole.compute.devices[0])
+        key = (choice.request.model.model, choice.request.video.codec)
+        if key not in rates:
+            with torch_threads(whole.compute.threads):
+                rates[key] = trial(whole, upscaler, lambda _line: None).seconds
+        weights: list[list[int]] = []
+        for number, at in enumerate(times):
+            part = folder / f"{len(rows)}-{number}{target.suffix}"
+            short = choice.request.having(
+                start=max(0.0, at - step / 2), end=at + 2 * step, resume=False, allow_loss=True
+            )
+            plan = plan_job(Job("video", path, part), short)
+            run_plan(plan, executor_for(plan, models), Reporter())
+            made = probe(part)
+            results[number].append(frame_at(part, float(made.start * made.time_base)))
+            weights.append(_packet_sizes(part))
+            part.unlink()
+        frames = whole.frames or 0
+        copied = 0 if whole.timeline is None else sum(
+            whole.timeline.nbytes.get(each.stream.index, 0) for each in whole.streams if each.action == "copy"
+        )  # fmt: skip
+        rows.append(_row(choice, whole.size, _bytes(weights, frames) + copied, rates[key]))
+    frames_shown = [
+        _scene(f"{at:.2f} s", small, large) for at, small, large in zip(times, before, results, strict=True)
+    ]
+    return {"name": path.name, "choices": rows, "scenes": frames_shown}
+
+
+def _packet_sizes(path: Path) -> list[int]:
+    with open_video(path) as container:
+        return [packet.size for packet in container.demux(main_stream(container, path)) if packet.size]
+
+
+def _bytes(weights: Sequence[Sequence[int]], frames: int) -> float:
+    """About how many bytes a video's frames are encoded to, from short stretches that each begin with a keyframe."""
+    keys = float(np.mean([sizes[0] for sizes in weights]))
+    between = [size for sizes in weights for size in sizes[1:]]
+    mean = float(np.mean(between)) if between else keys
+    return mean * frames + (keys - mean) * -(-frames // _GOP)
+
+
+def _image(path: Path, choices: Sequence[Choice], models: ModelCache, folder: Path) -> dict[str, Any]:
+    from PIL import Image
+
+    whole = shown(path)
+    height, width = whole.shape[:2]
+    top, left = max(0, (height - WINDOW[0]) // 2), max(0, (width - WINDOW[1]) // 2)
+    window = whole[top : top + WINDOW[0], left : left + WINDOW[1]]
+    share = window.shape[0] * window.shape[1] / (height * width)
+    source = path
+    if share < 1:
+        source = folder / "window.png"
+        Image.fromarray(window).save(source)
+    rows: list[dict[str, Any]] = []
+    results = []
+    for choice in choices:
+        real = plan_jobs([str(path)], choice.request, Naming(output=f"{folder}/x/")).jobs[0].target
+        factor = plan_job(Job("image", path, real), choice.request)
+        scaled = choice.request.having(
+            scale=factor.factor, width=None, height=None, size=None, fit=None, short_side=None, allow_loss=True
+        )
+        part = folder / f"{len(rows)}{real.suffix}"
+        plan = plan_job(Job("image", source, part), scaled)
+        models.upscaler(plan.compute, plan.compute.devices[0])
+        began = time.perf_counter()
+        run_plan(plan, executor_for(plan, models), Reporter())
+        seconds = (time.perf_counter() - began) / share
+        size = round(height * factor.factor), round(width * factor.factor)
+        rows.append(_row(choice, size, part.stat().st_size / share, seconds))
+        results.append(shown(part))
+        part.unlink()
+    name = "whole image" if share == 1 else f"{window.shape[1]}x{window.shape[0]} px from the middle"
+    return {"name": path.name, "choices": rows, "scenes": [_scene(name, window, results)]}
+
+
+def _row(choice: Choice, size: tuple[int, int], nbytes: float, seconds: float) -> dict[str, Any]:
+    return {
+        "name": choice.name,
+        "pixels": f"{size[1]}x{size[0]}",
+        "bytes": round(nbytes),
+        "seconds": seconds,
+        "command": choice.command,
+    }
+
+
+def _scene(name: str, before: NDArray[np.uint8], results: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
+    height, width = results[0].shape[:2]
+    large = imresize(before, (height, width))
+    images = [_jpeg(large), *(_jpeg(result) for result in results)]
+    return {"name": name, "width": width, "height": height, "images": images}
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    return data_url("image/jpeg", file.getvalue())
