@@ -236,7 +236,7 @@ def source_size(kind: Kind, path: Path, max_pixels: int | None = None) -> tuple[
     Args:
         kind: which it is.
         path: the file.
-        max_pixels: refuse an image that would hold more at a time; None: ``media.images.MAX_PIXELS``.
+        max_pixels: refuse an image that would hold more at a time; None: ``repsr_cli.image.files.MAX_PIXELS``.
 
     Raises:
         MediaError: it cannot be read.
