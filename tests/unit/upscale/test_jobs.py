@@ -190,7 +190,7 @@ def test_one_bad_input_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="no images or videos"):
+    with pytest.raises(UsageError, match="nothing to upscale"):
         plan()
     with pytest.raises(MediaError, match="Add -r"):
         plan(tmp_path)
