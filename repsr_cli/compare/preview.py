@@ -165,7 +165,11 @@ def scenes(path: Path, count: int) -> list[float]:
         raise MediaError(path, f"cannot be decoded ({error})") from error
     if not times:
         raise MediaError(path, "has no frames")
-    # Black frames and titles have little contrast; begin with a frame that has much, then take the most different.
+    # Black frames and titles have little contrast: they are left out where there are others. The first frame is the one
+    # with the most contrast, each further one the most different.
+    contrast = [float(look.std()) for look in looks]
+    kept = [number for number, each in enumerate(contrast) if each > max(contrast) / 4]
+    times, looks = [times[number] for number in kept], [looks[number] for number in kept]
     chosen = [int(np.argmax([look.std() for look in looks]))]
     while len(chosen) < min(count, len(times)):
         apart = [min(float(np.abs(look - looks[other]).mean()) for other in chosen) for look in looks]
