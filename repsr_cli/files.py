@@ -88,14 +88,16 @@ class PendingFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
             flags |= getattr(os, name, 0)
-        file = os.fdopen(os.open(path, flags, 0o666), "w+b")
-        pending = cls(target, path, file, overwrite)
-        if not overwrite:
-            try:
+        try:
+            pending = cls(target, path, os.fdopen(os.open(path, flags, 0o666), "w+b"), overwrite)
+            if not overwrite:
                 pending._probe()
-            except BaseException:
-                pending.discard()
-                raise
+        except FileExistsError:  # not ours to remove
+            raise
+        except BaseException:  # Ctrl-C may come as soon as the file is there
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
         return pending
 
     def commit(self) -> None:
@@ -121,9 +123,16 @@ class PendingFile:
         """Find out before the work, not after it, whether this file system can rename without replacing."""
         if sys.platform == "win32":
             return
-        renamed = _temporary_name(self.target, self.path.suffix.removeprefix(_MARK))
-        _rename_exclusively(self.path, renamed, self.target)
+        before, renamed = self.path, _temporary_name(self.target, self.path.suffix.removeprefix(_MARK))
         self.path = renamed
+        try:
+            _rename_exclusively(before, renamed, self.target)
+        except BaseException:
+            for name in (before, renamed):
+                with suppress(OSError):
+                    name.unlink(missing_ok=True)
+            self.file.close()
+            raise
 
 
 def check_target(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> None:

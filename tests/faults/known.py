@@ -13,6 +13,8 @@ KNOWN: tuple[str, ...] = (
     r"^streams \| .* \| (exit 1: |exit 1, though|exit 1 without|traceback)",
     # A file that appears while the command runs.
     r"^appears \| .* \| (exit 0 though|replaced what|wrote into|left behind: others/new|exit 0, but)",
+    # A finished target that goes away with its folder while the rest is tidied up.
+    r"^vanish \| .* \| exit 0, but out/.* is missing",
     # Errors of the system that are not translated.
     r"^(errno|short|vanish|appears|links|limits) \| .* \| traceback",
     # Leftovers between the final name and tidying up.
