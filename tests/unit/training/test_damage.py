@@ -356,11 +356,20 @@ def test_a_closed_terminal_stops_a_run_that_can_be_resumed(tmp_path: Path) -> No
     text += "[schedule]\nsteps = 1000000\n[batch]\nsize = 2\npatch = 8\n[run]\ndevice = 'cpu'\nlog_every = 1\n"
     (tmp_path / "recipe.toml").write_text(text)
     command = [sys.executable, "-m", "repsr_cli", "train", str(tmp_path / "recipe.toml"), "-o", str(tmp_path / "run")]
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGHUP)
-        _, errors = process.communicate(timeout=60)
+
+    def heed_hangups() -> None:
+        """The tests themselves may run under nohup, which children inherit."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "--json"], cwd=ROOT, preexec_fn=heed_hangups, stdout=pipe, stderr=pipe) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGHUP)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, b"Go on with --resume" in errors) == (130, True)
     assert load_training(tmp_path / "run" / "last.pt").step >= 1
     assert not list((tmp_path / "run").glob(".*"))
