@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,3 +71,11 @@ def textured(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * frequency + phase)
         image += np.sign(wave)[..., None] * random.uniform(-25, 25, 3) + wave[..., None] * random.uniform(-9, 9, 3)
     return np.clip(image + 128, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """Give torch's thread count back: dozens of threads on few cores make every later test crawl."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
