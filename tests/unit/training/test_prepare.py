@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image
 
 from repsr_cli.engine.pixels import to_tensor
 from repsr_cli.engine.planes import planes_from_rgb
-from repsr_cli.errors import UsageError
+from repsr_cli.errors import RecipeError, UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.training.dataset import Pack
 from repsr_cli.training.degradations import Encoding
@@ -65,6 +67,18 @@ def doubled(lr: Pixels) -> Pixels:
     return lr.repeat(2, 0).repeat(2, 1)
 
 
+def stopping_at(call: int) -> Callable[[Pixels], Pixels]:
+    """The same teacher, stopped by the user at a call."""
+    calls = itertools.count(1)
+
+    def teacher(lr: Pixels) -> Pixels:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return doubled(lr)
+
+    return teacher
+
+
 def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -72,18 +86,9 @@ def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> Non
         Image.fromarray(textured(180, 200, number)).save(folder / f"p{number}.png")
     preparation = Preparation(2, REAL, variants=2, seed=1, holdout=1, teacher="doubled")
     prepare(folder, tmp_path / "whole.pack", preparation, doubled)
-    calls = 0
-
-    def stops(lr: Pixels) -> Pixels:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return doubled(lr)
-
     target = tmp_path / "stopped.pack"
     with pytest.raises(KeyboardInterrupt):
-        prepare(folder, target, preparation, stops)
+        prepare(folder, target, preparation, stopping_at(4))
     assert not target.exists()
     # A kill may leave pixels without a line, or half a line.
     parts = tmp_path / "stopped.pack.parts"
@@ -107,3 +112,67 @@ def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> Non
     pack = Pack(target)
     for entry in pack.images:
         assert np.array_equal(pack.teacher(entry), doubled(np.array(pack.lr(entry))))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line[:-5] + b"\n",
+        lambda line: b"[" * 50000 + b"\n",
+        lambda line: line.replace(b'"offset": ', b'"offset": 7'),
+        lambda line: line.replace(b'"height": ', b'"height": 9'),
+        lambda line: line.replace(b'"name"', b'"nome"'),
+        lambda line: b"\xff\xfe" + line,
+    ],
+)
+def test_damaged_lines_cost_the_pairs_after_them_and_nothing_else(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(textured(180, 200, number)).save(folder / f"p{number}.png")
+    preparation = Preparation(2, REAL, variants=1, seed=1, holdout=1, teacher="doubled")
+    prepare(folder, tmp_path / "whole.pack", preparation, doubled)
+    target = tmp_path / "stopped.pack"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(folder, target, preparation, stopping_at(4))
+    journal = tmp_path / "stopped.pack.parts" / "pairs.jsonl"
+    first, second, third = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(first + damage(second) + third)
+    prepare(folder, target, preparation, doubled)
+    assert target.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+def test_pixels_that_are_cut_short_are_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(textured(180, 200, number)).save(folder / f"p{number}.png")
+    preparation = Preparation(2, REAL, variants=1, seed=1, holdout=1, teacher="doubled")
+    prepare(folder, tmp_path / "whole.pack", preparation, doubled)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(folder, tmp_path / "cut.pack", preparation, stopping_at(3))
+    with (tmp_path / "cut.pack.parts" / "pixels").open("r+b") as file:
+        file.truncate(100)
+    prepare(folder, tmp_path / "cut.pack", preparation, doubled)
+    assert (tmp_path / "cut.pack").read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "pixels", "pairs.jsonl"])
+def test_links_in_the_place_of_an_unfinished_file_are_not_followed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(textured(180, 200)).save(folder / "a.png")
+    Image.fromarray(textured(180, 200, 1)).save(folder / "b.png")
+    victim = tmp_path / "victim"
+    if name:
+        victim.write_bytes(b"precious")
+        (tmp_path / "a.pack.parts").mkdir()
+        (tmp_path / "a.pack.parts" / name).symlink_to(victim)
+    else:
+        victim.mkdir()
+        (tmp_path / "a.pack.parts").symlink_to(victim)
+    with pytest.raises((UsageError, RecipeError)):
+        prepare(folder, tmp_path / "a.pack", Preparation(2, REAL, variants=1, holdout=1))
+    assert victim.read_bytes() == b"precious" if name else not list(victim.iterdir())
