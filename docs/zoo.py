@@ -20,8 +20,9 @@ HEAD = """# Models
 
 Made from `weights/` by `python docs/zoo.py`. PSNR is of luma, in dB, for the usual bicubic downscaling; `repsr eval`
 reproduces these figures, with those of bicubic next to them. `repsr models` measures the speed on your machine. The
-model cards in `weights/` describe how each was trained. Models for video are listed with figures on clean images, for
-which they are not made; for those on compressed videos see `train/studies/video`.
+model cards in `weights/` describe how each was trained. `clean` models are for images
+without compression, `real` ones for compressed images and video, but listed with figures on clean images here; for
+figures on compressed videos see `train/studies/video`.
 
 """
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.export.fuse import fuse_file
 from repsr_cli.model.checkpoint import load_plain, load_training
+from repsr_cli.model.zoo import KINDS
 from repsr_cli.training.evaluate import evaluate, mean_scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--benchmark", type=Path, required=True)
-    parser.add_argument("--kind", choices=["clean", "video"], default="clean")
+    parser.add_argument("--kind", choices=KINDS, default="clean")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--note", default="", help="a sentence for the model card on how the run came about")
     arguments = parser.parse_args()
@@ -76,7 +77,7 @@ def main() -> None:
     checkpoint = load_training(arguments.run / "best.pt")
     spec = checkpoint.ema.spec
     size = SIZES[spec.name]
-    middle = "" if arguments.kind == "clean" else "-video"
+    middle = "" if arguments.kind == "clean" else f"-{arguments.kind}"
     name, stem = f"{size}{middle}-x{spec.scale}", f"repsr-{spec.name.lower()}{middle}-x{spec.scale}"
     target = ROOT / "weights" / f"{stem}.safetensors"
     report = fuse_file(arguments.run / "best.pt", target, overwrite=True, metadata={"licence": "Apache-2.0"})
@@ -130,7 +131,9 @@ as RGB. Command: `repsr eval Set5 Set14 B100 -s {spec.scale} -n {name}`.
   {report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32. {arguments.note}
 - **Data**: the images of train/data/README.md, which lists their licences. No benchmark image was used for training or
   tuning; {recipe["data"]["holdout"]} photographs were held out for validation.
-- **Meant for** {"clean images: no compression, no noise" if arguments.kind == "clean" else "compressed video"}.
+- **Meant for** {
+        "clean images: no compression, no noise" if arguments.kind == "clean" else "compressed images and video"
+    }.
 - **Known failures**: detail finer than the LR grid is guessed or stays soft; {
         "JPEG and video artefacts are sharpened like detail." if arguments.kind == "clean" else "grain is smoothed."
     }

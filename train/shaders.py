@@ -14,7 +14,6 @@ from repsr_cli.model.zoo import available
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights" / "shaders"
 SIZES = ("light", "fast")
-KINDS = {"clean": "clean", "video": "real", "real": "real", "detail": "detail"}  # of the index, to those of file names
 
 
 def shaders() -> dict[str, tuple[Path, dict[str, str], bool]]:
@@ -22,7 +21,7 @@ def shaders() -> dict[str, tuple[Path, dict[str, str], bool]]:
     files = {}
     for model in available():
         if model.scale == 2 and model.size in SIZES:
-            name = f"{model.size}-{KINDS[model.kind]}-x2"
+            name = f"{model.size}-{model.kind}-x2"
             for compute in (False, True):
                 file = f"repsr-{name}{'.compute' if compute else ''}.glsl"
                 files[file] = (model.path, {"name": name, "licence": "Apache-2.0"}, compute)

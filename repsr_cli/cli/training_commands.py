@@ -336,7 +336,7 @@ def _prepare(folder: Path, output: Path, options: PrepareOptions, progress: Call
 
     teacher = None
     if options.teacher is not None:
-        net = load(resolve(options.teacher, options.scale, "clean" if options.mix is None else "video"))
+        net = load(resolve(options.teacher, options.scale, "clean" if options.mix is None else "real"))
         teacher = Upscaler(net, precision=options.precision)
     if options.mix is None:
         assert teacher is not None

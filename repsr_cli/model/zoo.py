@@ -8,7 +8,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from repsr_cli.errors import CheckpointError
 from repsr_cli.files import is_file
@@ -16,13 +16,14 @@ from repsr_cli.model.checkpoint import load_plain
 from repsr_cli.model.foreign import ForeignSR, load_any, read_any_spec
 from repsr_cli.model.plain import PlainSR
 
-Kind = Literal["clean", "video"]
+Kind = Literal["clean", "real", "detail"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 SIZES = ("light", "fast", "balanced", "best")
 DEFAULT_SIZES = ("balanced", "fast")
 DEFAULT_SCALE = 4
-# Kinds as users may spell them, and as the index does.
-KINDS = {"clean": "clean", "video": "video", "real": "video", "detail": "detail"}
-_NAME = re.compile(rf"(?P<size>{'|'.join(SIZES)})(-(?P<kind>{'|'.join(KINDS)}))?(-x(?P<scale>[1-9]\d?))?")
+# Kinds as users may spell them; "video" until 1.0.
+KIND_SPELLINGS: dict[str, Kind] = {**{kind: kind for kind in KINDS}, "video": "real"}
+_NAME = re.compile(rf"(?P<size>{'|'.join(SIZES)})(-(?P<kind>{'|'.join(KIND_SPELLINGS)}))?(-x(?P<scale>[1-9]\d?))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,12 @@ class ModelFile:
     """A model that was found but not loaded.
 
     Attributes:
-        name: as ``repsr models`` lists it, e.g. ``fast-x4`` or ``balanced-video-x4``; for a file, its path.
+        name: as ``repsr models`` lists it, e.g. ``fast-x4`` or ``balanced-real-x4``; for a file, its path.
         path: the file.
         scale: enlargement factor.
         size: ``light``, ``fast``, ``balanced`` or ``best``; empty for a file.
-        kind: ``clean`` (made for images without compression) or ``video``; empty for a file.
+        kind: ``clean`` (for images without compression), ``real`` (for compressed images and video) or ``detail``
+            (likewise, and crisper); empty for a file.
         sha256: digest the file must have; empty for a file.
         network: the field's name of the size, e.g. ``M4C16``.
         architecture: of a file in another layout than Compact, its architecture and size; else empty.
@@ -45,7 +47,7 @@ class ModelFile:
     path: Path
     scale: int
     size: str = ""
-    kind: str = ""
+    kind: Kind | Literal[""] = ""
     sha256: str = ""
     network: str = ""
     architecture: str = ""
@@ -74,16 +76,16 @@ def available() -> list[ModelFile]:
                 path=index.parent / entry["file"],
                 scale=entry["scale"],
                 size=entry["size"],
-                kind=entry["kind"],
+                kind=KINDS[KINDS.index(entry["kind"])],
                 sha256=entry["sha256"],
                 network=entry["network"],
                 psnr_y=entry["psnr_y"],
             )
             for entry in entries
         ]
-    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, tomllib.TOMLDecodeError) as error:
         raise CheckpointError(index, f"cannot be read ({error})", "Install repsr again.") from error
-    return sorted(models, key=lambda model: (model.kind, SIZES.index(model.size), model.scale))
+    return sorted(models, key=lambda model: (KINDS.index(model.kind), SIZES.index(model.size), model.scale))
 
 
 def resolve(name: str | None, scale: float | None, kind: Kind) -> ModelFile:
@@ -114,7 +116,7 @@ def resolve(name: str | None, scale: float | None, kind: Kind) -> ModelFile:
     sizes = (parts["size"],) if parts else DEFAULT_SIZES
     fitting = [model for model in models if model.size in sizes]
     if parts and parts["kind"]:
-        fitting = [model for model in fitting if model.kind == KINDS[parts["kind"]]]
+        fitting = [model for model in fitting if model.kind == KIND_SPELLINGS[parts["kind"]]]
     if parts and parts["scale"]:
         fitting = [model for model in fitting if model.scale == int(parts["scale"])]
     if not fitting:

@@ -178,10 +178,10 @@ def load_model(
     """
     if not isinstance(name_or_path, (str, Path, type(None))):
         raise TypeError(f"expected a name or a path, got {type(name_or_path).__name__}")
-    if kind not in zoo.KINDS:
+    if kind not in zoo.KIND_SPELLINGS:
         raise TypeError(f"kind {kind!r}: expected one of {', '.join(zoo.KINDS)}")
     with _in_arguments():
-        model = zoo.resolve(None if name_or_path is None else str(name_or_path), scale, _kind(kind))
+        model = zoo.resolve(None if name_or_path is None else str(name_or_path), scale, zoo.KIND_SPELLINGS[kind])
         return Model(Upscaler(zoo.load(model), device, precision, tile, threads), model.name)
 
 
@@ -284,10 +284,6 @@ def upscale_file(
             planned.target.parent.mkdir(parents=True, exist_ok=True)
         outcome = run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
         return replace(outcome, source=plan.jobs[0].source)
-
-
-def _kind(kind: str) -> Literal["clean", "video"]:
-    return "clean" if zoo.KINDS[kind] == "clean" else "video"
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def choose_model(request: Request, kind: Kind, source: Path, shown: tuple[int, i
         UsageError: the source is larger than the size asked for.
     """
     factor = wanted_factor(request, source, shown)
-    model = zoo.resolve(request.model.model, factor, "clean" if kind == "image" else "video")
+    model = zoo.resolve(request.model.model, factor, "clean" if kind == "image" else "real")
     wanted = factor or model.scale
     if wanted > model.scale:
         raise CheckpointError(

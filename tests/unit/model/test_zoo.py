@@ -11,14 +11,14 @@ from repsr_cli.errors import CheckpointError
 from repsr_cli.model import zoo
 
 
-def model(size: str, scale: int, kind: str = "clean") -> zoo.ModelFile:
+def model(size: str, scale: int, kind: zoo.Kind = "clean") -> zoo.ModelFile:
     middle = "" if kind == "clean" else f"{kind}-"
     return zoo.ModelFile(f"{size}-{middle}x{scale}", Path("none"), scale, size, kind)
 
 
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch) -> list[zoo.ModelFile]:
-    models = [*(model("fast", scale) for scale in (2, 3, 4)), model("balanced", 4), model("balanced", 4, "video")]
+    models = [*(model("fast", scale) for scale in (2, 3, 4)), model("balanced", 4), model("balanced", 4, "real")]
     monkeypatch.setattr(zoo, "available", lambda: models)
     return models
 
@@ -27,22 +27,22 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> list[zoo.ModelFile]:
     ("name", "scale", "kind", "found"),
     [
         (None, None, "clean", "balanced-x4"),
-        (None, None, "video", "balanced-video-x4"),
+        (None, None, "real", "balanced-real-x4"),
         (None, 2, "clean", "fast-x2"),
-        (None, 2, "video", "fast-x2"),
+        (None, 2, "real", "fast-x2"),
         (None, 2.5, "clean", "fast-x3"),
         ("fast", None, "clean", "fast-x4"),
         ("fast", 1.5, "clean", "fast-x2"),
         ("balanced", 2, "clean", "balanced-x4"),
-        ("balanced", 3, "video", "balanced-video-x4"),
+        ("balanced", 3, "real", "balanced-real-x4"),
         ("fast-x3", 2, "clean", "fast-x3"),
-        ("balanced-x4", None, "video", "balanced-video-x4"),
-        ("balanced-clean-x4", None, "video", "balanced-x4"),
-        ("balanced-clean", 3, "video", "balanced-x4"),
-        ("balanced-video", None, "clean", "balanced-video-x4"),
-        ("balanced-video-x4", None, "clean", "balanced-video-x4"),
-        ("balanced-real", 2, "clean", "balanced-video-x4"),
-        ("balanced-real-x4", None, "clean", "balanced-video-x4"),
+        ("balanced-x4", None, "real", "balanced-real-x4"),
+        ("balanced-clean-x4", None, "real", "balanced-x4"),
+        ("balanced-clean", 3, "real", "balanced-x4"),
+        ("balanced-video", None, "clean", "balanced-real-x4"),
+        ("balanced-video-x4", None, "clean", "balanced-real-x4"),
+        ("balanced-real", 2, "clean", "balanced-real-x4"),
+        ("balanced-real-x4", None, "clean", "balanced-real-x4"),
     ],
 )
 def test_the_best_size_that_ships_for_the_factor(

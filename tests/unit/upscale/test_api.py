@@ -115,7 +115,7 @@ def test_all_types_give_the_same(restless: repsr_cli.Model) -> None:
 def test_a_model_says_what_it_is(model: repsr_cli.Model, network: Path) -> None:
     assert repr(model) == f"Model({str(network)!r}, scale=2, device='cpu', precision='fp32')"
     assert repsr_cli.load_model("fast", 3, device="cpu").name == "fast-x3"
-    assert repsr_cli.load_model("balanced", 2, kind="real", device="cpu").name == "balanced-video-x2"
+    assert repsr_cli.load_model("balanced", 2, kind="real", device="cpu").name == "balanced-real-x2"
 
 
 def test_progress_may_stop_the_work(network: Path) -> None:

@@ -29,7 +29,7 @@ from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
 def zoo_of_three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[zoo.ModelFile]:
     weights = []
     for scale in (2, 3, 4):
-        for family in ("clean", "video"):
+        for family in zoo.KINDS[:2]:
             path = tmp_path / f"{family}{scale}.safetensors"
             save_plain(path, identity_network(scale), {})
             weights.append(zoo.ModelFile(f"fast-{family}-x{scale}", path, scale, "fast", family, network="M4C16"))
@@ -69,9 +69,9 @@ def test_smallest_factor_that_reaches(
     assert (model.scale, model.kind) == (scale, "clean")
 
 
-def test_videos_take_the_video_family(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
+def test_videos_take_the_real_family(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
     model, factor = choose_model(Request.of(scale=3), "video", tmp_path / "a.mp4", (6, 8))
-    assert (model.name, factor) == ("fast-video-x3", 3)
+    assert (model.name, factor) == ("fast-real-x3", 3)
 
 
 def test_factors_nobody_trained(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
