@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -160,13 +160,16 @@ def _check_data(recipe: Recipe, board: Board) -> None:
 def evaluate(
     options: EvalOptions,
     table: TableOptions,
-    folders: Annotated[list[Path], typer.Argument(help="Folders of HR images (8 bit).")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="FOLDERS|CLIPS...", help="Folders of HR images (8 bit), and clips in HD.")
+    ],
     lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR images. Default: bicubic of HR.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Table as JSON lines on stdout.")] = False,
 ) -> None:
     """Evaluate models and bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
 
-    --degrade also compresses the LR images; --perceptual adds measures of how results look.
+    --degrade also compresses LR; --perceptual adds measures of how results look. Clips add flicker: how much still
+    parts change, in code values.
 
     Example: repsr eval Set5 Set14 -n fast -n mine.safetensors -s 4
     """
@@ -193,10 +196,18 @@ def evaluate(
         )
         for name in names
     ]
-    made = (
-        {condition.name: condition.lr for condition in parse_conditions(options.degrade)} if options.degrade else CLEAN
-    )
-    rows = list(run_evaluation(upscalers, folders, options.scale, lr, made, perceptual=options.perceptual))
+    conditions = parse_conditions(options.degrade or ())
+    made = {condition.name: condition.lr for condition in conditions} if options.degrade else CLEAN
+    clips, folders = [path for path in inputs if path.is_file()], [path for path in inputs if not path.is_file()]
+    rows: list[ImageScore] = []
+    if folders:
+        rows += run_evaluation(upscalers, folders, options.scale, lr, made, perceptual=options.perceptual)
+    if clips:
+        from repsr_cli.training.clips import evaluate_clips
+
+        rows += evaluate_clips(
+            upscalers, clips, options.scale, conditions, options.frames, perceptual=options.perceptual
+        )
     if table.csv is not None:
         _write_rows(table.csv, rows, overwrite=table.overwrite)
     _print_means(rows, options.scale if json else None)
@@ -216,9 +227,10 @@ def _write_rows(target: Path, rows: list[ImageScore], *, overwrite: bool) -> Non
 
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["model", "folder", "condition", "image", *rows[0].scores])
+    figures = _figures(rows)
+    writer.writerow(["model", "folder", "condition", "image", *figures])
     for row in rows:
-        writer.writerow([row.model, row.folder, row.condition, row.image, *row.scores.values()])
+        writer.writerow([row.model, row.folder, row.condition, row.image, *(row.scores.get(name) for name in figures)])
     write_text(target, text.getvalue(), overwrite=overwrite, failure=UsageError)
 
 
@@ -230,7 +242,15 @@ _COLUMNS = {
     "ssimulacra2": ("SSIMU2", 8, 2),
     "vgg": ("VGG", 8, 4),
     "gradient": ("grad", 7, 3),
+    "flicker": ("flicker", 9, 3),
+    "vmaf": ("VMAF", 7, 2),
+    "vmaf_neg": ("VMAF-NEG", 10, 2),
 }
+
+
+def _figures(rows: list[ImageScore]) -> list[str]:
+    """The figures that any row has, in the order of the printed table."""
+    return [name for name in _COLUMNS if any(name in row.scores for row in rows)]
 
 
 def _print_means(rows: list[ImageScore], json_scale: int | None) -> None:
@@ -245,7 +265,7 @@ def _print_means(rows: list[ImageScore], json_scale: int | None) -> None:
         max(len(head), *map(len, column)) + 2 for head, column in zip(heads, zip(*groups, strict=True), strict=True)
     ]
     if json_scale is None:
-        figures = "".join(f"{_COLUMNS[name][0]:>{_COLUMNS[name][1]}}" for name in rows[0].scores)
+        figures = "".join(f"{_COLUMNS[name][0]:>{_COLUMNS[name][1]}}" for name in _figures(rows))
         named = "".join(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True))
         print_line(f"{named}{'images':>8}{figures}", result=True)
     for place, found in groups.items():
@@ -254,9 +274,14 @@ def _print_means(rows: list[ImageScore], json_scale: int | None) -> None:
             keys = dict(zip(("set", "condition", "model"), place, strict=True))
             print_json(keys | {"scale": json_scale, "images": len(found)} | means, result=True)
         else:
-            figures = "".join(f"{value:>{_COLUMNS[name][1]}.{_COLUMNS[name][2]}f}" for name, value in means.items())
+            figures = "".join(_cell(name, means) for name in _figures(rows))
             names = "".join(f"{name:<{width}}" for name, width in zip(place, widths, strict=True))
             print_line(f"{names}{len(found):>8}{figures}", result=True)
+
+
+def _cell(name: str, means: Mapping[str, float]) -> str:
+    _head, width, decimals = _COLUMNS[name]
+    return f"{means[name]:>{width}.{decimals}f}" if name in means else f"{'-':>{width}}"
 
 
 @friendly

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ class Condition:
             return small
         if self.kind == "jpeg":
             return _through_jpeg(small, self.quality)
-        return _through_video(small, _ENCODERS[self.kind][0], self.quality)
+        return _through_video(small, *encoder_of(self))
 
 
 def parse_condition(text: str) -> Condition:
@@ -72,29 +72,33 @@ def parse_condition(text: str) -> Condition:
     return Condition(text, kind, int(quality))
 
 
+def encoder_of(condition: Condition) -> tuple[str, dict[str, str]]:
+    """The video encoder of a condition and its options, so that every run gives the same frames."""
+    codec = _ENCODERS[condition.kind][0]
+    options = {"crf": str(condition.quality)}
+    if codec == "libx264":
+        return codec, options | {"x264-params": "cpu-independent=1"}
+    if codec == "libx265":
+        return codec, options | {"x265-params": "log-level=none:pools=none:frame-threads=1"}
+    return codec, options | {"b": "0"}
+
+
 def _through_jpeg(image: Pixels, quality: int) -> Pixels:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-def _through_video(image: Pixels, codec: str, crf: int) -> Pixels:
+def _through_video(image: Pixels, codec: str, options: Mapping[str, str]) -> Pixels:
     # Not imported above: training's loop, which shares this package, runs without PyAV.
     import av
 
     file = io.BytesIO()
-    options = {"crf": str(crf)}
-    if codec == "libx264":
-        options["x264-params"] = "cpu-independent=1"
-    elif codec == "libx265":
-        options["x265-params"] = "log-level=none:pools=none:frame-threads=1"
-    else:
-        options["b"] = "0"
     # 4:2:0 needs even sides; what is added is cut off again.
     height, width = image.shape[:2]
     even = np.ascontiguousarray(np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
     with av.open(file, "w", format="matroska") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
+        stream = container.add_stream(codec, rate=25, options=dict(options))
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
         for _ in range(_FRAMES):

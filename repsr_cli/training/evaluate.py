@@ -49,8 +49,9 @@ class ImageScore:
 
 
 def mean_scores(scores: Sequence[Scores]) -> dict[str, float]:
-    """The mean of each figure over images, as papers report it."""
-    return {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}
+    """The mean of each figure over the images that have it, as papers report it."""
+    names = dict.fromkeys(name for each in scores for name in each)
+    return {name: float(np.mean([each[name] for each in scores if name in each])) for name in names}
 
 
 def score(sr: Pixels, hr: Pixels, border: int, *, perceptual: bool = False) -> dict[str, float]:

@@ -50,6 +50,7 @@ class EvalOptions:
         scale: enlargement factor.
         degrade: how LR images are made; None: clean.
         perceptual: whether to measure how results look, too.
+        frames: of each clip.
         threads: CPU threads; None: torch's choice.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     """
@@ -72,9 +73,10 @@ class EvalOptions:
     perceptual: bool = option(
         "--perceptual",
         default=False,
-        help="Also SSIMULACRA2, VGG distance and gradient ratio; needs repsr[perceptual].",
+        help="Also SSIMULACRA2, VGG distance, gradient ratio and, of clips, VMAF; needs repsr[perceptual].",
         panel=MODEL,
     )
+    frames: int = option("--frames", default=48, minimum=3, help="Frames of each clip.", panel=DATA)
     threads: int | None = option("--threads", help="CPU threads.", panel=MODEL)
     device: str = option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.", panel=MODEL)
 

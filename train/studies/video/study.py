@@ -27,37 +27,19 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.export.planes import parse_planes
 from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.model import zoo
-from repsr_cli.training.frame_sampling import Sampling, frames_at
+from repsr_cli.training.clips import clip_frames, flicker
 from repsr_cli.training.metrics import psnr_rgb, ssim_y
-from repsr_cli.video.probe import probe
 from repsr_cli.video.roundtrip import through_codec
-from repsr_cli.video.timeline import scan
 
 VIDEO = parse_planes("yuv420p")
 
 Pixels = NDArray[np.uint8]
 
 
-def originals(video: Path, scale: int, count: int) -> list[Pixels]:
-    """RGB frames of a video from a third of it on, cropped so that they shrink to even sizes."""
-    source = probe(video)
-    timeline = scan(source)
-    start = len(timeline.pts) // 3
-    wanted = tuple(timeline.pts[start : start + count])
-    return [rgb for _pts, rgb in frames_at(Sampling(source, timeline, wanted, (), ()), wanted, 2 * scale)]
-
-
 def lanczos(plane: Pixels, scale: int) -> Pixels:
     """A plane enlarged by Lanczos with three lobes, as players do it."""
     height, width = plane.shape
     return np.asarray(Image.fromarray(plane).resize((width * scale, height * scale), Image.Resampling.LANCZOS))
-
-
-def flicker(frames: list[NDArray[np.float64]], still: list[NDArray[np.bool_]]) -> float:
-    """Mean absolute change between neighbouring frames where ``still`` says that nothing changed; NaN if nowhere."""
-    changes = [np.abs(b - a)[mask] for (a, b), mask in zip(pairwise(frames), still, strict=True)]
-    found = np.concatenate(changes)
-    return float(found.mean()) if found.size else float("nan")
 
 
 def main() -> None:
@@ -72,9 +54,9 @@ def main() -> None:
     networks = {name: zoo.load(zoo.resolve(name, None, "clean")) for name in arguments.network}
     scale = next(iter(networks.values())).spec.scale
     ways = {Path(name).stem: PlaneUpscaler(Upscaler(net, device="cpu"), VIDEO, VIDEO) for name, net in networks.items()}
-    rows: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
+    rows: dict[tuple[int, str], list[tuple[float, float, float | None]]] = {}
     for video in arguments.videos:
-        hr = originals(video, scale, arguments.frames)
+        hr = clip_frames(video, scale, arguments.frames)
         luma = [planes_from_rgb(to_tensor(frame), VIDEO)[0] for frame in hr]
         still = [a == b for a, b in pairwise(luma)]
         lr = [planes_from_rgb(to_tensor(downscale(frame, scale)), VIDEO) for frame in hr]
@@ -94,10 +76,10 @@ def main() -> None:
                 row = (
                     statistics.mean(psnr_rgb(a, b, scale) for a, b in grey),
                     statistics.mean(ssim_y(a, b, scale) for a, b in grey[::8]),
-                    flicker([frame.astype(np.float64) for frame in frames], still),
+                    flicker(frames, still),
                 )
                 rows.setdefault((crf, name), []).append(row)
-                sys.stdout.write(f"{video.name} crf {crf} {name}: {row[0]:.3f} dB {row[1]:.4f} {row[2]:.3f}\n")
+                sys.stdout.write(f"{video.name} crf {crf} {name}: {row[0]:.3f} dB {row[1]:.4f} {row[2]}\n")
                 sys.stdout.flush()
             if arguments.images is not None:
                 for name, image in {"lr": decoded[-1], **images}.items():
@@ -106,8 +88,8 @@ def main() -> None:
                     Image.fromarray(rgb.astype(np.uint8)).save(arguments.images / f"{video.stem}-{crf}-{name}.png")
     lines = ["| CRF | network | Y-PSNR, dB | Y-SSIM | flicker, code values |", "|---|---|---|---|---|"]
     for (crf, name), values in sorted(rows.items()):
-        psnr, ssim, _ = (statistics.mean(column) for column in zip(*values, strict=True))
-        moved = [row[2] for row in values if not np.isnan(row[2])]
+        psnr, ssim = (statistics.mean(row[column] or 0 for row in values) for column in (0, 1))
+        moved = [row[2] for row in values if row[2] is not None]
         lines.append(f"| {crf} | {name} | {psnr:.3f} | {ssim:.4f} | {statistics.mean(moved):.3f} |")
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -1,0 +1,155 @@
+"""Evaluate models on compressed clips: fidelity, VMAF, how single frames look, and how much still parts flicker."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.planes import PlaneUpscaler, planes_from_rgb, rgb_from_planes
+from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.errors import UsageError
+from repsr_cli.image.resize import downscale, imresize
+from repsr_cli.training.conditions import Condition, encoder_of
+from repsr_cli.training.evaluate import BICUBIC, ImageScore
+from repsr_cli.training.frame_sampling import Sampling, frames_at
+from repsr_cli.training.metrics import psnr_rgb, ssim_y
+from repsr_cli.training.perceptual import gradient_ratio, ssimulacra2, vgg_distance
+from repsr_cli.training.vmaf import vmaf
+from repsr_cli.video.planes import Planes
+from repsr_cli.video.probe import probe
+from repsr_cli.video.roundtrip import through_codec
+from repsr_cli.video.timeline import scan
+from repsr_cli.yuv.formats import PlaneFormat
+
+Pixels = NDArray[np.uint8]
+Plane = NDArray[np.uint8]
+
+CLIPS = "clips"
+# Meaning of the planes between encoder and model.
+FORMAT = PlaneFormat("bt709", False, 8, (2, 2), "left")
+MIN_LR_SIDE = 16  # px; a macroblock
+# Slow measures look at one frame in this many.
+_EVERY = 8
+
+
+def clip_frames(video: Path, scale: int, count: int) -> list[Pixels]:
+    """RGB frames of a clip from a third of it on, cropped so that they shrink to even sizes.
+
+    Raises:
+        MediaError: the clip cannot be read.
+        UsageError: it has a single frame, or is too small.
+    """
+    source = probe(video)
+    timeline = scan(source)
+    start = len(timeline.pts) // 3
+    wanted = tuple(timeline.pts[start : start + count])
+    frames = [rgb for _pts, rgb in frames_at(Sampling(source, timeline, wanted, (), ()), wanted, 2 * scale)]
+    if len(frames) < 2:
+        raise UsageError(video, "has too few frames to measure", "Give clips of several seconds.")
+    height, width = frames[0].shape[:2]
+    if min(height, width) < MIN_LR_SIDE * scale:
+        happened = f"is {width}x{height}, too small to shrink by {scale} and encode"
+        raise UsageError(video, happened, "Give clips in high definition.")
+    return frames
+
+
+def flicker(frames: Sequence[Plane], still: Sequence[NDArray[np.bool_]]) -> float | None:
+    """Mean absolute change of luma between neighbouring frames, in code values, where the original does not change.
+
+    Args:
+        frames: luma planes of the result.
+        still: for each pair of neighbouring frames, where the original's luma is the same in both.
+
+    Returns:
+        None where the original changes everywhere.
+    """
+    changes = [np.abs(b.astype(float) - a)[mask] for (a, b), mask in zip(pairwise(frames), still, strict=True)]
+    found = np.concatenate(changes)
+    return float(found.mean()) if found.size else None
+
+
+def compressed(frames: Sequence[Pixels], scale: int, condition: Condition) -> list[Planes]:
+    """LR frames as 4:2:0 planes, shrunk, and encoded and decoded as a condition says.
+
+    Raises:
+        UsageError: the condition is one of still images.
+    """
+    shrunk = [planes_from_rgb(to_tensor(downscale(frame, scale)), FORMAT) for frame in frames]
+    if condition.kind == "clean":
+        return shrunk
+    if condition.kind == "jpeg":
+        raise UsageError(f"--degrade {condition.name}", "is not for clips", "Use x264:CRF, x265:CRF or vp9:CRF.")
+    return through_codec(shrunk, "yuv420p", *encoder_of(condition))
+
+
+def evaluate_clips(
+    models: Sequence[tuple[str, Upscaler]],
+    videos: Sequence[Path],
+    scale: int,
+    conditions: Sequence[Condition],
+    count: int = 48,
+    *,
+    perceptual: bool = False,
+) -> Iterator[ImageScore]:
+    """Evaluate models and bicubic interpolation on clips, by the planes that an encoder reads.
+
+    Args:
+        models: (name, upscaler) of models of this scale.
+        videos: clips in high definition.
+        scale: enlargement factor; also the border cropped before measuring.
+        conditions: how LR is made.
+        count: frames of each clip.
+        perceptual: whether to measure VMAF and how results look, too.
+
+    Yields:
+        One row per clip, condition and model, bicubic first; figures are means over frames.
+
+    Raises:
+        UsageError: a model of another scale, a clip that cannot be used, or a missing package.
+    """
+    for name, upscaler in models:
+        if upscaler.scale != scale:
+            raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give models of one scale.")
+    for video in videos:
+        hr = clip_frames(video, scale, count)
+        for condition in conditions:
+            lr = compressed(hr, scale, condition)
+            rows = [(BICUBIC, [_bicubic(planes, scale) for planes in lr])]
+            for name, upscaler in models:
+                upscale = PlaneUpscaler(upscaler, FORMAT, FORMAT)
+                rows.append((name, [upscale(planes) for planes in lr]))
+            for name, sr in rows:
+                figures = _figures(sr, hr, scale, perceptual=perceptual)
+                yield ImageScore(name, CLIPS, condition.name, video.name, figures)
+
+
+def _bicubic(planes: Planes, scale: int) -> Planes:
+    return tuple(imresize(plane, (plane.shape[0] * scale, plane.shape[1] * scale)) for plane in planes)
+
+
+def _figures(sr: Sequence[Planes], hr: Sequence[Pixels], border: int, *, perceptual: bool) -> Mapping[str, float]:
+    planes = [planes_from_rgb(to_tensor(frame), FORMAT) for frame in hr]
+    grey = [(a[0][..., None], b[0][..., None]) for a, b in zip(sr, planes, strict=True)]
+    still = [a[0] == b[0] for a, b in pairwise(planes)]
+    figures: dict[str, float] = {
+        "psnr_y": statistics.mean(psnr_rgb(a, b, border) for a, b in grey),
+        "ssim_y": statistics.mean(ssim_y(a, b, border) for a, b in grey[::_EVERY]),
+    }
+    if (moved := flicker([frame[0] for frame in sr], still)) is not None:
+        figures["flicker"] = moved
+    if perceptual:
+        seen = [(_rgb(frame), original) for frame, original in list(zip(sr, hr, strict=True))[::_EVERY]]
+        measures = {"ssimulacra2": ssimulacra2, "vgg": vgg_distance, "gradient": gradient_ratio}
+        figures |= {name: statistics.mean(measure(*pair) for pair in seen) for name, measure in measures.items()}
+        figures |= vmaf(sr, planes)
+    return figures
+
+
+def _rgb(planes: Planes) -> Pixels:
+    return to_pixels(rgb_from_planes(planes, FORMAT), np.dtype(np.uint8), grey=False).astype(np.uint8)
