@@ -131,20 +131,21 @@ def export(
 
 def _exported(fused: Fused, targets: list[Path], planes: str) -> list[Exported]:
     """A network in all formats that were asked for, checked and not yet written."""
-    from repsr_cli.export.formats import export as convert
+    from repsr_cli.export.formats import export_all
     from repsr_cli.export.planes import parse_planes
 
     plane_format = parse_planes(planes) if planes else None
-    return [convert(fused.net, target, fused.metadata, plane_format) for target in targets]
+    return export_all(fused.net, targets, fused.metadata, plane_format)
 
 
 def _agreement(exported: Exported, planes: bool) -> str:
     """A line on how far another program is from torch."""
     program, difference = exported.format.program, exported.difference
+    named = " with ".join(str(file) for file in exported.files)
     if difference is None:
-        return f"{exported.target}: not checked, since {program} is not installed"
+        return f"{named}: not checked, since {program} is not installed"
     most = f"{difference:.0f} code values" if planes else f"{difference:.1e}"
-    return f"{exported.target}: {program} differs from torch by {most} at most"
+    return f"{named}: {program} differs from torch by {most} at most"
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repsr_cli.errors import CheckpointError, UsageError
@@ -32,6 +32,8 @@ class Format:
             file.
         runner: the bytes of each file to a function; ImportError if the program is not installed.
         clamped: whether outputs are clamped to [0, 1].
+        tolerance: largest difference to torch, of the largest value.
+        apart: suffixes where another target of the same command takes one of ``suffixes``.
     """
 
     program: str
@@ -39,17 +41,28 @@ class Format:
     build: Callable[[PlainSR, PlaneFormat | None, dict[str, str]], tuple[bytes, ...]]
     runner: Callable[[tuple[bytes, ...]], Run]
     clamped: bool = False
+    tolerance: float = agreement.TOLERANCE
+    apart: tuple[str, ...] = ()
 
-    def files(self, target: Path) -> tuple[Path, ...]:
+    def files(self, target: Path, *, apart: bool = False) -> tuple[Path, ...]:
         """All files of a model, the one that users name first."""
         stem = target.name.removesuffix(self.suffixes[0])
-        return tuple(target.with_name(stem + suffix) for suffix in self.suffixes)
+        return tuple(target.with_name(stem + suffix) for suffix in (self.apart if apart else self.suffixes))
 
 
 FORMATS = (
     Format("ONNX Runtime", (".onnx",), onnx_files, onnx_runner),
     Format("OpenVINO", (".xml", ".bin"), openvino_files, openvino_runner),
-    Format("ncnn", (".param", ".bin"), ncnn_files, ncnn_runner),
+    Format(
+        "ncnn",
+        (".param", ".bin"),
+        ncnn_files,
+        ncnn_runner,
+        # Its Winograd convolutions of 6x6 tiles round more coarsely; still a twentieth of an 8-bit code value.
+        tolerance=2e-4,
+        # OpenVINO finds its weights by their name; ncnn takes both paths.
+        apart=(".param", ".ncnn.bin"),
+    ),
     Format("PyTorch", (".pth",), pth_files, pth_runner),
     Format("safetensors", (".safetensors",), safetensors_files, safetensors_runner),
     # A name belongs to the first format whose suffix it ends in, so the longer suffix comes first.
@@ -68,12 +81,14 @@ class Exported:
         contents: the bytes of each file.
         difference: largest difference to torch, of the largest value, or in code values of planes; None: not checked,
             since the program is not installed.
+        files: where the bytes belong, ``target`` first.
     """
 
     target: Path
     format: Format
     contents: tuple[bytes, ...]
     difference: float | None
+    files: tuple[Path, ...]
 
 
 def format_of(target: Path) -> Format:
@@ -89,6 +104,20 @@ def format_of(target: Path) -> Format:
     raise UsageError(target, "is not a model format", f"Choose a name that ends in {names}.")
 
 
+def files_of(targets: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """All files of each target; of ncnn and OpenVINO models with one stem, ncnn's weights take another name.
+
+    Raises:
+        UsageError: an unknown suffix.
+    """
+    formats = [format_of(target) for target in targets]
+    firm = {file for target, fmt in zip(targets, formats, strict=True) if not fmt.apart for file in fmt.files(target)}
+    return [
+        fmt.files(target, apart=bool(fmt.apart) and not firm.isdisjoint(fmt.files(target)))
+        for target, fmt in zip(targets, formats, strict=True)
+    ]
+
+
 def check_targets(source: Path, targets: Sequence[Path], overwrite: bool) -> None:
     """Check before the work starts that all files may be written.
 
@@ -101,8 +130,8 @@ def check_targets(source: Path, targets: Sequence[Path], overwrite: bool) -> Non
         UsageError: a file exists, belongs to two targets, or is the source; or a suffix is unknown.
     """
     owners: dict[Path, Path] = {}
-    for target in targets:
-        for file in format_of(target).files(target):
+    for target, files in zip(targets, files_of(targets), strict=True):
+        for file in files:
             if file in owners:
                 clash = "it was named twice" if owners[file] == target else f"for {owners[file]} and {target}"
                 raise UsageError(file, f"would be written twice ({clash})", "Give each its own name.")
@@ -110,6 +139,14 @@ def check_targets(source: Path, targets: Sequence[Path], overwrite: bool) -> Non
             if os.path.realpath(file) == os.path.realpath(source):
                 raise UsageError(file, "is the source itself", "Choose another name.")
             check_target(file, overwrite=overwrite, failure=UsageError)
+
+
+def export_all(
+    net: PlainSR, targets: Sequence[Path], metadata: dict[str, str], plane_format: PlaneFormat | None = None
+) -> list[Exported]:
+    """Convert a network for several programs; arguments and errors as ``export``."""
+    made = [export(net, target, metadata, plane_format) for target in targets]
+    return [replace(each, files=files) for each, files in zip(made, files_of(targets), strict=True)]
 
 
 def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: PlaneFormat | None = None) -> Exported:
@@ -129,7 +166,7 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
     """
     fmt = format_of(target)
     contents = fmt.build(net, plane_format, metadata)
-    tolerance = agreement.TOLERANCE if plane_format is None else planes.TOLERANCE
+    tolerance = fmt.tolerance if plane_format is None else planes.TOLERANCE
     difference: float | None
     try:
         run = fmt.runner(contents)
@@ -142,7 +179,7 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
     if difference is not None and not difference <= tolerance:
         happened = f"{fmt.program} and torch differ by {difference:.2e}, more than {tolerance:.0e}"
         raise CheckpointError(target, happened, f"Nothing was written; try another version of {fmt.program}.")
-    return Exported(target, fmt, contents, difference)
+    return Exported(target, fmt, contents, difference, fmt.files(target))
 
 
 def write(exported: Exported, overwrite: bool) -> None:
@@ -151,7 +188,6 @@ def write(exported: Exported, overwrite: bool) -> None:
     Raises:
         UsageError: a file exists and ``overwrite`` is false, or cannot be written.
     """
-    files = exported.format.files(exported.target)
     # The file that users name comes last: where it is, the others are too.
-    for file, content in reversed(list(zip(files, exported.contents, strict=True))):
+    for file, content in reversed(list(zip(exported.files, exported.contents, strict=True))):
         write_bytes(file, content, overwrite=overwrite, failure=UsageError)

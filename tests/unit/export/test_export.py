@@ -12,10 +12,12 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.export import formats as module
-from repsr_cli.export.formats import FORMATS, Format, check_targets, export, format_of, write
+from repsr_cli.export.agreement import largest_difference
+from repsr_cli.export.formats import FORMATS, Format, check_targets, export, export_all, format_of, write
 from repsr_cli.export.ncnn import ncnn_files
 from repsr_cli.export.planes import parse_planes
 from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.zoo import available, load_compact
 from repsr_cli.yuv.formats import PlaneFormat
 
 SPECS = [Spec(1, 4, 0), Spec(2, 8, 1), Spec(3, 8, 2, colors=1), Spec(4, 16, 4)]
@@ -158,8 +160,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_files_of_two_formats_do_not_collide(tmp_path: Path) -> None:
     net, source = tmp_path / "net.onnx", tmp_path / "best.pt"
-    with pytest.raises(UsageError, match=r"net\.bin: would be written twice \(for .*net\.xml and .*net\.param\)"):
-        check_targets(source, [net, tmp_path / "net.xml", tmp_path / "net.param"], False)
+    with pytest.raises(UsageError, match=r"net\.ncnn\.bin: would be written twice"):
+        check_targets(source, [tmp_path / f"net{suffix}" for suffix in (".xml", ".param", ".ncnn.xml")], False)
     with pytest.raises(UsageError, match="named twice"):
         check_targets(source, [net, net], False)
     with pytest.raises(UsageError, match="source itself"):
@@ -168,6 +170,30 @@ def test_files_of_two_formats_do_not_collide(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"net\.bin: exists"):
         check_targets(source, [net, tmp_path / "net.param"], False)
     check_targets(source, [net, tmp_path / "net.param"], True)
+
+
+@pytest.mark.parametrize("suffixes", [(".param", ".xml"), (".xml", ".param", ".onnx")])
+def test_ncnn_and_openvino_models_of_one_name_keep_their_weights_apart(
+    tmp_path: Path, suffixes: tuple[str, ...]
+) -> None:
+    pytest.importorskip("openvino")
+    net = PlainSR(Spec(2, 4, 1)).eval()
+    targets = [tmp_path / f"net{suffix}" for suffix in suffixes]
+    check_targets(tmp_path / "best.pt", targets, False)
+    for each in export_all(net, targets, {}):
+        write(each, overwrite=False)
+        run = each.format.runner(tuple(file.read_bytes() for file in each.files))
+        assert largest_difference(net, run) < each.format.tolerance
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"net.xml", "net.bin", "net.param", "net.ncnn.bin"} | ({"net.onnx"} & {t.name for t in targets})
+
+
+def test_shipped_models_can_be_exported_for_ncnn(tmp_path: Path) -> None:
+    """Those of many layers too, whose results ncnn rounds more coarsely."""
+    pytest.importorskip("ncnn")
+    for model in available():
+        made = export(load_compact(model), tmp_path / f"{model.name}.param", {})
+        assert made.difference is not None
 
 
 def test_other_suffixes_are_refused_with_those_there_are() -> None:
