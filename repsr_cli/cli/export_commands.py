@@ -36,16 +36,17 @@ def fuse(
     """
     from repsr_cli.errors import UsageError
     from repsr_cli.export.formats import check_targets, write
-    from repsr_cli.export.fuse import check_fused_name, fuse_checkpoint, write_fused
+    from repsr_cli.export.fuse import check_fused_name, fuse_checkpoint, fuse_model, write_fused
     from repsr_cli.files import is_file
     from repsr_cli.model.zoo import resolve
 
     check_fused_name(output)
     if planes and not export:
         raise UsageError("--planes", "is for exported models", "Use repsr export, or add --export FILE.onnx.")
-    checkpoint = Path(model) if is_file(Path(model)) else resolve(model, None, "clean").path
+    found = None if is_file(Path(model)) else resolve(model, None, "clean")
+    checkpoint = Path(model) if found is None else found.path
     check_targets(checkpoint, [output, *(export or ())], overwrite)
-    fused = fuse_checkpoint(checkpoint)
+    fused = fuse_checkpoint(checkpoint) if found is None else fuse_model(found)
     exported = _exported(fused, export or [], planes)
     for each in exported:
         write(each, overwrite)
@@ -91,6 +92,10 @@ def export(
         ),
     ],
     scale: Annotated[int | None, typer.Option("-s", "--scale", help="Scale of the model; default: 4.")] = None,
+    detail: Annotated[
+        float | None,
+        typer.Option(metavar="0..1", help="From a real model (0) to the detail model beside it (1)."),
+    ] = None,
     planes: Annotated[str, typer.Option(help=PLANES_HELP)] = "",
     overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing files.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON record per file on stdout.")] = False,
@@ -108,15 +113,14 @@ def export(
     """
     from repsr_cli.errors import UsageError
     from repsr_cli.export.formats import check_targets, write
-    from repsr_cli.export.fuse import fuse_checkpoint
-    from repsr_cli.model.zoo import check_digest, resolve
+    from repsr_cli.export.fuse import fuse_model
+    from repsr_cli.model.zoo import resolve
 
-    found = resolve(model, scale, "clean")
+    found = resolve(model, scale, "clean", detail=detail)
     if scale is not None and found.scale != scale:
         raise UsageError(model, f"enlarges by {found.scale}, not {scale}", f"Use -s {found.scale}.")
     check_targets(found.path, outputs, overwrite)
-    check_digest(found)
-    exported = _exported(fuse_checkpoint(found.path), outputs, planes)
+    exported = _exported(fuse_model(found), outputs, planes)
     for each in exported:
         write(each, overwrite)
     with Board(quiet=quiet) as board:

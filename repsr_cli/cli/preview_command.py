@@ -14,7 +14,9 @@ from repsr_cli.compare.preview_options import PreviewOptions
 from repsr_cli.upscale.request import Request
 
 # Those that a preview repeats, and those that make no sense for a few frames.
-_NOT_OFFERED = frozenset({"model", "codec", "crf", "benchmark", "allow_loss", "ray", "fps", "start", "end", "resume"})
+_NOT_OFFERED = frozenset(
+    {"model", "detail", "codec", "crf", "benchmark", "allow_loss", "ray", "fps", "start", "end", "resume"}
+)
 
 
 @friendly

@@ -106,9 +106,12 @@ def _show(
 def _choices(path: Path, video: bool, request: Request, options: PreviewOptions) -> list[Choice]:
     made = []
     codecs, crfs = (options.codecs, options.crfs) if video else ((None,), (None,))
-    for model, codec, crf in itertools.product(options.models, codecs, crfs):
-        asked = settle_scale(request.having(model=model, codec=codec, crf=crf))
-        name = " ".join([model, *([codec] if codec else []), *([f"crf {crf:g}"] if crf is not None else [])])
+    models = options.models or (("fast", "balanced") if options.details == (None,) else ("balanced",))
+    for model, detail, codec, crf in itertools.product(models, options.details, codecs, crfs):
+        asked = settle_scale(request.having(model=model, detail=detail, codec=codec, crf=crf))
+        numbers = {"detail": detail, "crf": crf}
+        words = [f"{name} {value:g}" for name, value in numbers.items() if value is not None]
+        name = " ".join([model, *([codec] if codec else []), *words])
         made.append(Choice(name, asked, shlex.join(["repsr", "upscale", str(path), *_words(asked)])))
     return made
 

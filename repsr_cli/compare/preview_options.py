@@ -22,7 +22,8 @@ def _numbers(flag: str, texts: list[str]) -> tuple[float, ...]:
     try:
         return tuple(dict.fromkeys(float(text) for text in texts))
     except ValueError as error:
-        raise UsageError(f"{flag} {' '.join(texts)}", "not numbers", f"Try {flag} 18 {flag} 23.") from error
+        example = "0.5" if flag == "--detail" else "18"
+        raise UsageError(f"{flag} {' '.join(texts)}", "not numbers", f"Try {flag} {example}.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class PreviewOptions:
 
     Attributes:
         output: the page to write; None: ``NAME_preview.html`` beside the first input.
-        models: names or files.
+        models: names or files; none: ``fast`` and ``balanced``, or ``balanced`` where details are given.
+        details: values of ``--detail``, None among them for the default.
         codecs: encoders by name, None among them for the container's default.
         crfs: qualities.
         at: times in seconds of the frames of videos; empty: frames are chosen that differ most.
@@ -40,8 +42,12 @@ class PreviewOptions:
 
     output: Path | None = option("-o", "--output", help="Page to write; default: NAME_preview.html.", panel=FILES)
     models: tuple[str, ...] = option(
-        "-n", "--model", default=("fast", "balanced"), metavar="NAME|PATH", parse=_names, repeated=True,
+        "-n", "--model", default=(), metavar="NAME|PATH", parse=_names, repeated=True,
         help="A model to show, several if repeated; default: fast and balanced.", panel=MODEL,
+    )  # fmt: skip
+    details: tuple[float | None, ...] = option(
+        "--detail", default=(None,), metavar="0..1", parse=_numbers, repeated=True,
+        help="From faithful (0) to crisp (1), several if repeated.", panel=MODEL,
     )  # fmt: skip
     codecs: tuple[str | None, ...] = option(
         "-c", "--codec", default=(None,), parse=_names, repeated=True,

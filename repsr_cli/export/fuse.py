@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from repsr_cli.export.formats import check_targets
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_plain
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
+from repsr_cli.model.zoo import ModelFile, check_digest, load_compact
 from repsr_cli.version import __version__
 
 # Merging is exact, which float64 shows. float32 shows that rounding stays invisible: on noise, which networks have not
@@ -123,6 +124,20 @@ def fuse_checkpoint(checkpoint: Path, metadata: dict[str, str] | None = None) ->
                 "Nothing was written; the checkpoint may be damaged or its BN statistics degenerate.",
             )
     return Fused(plain, strings, parameters, errors[torch.float64], errors[torch.float32])
+
+
+def fuse_model(model: ModelFile, metadata: dict[str, str] | None = None) -> Fused:
+    """As ``fuse_checkpoint``, of a model that was found by its name.
+
+    Raises:
+        CheckpointError: as ``fuse_checkpoint``, or it is not what was shipped.
+    """
+    check_digest(model)
+    fused = fuse_checkpoint(model.path, metadata)
+    if model.blend is None:
+        return fused
+    mixed = {"detail": repr(model.blend.share), "detail_sha256": _digest(model.blend.path)}
+    return replace(fused, net=load_compact(model), metadata=fused.metadata | mixed)
 
 
 def check_fused_name(target: Path) -> None:

@@ -6,12 +6,13 @@ import difflib
 import hashlib
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from repsr_cli.errors import CheckpointError
+from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.files import is_file
+from repsr_cli.model.blend import blended
 from repsr_cli.model.checkpoint import load_plain
 from repsr_cli.model.foreign import ForeignSR, load_any, read_any_spec
 from repsr_cli.model.plain import PlainSR
@@ -23,7 +24,24 @@ DEFAULT_SIZES = ("balanced", "fast")
 DEFAULT_SCALE = 4
 # Kinds as users may spell them; "video" until 1.0.
 KIND_SPELLINGS: dict[str, Kind] = {**{kind: kind for kind in KINDS}, "video": "real"}
-_NAME = re.compile(rf"(?P<size>{'|'.join(SIZES)})(-(?P<kind>{'|'.join(KIND_SPELLINGS)}))?(-x(?P<scale>[1-9]\d?))?")
+_NAME = re.compile(
+    rf"(?P<size>{'|'.join(SIZES)})(-(?P<kind>{'|'.join(KIND_SPELLINGS)}))?(-x(?P<scale>[1-9]\d?))?(@(?P<detail>[\d.]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """What is mixed into the weights of a ``real`` model.
+
+    Attributes:
+        path: file of the ``detail`` model of the same size and scale.
+        sha256: digest that file must have.
+        share: of its weights, above 0 and below 1.
+    """
+
+    path: Path
+    sha256: str
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +59,8 @@ class ModelFile:
         network: the field's name of the size, e.g. ``M4C16``.
         architecture: of a file in another layout than Compact, its architecture and size; else empty.
         psnr_y: dB on benchmark sets, by name.
+        default_detail: of a ``detail`` model, its share where the kind is chosen without a word of detail.
+        blend: what is mixed into it; None: nothing.
     """
 
     name: str
@@ -52,6 +72,20 @@ class ModelFile:
     network: str = ""
     architecture: str = ""
     psnr_y: dict[str, float] = field(default_factory=dict)
+    default_detail: float = 0.0
+    blend: Blend | None = None
+
+    @property
+    def key(self) -> tuple[Path, Blend | None]:
+        """What its weights are made of, for caches."""
+        return self.path, self.blend
+
+    @property
+    def detail(self) -> float | None:
+        """Where it lies between ``real`` (0) and ``detail`` (1); None: between neither."""
+        if self.blend is not None:
+            return self.blend.share
+        return {"real": 0.0, "detail": 1.0}.get(self.kind)
 
 
 def weights_folder() -> Path:
@@ -80,6 +114,7 @@ def available() -> list[ModelFile]:
                 sha256=entry["sha256"],
                 network=entry["network"],
                 psnr_y=entry["psnr_y"],
+                default_detail=float(entry.get("default_detail", 0.0)),
             )
             for entry in entries
         ]
@@ -88,35 +123,42 @@ def available() -> list[ModelFile]:
     return sorted(models, key=lambda model: (KINDS.index(model.kind), SIZES.index(model.size), model.scale))
 
 
-def resolve(name: str | None, scale: float | None, kind: Kind) -> ModelFile:
+def resolve(
+    name: str | None, scale: float | None, kind: Kind, *, fixed: bool = False, detail: float | None = None
+) -> ModelFile:
     """Find a model. Of a file, only the header is read.
 
     Args:
         name: a size (``light``, ``fast``, ``balanced``, ``best``), optionally followed by a kind (``-clean``,
-            ``-real``, ``-detail``; ``-video`` is an older spelling of ``-real``) and a scale (``-x4``); or the path of
-            a model file. None: ``balanced`` where it ships for that scale, else ``fast``.
+            ``-real``, ``-detail``; ``-video`` is an older spelling of ``-real``), a scale (``-x4``) and a detail
+            (``@0.5``); or the path of a model file. None: ``balanced`` where it ships for that scale, else ``fast``.
         scale: wanted factor; of the shipped models, the one with the smallest scale that reaches it is taken. None: the
             name's own scale, else 4.
         kind: kind of model the source needs, for names that leave it out; where a size does not ship in this kind,
-            another kind is taken.
+            ``clean`` stands in for ``real`` and the other way round.
+        fixed: whether the user asked for this kind, so that nothing may stand in for it.
+        detail: 0 to 1, from the weights of the ``real`` model to those of its ``detail`` model, which implies these
+            kinds. None: as the name says, 0 for a name of kind ``real``, else what is the default for the pair.
 
     Raises:
         CheckpointError: no such model or file, or no scale large enough; the message lists what is available.
+        UsageError: the name contradicts the kind or the detail, or no pair ships to make that of.
     """
     if name is not None and _looks_like_path(name):
-        path = Path(name)
-        if not is_file(path):
-            raise CheckpointError(name, "no such file", "Give a model file, or a name: repsr models lists them.")
-        spec = read_any_spec(path)
-        return ModelFile(name=name, path=path, scale=spec.scale, architecture="" if spec.exact else spec.name)
+        return _file(name, kind if fixed else None, detail)
     models, asked = available(), name or "the default model"
     parts = _NAME.fullmatch(name) if name is not None else None
     if name is not None and parts is None:
         raise _unknown(name, models)
+    named = KIND_SPELLINGS[parts["kind"]] if parts and parts["kind"] else None
+    if fixed:
+        _check_kind(asked, named, kind)
+        asked = asked if named else f"{asked} of kind {kind}"
+    detail = _dial(asked, parts["detail"] if parts else None, detail, named or (kind if fixed else None))
     sizes = (parts["size"],) if parts else DEFAULT_SIZES
+    only = named or (kind if fixed else "real" if detail is not None else None)
     fitting = [model for model in models if model.size in sizes]
-    if parts and parts["kind"]:
-        fitting = [model for model in fitting if model.kind == KIND_SPELLINGS[parts["kind"]]]
+    fitting = [model for model in fitting if (model.kind == only if only else model.kind != "detail")]
     if parts and parts["scale"]:
         fitting = [model for model in fitting if model.scale == int(parts["scale"])]
     if not fitting:
@@ -127,7 +169,91 @@ def resolve(name: str | None, scale: float | None, kind: Kind) -> ModelFile:
         most = max(model.scale for model in fitting)
         up_to = "" if parts and parts["scale"] else "up to "
         raise CheckpointError(asked, f"enlarges by {up_to}{most}, not {wanted:g}", f"Use -s {most}, twice if need be.")
-    return min(large_enough, key=lambda model: (model.scale, sizes.index(model.size), model.kind != kind))
+    found = min(large_enough, key=lambda model: (model.scale, sizes.index(model.size), model.kind != kind))
+    if found.kind != "real" or (named == "real" and detail is None):
+        return found
+    return _detailed(asked, found, [model for model in models if model.kind == "detail"], detail)
+
+
+def _file(name: str, kind: Kind | None, detail: float | None) -> ModelFile:
+    """A model file by its path.
+
+    Raises:
+        CheckpointError: there is none.
+        UsageError: a kind or detail is asked for.
+    """
+    if kind is not None:
+        raise UsageError(f"--kind {kind}", f"{name} is a file, which decides that itself", "Leave it out.")
+    if detail is not None:
+        happened = f"{name} is a file, and only shipped pairs of a real and a detail model have a dial"
+        raise UsageError(f"--detail {detail:g}", happened, "Leave it out.")
+    path = Path(name)
+    if not is_file(path):
+        raise CheckpointError(name, "no such file", "Give a model file, or a name: repsr models lists them.")
+    spec = read_any_spec(path)
+    return ModelFile(name=name, path=path, scale=spec.scale, architecture="" if spec.exact else spec.name)
+
+
+def _check_kind(name: str, named: Kind | None, kind: Kind) -> None:
+    """Check that a name does not contradict the kind asked for; a ``detail`` model is an end of the dial of ``real``.
+
+    Raises:
+        UsageError: it does.
+    """
+    if named is not None and named != kind and (named, kind) != ("detail", "real"):
+        raise UsageError(f"--kind {kind}", f"{name} is of kind {named}", "Leave out one of them.")
+
+
+def _dial(name: str, spelled: str | None, detail: float | None, kind: Kind | None) -> float | None:
+    """The detail that a name or an option asks for; None: neither does.
+
+    Raises:
+        UsageError: both do, it is out of bounds, or the kind has no dial.
+    """
+    subject = name if detail is None else f"--detail {detail:g}"
+    if spelled is not None:
+        if detail is not None:
+            raise UsageError(subject, f"{name} says how much already", "Leave out one of them.")
+        try:
+            detail = float(spelled)
+        except ValueError as error:
+            raise UsageError(subject, f"{spelled} is not a number", "Try @0.5.") from error
+    if detail is None:
+        return None
+    if not 0 <= detail <= 1:
+        raise UsageError(subject, "detail lies between 0 (faithful) and 1 (crisp)", "Try 0.5.")
+    if kind == "clean":
+        happened = "models of kind clean have no dial"
+        raise UsageError(subject, happened, "Choose real models, with --kind real or a name such as balanced-real.")
+    if kind == "detail" and detail != 1:
+        raise UsageError(subject, f"{name} is detail 1", "Give the size alone, e.g. -n balanced.")
+    return detail
+
+
+def _detailed(asked: str, found: ModelFile, others: list[ModelFile], detail: float | None) -> ModelFile:
+    """A ``real`` model with some of its ``detail`` model mixed in.
+
+    Args:
+        asked: what was asked for, for the message.
+        found: the ``real`` model.
+        others: the ``detail`` models that ship.
+        detail: how much; None: the default of the pair, where there is one.
+
+    Raises:
+        UsageError: a detail is asked for, and no pair ships.
+    """
+    other = next((model for model in others if (model.size, model.scale) == (found.size, found.scale)), None)
+    if other is None and detail is not None:
+        shipped = ", ".join(f"{model.size} x{model.scale}" for model in others) or "none yet"
+        happened = f"no detail model ships for {found.size} x{found.scale}, so there is nothing to set with detail"
+        raise UsageError(asked, happened, f"Those that ship: {shipped}.")
+    share = detail if detail is not None else other.default_detail if other is not None else 0.0
+    if other is None or share == 0:
+        return found
+    if share == 1:
+        return other
+    blend = Blend(other.path, other.sha256, share)
+    return replace(found, name=f"{found.name}@{share:g}", psnr_y={}, blend=blend)
 
 
 def load(model: ModelFile) -> PlainSR | ForeignSR:
@@ -136,6 +262,8 @@ def load(model: ModelFile) -> PlainSR | ForeignSR:
     Raises:
         CheckpointError: as ``check_digest``, or the file cannot be loaded.
     """
+    if model.blend is not None:
+        return load_compact(model)
     check_digest(model)
     return load_any(model.path)
 
@@ -147,22 +275,33 @@ def load_compact(model: ModelFile) -> PlainSR:
         CheckpointError: as ``load``, or a model of another architecture.
     """
     check_digest(model)
-    return load_plain(model.path)
+    net = load_plain(model.path)
+    if model.blend is None:
+        return net
+    other = load_plain(model.blend.path)
+    if other.spec != net.spec:
+        raise CheckpointError(model.blend.path, f"is {other.spec.name}, not {net.spec.name}", "Install repsr again.")
+    return blended(net, other, model.blend.share)
 
 
 def check_digest(model: ModelFile) -> None:
-    """Check that a shipped file is the one that was shipped.
+    """Check that a shipped file is the one that was shipped, and what is mixed into it.
 
     Raises:
         CheckpointError: it is another file, or cannot be read.
     """
-    if model.sha256:
+    files = [(model.path, model.sha256)]
+    if model.blend is not None:
+        files.append((model.blend.path, model.blend.sha256))
+    for path, sha256 in files:
+        if not sha256:
+            continue
         try:
-            found = hashlib.sha256(model.path.read_bytes()).hexdigest()
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise CheckpointError(model.path, f"cannot be read ({error})", "Install repsr again.") from error
-        if found != model.sha256:
-            raise CheckpointError(model.path, "is not the file that was shipped", "Install repsr again.")
+            raise CheckpointError(path, f"cannot be read ({error})", "Install repsr again.") from error
+        if found != sha256:
+            raise CheckpointError(path, "is not the file that was shipped", "Install repsr again.")
 
 
 def _looks_like_path(name: str) -> bool:

@@ -97,7 +97,7 @@ def finetune(
     try:
         write_pack(folder / "finetune.pack", net.spec.scale, training_pairs(source, net.spec.scale, say))
         pack = Pack(folder / "finetune.pack")
-        recipe = _recipe(model, net, folder / "finetune.pack", options)
+        recipe = _recipe(_start(model, net, folder), net, folder / "finetune.pack", options)
         steps = _steps_in(recipe, folder / "probe", options.minutes, say)
         _train(_with_steps(recipe, steps), folder / "run", progress)
         # The last network, not the best on held-out frames: those are for the comparison, once.
@@ -161,14 +161,22 @@ def image_pairs(folder: Path, scale: int) -> Iterator[Pair]:
         raise RecipeError(folder, f"has {len(groups)} images", "Give at least five, so that one can be held out.")
 
 
-def _recipe(model: ModelFile, net: PlainSR, pack: Path, options: FinetuneOptions) -> Recipe:
+def _start(model: ModelFile, net: PlainSR, folder: Path) -> Path:
+    """The file to start from: the model's own, or one that is written of what two files are mixed to."""
+    if model.blend is None:
+        return model.path
+    save_plain(folder / "start.safetensors", net, {})
+    return folder / "start.safetensors"
+
+
+def _recipe(start: Path, net: PlainSR, pack: Path, options: FinetuneOptions) -> Recipe:
     recipe = Recipe(
         network=Network(scale=net.spec.scale, blocks=net.spec.blocks, channels=net.spec.channels, block="plain"),
         data=Data(train=str(pack), holdout=0),
         schedule=Schedule(steps=PROBE_STEPS, learning_rate=LEARNING_RATE),
         batch=Batch(size=16, patch=32),
         loss=Loss(name="l1", luma=0.5),
-        run=Run(threads=options.threads, device=options.device, start_from=str(model.path)),
+        run=Run(threads=options.threads, device=options.device, start_from=str(start)),
     )
     return _with_steps(recipe, PROBE_STEPS)
 

@@ -151,7 +151,8 @@ def load_model(
     name_or_path: str | Path | None = None,
     scale: float | None = None,
     *,
-    kind: ModelKind = "clean",
+    kind: ModelKind | None = None,
+    detail: float | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
     tile: str | int = "auto",
@@ -163,8 +164,10 @@ def load_model(
         name_or_path: ``fast``, ``balanced``, a name that ``repsr models`` lists, or a file; None: the default.
         scale: wanted factor; of the shipped models, the one with the smallest scale that reaches it is taken. None: the
             name's own, else 4.
-        kind: ``clean`` for images without compression artefacts, ``real`` for compressed ones and for video, for names
-            that leave it out.
+        kind: ``clean`` for images that compression has cost nothing, ``real`` for compressed ones and most video, or
+            ``detail``; None: as the name says, else ``clean``.
+        detail: 0 to 1, from the weights of a ``real`` model to those of the ``detail`` model beside it; implies
+            ``real``. None: as the name says, else the default of the pair.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: number format; ``auto`` is fp32 on the CPU and fp16 on a GPU.
         tile: ``auto``, ``off`` or a size in px of the input; the result is the same.
@@ -173,15 +176,17 @@ def load_model(
     Raises:
         CheckpointError: no such model.
         DeviceError: no such device.
-        UsageError: an argument makes no sense.
+        UsageError: an argument makes no sense, or contradicts the name.
         TypeError: ``name_or_path`` is neither a name nor a path, or no such kind.
     """
     if not isinstance(name_or_path, (str, Path, type(None))):
         raise TypeError(f"expected a name or a path, got {type(name_or_path).__name__}")
-    if kind not in zoo.KIND_SPELLINGS:
+    if kind is not None and kind not in zoo.KIND_SPELLINGS:
         raise TypeError(f"kind {kind!r}: expected one of {', '.join(zoo.KINDS)}")
+    name = None if name_or_path is None else str(name_or_path)
     with _in_arguments():
-        model = zoo.resolve(None if name_or_path is None else str(name_or_path), scale, zoo.KIND_SPELLINGS[kind])
+        wanted = zoo.KIND_SPELLINGS[kind or "clean"]
+        model = zoo.resolve(name, scale, wanted, fixed=kind is not None, detail=detail)
         return Model(Upscaler(zoo.load(model), device, precision, tile, threads), model.name)
 
 

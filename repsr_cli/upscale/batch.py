@@ -62,12 +62,13 @@ def settle_scale(request: Request) -> Request:
 
     Raises:
         CheckpointError: no such model.
+        UsageError: what is asked of it contradicts its name, or needs a pair that does not ship.
     """
     if request.size.asked:
         return request
-    from repsr_cli.model.zoo import resolve
+    from repsr_cli.upscale.models import asked_model
 
-    return request.having(scale=float(resolve(request.model.model, None, "clean").scale))
+    return request.having(scale=float(asked_model(request, None, "clean").scale))
 
 
 def run_jobs(

@@ -65,13 +65,30 @@ def choose_model(request: Request, kind: Kind, source: Path, shown: tuple[int, i
         UsageError: the source is larger than the size asked for.
     """
     factor = wanted_factor(request, source, shown)
-    model = zoo.resolve(request.model.model, factor, "clean" if kind == "image" else "real")
+    model = asked_model(request, factor, "clean" if kind == "image" else "real")
     wanted = factor or model.scale
     if wanted > model.scale:
         raise CheckpointError(
             model.name, f"enlarges by {model.scale}, not {wanted:.4g}", f"Use -s {model.scale}, twice if need be."
         )
     return model, wanted
+
+
+def asked_model(request: Request, factor: float | None, kind: zoo.Kind) -> ModelFile:
+    """The model that a request asks for.
+
+    Args:
+        request: the request.
+        factor: wanted factor; None: the model's own.
+        kind: of model that the source needs, where the request leaves it open.
+
+    Raises:
+        CheckpointError, UsageError: as ``zoo.resolve``.
+    """
+    asked = request.model
+    if asked.kind == "auto":
+        return zoo.resolve(asked.model, factor, kind, detail=asked.detail)
+    return zoo.resolve(asked.model, factor, asked.kind, fixed=True, detail=asked.detail)
 
 
 def wanted_factor(request: Request, source: Path, shown: tuple[int, int]) -> float | None:
@@ -102,9 +119,9 @@ def check_compute(request: Request) -> None:
     Raises:
         CheckpointError: no such model.
         DeviceError: no such device.
-        UsageError: no such kind of device, or devices of several kinds.
+        UsageError: no such kind of device, devices of several kinds, or as ``zoo.resolve``.
     """
-    zoo.resolve(request.model.model, request.size.scale, "clean")
+    asked_model(request, request.size.scale, "clean")
     if request.model.ray is not None:  # the devices are the cluster's
         return
     devices = [pick_device(name) for name in request.model.devices]
@@ -134,7 +151,7 @@ class ModelCache:
     """Models that are loaded, and the upscalers made of them; threads may share one."""
 
     def __init__(self) -> None:
-        self._networks: dict[Path, PlainSR | ForeignSR] = {}
+        self._networks: dict[object, PlainSR | ForeignSR] = {}
         self._upscalers: dict[tuple[object, ...], Upscaler] = {}
         self._lock = RLock()
 
@@ -151,9 +168,9 @@ class ModelCache:
             CheckpointError: it cannot be loaded.
         """
         with self._lock:
-            if model.path not in self._networks:
-                self._networks[model.path] = load(model)
-            return self._networks[model.path]
+            if model.key not in self._networks:
+                self._networks[model.key] = load(model)
+            return self._networks[model.key]
 
     def upscaler(
         self,
@@ -178,10 +195,10 @@ class ModelCache:
             DeviceError: the device is absent.
             UsageError: a precision, tile or engine that makes no sense.
         """
-        key = (compute.model.path, device, compute.precision, compute.tile, compute.engine, compute.threads, slot)
+        key = (compute.model.key, device, compute.precision, compute.tile, compute.engine, compute.threads, slot)
         with self._lock:
             if key not in self._upscalers:
-                first = compute.model.path not in self._networks
+                first = compute.model.key not in self._networks
                 net = self.network(compute.model)
                 upscaler = Upscaler(
                     net, device, compute.precision, compute.tile, compute.threads, notify=say, engine=compute.engine

@@ -128,6 +128,9 @@ class ModelOptions:
 
     Attributes:
         model: name (``fast``, ``balanced``, ``best``, ``fast-x4``) or path of a model file; None: the default.
+        kind: ``clean``, ``real``, or ``auto``: what each input needs, where ``model`` leaves it open.
+        detail: 0 to 1, from the weights of a ``real`` model to those of the ``detail`` model beside it; implies
+            ``real``. None: the default of each pair.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; several of one kind, separated by commas, take
             segments of a video from the same queue.
         gpu: the same by number, as ``-g`` has it; None: ``device`` counts.
@@ -167,6 +170,12 @@ class ModelOptions:
     )
     threads: int | None = option("--threads", minimum=1, help="CPU threads.", panel=MODEL)
     ray: str | None = option("--ray", metavar="auto|ADDRESS", help="Use the workers of a Ray cluster.", panel=MODEL)
+    kind: Literal["auto", "clean", "real"] = option(
+        "--kind", default="auto", help="clean, real (for compressed sources), or auto: by each file.", panel=MODEL
+    )
+    detail: float | None = option(
+        "--detail", metavar="0..1", help="From faithful (0) to crisp (1), of real models.", panel=MODEL
+    )
     engine: str = option(
         "--engine",
         default="auto",

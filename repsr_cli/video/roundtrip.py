@@ -24,6 +24,13 @@ def through_codec(shot: Sequence[Planes], planar: str, codec: str, options: Mapp
     Returns:
         As many frames, copies.
     """
+    return sized_through_codec(shot, planar, codec, options)[0]
+
+
+def sized_through_codec(
+    shot: Sequence[Planes], planar: str, codec: str, options: Mapping[str, str]
+) -> tuple[list[Planes], int]:
+    """As ``through_codec``, with the number of bytes that the frames were encoded to."""
     encoder = av.CodecContext.create(codec, "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.height, encoder.width = shot[0][0].shape
@@ -46,4 +53,4 @@ def through_codec(shot: Sequence[Planes], planar: str, codec: str, options: Mapp
         for frame in decoder.decode(packet):
             decoded.append(tuple(np.array(plane) for plane in reader.read(frame)[0]))
     assert len(decoded) == len(shot)
-    return decoded
+    return decoded, sum(packet.size for packet in packets)

@@ -104,7 +104,7 @@ class Task:
             UsageError: the worker lacks the engine, or has another version of it.
         """
         # By its digest: a path means something on the driver only.
-        model = replace(self.compute.model, path=Path(self.network), sha256="")
+        model = replace(self.compute.model, path=Path(self.network), sha256="", blend=None)
         _models.network(model, lambda _model: self._network())
         upscaler = _models.upscaler(replace(self.compute, model=model), self.compute.devices[0])
         if upscaler.engine_name != self.engine:
@@ -162,7 +162,7 @@ class Ray(Executor):
 
     def __init__(self, models: ModelCache) -> None:
         self._models = models
-        self._tasks: dict[Path, Task] = {}
+        self._tasks: dict[object, Task] = {}
         self._lock = Lock()
 
     def run_image(self, plan: ImagePlan, sink: ImageSink, reporter: Reporter, stop: Event | None) -> Outcome:
@@ -197,12 +197,12 @@ class Ray(Executor):
     def _image_task(self, ray: Any, compute: Compute, reporter: Reporter) -> Task:
         """What all images of a model have in common."""
         with self._lock:
-            if compute.model.path not in self._tasks:
+            if compute.model.key not in self._tasks:
                 there = _there(ray, compute)
                 check_free(ray, there, reporter.say)
-                self._tasks[compute.model.path] = _task(ray, None, there, self._models, "torch")
+                self._tasks[compute.model.key] = _task(ray, None, there, self._models, "torch")
                 reporter.say(f"model {compute.model.name}: on a cluster, {there.devices[0]}, {there.precision}")
-            return self._tasks[compute.model.path]
+            return self._tasks[compute.model.key]
 
     def run_video(self, plan: VideoPlan, sink: VideoSink, reporter: Reporter) -> Outcome:
         """As ``Executor`` says."""
