@@ -24,8 +24,8 @@ from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.request import Request
 from tests.conftest import textured
-from tests.pairs import weights_with_pairs
 from tests.sample_videos import make_video
+from tests.zoo_of_pairs import weights_with_pairs
 
 
 @pytest.fixture(autouse=True)

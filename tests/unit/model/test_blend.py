@@ -7,7 +7,7 @@ import torch
 
 from repsr_cli.model.blend import blended
 from repsr_cli.model.plain import Spec
-from tests.pairs import network
+from tests.zoo_of_pairs import network
 
 SPEC = Spec(scale=2, channels=5, blocks=2)
 

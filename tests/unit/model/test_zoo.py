@@ -9,7 +9,7 @@ import pytest
 
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.model import zoo
-from tests.pairs import weights_with_pairs
+from tests.zoo_of_pairs import weights_with_pairs
 
 
 def model(size: str, scale: int, kind: zoo.Kind = "clean") -> zoo.ModelFile:
