@@ -6,6 +6,7 @@ Source: TIFF 6.0, section 2; BigTIFF (Aldus/AWare, 2007); CIPA DC-008 for EXIF's
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _NUMBERS = {1: "u1", 3: "<u2", 4: "<u4", 6: "i1", 7: "u1", 8: "<i2", 9: "<i4", 1
     17: "<i8",
     18: "<u8",
 }
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])")
 # No honest directory holds more: damaged counts must not make us read gigabytes.
 _MAX_BYTES = 1 << 28
 
@@ -175,12 +177,16 @@ def next_at(tags: Directory, offset: int, *, big: bool = False) -> int:
 
 def parse_exif(exif: bytes) -> Directory:
     """The tags of an EXIF block; empty if it cannot be read."""
+    return _parsed(exif) or {}
+
+
+def _parsed(exif: bytes) -> Directory | None:
     file = io.BytesIO(exif)
     try:
         order, big, offset = read_header(file)
         return read_directory(file, offset, order, big=big)[0]
     except (DirectoryError, RecursionError):
-        return {}
+        return None
 
 
 def build_exif(tags: Directory) -> bytes:
@@ -193,6 +199,23 @@ def stored_orientation(exif: bytes | None) -> int | None:
     entry = parse_exif(exif or b"").get(ORIENTATION)
     value = entry.numbers[0] if isinstance(entry, Entry) and entry.numbers else 0
     return int(value) if value in range(1, 9) else None
+
+
+def orientation(exif: bytes | None, xmp: bytes | None) -> int:
+    """How an image is to be turned, 1 to 8: as EXIF says, or else XMP.
+
+    XMP's is often stale. It is not used where there is an EXIF block that cannot be read and may have said otherwise.
+    """
+    stored = stored_orientation(exif)
+    if stored is not None:
+        return stored
+    match = _XMP_ORIENTATION.search(xmp or b"")
+    return 1 if match is None or (exif and _parsed(exif) is None) else int(match[2])
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """The XMP packet of an image that needs no turning, every other byte as it was."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
 def exif_for(exif: bytes, height: int, width: int) -> bytes:

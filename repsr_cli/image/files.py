@@ -7,7 +7,6 @@ strip by strip; writing is all or nothing.
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from repsr_cli.errors import MediaError
 from repsr_cli.files import writing
 from repsr_cli.image.dds import open_dds
-from repsr_cli.image.exif import exif_for, stored_orientation
+from repsr_cli.image.exif import exif_for, orientation, upright_xmp
 from repsr_cli.image.formats import FORMATS, Format, format_for, format_of, is_lossless
 from repsr_cli.image.gif import write_gif
 from repsr_cli.image.losses import fitting_metadata, losses
@@ -64,7 +63,6 @@ _READERS: dict[str, Callable[[Path], Stored]] = {
     "PFM": open_netpbm,
 }
 _DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +133,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
         for page in file.pages():
             yield _turned(page)
 
-    height, width = (file.height, file.width) if _orientation(file.metadata) < 5 else (file.width, file.height)
+    height, width = (file.height, file.width) if orientation(file.metadata.exif, file.metadata.xmp) < 5 else (file.width, file.height)
     return ImageSource(path, kind, height, width, file.count, file.loop, lossless, pages)
 
 
@@ -263,20 +261,11 @@ def _require(subject: Path, kind: str) -> None:
                 plugin.register_heif_opener()
 
 
-def _orientation(metadata: Metadata) -> int:
-    """How EXIF, or else XMP, wants the image turned: 1 to 8."""
-    stored = stored_orientation(metadata.exif)
-    if stored is not None:
-        return stored
-    match = _XMP_ORIENTATION.search(metadata.xmp or b"")
-    return int(match[2]) if match is not None else 1
-
-
 def _turned(page: Page) -> Page:
     """The page upright, its metadata saying so."""
     metadata = page.metadata
-    page = upright(page, _orientation(metadata))
-    xmp = None if metadata.xmp is None else _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp)
+    page = upright(page, orientation(metadata.exif, metadata.xmp))
+    xmp = None if metadata.xmp is None else upright_xmp(metadata.xmp)
     exif = None if metadata.exif is None else exif_for(metadata.exif, page.height, page.width)
     return replace(page, metadata=replace(metadata, exif=exif, xmp=xmp))
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.errors import MediaError
+from repsr_cli.image.exif import upright_xmp
 from repsr_cli.image.inflate import inflate
 from repsr_cli.image.page import Metadata, Page, Stored, Strip
 
@@ -304,9 +305,15 @@ class _Parser:
         if not ended:
             notes.append("Its end is missing; all pixels are there.")
         metadata = _metadata(chunks, self._texts)
+        if metadata.exif is None and metadata.xmp is not None and self._skipped_exif:
+            metadata = replace(metadata, xmp=upright_xmp(metadata.xmp))
         if b"bKGD" in chunks:
             self._copied += _background(header, chunks)
         return _File(header, tuple(frames), loop, chunks, replace(metadata, chunks=tuple(self._copied)), tuple(notes))
+
+    @property
+    def _skipped_exif(self) -> bool:
+        return any("eXIf" in names for names in self._skipped.values())
 
     def _finish_frame(self) -> None:
         """Make a frame of the pixels collected; they belong to the frame control before them."""

@@ -413,6 +413,41 @@ def test_orientation_of_exif_wins_over_a_stale_one_of_xmp(tmp_path: Path, name: 
     assert b'Orientation="1"' in (found.metadata.xmp or b"")
 
 
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("stale", [3, 6, 8])
+def test_orientation_of_xmp_is_not_used_where_exif_cannot_be_read(tmp_path: Path, name: str, stale: int) -> None:
+    path = tmp_path / f"a{suffix_of(name)}"
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    damaged = exif.tobytes()[6:].replace(b"\x08\0\0\0", b"\x08\0\xff\0", 1)
+    write_image(path, [page_of(photo(), None, Metadata(exif=damaged, xmp=XMP % stale))])
+    pixels = read_image(path).pixels
+    assert pixels.shape[:2] == (24, 36)
+    assert np.abs(pixels.astype(int) - photo()).max() < 24
+
+
+@pytest.mark.parametrize("stale", [3, 6, 8])
+def test_orientation_of_xmp_is_not_used_where_an_exif_chunk_is_dropped(tmp_path: Path, stale: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    path = tmp_path / "a.png"
+    write_image(path, [page_of(photo(), None, Metadata(exif=exif.tobytes()[6:], xmp=XMP % stale))])
+    whole = path.read_bytes()
+    at = whole.index(b"eXIf")
+    path.write_bytes(whole[: at + 6] + b"?" + whole[at + 7 :])  # its checksum is wrong now
+    found = read_image(path)
+    assert np.array_equal(found.pixels, photo())
+    assert "eXIf" in found.notes[0]
+    assert b'Orientation="1"' in (found.metadata.xmp or b"")
+
+
+@pytest.mark.parametrize("exif", [None, Image.Exif().tobytes()[6:]])
+def test_orientation_of_xmp_is_used_where_exif_has_none(tmp_path: Path, exif: bytes | None) -> None:
+    path = tmp_path / "a.png"
+    write_image(path, [page_of(photo(), None, Metadata(exif=exif, xmp=XMP % 6))])
+    assert read_image(path).pixels.shape[:2] == (36, 24)
+
+
 def moving(count: int = 3) -> list[Page]:
     """An animation after a still that is not part of it."""
     frames = [page_of(np.roll(photo(), 9 * n, 1), None, Metadata(), Fraction(1, 10)) for n in range(count)]
