@@ -23,6 +23,7 @@ from typing import BinaryIO
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 
 __all__ = [
+    "Noting",
     "PendingFile",
     "check_target",
     "is_file",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 Failure = type[RepsrError]
+# Gets the path of a complete file just before it is renamed to its target; what it notes then holds for the target.
+Noting = Callable[[Path], object]
 
 _MARK = ".part"
 _LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(_MARK)}(\.\w+)?")
@@ -100,8 +103,11 @@ class PendingFile:
             raise
         return pending
 
-    def commit(self) -> None:
+    def commit(self, noting: Noting | None = None) -> None:
         """Flush the file to disk and give it its final name.
+
+        Args:
+            noting: called with the complete file before that.
 
         Raises:
             UsageError: a file has appeared under that name and ``overwrite`` is false.
@@ -110,6 +116,8 @@ class PendingFile:
         self.file.flush()
         _sync(self.file.fileno())
         self.file.close()
+        if noting is not None:
+            noting(self.path)
         _move(self.path, self.target, self.overwrite)
 
     def discard(self) -> None:
@@ -162,7 +170,9 @@ def is_folder(path: str | Path) -> bool:
 
 
 @contextmanager
-def writing(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> Iterator[BinaryIO]:
+def writing(
+    target: Path, *, overwrite: bool, failure: Failure = MediaError, noting: Noting | None = None
+) -> Iterator[BinaryIO]:
     """A binary file that appears under its name when the block ends without an error.
 
     Devices and named pipes are written directly: they hold nothing that could be replaced.
@@ -171,6 +181,7 @@ def writing(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
         target: the file.
         overwrite: whether an existing file may be replaced.
         failure: the error to raise where the system says no.
+        noting: called with the complete file before it gets its name.
 
     Raises:
         UsageError: the target exists, or appeared meanwhile, and ``overwrite`` is false.
@@ -184,7 +195,7 @@ def writing(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
         pending = PendingFile.begin(target, overwrite=overwrite)
         try:
             yield pending.file
-            pending.commit()
+            pending.commit(noting)
         finally:
             pending.discard()
 
@@ -212,9 +223,11 @@ def staging(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
             pending.discard()
 
 
-def write_bytes(target: Path, content: bytes, *, overwrite: bool, failure: Failure = MediaError) -> None:
+def write_bytes(
+    target: Path, content: bytes, *, overwrite: bool, failure: Failure = MediaError, noting: Noting | None = None
+) -> None:
     """Write a file at once; see ``writing`` for arguments and errors."""
-    with writing(target, overwrite=overwrite, failure=failure) as file:
+    with writing(target, overwrite=overwrite, failure=failure, noting=noting) as file:
         file.write(content)
 
 
@@ -226,7 +239,9 @@ def write_text(target: Path, content: str, *, overwrite: bool, failure: Failure 
     write_bytes(target, content.encode(errors="backslashreplace"), overwrite=overwrite, failure=failure)
 
 
-def publish(temporary: Path, target: Path, *, overwrite: bool, failure: Failure = MediaError) -> None:
+def publish(
+    temporary: Path, target: Path, *, overwrite: bool, failure: Failure = MediaError, noting: Noting | None = None
+) -> None:
     """Flush a complete file to disk and give it its final name.
 
     Args:
@@ -234,6 +249,7 @@ def publish(temporary: Path, target: Path, *, overwrite: bool, failure: Failure 
         target: the final name.
         overwrite: whether an existing file may be replaced.
         failure: the error to raise where the system says no.
+        noting: called with the complete file before it gets its name.
 
     Raises:
         UsageError: the target exists and ``overwrite`` is false.
@@ -242,6 +258,8 @@ def publish(temporary: Path, target: Path, *, overwrite: bool, failure: Failure 
     with translated_errors(target, failure):
         _check(target, overwrite=True)
         _sync_file(temporary)
+        if noting is not None:
+            noting(temporary)
         _move(temporary, target, overwrite)
 
 

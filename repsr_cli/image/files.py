@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError
-from repsr_cli.files import writing
+from repsr_cli.files import Noting, writing
 from repsr_cli.image.dds import open_dds
 from repsr_cli.image.exif import exif_for, orientation, upright_xmp
 from repsr_cli.image.formats import FORMATS, Format, format_for, format_of, is_lossless
@@ -133,7 +133,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
         for page in file.pages():
             yield _turned(page)
 
-    height, width = (file.height, file.width) if orientation(file.metadata.exif, file.metadata.xmp) < 5 else (file.width, file.height)
+    turned = orientation(file.metadata.exif, file.metadata.xmp) >= 5
+    height, width = (file.width, file.height) if turned else (file.height, file.width)
     return ImageSource(path, kind, height, width, file.count, file.loop, lossless, pages)
 
 
@@ -175,6 +176,7 @@ def write_image(
     lossless: bool = True,
     strip_metadata: bool = False,
     overwrite: bool = False,
+    noting: Noting | None = None,
 ) -> None:
     """Write an image file: complete under its name, or not at all.
 
@@ -187,6 +189,7 @@ def write_image(
         lossless: let formats that can be either (WebP, JPEG 2000) lose nothing.
         strip_metadata: write no EXIF, XMP, text, resolution, and no profile.
         overwrite: replace an existing file.
+        noting: called with the complete file before it gets its name.
 
     Raises:
         UsageError: no format has this suffix, or the file exists and ``overwrite`` is false.
@@ -196,7 +199,7 @@ def write_image(
     _require(target, fmt.name)
     prepared = (_fitted(page, fmt, strip_metadata) for page in pages)
     try:
-        with writing(target, overwrite=overwrite) as file:
+        with writing(target, overwrite=overwrite, noting=noting) as file:
             _encode(file, fmt, prepared, count, loop, lossless)
     except MemoryError as error:
         remedy = "Write PNG or TIFF: those are written in strips."

@@ -11,7 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError, from_system
-from repsr_cli.files import is_file
+from repsr_cli.files import Noting
 from repsr_cli.model.foreign import MARGIN
 from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
@@ -205,8 +205,17 @@ def executor_for(plan: Plan, models: ModelCache) -> Executor:
     return Local(models)
 
 
-def run_plan(plan: Plan, executor: Executor, reporter: Reporter, stop: Event | None = None) -> Outcome:
+def run_plan(
+    plan: Plan, executor: Executor, reporter: Reporter, stop: Event | None = None, noting: Noting | None = None
+) -> Outcome:
     """Carry out a plan, into the sink that it asks for.
+
+    Args:
+        plan: what to do.
+        executor: where.
+        reporter: gets the progress.
+        stop: ends the work when it is set.
+        noting: called with the complete result before it gets its name.
 
     Raises:
         RepsrError: as ``Executor.run``.
@@ -214,10 +223,10 @@ def run_plan(plan: Plan, executor: Executor, reporter: Reporter, stop: Event | N
     if plan.kind == "image":
         from repsr_cli.upscale import image_sinks
 
-        return executor.run(plan, image_sinks.sink_for(plan), reporter, stop)
+        return executor.run(plan, image_sinks.sink_for(plan, noting), reporter, stop)
     from repsr_cli.upscale import sinks
 
-    return executor.run(plan, sinks.sink_for(plan), reporter, stop)
+    return executor.run(plan, sinks.sink_for(plan, noting), reporter, stop)
 
 
 def _planned(job: Job, request: Request) -> _Planned:
@@ -296,12 +305,11 @@ def _run_one(
         reporter, note = run.reporter_for(job), size_note(plan)
         if note:
             reporter.say(f"{job.source.name}: {note}")
-        outcome = run_plan(plan, executor or executor_for(plan, run.models), reporter, stop)
+        noting = None if run.known is None else run.known.noting(job.source, job.target, run.request)
+        outcome = run_plan(plan, executor or executor_for(plan, run.models), reporter, stop, noting)
         outcome = replace(outcome, source=job.source)  # the plan of an animation reads another file
         if note:
             outcome = replace(outcome, notes=(note, *outcome.notes), announced=(note, *outcome.announced))
-        if run.known is not None and not plan.benchmark and is_file(job.source) and is_file(job.target):
-            run.known.add(job.source, job.target, run.request)
         return outcome
     except Interrupted:
         raise

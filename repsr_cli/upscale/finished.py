@@ -8,11 +8,12 @@ import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from repsr_cli import version
-from repsr_cli.files import is_file
+from repsr_cli.files import Noting, is_file
 from repsr_cli.model.zoo import weights_folder
 from repsr_cli.upscale.cache import cache_folder
 from repsr_cli.upscale.inputs import real_path
@@ -41,16 +42,26 @@ class Finished:
         """Whether this very job has made the target that is there."""
         try:
             known = json.loads(self._file(target).read_text(encoding="utf-8"))
-            return bool(known == self._record(source, target, request))
+            return bool(known == _record(job_digest(source, request), target))
         except (OSError, ValueError, RecursionError):
             return False
 
-    def add(self, source: Path, target: Path, request: Request) -> None:
-        """Remember a job that has just been finished; where that fails, it is forgotten."""
-        file = self._file(target)
+    def noting(self, source: Path, target: Path, request: Request) -> Noting | None:
+        """What remembers a job that begins now, to be called with its complete result before that gets its name.
+
+        So a process that is killed in between leaves a target that the same command knows. Where noting fails, the job
+        is forgotten. None if the source is not a file.
+        """
+        if not is_file(source):
+            return None
+        with suppress(OSError):
+            return partial(self._note, self._file(target), job_digest(source, request))
+        return None
+
+    def _note(self, file: Path, job: str, result: Path) -> None:
         temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
         with suppress(OSError):
-            content = json.dumps(self._record(source, target, request))
+            content = json.dumps(_record(job, result))
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 temporary.write_text(content, encoding="utf-8")
@@ -61,8 +72,9 @@ class Finished:
     def _file(self, target: Path) -> Path:
         return self.folder / (hashlib.sha256(os.fsencode(real_path(target))).hexdigest() + ".json")
 
-    def _record(self, source: Path, target: Path, request: Request) -> dict[str, Any]:
-        return {"job": job_digest(source, request), "target": list(_state(target)[:3])}
+
+def _record(job: str, result: Path) -> dict[str, Any]:
+    return {"job": job, "target": list(_state(result)[:3])}
 
 
 def job_digest(source: Path, request: Request) -> str:

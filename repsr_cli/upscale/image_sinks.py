@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from repsr_cli.files import check_target, write_bytes
+from repsr_cli.files import Noting, check_target, write_bytes
 from repsr_cli.image.files import ImageSource, Page, write_image
 from repsr_cli.upscale.plan_image import ImagePlan
 
@@ -41,9 +41,14 @@ class ImageSink(Protocol):
         ...
 
 
-def sink_for(plan: ImagePlan) -> ImageSink:
-    """The sink that a plan asks for."""
-    return NullSink() if plan.benchmark else FileSink(plan)
+def sink_for(plan: ImagePlan, noting: Noting | None = None) -> ImageSink:
+    """The sink that a plan asks for.
+
+    Args:
+        plan: of the image.
+        noting: called with the complete file before it gets its name.
+    """
+    return NullSink() if plan.benchmark else FileSink(plan, noting)
 
 
 class NullSink:
@@ -74,12 +79,14 @@ class FileSink:
 
     Args:
         plan: of the image.
+        noting: called with the complete file before it gets its name.
     """
 
     keyed = True
 
-    def __init__(self, plan: ImagePlan) -> None:
+    def __init__(self, plan: ImagePlan, noting: Noting | None = None) -> None:
         self.plan = plan
+        self._noting = noting
 
     def check(self) -> None:
         """As the protocol says."""
@@ -100,6 +107,7 @@ class FileSink:
             lossless=source.lossless,
             strip_metadata=self.plan.strip_metadata,
             overwrite=self.plan.overwrite,
+            noting=self._noting,
         )
 
     def put(self, data: bytes) -> None:
@@ -109,4 +117,4 @@ class FileSink:
             UsageError: a file of this name has appeared and may not be replaced.
             MediaError: it cannot be written.
         """
-        write_bytes(self.plan.target, data, overwrite=self.plan.overwrite)
+        write_bytes(self.plan.target, data, overwrite=self.plan.overwrite, noting=self._noting)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.files import PendingFile, publish, translated_errors
+from repsr_cli.files import Noting, PendingFile, publish, translated_errors
 from repsr_cli.files import check_target as check_file
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.cuda_planes import DevicePlanes, on_host
@@ -93,11 +93,16 @@ class VideoSink(Protocol):
         ...
 
 
-def sink_for(plan: VideoPlan) -> VideoSink:
-    """The sink that a plan asks for."""
+def sink_for(plan: VideoPlan, noting: Noting | None = None) -> VideoSink:
+    """The sink that a plan asks for.
+
+    Args:
+        plan: of the video.
+        noting: called with the complete file before it gets its name.
+    """
     if plan.benchmark:
         return NullSink(plan)
-    return PipeSink(plan) if plan.format == Y4M else FileSink(plan)
+    return PipeSink(plan, noting) if plan.format == Y4M else FileSink(plan, noting)
 
 
 class NullSink:
@@ -143,10 +148,12 @@ class PipeSink(NullSink):
 
     Args:
         plan: of the video.
+        noting: called with the complete file before it gets its name.
     """
 
-    def __init__(self, plan: VideoPlan) -> None:
+    def __init__(self, plan: VideoPlan, noting: Noting | None = None) -> None:
         super().__init__(plan)
+        self._noting = noting
         self._file: BinaryIO | None = None
 
     def check(self) -> None:
@@ -156,7 +163,7 @@ class PipeSink(NullSink):
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
         """Open the output; a file gets its name when it is complete."""
-        with raw_output(self.plan.target, self.plan.overwrite) as self._file:
+        with raw_output(self.plan.target, self.plan.overwrite, self._noting) as self._file:
             yield
 
     def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
@@ -182,12 +189,14 @@ class FileSink:
 
     Args:
         plan: of the video.
+        noting: called with the complete file before it gets its name.
     """
 
     keyed = True
 
-    def __init__(self, plan: VideoPlan) -> None:
+    def __init__(self, plan: VideoPlan, noting: Noting | None = None) -> None:
         self.plan = plan
+        self._noting = noting
         self.done: dict[int, int] = {}
         self._store: Store | None = None
         self._say: Callable[[str], None] = lambda _line: None
@@ -276,7 +285,7 @@ class FileSink:
                 raise MediaError(plan.target, f"{written} packets were written for {frames} frames")
             with translated_errors(plan.target):
                 store.done(pending.path)
-            publish(pending.path, plan.target, overwrite=plan.overwrite)
+            publish(pending.path, plan.target, overwrite=plan.overwrite, noting=self._noting)
 
 
 def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFrame], done: dict[int, int]) -> Taken:
@@ -325,8 +334,8 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
 
 
 @contextmanager
-def raw_output(target: Path, overwrite: bool) -> Iterator[BinaryIO]:
-    """Standard output, or a file that gets its name when it is complete."""
+def raw_output(target: Path, overwrite: bool, noting: Noting | None = None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that gets its name when it is complete, and is noted before."""
     if target == PIPE:
         yield sys.stdout.buffer
         return
@@ -337,7 +346,7 @@ def raw_output(target: Path, overwrite: bool) -> Iterator[BinaryIO]:
             with _beside(lock.folder, target, overwrite) as pending:
                 yield pending.file
                 pending.file.close()
-                publish(pending.path, target, overwrite=overwrite)
+                publish(pending.path, target, overwrite=overwrite, noting=noting)
         finally:
             with suppress(OSError):  # the folder or the disk is gone, or the target is complete
                 lock.remove()

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repsr_cli import version
+from repsr_cli import files, version
+from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.jobs import plan_jobs
-from repsr_cli.upscale.request import Naming, Request
+from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+from tests.sample_videos import make_video
 
 X2 = Request.of(scale=2.0)
 
@@ -22,13 +24,20 @@ def image(path: Path, value: int = 120) -> Path:
     return path
 
 
+def remember(known: Finished, source: Path, target: Path, request: Request) -> None:
+    """Note a job as if it had just made a target."""
+    noting = known.noting(source, target, request)
+    assert noting is not None
+    noting(target)
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> tuple[Path, Path, Finished]:
     """A job that was finished: its source, its target, and what is known."""
     source, target = image(tmp_path / "a.png"), image(tmp_path / "a_x2.png", 1)
     known = Finished(tmp_path / "known")
     assert not known.holds(source, target, X2)
-    known.add(source, target, X2)
+    remember(known, source, target, X2)
     return source, target, known
 
 
@@ -62,7 +71,7 @@ def test_changed_files_are_not(job: tuple[Path, Path, Finished], monkeypatch: py
     source.write_bytes(data)
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))  # same size, same time
     assert not known.holds(source, target, X2)
-    known.add(source, target, X2)
+    remember(known, source, target, X2)
     assert known.holds(source, target, X2)
     monkeypatch.setattr(version, "__version__", "0")
     assert not known.holds(source, target, X2)
@@ -90,7 +99,7 @@ def test_a_model_that_changed_is_not(job: tuple[Path, Path, Finished], tmp_path:
     model = tmp_path / "a.safetensors"
     model.write_bytes(b"1")
     asked = X2.having(model=str(model))
-    known.add(source, target, asked)
+    remember(known, source, target, asked)
     assert known.holds(source, target, asked)
     model.write_bytes(b"2")
     assert not known.holds(source, target, asked)
@@ -102,7 +111,7 @@ def test_damaged_records_are_no_records(job: tuple[Path, Path, Finished], conten
     (file,) = known.folder.iterdir()
     file.write_bytes(content)
     assert not known.holds(source, target, X2)
-    known.add(source, target, X2)
+    remember(known, source, target, X2)
     assert known.holds(source, target, X2)
 
 
@@ -110,5 +119,51 @@ def test_a_folder_that_cannot_be_written(job: tuple[Path, Path, Finished], tmp_p
     source, target, _ = job
     (tmp_path / "file").write_text("")
     known = Finished(tmp_path / "file" / "known")
-    known.add(source, target, X2)
+    remember(known, source, target, X2)
+    assert not known.holds(source, target, X2)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_job_that_is_killed_as_its_result_gets_its_name_is_known(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "image":
+        source, target = image(tmp_path / "a.png"), tmp_path / "a_x2.png"
+    else:
+        source, target = make_video(tmp_path / "a.mp4", range(3), size=(16, 16)), tmp_path / "a_x2.mp4"
+    asked = Request.of(scale=2.0, model="fast", threads=1, engine="torch", preset="ultrafast")
+    known = Finished(tmp_path / "known")
+    synced = files._sync_folder
+
+    def killed(folder: Path) -> None:
+        if target.exists() and folder == tmp_path:
+            raise Killed
+        synced(folder)
+
+    monkeypatch.setattr(files, "_sync_folder", killed)
+    jobs = plan_jobs([str(source)], asked, Naming(), known).jobs
+    with pytest.raises(Killed):
+        list(run_jobs(jobs, asked, lambda job: Reporter(), known))
+    monkeypatch.undo()
+    made = target.read_bytes()
+    again = plan_jobs([str(source)], asked, Naming(), known)
+    assert not again.failures
+    results = list(run_jobs(again.jobs, asked, lambda job: Reporter(), known))  # of a video, the folder is removed
+    assert all(isinstance(each, Outcome) for each in results)
+    assert target.read_bytes() == made
+    assert not list(tmp_path.glob(".*"))
+    assert plan_jobs([str(source)], asked, Naming(), known).finished == (target,)
+
+
+def test_a_source_that_changes_during_the_job_makes_no_record_of_itself(tmp_path: Path) -> None:
+    source, target = image(tmp_path / "a.png"), image(tmp_path / "a_x2.png", 1)
+    known = Finished(tmp_path / "known")
+    noting = known.noting(source, target, X2)
+    assert noting is not None
+    image(source, 3)
+    noting(target)
     assert not known.holds(source, target, X2)
