@@ -221,7 +221,7 @@ class FileSink:
             _check_renaming(store.folder, plan)
             if not store.lock.holds:
                 say(f"{store.folder.parent} supports no locks: make sure no other repsr writes {plan.target.name}")
-            self.done = store.finished()
+            self.done = store.finished(say)
             if self.done:
                 say(f"{len(self.done)} of {len(plan.segments)} segments are there already: going on")
             yield

@@ -1,7 +1,8 @@
 """Store finished segments on disk, so that a job can be killed at any time and resumed.
 
-A hidden folder next to the target contains ``job.json``, which describes the job, and one file for every finished
-segment. A segment file is written under another name first, so that it is complete if it exists.
+A hidden folder next to the target contains ``job.json``, which describes the job and holds a digest of that, and one
+file for every finished segment. A segment file is written under another name first, so that it is complete if it
+exists. Whatever is damaged, the description too, is made anew.
 
 A segment file: a line of JSON that names the job and the segment; for every packet five integers (pts, dts, duration,
 key, size) and its bytes; five zeros. The line, every packet and the zeros are each followed by the SHA-256 of all
@@ -15,7 +16,7 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,13 @@ def begun(target: Path) -> dict[str, Any] | None:
     if not (is_own_folder(folder) and any(folder.glob("*.segment"))):
         return None
     return _described(folder / _JOB)
+
+
+def _described(record: Path) -> dict[str, Any] | None:
+    """The description of a job; None if it is missing or is not what was written."""
+    found = _object(record) or {}
+    job = found.get("job")
+    return job if isinstance(job, dict) and found.get("digest") == identity(job) else None
 
 
 def is_complete(target: Path) -> bool:
@@ -146,21 +154,9 @@ class Store:
         if resume and segments:
             if described is not None:
                 _check_same(target, described, wanted)
-            elif any(self._is_foreign(self.folder / name) for name in segments):
-                happened = f"was begun with other settings, and their record, {record}, is damaged"
-                raise UsageError(target, happened, "Begin again with --no-resume, or ask for the same as before.")
             keep |= segments
         self.lock.clear(keep)
-        write_text(record, json.dumps(job, indent=1), overwrite=True)
-
-    def _is_foreign(self, path: Path) -> bool:
-        """Whether a file is an intact segment of another job."""
-        try:
-            with open_regular(path) as file:
-                header, _ = _first_line(file)
-        except (OSError, _Damaged):
-            return False
-        return header.get("job") != self.job
+        write_text(record, json.dumps({"job": job, "digest": self.job}, indent=1), overwrite=True)
 
     def close(self) -> bool:
         """Release the folder, and remove it if no segment is finished. Returns whether it was kept."""
@@ -195,17 +191,24 @@ class Store:
             raise MediaError(self.path(index), "arrived damaged", "Run the same command again.")
         return frames
 
-    def finished(self) -> dict[int, int]:
-        """The number of frames of the finished segments, by index; what is damaged or of another job is removed."""
-        found = {}
+    def finished(self, say: Callable[[str], None] = lambda _line: None) -> dict[int, int]:
+        """The number of frames of the finished segments, by index; what is damaged or of another job is removed.
+
+        Args:
+            say: gets a line where something is removed.
+        """
+        found, removed = {}, 0
         for path in sorted(self.folder.glob("*.segment")):
             name = _SEGMENT.fullmatch(path.name)
             index = int(name[1]) if name else -1
             frames = self._count(index) if index >= 0 and self.path(index) == path else None
             if frames is None:
                 self._discard(path)
+                removed += 1
             else:
                 found[index] = frames
+        if removed:
+            say(f"segments that are damaged or of another job are made anew: {removed}")
         return found
 
     def packets(self, index: int) -> Iterator[EncodedPacket]:
@@ -327,13 +330,16 @@ def _first_line(file: BinaryIO) -> tuple[dict[str, Any], Any]:
     digest = hashlib.sha256(line)
     if file.read(_DIGEST) != digest.digest():
         raise _Damaged
-    header = json.loads(line)
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _Damaged from error
     if not isinstance(header, dict):
         raise _Damaged
     return header, digest
 
 
-def _described(record: Path) -> dict[str, Any] | None:
+def _object(record: Path) -> dict[str, Any] | None:
     """An object in a JSON file; None if it is missing, damaged or something else than a file."""
     try:
         with open_regular(record) as file:
@@ -346,7 +352,7 @@ def _described(record: Path) -> dict[str, Any] | None:
 def _completed_by(target: Path) -> str | None:
     """The job that finished a target and was stopped while it tidied up; None if there is none."""
     folder = job_folder(target)
-    record = _described(folder / _DONE) if is_own_folder(folder) else None
+    record = _object(folder / _DONE) if is_own_folder(folder) else None
     if record is None or record.get("file") != _same_file(target):
         return None
     job = record.get("job")

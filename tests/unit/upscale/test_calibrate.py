@@ -21,6 +21,7 @@ from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.calibrate import BUDGETS, Choice, Memory, Trial, calibrated, kind_of, measure
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request
+from repsr_cli.video.segments import identity
 from repsr_cli.video.timeline import cut
 from tests.sample_videos import make_video, video_packets
 from tests.upscaling import upscale_video, weight
@@ -251,6 +252,7 @@ def test_a_job_begun_by_an_engine_that_is_gone_is_refused(
     source = make_video(tmp_path / "in.mp4", range(20), audio=0)
     interrupted(source, tmp_path / "out.mp4", upscaler)
     record = tmp_path / ".out.mp4.repsr" / "job.json"
-    record.write_text(record.read_text().replace('"engine": "torch"', '"engine": "ncnn 0.1"'))
+    job = json.loads(record.read_text())["job"] | {"engine": "ncnn 0.1"}
+    record.write_text(json.dumps({"job": job, "digest": identity(job)}))
     with pytest.raises(UsageError, match=r"begun with another engine \(was \"ncnn 0.1\".*--no-resume"):
         run(source, tmp_path / "out.mp4", upscaler, Reporter())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
+import hashlib
 import os
 import re
 import shutil
@@ -174,14 +174,46 @@ def test_a_damaged_record_of_the_job_costs_nothing(tmp_path: Path, form: str) ->
     elif form != "missing":
         record.write_bytes(DAMAGE[form])
     assert begun(tmp_path / "out.mp4") is None
-    with pytest.raises(UsageError, match=r"begun with other settings.*is damaged.*--no-resume"):
-        Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True)
     again = Store.begin(tmp_path / "out.mp4", {"a": 1}, resume=True)
     assert again.finished() == {0: 5, 1: 5}
-    assert json.loads(record.read_text()) == {"a": 1}
+    assert begun(tmp_path / "out.mp4") == {"a": 1}
     again.remove()
     if form == "link":
         assert (tmp_path / "else.json").read_text() == '{"a": 1}'
+
+
+def test_damage_of_the_record_that_is_still_json_is_no_other_job(tmp_path: Path) -> None:
+    begun_job(tmp_path).close()
+    record = job_folder(tmp_path / "out.mp4") / "job.json"
+    whole = record.read_text()
+    for damaged in (whole.replace('"a": 1', '"a": 3'), whole.replace('"a"', '"b"'), whole.replace('"digest"', '"x"')):
+        assert damaged != whole
+        record.write_text(damaged)
+        assert begun(tmp_path / "out.mp4") is None
+        store = Store.begin(tmp_path / "out.mp4", {"a": 1}, resume=True)
+        assert store.finished() == {0: 5, 1: 5}
+        store.close()
+    with pytest.raises(UsageError, match="begun with another a"):
+        Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True)
+
+
+def test_segments_whose_job_nobody_knows_any_more_are_made_anew(tmp_path: Path) -> None:
+    begun_job(tmp_path).close()
+    (job_folder(tmp_path / "out.mp4") / "job.json").write_bytes(b"{")
+    store = Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True)
+    said: list[str] = []
+    assert store.finished(said.append) == {}
+    assert said == ["segments that are damaged or of another job are made anew: 2"]
+    assert begun(tmp_path / "out.mp4") is None
+    store.remove()
+
+
+def test_a_first_line_that_is_nested_without_end_is_damage(tmp_path: Path) -> None:
+    store = begun_job(tmp_path)
+    line = b'{"job":' + b"[" * 100_000 + b"\n"
+    store.path(0).write_bytes(line + hashlib.sha256(line).digest())
+    assert store.finished() == {1: 5}
+    store.remove()
 
 
 def test_odd_segments_are_removed_and_do_not_block(tmp_path: Path) -> None:
