@@ -339,10 +339,11 @@ def prepare(
     """
     from repsr_cli.errors import UsageError
     from repsr_cli.files import check_target
+    from repsr_cli.training.resumable import is_complete
 
     if options.scale > 8:
         raise UsageError(f"-s {options.scale}", "is above 8", "Choose 2 to 8.")
-    check_target(output, overwrite=options.overwrite, failure=UsageError)
+    check_target(output, overwrite=options.overwrite or is_complete(output), failure=UsageError)
     if options.mix is None and options.teacher is None:
         raise UsageError("repsr prepare", "nothing to do", "Add --mix with a file of degradations, --teacher, or both.")
     with Board(quiet=quiet) as board:

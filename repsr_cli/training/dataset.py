@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.errors import MediaError, RecipeError
-from repsr_cli.files import check_target, writing
+from repsr_cli.files import Noting, check_target, writing
 from repsr_cli.image.files import is_image, read_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
@@ -216,7 +216,15 @@ def append_pair(blobs: IO[bytes], pair: Pair, scale: int, offset: int) -> tuple[
     return PackEntry(pair.name, pair.group, height, width, offset, held_out, taught), nbytes
 
 
-def assemble_pack(target: Path, scale: int, images: Sequence[PackEntry], blobs: IO[bytes], *, overwrite: bool) -> None:
+def assemble_pack(
+    target: Path,
+    scale: int,
+    images: Sequence[PackEntry],
+    blobs: IO[bytes],
+    *,
+    overwrite: bool,
+    noting: Noting | None = None,
+) -> None:
     """Put a header before the pixels of pairs, and the whole under its final name.
 
     Args:
@@ -225,6 +233,7 @@ def assemble_pack(target: Path, scale: int, images: Sequence[PackEntry], blobs: 
         images: where each lies.
         blobs: a file of what ``append_pair`` wrote.
         overwrite: replace an existing file.
+        noting: called with the complete file before it gets its name.
 
     Raises:
         RecipeError: the file exists, or cannot be written.
@@ -232,7 +241,7 @@ def assemble_pack(target: Path, scale: int, images: Sequence[PackEntry], blobs: 
     entries = [{key: getattr(entry, key) for key in PackEntry.__slots__} for entry in images]
     header = json.dumps({"scale": scale, "bytes": blobs.seek(0, 2), "pictures": entries}).encode()
     blobs.seek(0)
-    with writing(target, overwrite=overwrite, failure=RecipeError) as out:
+    with writing(target, overwrite=overwrite, failure=RecipeError, noting=noting) as out:
         start = out.write(MAGIC + len(header).to_bytes(8, "little") + header)
         out.write(bytes(-start % 64))
         shutil.copyfileobj(blobs, out, 1 << 24)

@@ -1,17 +1,19 @@
 """Write a packed file pair by pair, so that work of hours goes on after a stop.
 
 Beside the target lies ``TARGET.parts/``: ``job.json`` says what is being made, ``pixels`` holds what is finished, and
-``pairs.jsonl`` has a line for each finished pair. A line is written after its pixels, so whatever follows the last
-undamaged line is cut off on resuming, and made again.
+``pairs.jsonl`` has a line for each finished pair, with a digest of its pixels. A line is written after its pixels, so
+whatever follows the last undamaged line and pair is cut off on resuming, and made again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +28,11 @@ from repsr_cli.training.dataset import (
     parsed_entry,
     writing_errors,
 )
+from repsr_cli.video.lock import FolderLock, is_own_folder, open_regular
 
+_JOB, _PIXELS, _LINES, _DONE = "job.json", "pixels", "pairs.jsonl", "complete.json"
+# What the description of a job may take, and what is digested at a time.
+_MOST, _BLOCK = 1 << 24, 1 << 20
 Task = tuple[str, Callable[[], Pair]]
 
 
@@ -53,71 +59,160 @@ def write_resumable(
     """
     with writing_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not overwrite and is_complete(target) and _recorded(_folder(target) / _JOB) in (None, _text(job)):
+            _remove(FolderLock.take(_folder(target), target))
+            return
         check_target(target, overwrite=overwrite, failure=RecipeError)
         _write(target, scale, job, tasks, overwrite=overwrite)
 
 
 def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task], *, overwrite: bool) -> None:
-    folder = target.with_name(f"{target.name}.parts")
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, job)
-    with _appending(folder / "pixels") as pixels, _appending(folder / "pairs.jsonl") as lines:
-        entries = _finished(lines, scale, pixels.seek(0, os.SEEK_END))
-        done = {entry.name for entry in entries}
-        end = end_of(entries[-1], scale) if entries else 0
-        pixels.truncate(end)
-        lines.truncate(sum(len(_line(entry)) for entry in entries))
-        for name, make in tasks:
-            if name not in done:
-                entry, nbytes = append_pair(pixels, make(), scale, end)
-                pixels.flush()
-                os.fsync(pixels.fileno())
-                lines.write(_line(entry))
-                lines.flush()
-                end += nbytes
-                entries.append(entry)
-        assemble_pack(target, scale, entries, pixels, overwrite=overwrite)
-    shutil.rmtree(folder)
+    lock = FolderLock.take(_folder(target), target)
+    try:
+        folder = lock.folder
+        fresh = _claim(folder, job)
+        with _appending(folder / _PIXELS) as pixels, _appending(folder / _LINES) as lines:
+            done = [] if fresh else list(_finished(lines, pixels, scale))
+            entries = [entry for entry, _ in done]
+            names = {entry.name for entry in entries}
+            end = end_of(entries[-1], scale) if entries else 0
+            pixels.truncate(end)
+            lines.truncate(sum(length for _, length in done))
+            for name, make in tasks:
+                if name not in names:
+                    entry, nbytes = append_pair(pixels, make(), scale, end)
+                    pixels.flush()
+                    os.fsync(pixels.fileno())
+                    lines.write(_line(entry, _digest(entry, pixels, scale)))
+                    lines.flush()
+                    end += nbytes
+                    entries.append(entry)
+            assemble_pack(
+                target,
+                scale,
+                entries,
+                pixels,
+                overwrite=overwrite,
+                noting=lambda pack: write_text(folder / _DONE, json.dumps(_same_file(pack)), overwrite=True),
+            )
+        _remove(lock)
+    finally:
+        lock.release()
 
 
-def _claim(folder: Path, job: dict[str, Any]) -> None:
-    """See that an unfinished folder is this job's.
+def _folder(target: Path) -> Path:
+    """Where what is finished is kept."""
+    return target.with_name(f"{target.name}.parts")
+
+
+def _remove(lock: FolderLock) -> None:
+    """Remove what is not needed any more; files that others put there stay, and what cannot be removed."""
+    with suppress(OSError):
+        lock.remove((_PIXELS, _LINES, _JOB, _DONE), others=False)
+
+
+def is_complete(target: Path) -> bool:
+    """Whether a target was finished by a run that was stopped while it tidied up."""
+    folder = _folder(target)
+    if not is_own_folder(folder):
+        return False
+    try:
+        with open_regular(folder / _DONE) as record:
+            return bool(json.loads(record.read(_MOST)) == _same_file(target))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _same_file(path: Path) -> list[int]:
+    """What stays the same when a file is renamed, and changes when it is replaced or written to."""
+    found = path.lstat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
+
+
+def _claim(folder: Path, job: dict[str, Any]) -> bool:
+    """Whether an unfinished folder is new, or so damaged that nobody knows what was made in it.
 
     Raises:
-        UsageError: it is another's, or a link.
+        UsageError: it is another job's.
     """
-    if folder.is_symlink():
-        raise UsageError(folder, "is a link", "Delete it, or write to another file.")
-    file = folder / "job.json"
-    text = json.dumps(job, indent=1, sort_keys=True)
-    if not file.exists():
-        write_text(file, text, overwrite=False, failure=RecipeError)
-    elif file.read_bytes() != text.encode():
+    text = _text(job)
+    record = {"job": job, "digest": hashlib.sha256(text.encode()).hexdigest()}
+    there = _recorded(folder / _JOB)
+    for name in (_DONE,) if there is not None else (_DONE, _JOB):
+        (folder / name).unlink(missing_ok=True)  # a named pipe would be written to
+    if there is None:
+        write_text(folder / _JOB, json.dumps(record, indent=1, sort_keys=True), overwrite=True, failure=RecipeError)
+        return True
+    if there != text:
         raise UsageError(folder, "is an unfinished file of other settings", "Delete it, or write to another file.")
+    return False
+
+
+def _recorded(file: Path) -> str | None:
+    """The job of an unfinished folder, as sorted JSON; None if its record is missing or damaged."""
+    try:
+        with open_regular(file) as record:
+            found = json.loads(record.read(_MOST))
+        text = _text(found["job"])
+        return text if hashlib.sha256(text.encode()).hexdigest() == found["digest"] else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _text(job: dict[str, Any]) -> str:
+    return json.dumps(job, sort_keys=True)
 
 
 def _appending(path: Path) -> IO[bytes]:
-    """A file to read and to append to, never by way of a link."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "a+b")
+    """A file to read and to append to, never by way of a link.
+
+    Raises:
+        UsageError: it is not a file that a preparation made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags, 0o666)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise UsageError(path, "is not a file of repsr", "Remove it, or choose another name with -o.")
+    return os.fdopen(descriptor, "a+b")
 
 
-def _finished(lines: IO[bytes], scale: int, length: int) -> list[PackEntry]:
-    """The pairs of the first whole, undamaged lines whose pixels follow each other and are there."""
+def _finished(lines: IO[bytes], pixels: IO[bytes], scale: int) -> Iterator[tuple[PackEntry, int]]:
+    """The pairs of the first whole, undamaged lines whose pixels follow each other and are what was written.
+
+    Yields:
+        Each with the length of its line.
+    """
     lines.seek(0)
-    entries: list[PackEntry] = []
+    length = pixels.seek(0, os.SEEK_END)
     end = 0
     for line in lines:
         try:
-            entry = parsed_entry(json.loads(line), scale, length)
-        except (TypeError, ValueError, RecursionError):
-            break
-        if entry.offset != end or line != _line(entry):
-            break
-        entries.append(entry)
-        end = end_of(entry, scale)
-    return entries
+            values = json.loads(line)
+            digest = values.pop("digest")
+            entry = parsed_entry(values, scale, length)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            return
+        following = end_of(entry, scale)
+        if entry.offset != end or line != _line(entry, digest) or digest != _digest(entry, pixels, scale):
+            return
+        yield entry, len(line)
+        end = following
 
 
-def _line(entry: PackEntry) -> bytes:
-    return json.dumps(dataclasses.asdict(entry)).encode() + b"\n"
+def _line(entry: PackEntry, digest: str) -> bytes:
+    return json.dumps({**dataclasses.asdict(entry), "digest": digest}).encode() + b"\n"
+
+
+def _digest(entry: PackEntry, pixels: IO[bytes], scale: int) -> str:
+    """A digest of a pair, its pixels as they are in the file."""
+    found = hashlib.sha256(json.dumps(dataclasses.asdict(entry)).encode())
+    nbytes = end_of(entry, scale) - entry.offset
+    pixels.seek(entry.offset)
+    while nbytes > 0 and (block := pixels.read(min(nbytes, _BLOCK))):
+        found.update(block)
+        nbytes -= len(block)
+    return found.hexdigest()

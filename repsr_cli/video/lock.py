@@ -100,17 +100,19 @@ class FolderLock:
             if path.name != _NAME and path.name not in keep:
                 self._unlink(path.name)
 
-    def remove(self, last: tuple[str, ...] = ()) -> None:
+    def remove(self, last: tuple[str, ...] = (), *, others: bool = True) -> None:
         """Remove and release the folder. The lock goes late, so that no other process sees half a folder.
 
         Args:
             last: names of files to remove after the lock, in order.
+            others: remove all others before; False: they stay, and so does the folder if there are any.
 
         Raises:
             OSError: a file cannot be removed, or the folder was exchanged. It is released in any case.
         """
         try:
-            self.clear(keep=frozenset(last))
+            if others:
+                self.clear(keep=frozenset(last))
             if sys.platform == "win32":  # open files cannot be removed there
                 self.release()
             self._unlink(_NAME)

@@ -93,6 +93,14 @@ def training(folder: Path) -> None:
     (folder / "in" / "recipe.toml").write_text(RECIPE)
 
 
+def preparing(folder: Path) -> None:
+    """Five images that are large enough to be degraded, and how."""
+    (folder / "in" / "images").mkdir()
+    for number in range(5):
+        an_image(folder / "in" / "images" / f"photo {chr(97 + number)}.png", number, (160, 160))
+    (folder / "in" / "mix.toml").write_text("[shot]\nframes = 2\nside = 160\n[jpeg]\nshare = 0.5\n")
+
+
 def lessons(folder: Path) -> None:
     """Five images that are large enough to fine-tune on."""
     (folder / "in" / "images").mkdir()
@@ -197,8 +205,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("export .pth", ("export", "in/best.pt", "-o", "out/f.pth", "--quiet"), trained, ("out/f.pth",), weight=0.5),
     Command("eval", ("eval", "in/images", "-n", "fast", "-s", "2", "--threads", "1", "--csv", "out/rows.csv"), training,
             ("out/rows.csv",)),
-    Command("prepare", ("prepare", "in/images", "-o", "out/p.pack", "-s", "2", "--variants", "1", "--quiet"), training,
-            ("out/p.pack",)),
+    Command("prepare", ("prepare", "in/images", "-o", "out/p.pack", "-s", "2", "--variants", "1", "--holdout", "1",
+                        "--mix", "in/mix.toml", "--quiet"), preparing, ("out/p.pack",), weight=2),
+    Command("prepare --teacher", ("prepare", "in/images", "-o", "out/t.pack", "-s", "2", "--teacher", "fast",
+                                  "--holdout", "1", "--quiet"), training, ("out/t.pack",), weight=0.5),
     Command("finetune", ("finetune", "in/images", "-o", "out/l.safetensors", "-n", "fast", "-s", "2", "--minutes",
              "0.005", "--quiet"), lessons, ("out/l.safetensors",), exact=False, fails=frozenset({8}), weight=0.5),
     Command("models", ("models", "--no-speed", "--json"), images, replace=(), weight=0.2),

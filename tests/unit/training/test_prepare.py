@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from repsr_cli.training.dataset import Pack
 from repsr_cli.training.degradations import Encoding
 from repsr_cli.training.mix import ENCODERS, load_mix
 from repsr_cli.training.prepare import Pixels, Preparation, encoder_options, prepare
+from repsr_cli.training.resumable import is_complete
+from repsr_cli.video.lock import FolderLock
 from repsr_cli.video.roundtrip import through_codec
 from repsr_cli.yuv.formats import PlaneFormat
 from tests.conftest import ROOT, textured
@@ -77,6 +80,17 @@ def stopping_at(call: int) -> Callable[[Pixels], Pixels]:
         return doubled(lr)
 
     return teacher
+
+
+def preparation_of(folder: Path, count: int) -> tuple[Path, Preparation, bytes]:
+    """Images, what to make of them, and what an undisturbed run gives."""
+    images = folder / "images"
+    images.mkdir()
+    for number in range(count):
+        Image.fromarray(textured(180, 200, number)).save(images / f"p{number}.png")
+    preparation = Preparation(2, REAL, variants=1, seed=1, holdout=1, teacher="doubled")
+    prepare(images, folder / "whole.pack", preparation, doubled)
+    return images, preparation, (folder / "whole.pack").read_bytes()
 
 
 def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> None:
@@ -142,6 +156,78 @@ def test_damaged_lines_cost_the_pairs_after_them_and_nothing_else(
     journal.write_bytes(first + damage(second) + third)
     prepare(folder, target, preparation, doubled)
     assert target.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["pixels", "pairs.jsonl"])
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_flipped_bits_of_an_unfinished_file_cost_work_and_do_no_harm(tmp_path: Path, name: str, at: float) -> None:
+    images, preparation, whole = preparation_of(tmp_path, 4)
+    target = tmp_path / "stopped.pack"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(images, target, preparation, stopping_at(4))
+    path = tmp_path / "stopped.pack.parts" / name
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 1
+    path.write_bytes(data)
+    prepare(images, target, preparation, doubled)
+    assert target.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"job": 1, "digest": 2}', b"[" * 50000, b"\xff", "pipe", "bit"])
+def test_a_damaged_description_of_an_unfinished_file_refuses_nothing(tmp_path: Path, damage: bytes | str) -> None:
+    images, preparation, whole = preparation_of(tmp_path, 3)
+    target = tmp_path / "stopped.pack"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(images, target, preparation, stopping_at(3))
+    record = tmp_path / "stopped.pack.parts" / "job.json"
+    if damage == "bit":
+        record.write_text(record.read_text().replace('"seed": 1', '"seed": 3'))
+    elif damage == "pipe":
+        record.unlink()
+        os.mkfifo(record)
+    else:
+        record.write_bytes(bytes(damage))  # type: ignore[arg-type]
+    prepare(images, target, preparation, doubled)
+    assert target.read_bytes() == whole
+
+
+def test_files_of_others_beside_an_unfinished_file_stay(tmp_path: Path) -> None:
+    images, preparation, whole = preparation_of(tmp_path, 3)
+    parts = tmp_path / "a.pack.parts"
+    parts.mkdir()
+    (parts / "thesis.txt").write_bytes(b"precious")
+    prepare(images, tmp_path / "a.pack", preparation, doubled)
+    assert (tmp_path / "a.pack").read_bytes() == whole
+    assert {path.name: path.read_bytes() for path in parts.iterdir()} == {"thesis.txt": b"precious"}
+
+
+def test_a_preparation_that_was_killed_as_it_tidied_up_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, preparation, whole = preparation_of(tmp_path, 3)
+    target = tmp_path / "a.pack"
+
+    def killed(lock: FolderLock, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FolderLock, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(images, target, preparation, doubled)
+    monkeypatch.undo()
+    assert is_complete(target)
+    prepare(images, target, preparation, stopping_at(1))
+    assert target.read_bytes() == whole
+    assert not (tmp_path / "a.pack.parts").exists()
+    with pytest.raises((UsageError, RecipeError), match="exists"):
+        prepare(images, target, preparation, doubled)
+
+
+def test_two_preparations_do_not_write_one_file(tmp_path: Path) -> None:
+    images, preparation, _ = preparation_of(tmp_path, 2)
+    lock = FolderLock.take(tmp_path / "a.pack.parts", tmp_path / "a.pack")
+    with pytest.raises(UsageError, match="another process"):
+        prepare(images, tmp_path / "a.pack", preparation, doubled)
+    lock.release()
 
 
 def test_pixels_that_are_cut_short_are_made_again(tmp_path: Path) -> None:
