@@ -25,10 +25,9 @@ import repsr_cli
 from repsr_cli.cli import app
 from tests.faults.shim import Shim
 
-# A command that takes longer hangs; where others are at work on the machine too, it may take longer by their number.
+# A command that computes for longer hangs, and one that does nothing for so long, however busy the machine is.
 SECONDS = 30.0
-# After that time, a process that has done nothing for so long hangs whatever the load.
-IDLE = 5.0
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 # Imported by each trial anew: they start threads, or do something that a trial should see.
@@ -107,19 +106,17 @@ def run(argv: Sequence[str], folder: Path, shim: Shim, setting: Setting = Settin
 
 def _wait(process: int, began: float, setting: Setting) -> int | None:
     last, since = -1, began
-    while (now := time.perf_counter()) - began < SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)):
+    while last < SECONDS * TICK and (now := time.perf_counter()) - since < SECONDS:
         ended, status = os.waitpid(process, os.WNOHANG | os.WUNTRACED)
         if ended and os.WIFSTOPPED(status):
             setting.stopped(process)
             os.kill(process, signal.SIGCONT)
         elif ended:
             return os.waitstatus_to_exitcode(status)
-        elif now - began > SECONDS and _ticks(process) == last and now - since > IDLE:
-            break
         else:
-            if now - since > IDLE:
-                last, since = _ticks(process), now
-            time.sleep(0.002)
+            if (ticks := _ticks(process)) != last:
+                last, since = ticks, now
+            time.sleep(0.005)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
     return None

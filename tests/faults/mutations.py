@@ -26,7 +26,7 @@ from typing import Any
 from tests.faults import shim
 from tests.faults.parallel import side_by_side, start_again
 
-PIXELS = 1_500_000
+PIXELS = 500_000
 BYTES = 1 << 21
 VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".flv", ".3gp", ".wmv", ".h264", ".mjpeg", ".m4v", ".gif"}
 OTHER = {".txt", ".md", ".py", ".sh", ".toml", ".pdf"}
