@@ -6,8 +6,11 @@ differ in frame rate and time base.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
+import math
+from bisect import bisect_right
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +20,16 @@ from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.upscale.request import Progress, Reporter
+from repsr_cli.video.clock import shifted
 from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.open import main_stream, open_video
-from repsr_cli.video.probe import VideoSource, probe
+from repsr_cli.video.decode import Decoder
+from repsr_cli.video.probe import VideoSource
+from repsr_cli.video.timeline import Timeline, read_video
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
     from av.filter.context import FilterContext
-    from av.video.stream import VideoStream
 
 QUALITY = {"crf": "16", "preset": "veryfast"}
 
@@ -44,13 +48,9 @@ def compare_videos(before: Path, after: Path, target: Path, *, split: bool, repo
         MediaError: a video cannot be decoded, or the result cannot be encoded.
     """
     try:
-        with (
-            open_video(before) as left,
-            open_video(after) as right,
-            open_video(before) as audio,
-            av.open(f"file:{target}", "w", format="mp4") as out,
-        ):
-            compared = _Comparison((before, after), left, right, split)
+        sides = _Side.of(before), _Side.of(after)
+        with sides[0].source.open() as audio, av.open(f"file:{target}", "w", format="mp4") as out:
+            compared = _Comparison(sides, split)
             stream = out.add_stream("libx264", options=QUALITY)
             stream.width, stream.height = compared.width, compared.height
             stream.pix_fmt = "yuv420p"
@@ -58,14 +58,17 @@ def compare_videos(before: Path, after: Path, target: Path, *, split: bool, repo
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
             stream.time_base = stream.codec_context.time_base = compared.time_base
-            track = _Audio(audio, out)
-            total = main_stream(right, after).frames or None
+            track = _Audio(audio, sides[0].timeline, out)
+            total = len(sides[1].timeline.pts)
             for number, frame in enumerate(compared.frames(), 1):
                 out.mux(stream.encode(frame))
                 out.mux(track.until(_seconds(frame)))
                 reporter.progress(Progress(number, total, "frame"))
             out.mux(stream.encode(None))
             out.mux(track.until(None))
+        for side in sides:
+            for note in side.notes:
+                reporter.say(f"{side.source.path.name}: {note}")
     except (av.FFmpegError, IndexError) as error:
         raise MediaError(f"{before} and {after}", f"cannot be compared ({error})") from error
 
@@ -77,38 +80,75 @@ def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
         MediaError: the video cannot be decoded.
         UsageError: the video is shorter.
     """
-    source = probe(path)
-    try:
-        with open_video(path) as container:
-            stream = main_stream(container, path)
-            shown = None
-            for frame in container.decode(stream):
-                if shown is not None and _seconds(frame) > seconds:
-                    return _rgb(shown, stream, source)
-                shown = frame
-    except (av.FFmpegError, IndexError) as error:
-        raise MediaError(path, f"cannot be decoded ({error})") from error
-    if shown is None or seconds > _seconds(shown) + 1:  # few files store how long the last frame is shown
+    side = _Side.of(path)
+    wanted = bisect_right(side.timeline.pts, round(seconds / side.source.time_base))
+    first = side.timeline.pts[max(0, wanted - 1)]
+    # Few files store how long the last frame is shown.
+    if wanted == len(side.timeline.pts) and seconds > float(first * side.source.time_base) + 1:
         raise UsageError(path, f"is shorter than {seconds:g} s", "Choose an earlier time.")
-    return _rgb(shown, stream, source)
-
-
-def _rgb(frame: av.VideoFrame, stream: VideoStream, source: VideoSource) -> NDArray[np.uint8]:
+    with closing(side.frames(first)) as frames:
+        frame = next(frames)
     graph = av.filter.Graph()
-    last = graph.add_buffer(template=stream)
-    first = last
-    height, width = source.display_size
-    for name, arguments in [*_upright(source.rotation), _fit(width, height, source.tags), ("format", "rgb24")]:
-        following = graph.add(name, arguments)
+    height, width = side.source.display_size
+    last: FilterContext = side.buffer(graph, frame)
+    for name, arguments in [*side.fits(height, width), ("format", "rgb24"), ("buffersink", "")]:
+        following = graph.add(name, arguments or None)
         last.link_to(following)
         last = following
-    sink = graph.add("buffersink")
-    last.link_to(sink)
     graph.configure()
-    first.push(frame)
-    shown = sink.pull()
-    assert isinstance(shown, av.VideoFrame)
-    return shown.to_ndarray().astype(np.uint8, copy=False)
+    graph.vpush(frame)
+    return graph.vpull().to_ndarray().astype(np.uint8, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the videos, whose frames are cropped and timed as they are for upscaling.
+
+    Attributes:
+        source: the video.
+        timeline: its packets.
+        decoder: gives its frames; one that is damaged or missing is shown as the one before.
+    """
+
+    source: VideoSource
+    timeline: Timeline
+    decoder: Decoder
+
+    @classmethod
+    def of(cls, path: Path) -> _Side:
+        """Look at a video.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        source, timeline = read_video(path)
+        return cls(source, timeline, Decoder(source, timeline, "keep"))
+
+    def frames(self, first: int | None = None) -> Generator[av.VideoFrame]:
+        """Its frames in order of time, from one on, each with its time."""
+        for frame in self.decoder.frames(first):
+            assert frame.origin is not None
+            frame.origin.pts, frame.origin.time_base = frame.pts, frame.time_base
+            yield frame.origin
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed and noticed, a sentence each."""
+        repeated = len(self.decoder.repeated)
+        damage = (f"{repeated} frames could not be decoded and repeat the one before",) if repeated else ()
+        return (*self.timeline.notes, *self.decoder.notes, *damage)
+
+    def buffer(self, graph: av.filter.Graph, like: av.VideoFrame, name: str | None = None) -> FilterContext:
+        """Where a graph takes frames like this one in."""
+        return graph.add_buffer(
+            width=like.width, height=like.height, format=like.format, time_base=self.source.time_base, name=name
+        )
+
+    def fits(self, height: int, width: int) -> list[tuple[str, str]]:
+        """The filters that show a frame upright, without what is cropped, at a size, in BT.709."""
+        crop, shown = self.source.crop, self.source
+        cut = [("crop", f"{shown.width}:{shown.height}:{crop.left}:{crop.top}:exact=1")] if crop else []
+        return [*cut, *_upright(shown.rotation), _fit(width, height, shown.tags)]
 
 
 class _Audio:
@@ -116,17 +156,19 @@ class _Audio:
 
     Args:
         container: the video, opened for this alone.
+        timeline: its packets.
         out: gets an audio stream if the video has one.
     """
 
-    def __init__(self, container: InputContainer, out: OutputContainer) -> None:
+    def __init__(self, container: InputContainer, timeline: Timeline, out: OutputContainer) -> None:
         self._frames: Iterator[av.AudioFrame] = iter(())
         self._stream: AudioStream | None = None
         if container.streams.audio:
             source = container.streams.audio[0]
             layout = "mono" if source.codec_context.layout.nb_channels == 1 else "stereo"
             self._stream = out.add_stream("aac", rate=min(source.rate or 48_000, 48_000), layout=layout)
-            self._frames = container.decode(source)
+            packets = shifted(container.demux(source), timeline.shifts)
+            self._frames = _ascending(frame for packet in packets for frame in source.decode(packet))
         self._head = next(self._frames, None)
 
     def until(self, seconds: float | None) -> list[av.Packet[AudioStream]]:
@@ -142,30 +184,39 @@ class _Audio:
         return packets
 
 
+def _ascending(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    """Frames without those that begin while the one before still sounds, as where recordings are joined."""
+    end = -math.inf
+    for frame in frames:
+        seconds = frame.samples / (frame.sample_rate or 48_000)
+        if frame.time is None or frame.time > end - seconds / 2:
+            yield frame
+            end = (frame.time or 0.0) + seconds
+
+
 class _Comparison:
     """A filter graph with two inputs that are fed in order of time.
 
     Args:
-        paths: the files of both videos.
-        left: the first, shown on the left.
-        right: the second, shown on the right; its timestamps are kept.
+        sides: the videos; the second's timestamps are kept.
         split: as ``compare_videos``.
     """
 
-    def __init__(self, paths: tuple[Path, Path], left: InputContainer, right: InputContainer, split: bool) -> None:
-        self.containers = (left, right)
-        self.streams = (main_stream(left, paths[0]), main_stream(right, paths[1]))
-        self.time_base = self.streams[1].time_base or Fraction(1, 90_000)
-        sources = [probe(path) for path in paths]
+    def __init__(self, sides: tuple[_Side, _Side], split: bool) -> None:
+        self.time_base = sides[1].source.time_base
         # H.264 in 4:2:0 needs even sizes.
-        self.height, width = (side // 2 * 2 for side in sources[1].display_size)
+        self.height, width = (side // 2 * 2 for side in sides[1].source.display_size)
         self.width = width if split else 2 * width
         self.graph = av.filter.Graph()
-        fits = [[*_upright(source.rotation), _fit(width, self.height, source.tags)] for source in sources]
+        self._frames = [side.frames() for side in sides]
+        self._heads: list[av.VideoFrame | None] = [next(frames) for frames in self._frames]
+        fits = [side.fits(self.height, width) for side in sides]
         halve = [("crop", f"{width // 2}:{self.height}:0:0")] if split else []
         widen = [] if split else [("pad", f"{self.width}:{self.height}:{width}:0")]
         self.inputs = [
-            self.graph.add_buffer(template=side, name=name) for side, name in zip(self.streams, "ab", strict=True)
+            side.buffer(self.graph, head, name)
+            for side, head, name in zip(sides, self._heads, "ab", strict=True)
+            if head is not None
         ]
         plain = ("format", "yuv420p")
         before = self._chain(self.inputs[0], *fits[0], plain, *halve)
@@ -186,13 +237,12 @@ class _Comparison:
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """One frame for every frame of the second video, at its time."""
-        decoders = [container.decode(stream) for container, stream in zip(self.containers, self.streams, strict=True)]
-        heads = [next(decoder, None) for decoder in decoders]
+        heads = self._heads
         while any(heads):
             # The side that is behind goes first, so that the graph buffers little.
             index = min((i for i in (0, 1) if heads[i] is not None), key=lambda i: _seconds(heads[i]))
             self.inputs[index].push(heads[index])
-            heads[index] = next(decoders[index], None)
+            heads[index] = next(self._frames[index], None)
             if heads[index] is None:
                 self.inputs[index].push(None)
             yield from self._pull()

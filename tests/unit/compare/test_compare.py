@@ -24,6 +24,8 @@ from repsr_cli.image.files import open_image
 from repsr_cli.upscale.request import Outcome
 from repsr_cli.yuv.formats import PlaneFormat
 from repsr_cli.yuv.matrices import samples_from_rgb
+from tests.e2e.test_video_reading import with_clean_aperture
+from tests.sample_videos import make_video
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
 
@@ -52,6 +54,13 @@ def one_colour_video(
 def compare(before: Path, after: Path, output: Path | None, form: str, **options: Any) -> Outcome:
     chosen: Any = {"beside": {}, "page": {"html": True}}.get(form, {form: True})
     return comparison.compare(before, after, CompareOptions(output, **chosen, **options))
+
+
+def shown_frame(path: Path, number: int = 0) -> np.ndarray:
+    """A frame of a video in RGB, by FFmpeg's decoder and scaler alone."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return frames[number].to_ndarray(format="rgb24")
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -112,6 +121,41 @@ def test_videos_meet_by_time(tmp_path: Path, form: Form) -> None:
     matrix, offset = samples_from_rgb(PlaneFormat("bt709", full_range=False, depth=8))
     for colour, side in ((RED, luma[:, : half - 4]), (BLUE, luma[:, half + 4 :])):
         assert np.abs(side - (matrix @ np.array(colour) / 255 + offset)[0]).max() < 4
+
+
+@pytest.mark.parametrize("form", ["beside", "split"])
+def test_videos_are_cropped_as_for_upscaling(tmp_path: Path, form: Form) -> None:
+    plain = make_video(tmp_path / "a.mp4", range(6), size=(48, 96), audio=0)
+    whole = shown_frame(plain).astype(int)
+    source = with_clean_aperture(plain, 8, 4, 2, 6, (48, 96))
+    wanted, beside = whole[8:44, 2:90], whole[6:42, :88]
+    result = pixels(compare(source, source, tmp_path / "c.png", form, at=0.0).target).astype(int)
+    assert result.shape[:2] == (36, 88 if form == "split" else 2 * 88 + GAP)
+    for part in (slice(None, 40), slice(-40, None)):
+        error, other = (np.abs(result[:, part] - each[:, part]).mean() for each in (wanted, beside))
+        assert error < other / 4
+    target = compare(source, source, tmp_path / "c.mp4", form).target
+    moving = shown_frame(target).astype(int)
+    assert moving.shape[:2] == (36, 88 if form == "split" else 2 * 88)
+    error, other = (np.abs(moving[:, :40] - each[:, :40]).mean() for each in (wanted, beside))
+    assert error < other / 2
+
+
+def test_videos_are_timed_as_for_upscaling(tmp_path: Path) -> None:
+    part = make_video(tmp_path / "part.ts", range(24), size=(48, 64), options={"bf": "2"})
+    source = tmp_path / "a.ts"
+    source.write_bytes(2 * part.read_bytes())  # the clock starts again
+    target = compare(source, source, tmp_path / "c.mp4", "beside").target
+    with av.open(str(target)) as result:
+        times = [frame.time or 0.0 for frame in result.decode(video=0)]
+    assert np.diff(times) == pytest.approx(np.full(47, 0.04), abs=1e-4)
+    with av.open(str(target)) as result:
+        heard = [frame.time or 0.0 for frame in result.decode(audio=0)]
+    assert min(np.diff(heard)) > 0
+    assert heard[-1] == pytest.approx(times[-1], abs=0.2)
+    one = pixels(compare(source, source, tmp_path / "c.png", "beside", at=times[30] + 0.001).target).astype(int)
+    frames = [np.abs(one[:, :64] - shown_frame(part, number)).mean() for number in range(24)]
+    assert int(np.argmin(frames)) == 6
 
 
 @pytest.mark.parametrize("channels", [1, 2])
