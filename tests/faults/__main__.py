@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import shim
-from tests.faults.known import unknown
 from tests.faults.parallel import apart, side_by_side, start_again
 
 
@@ -42,7 +41,6 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="JSON lines, one per trial")
     parser.add_argument("--list", action="store_true", help="say how many trials there are of each kind, and stop")
     parser.add_argument("--verbose", action="store_true", help="print each trial that goes wrong")
-    parser.add_argument("--known", action="store_true", help="leave out what tests/faults/known.py lists")
     words = parser.parse_args()
     if why := shim.unavailable():
         sys.stdout.write(f"0 of {words.trials} trials: {why}\n")
@@ -90,8 +88,6 @@ def run(words: argparse.Namespace) -> int:
     log = words.log.open("w") if words.log else None
     results = []
     for record in side_by_side(words.jobs, bench, trials, one_trial):
-        if words.known:
-            record["result"]["found"] = unknown(record["result"])
         results.append(record["result"])
         if log:
             log.write(json.dumps(record["result"]) + "\n")

@@ -340,7 +340,7 @@ def _named(command: Command, name: bytes, number: int) -> Iterator[Trial]:
 def _odd_name(command: Command, where: str, stem: str, before: Callable[[Path], None], target: str) -> Trial:
     quoted = ascii(stem)[:40]
     # What is written about a folder of images names them.
-    loose = command.argv[0] in ("eval", "train", "prepare", "finetune")
+    loose = command.argv[0] in ("eval", "train", "prepare", "finetune") or "--html" in command.argv
     case = Case(before=before, rerun=None, excused=frozenset({"*"}), same_stdout=False, loose=loose)
 
     def run(bench: Bench) -> tuple[Outcome, list[str], bool]:
