@@ -204,7 +204,7 @@ def stored_orientation(exif: bytes | None) -> int | None:
 def orientation(exif: bytes | None, xmp: bytes | None) -> int:
     """How an image is to be turned, 1 to 8: as EXIF says, or else XMP.
 
-    XMP's is often stale. It is not used where there is an EXIF block that cannot be read and may have said otherwise.
+    XMP's is often stale. It is not used where there is an EXIF block that cannot be read and may hold another.
     """
     stored = stored_orientation(exif)
     if stored is not None:

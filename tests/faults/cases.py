@@ -445,7 +445,7 @@ class Workshop:
         }
         self._made: dict[str, Path] = {}
 
-    def call(self, argv: Sequence[str], folder: Path, seconds: float = 300) -> tuple[int, str]:
+    def call(self, argv: Sequence[str], folder: Path, seconds: float = 1800) -> tuple[int, str]:
         """Run a program; returns its exit code and all that it wrote."""
         with tempfile.TemporaryFile() as file:
             process = subprocess.Popen(

@@ -411,7 +411,10 @@ def _resumed(command: Command, name: str, seed: float) -> Trial:
         if (folder / "out" / "run" / name).exists():
             _flipped(name)(folder / "out" / "run", random.Random(seed))
 
-    case = Case(extra=("--resume",), before=before, mine=frozenset({"out/run/", "out/packs/"}), rerun=None)
+    # What is refused stays as it is.
+    excused = frozenset({f"out/run/{name}"})
+    mine = frozenset({"out/run/", "out/packs/"})
+    case = Case(extra=("--resume",), before=before, mine=mine, excused=excused, rerun=None)
     return replace(make("checkpoints", command, f"{name}: a bit flipped", Disturbance(), case), detail=str(seed))
 
 

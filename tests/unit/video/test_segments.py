@@ -201,9 +201,9 @@ def test_segments_whose_job_nobody_knows_any_more_are_made_anew(tmp_path: Path) 
     begun_job(tmp_path).close()
     (job_folder(tmp_path / "out.mp4") / "job.json").write_bytes(b"{")
     store = Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True)
-    said: list[str] = []
-    assert store.finished(said.append) == {}
-    assert said == ["segments that are damaged or of another job are made anew: 2"]
+    lines: list[str] = []
+    assert store.finished(lines.append) == {}
+    assert lines == ["segments that are damaged or of another job are made anew: 2"]
     assert begun(tmp_path / "out.mp4") is None
     store.remove()
 
