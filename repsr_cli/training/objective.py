@@ -17,7 +17,7 @@ from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.perceptual import VggFeatures, feature_distance
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import loss_name
-from repsr_cli.training.structure import fourier_distance, ms_ssim
+from repsr_cli.training.structure import fourier_distance, ms_ssim, ssim
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -80,6 +80,8 @@ class Objective:
         total = loss.weight * reconstruction_loss(sr, wanted, loss_name(step, recipe), loss.luma, loss.chroma)
         if loss.ms_ssim:
             total = total + loss.ms_ssim * (1 - ms_ssim(sr, wanted))
+        if loss.ssim:
+            total = total + loss.ssim * (1 - ssim(sr, wanted))
         if loss.fourier:
             total = total + loss.fourier * fourier_distance(sr, wanted)
         if self._vgg is not None:

@@ -155,6 +155,7 @@ class Loss:
         late: share of the steps, at the end, that use ``late_name``.
         weight: of all that is named above, beside the terms below.
         ms_ssim: weight of 1 - MS-SSIM, added.
+        ssim: weight of 1 - SSIM at the finest scale, added; it keeps the contrast of texture.
         fourier: weight of the distance of amplitudes and phases of the spectra, added.
         vgg: weight of the VGG distance to the original, added; its weights come with ``repsr[perceptual]``.
         vgg_layers: how many of the five layers it uses.
@@ -167,6 +168,7 @@ class Loss:
     late: float = 0.0
     weight: float = 1.0
     ms_ssim: float = 0.0
+    ssim: float = 0.0
     fourier: float = 0.0
     vgg: float = 0.0
     vgg_layers: int = 4

@@ -1,4 +1,4 @@
-"""Compare the structure of images: MS-SSIM and Fourier spectra, as losses.
+"""Compare the structure of images: SSIM, MS-SSIM and Fourier spectra, as losses.
 
 Source: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment"; the weights of
 the scales are those of its table 1. Fourier loss: Fuoli, Van Gool and Timofte 2021 (arXiv 2106.00783).
@@ -70,6 +70,27 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
         if scale < scales - 1:
             first, second = F.avg_pool2d(first, 2), F.avg_pool2d(second, 2)
     return torch.as_tensor(product).mean()
+
+
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity at the finest scale alone, in the mean over images, channels and positions.
+
+    Where two images correlate at all, it is largest when both have the same local contrast. So as a loss it keeps
+    texture that absolute differences would average away.
+
+    Args:
+        first: (N, C, H, W) in [0, 1].
+        second: the same shape.
+
+    Returns:
+        A scalar, 1 where both are equal.
+
+    Raises:
+        ValueError: images smaller than the window of 11 px.
+    """
+    if min(first.shape[-2:]) < WINDOW:
+        raise ValueError(f"SSIM needs images of {WINDOW} px or more, not {tuple(first.shape[-2:])}")
+    return _similarities(first, second, _window(first.shape[1], first))[0].mean()
 
 
 def fourier_distance(first: Tensor, second: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from repsr_cli.training.structure import WEIGHTS, fourier_distance, ms_ssim
+from repsr_cli.training.structure import WEIGHTS, fourier_distance, ms_ssim, ssim
 from tests.conftest import textured
 
 
@@ -31,6 +31,34 @@ def test_one_scale_is_ssim_as_scikit_image_gives_it() -> None:
     )
     inside = np.clip(theirs[5:-5, 5:-5].mean((0, 1)), 1e-6, None).mean()
     assert ours == pytest.approx(inside, abs=1e-3)
+
+
+def test_the_finest_scale_is_ssim_at_any_size() -> None:
+    a, b = pair(96, 0.05)
+    _mean, theirs = structural_similarity(  # type: ignore[no-untyped-call]
+        *(each[0].permute(1, 2, 0).numpy() for each in (a, b)),
+        channel_axis=2,
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    assert float(ssim(a, b)) == pytest.approx(theirs[5:-5, 5:-5].mean(), abs=1e-6)
+    with pytest.raises(ValueError, match="11 px or more"):
+        ssim(*(each[..., :10, :10] for each in (a, b)))
+
+
+def test_ssim_wants_the_contrast_of_what_it_only_partly_resembles() -> None:
+    """Of texture that correlates by half, L1 is least far from half the contrast, SSIM from nearly all of it."""
+    generator = torch.Generator().manual_seed(0)
+    wanted, other = (torch.randn(1, 1, 64, 64, generator=generator) * 0.1 for _ in range(2))
+    found = (wanted + 3**0.5 * other) / 2
+    gains = torch.linspace(0.1, 1.5, 29)
+    nearest = min(gains, key=lambda gain: float((0.5 + gain * found - (0.5 + wanted)).abs().mean()))
+    likest = max(gains, key=lambda gain: float(ssim(0.5 + gain * found, 0.5 + wanted)))
+    assert float(nearest) == pytest.approx(0.5, abs=0.15)
+    assert float(likest) > 0.8
 
 
 def test_five_scales_weigh_as_published() -> None:
