@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +23,9 @@ _NOT_OFFERED = frozenset(
 def preview(
     options: PreviewOptions,
     request: Request,
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUTS...", help="Images and videos.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUTS...", help="Images, videos, folders of them, patterns, @list.txt.")
+    ],
     quiet: Annotated[bool, typer.Option("--quiet", help="Errors only.")] = False,
 ) -> None:
     """Compare models and encoders on a few frames before hours of work.

@@ -27,7 +27,7 @@ from repsr_cli.files import check_target, write_text
 from repsr_cli.image.resize import imresize
 from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
 from repsr_cli.upscale.estimate import trial
-from repsr_cli.upscale.inputs import kind_of, neither
+from repsr_cli.upscale.inputs import Found, find_inputs
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.options import declared_options, default_of
@@ -41,6 +41,7 @@ WINDOW = (480, 640)
 _LOOKED_AT = 12
 _DECODED = 250
 _QUALITY = 95  # of the JPEG images on the page
+MOST = 24  # inputs of a page
 _GOP = 250  # frames between keyframes, where an encoder has no reason for one
 
 
@@ -59,11 +60,11 @@ class Choice:
     command: str
 
 
-def preview(inputs: Sequence[Path], request: Request, options: PreviewOptions, say: Callable[[str], None]) -> Path:
+def preview(inputs: Sequence[str], request: Request, options: PreviewOptions, say: Callable[[str], None]) -> Path:
     """Write a page on which results of several models and encoders are compared with bicubic interpolation.
 
     Args:
-        inputs: images and videos.
+        inputs: images and videos, folders of them, patterns, and ``@list.txt`` with one path per line.
         request: size, device and other options.
         options: what is shown.
         say: reports what is being done.
@@ -72,29 +73,49 @@ def preview(inputs: Sequence[Path], request: Request, options: PreviewOptions, s
         The page.
 
     Raises:
-        RepsrError: an input cannot be read, a model or encoder does not exist, or the page exists or is too large.
+        RepsrError: an input cannot be read, there are too many, a model or encoder does not exist, or the page exists
+            or is too large.
     """
-    target = options.output or inputs[0].with_name(f"{inputs[0].stem}_preview.html")
+    found = _found(inputs, say)
+    target = options.output or found[0].path.with_name(f"{found[0].path.stem}_preview.html")
     check_target(target, overwrite=request.run.overwrite)
     models = ModelCache()
     with tempfile.TemporaryDirectory(prefix="repsr-preview-") as folder:
-        shows = [_show(path, request, options, models, Path(folder), say) for path in inputs]
+        shows = [_show(each, request, options, models, Path(folder), say) for each in found]
     text = json.dumps(shows).replace("<", "\\u003c")
     if len(text) > PAGE_LIMIT:
         raise UsageError(target, f"a page of {len(text) >> 20} MiB is too large for browsers", "Show less at a time.")
     write_text(
-        target, filled("preview.html", title=f"{len(inputs)} previews", shows=text), overwrite=request.run.overwrite
+        target, filled("preview.html", title=f"{len(found)} previews", shows=text), overwrite=request.run.overwrite
     )
     return target
 
 
+def _found(inputs: Sequence[str], say: Callable[[str], None]) -> list[Found]:
+    """The files that a page is to show."""
+    inside = find_inputs(inputs, Naming())
+    if inside.failures:
+        raise inside.failures[0].error
+    for note in inside.notes():
+        say(note)
+    if not inside.files:
+        raise UsageError(" ".join(inputs), "no image or video found", "Name a file, or a folder that holds some.")
+    if len(inside.files) > MOST:
+        happened = f"{len(inside.files)} images and videos; a page shows up to {MOST}"
+        raise UsageError(" ".join(inputs), happened, "Name those that matter.")
+    return inside.files
+
+
 def _show(
-    path: Path, request: Request, options: PreviewOptions, models: ModelCache, folder: Path, say: Callable[[str], None]
+    found: Found,
+    request: Request,
+    options: PreviewOptions,
+    models: ModelCache,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """What the page shows of one input."""
-    kind = kind_of(path) if path.exists() else None
-    if kind is None:
-        raise neither(path) if path.exists() else MediaError(path, "no such file", "Check the path.")
+    path, kind = found.path, found.kind
     choices = _choices(path, kind == "video", request, options)
     say(f"{path.name}: {len(choices)} choices")
     if kind == "image":

@@ -62,3 +62,34 @@ def test_frames_of_different_scenes_are_chosen(tmp_path: Path) -> None:
     assert len(chosen) == 3
     assert chosen == sorted(chosen)
     assert 0 <= chosen[0] < chosen[-1] < 4
+
+
+def test_folders_and_patterns_are_inputs_and_what_they_leave_out_is_named(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for name in ("10.png", "2.png"):
+        Image.fromarray(textured(24, 32)).save(inside / name)
+    (inside / "notes.txt").write_text("x")
+    command = ["preview", str(inside), "-n", "light", "-s", "2", "--threads", "1", "-o"]
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "p.html")])
+    assert result.exit_code == 0, result.output
+    assert [show["name"] for show in shows(tmp_path / "p.html")] == ["2.png", "10.png"]
+    assert "notes.txt" in result.stderr
+    command[1] = str(inside / "1*.png")
+    assert CliRunner().invoke(app, [*command, str(tmp_path / "q.html")]).exit_code == 0
+    assert [show["name"] for show in shows(tmp_path / "q.html")] == ["10.png"]
+
+
+def test_a_page_of_nothing_or_of_too_much_is_refused(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    command = ["preview", str(inside), "-n", "light", "-s", "2", "-o", str(tmp_path / "p.html")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "no image or video found" in result.stderr
+    for number in range(25):
+        Image.fromarray(textured(8, 8)).save(inside / f"{number}.png")
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "shows up to 24" in result.stderr
+    assert not (tmp_path / "p.html").exists()
