@@ -28,8 +28,11 @@ __all__ = [
     "check_target",
     "is_file",
     "is_folder",
+    "open_regular",
     "publish",
+    "reading",
     "remove_leftovers",
+    "safe_flags",
     "staging",
     "translated_errors",
     "write_bytes",
@@ -167,6 +170,42 @@ def is_file(path: str | Path) -> bool:
 def is_folder(path: str | Path) -> bool:
     """Whether a path leads to a folder; False where the system refuses to tell."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises there
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; links are not followed, and named pipes do not block.
+
+    Raises:
+        OSError: it is something else, or cannot be read.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | safe_flags()), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def safe_flags() -> int:
+    """Flags with which ``os.open`` follows no link, waits for nobody, and changes no bytes."""
+    found = 0
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
+        found |= getattr(os, name, 0)
+    return found
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A file to read. An error as it is closed costs nothing, so it is none, whoever closes it and whenever.
+
+    Raises:
+        OSError: it cannot be opened; whatever the block raises passes through.
+    """
+    file = path.open("rb")
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 @contextmanager

@@ -48,8 +48,7 @@ def fuse(
     check_targets(checkpoint, [output, *(export or ())], overwrite)
     fused = fuse_checkpoint(checkpoint) if found is None else fuse_model(found)
     exported = _exported(fused, export or [], planes)
-    for each in exported:
-        write(each, overwrite)
+    write(exported, overwrite)
     report = write_fused(fused, output, overwrite)
     with Board(quiet=quiet) as board:
         board.say(
@@ -119,10 +118,9 @@ def export(
     found = resolve(model, scale, "clean", detail=detail)
     if scale is not None and found.scale != scale:
         raise UsageError(model, f"enlarges by {found.scale}, not {scale}", f"Use -s {found.scale}.")
-    check_targets(found.path, outputs, overwrite)
+    check_targets(found.path, outputs, overwrite, resumable=True)
     exported = _exported(fuse_model(found), outputs, planes)
-    for each in exported:
-        write(each, overwrite)
+    write(exported, overwrite)
     with Board(quiet=quiet) as board:
         for each in exported:
             board.say(_agreement(each, bool(planes)))

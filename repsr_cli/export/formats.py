@@ -16,7 +16,7 @@ from repsr_cli.export.ncnn import ncnn_files, ncnn_runner
 from repsr_cli.export.onnx import onnx_files, onnx_runner
 from repsr_cli.export.openvino import openvino_files, openvino_runner
 from repsr_cli.export.planes import largest_plane_difference
-from repsr_cli.files import check_target, write_bytes
+from repsr_cli.files import check_target, is_file, open_regular, write_bytes
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.yuv.formats import PlaneFormat
 
@@ -118,19 +118,22 @@ def files_of(targets: Sequence[Path]) -> list[tuple[Path, ...]]:
     ]
 
 
-def check_targets(source: Path, targets: Sequence[Path], overwrite: bool) -> None:
+def check_targets(source: Path, targets: Sequence[Path], overwrite: bool, *, resumable: bool = False) -> None:
     """Check before the work starts that all files may be written.
 
     Args:
         source: the model they are made from.
         targets: the files that users name.
         overwrite: whether existing files may be replaced.
+        resumable: leave it to ``write`` to refuse files that exist where others are missing, as after a kill.
 
     Raises:
         UsageError: a file exists, belongs to two targets, or is the source; or a suffix is unknown.
     """
     owners: dict[Path, Path] = {}
-    for target, files in zip(targets, files_of(targets), strict=True):
+    groups = files_of(targets)
+    begun = resumable and not all(is_file(file) for files in groups for file in files)
+    for target, files in zip(targets, groups, strict=True):
         for file in files:
             if file in owners:
                 clash = "it was named twice" if owners[file] == target else f"for {owners[file]} and {target}"
@@ -138,7 +141,7 @@ def check_targets(source: Path, targets: Sequence[Path], overwrite: bool) -> Non
             owners[file] = target
             if os.path.realpath(file) == os.path.realpath(source):
                 raise UsageError(file, "is the source itself", "Choose another name.")
-            check_target(file, overwrite=overwrite, failure=UsageError)
+            check_target(file, overwrite=overwrite or (begun and is_file(file)), failure=UsageError)
 
 
 def export_all(
@@ -182,12 +185,28 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
     return Exported(target, fmt, contents, difference, fmt.files(target))
 
 
-def write(exported: Exported, overwrite: bool) -> None:
-    """Write the files of an exported model; ncnn and OpenVINO have their weights in a second file (.bin).
+def write(exported: Sequence[Exported], overwrite: bool) -> None:
+    """Write the files of exported models; ncnn and OpenVINO have their weights in a second file (.bin).
+
+    A file that holds the very bytes stays: an earlier run was stopped.
 
     Raises:
-        UsageError: a file exists and ``overwrite`` is false, or cannot be written.
+        UsageError: another file exists and ``overwrite`` is false, or a file cannot be written.
     """
     # The file that users name comes last: where it is, the others are too.
-    for file, content in reversed(list(zip(exported.files, exported.contents, strict=True))):
+    parts = [part for each in exported for part in reversed(list(zip(each.files, each.contents, strict=True)))]
+    if not overwrite:
+        parts = [(file, content) for file, content in parts if not _holds(file, content)]
+        for file, _ in parts:
+            check_target(file, overwrite=False, failure=UsageError)
+    for file, content in parts:
         write_bytes(file, content, overwrite=overwrite, failure=UsageError)
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    """Whether a regular file has this content."""
+    try:
+        with open_regular(file) as there:
+            return there.read(len(content) + 1) == content
+    except OSError:
+        return False

@@ -39,7 +39,8 @@ def ncnn_runner(files: tuple[bytes, ...]) -> Run:
     """Run ncnn files as a function; ImportError if ncnn is not installed."""
     import ncnn
 
-    net = load_ncnn((files[0], files[1]))
+    # In one thread: where no other can be started, its OpenMP library ends the process.
+    net = load_ncnn((files[0], files[1]), threads=1)
 
     def run(inputs: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
         results = []

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from repsr_cli.errors import MediaError
+from repsr_cli.files import reading
 from repsr_cli.image.page import Metadata, Page, Stored, page_of
 
 
@@ -54,7 +55,7 @@ def open_dds(path: Path) -> Stored | None:
         MediaError: later, from pages: pixels are missing.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading(path) as file:
         head = file.read(148)
     if len(head) < 128:
         return None
@@ -79,7 +80,7 @@ def open_dds(path: Path) -> Stored | None:
 
 def _page(path: Path, layout: _Layout, start: int, height: int, width: int) -> Page:
     count = height * width * layout.samples
-    with path.open("rb") as file:
+    with reading(path) as file:
         file.seek(start)
         data = file.read(count * np.dtype(layout.type).itemsize)
     if len(data) < count * np.dtype(layout.type).itemsize:

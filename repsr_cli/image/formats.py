@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from repsr_cli.errors import UsageError
+from repsr_cli.files import reading
 
 Kept = Literal["ICC", "EXIF", "XMP", "IPTC", "resolution", "aspect ratio", "text", "comments", "cICP", "chunks"]
 """Metadata that formats hold or do not. *aspect ratio*: pixel density without a unit; *cICP*: colour code points;
@@ -123,7 +124,7 @@ def format_of(path: Path) -> str | None:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading(path) as file:
         head = file.read(64)
         tail = b""
         if len(head) == 64 and _may_be_tga(head):
@@ -159,7 +160,7 @@ def is_lossless(path: Path, kind: str) -> bool:
         OSError: it cannot be read.
     """
     if kind == "WEBP":
-        with path.open("rb") as file:
+        with reading(path) as file:
             found = re.search(rb"VP8([L ])", file.read(1 << 20))
             return found is not None and found[1] == b"L"
     return kind not in ("JPEG", "AVIF", "HEIF", "JPEG2000", "JXL")

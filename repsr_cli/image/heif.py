@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from repsr_cli.files import reading
+
 _META_BYTES = 1 << 26
 _UNSPECIFIED = 2
 _NCLX = b"colrnclx"
@@ -20,7 +22,7 @@ def primary_properties(path: Path) -> tuple[tuple[bytes, bytes], ...]:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading(path) as file:
         size = path.stat().st_size
         at = 0
         while at + 8 <= size:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError
+from repsr_cli.files import reading
 from repsr_cli.image.page import Metadata, Page, Stored, page_of
 
 _SPACE = rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])+"
@@ -63,7 +64,7 @@ def open_netpbm(path: Path) -> Stored:
         MediaError: it is damaged; later, from pages: samples are missing.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading(path) as file:
         head = file.read(_HEADER)
     try:
         header = _parse(head)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError
+from repsr_cli.files import reading
 from repsr_cli.image.page import Metadata, Page, Stored, page_of
 
 # The only order of rows and columns that OpenCV, and nearly every writer, knows.
@@ -28,7 +29,7 @@ def open_hdr(path: Path) -> Stored:
         MediaError: it is damaged or of a rare layout; later, from pages: OpenCV is not there, or cannot decode it.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading(path) as file:
         found = _RESOLUTION.search(file.read(1 << 14))
     if found is None or not (int(found[1]) and int(found[2])):
         raise MediaError(path, "the HDR's header gives no size from top left on", "Re-export it.")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from repsr_cli.errors import MediaError
+from repsr_cli.files import reading
 from repsr_cli.image.heif import bits_of, colour_of, primary_properties, with_colour
 from repsr_cli.image.jpeg import jpeg_parts, unsupported_process, with_end, with_parts
 from repsr_cli.image.opencv import decode
@@ -214,7 +215,7 @@ def _translated(path: Path, kind: str) -> Iterator[None]:
 def _unsupported(path: Path, kind: str) -> str | None:
     """What a file is that Pillow refuses without saying why."""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             head = file.read(1 << 20)
     except OSError:
         return None
@@ -243,7 +244,7 @@ def _mended(path: Path, kind: str) -> BinaryIO | Path:
     if kind != "JPEG":
         return path
     with _translated(path, kind):
-        with path.open("rb") as file:
+        with reading(path) as file:
             file.seek(max(0, path.stat().st_size - _END_BYTES))
             if b"\xff\xd9" in file.read():
                 return path
@@ -316,7 +317,7 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
 
 def _tga_has_alpha(path: Path) -> bool:
     """Whether a Targa file's header gives alpha any bits."""
-    with path.open("rb") as file:
+    with reading(path) as file:
         return bool(file.read(18)[17] & 15)
 
 
@@ -385,7 +386,7 @@ def bits_beyond(path: Path, kind: str) -> int:
     if kind in ("AVIF", "HEIF"):
         bits = bits_of(primary_properties(path))
     elif kind == "JPEG2000":
-        with path.open("rb") as file:
+        with reading(path) as file:
             box = re.search(rb"ihdr.{10}(.)", file.read(1 << 14), re.DOTALL)
         bits = 0 if box is None else (box[1][0] & 0x7F) + 1
     else:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.errors import MediaError
+from repsr_cli.files import reading
 from repsr_cli.image.exif import upright_xmp
 from repsr_cli.image.inflate import inflate
 from repsr_cli.image.page import Metadata, Page, Stored, Strip
@@ -102,7 +103,7 @@ def open_png(path: Path) -> Stored:
         OSError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             parsed = _parse(file)
     except _Damaged as damage:
         raise _error(path, damage) from damage
@@ -449,7 +450,7 @@ def _beyond_palette(path: Path, parsed: _File) -> bool:
     indices = replace(parsed, header=replace(header, colour_type=0), chunks={})
     step = 255 // (2**header.depth - 1)
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             return any(
                 int(samples.max()) // step >= entries
                 for frame in parsed.frames
@@ -462,7 +463,7 @@ def _beyond_palette(path: Path, parsed: _File) -> bool:
 def _reader(path: Path, parsed: _File, frame: _Frame, alpha: bool) -> Callable[[], Iterator[Strip]]:
     def strips() -> Iterator[Strip]:
         try:
-            with path.open("rb") as file:
+            with reading(path) as file:
                 for samples in _samples(file, parsed, frame):
                     yield _split(_opaque(samples) if alpha and not _has_alpha(parsed) else samples, alpha)
         except _Damaged as damage:
@@ -643,7 +644,7 @@ def _composed(path: Path, parsed: _File) -> Iterator[tuple[_Frame, NDArray[Any]]
         if frame.duration is None:
             continue
         try:
-            with path.open("rb") as file:
+            with reading(path) as file:
                 patch = np.concatenate(list(_samples(file, parsed, frame)))
         except _Damaged as damage:
             raise _error(path, damage) from damage

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError
+from repsr_cli.files import reading
 from repsr_cli.image.page import Metadata, Page, Stored, page_of
 
 _HEADER = 512
@@ -25,7 +26,7 @@ def is_deep_sgi(path: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading(path) as file:
         return file.read(4)[3:4] == b"\2"
 
 
@@ -36,7 +37,7 @@ def open_deep_sgi(path: Path) -> Stored:
         MediaError: it is damaged; later, from pages: samples are missing.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with reading(path) as file:
         head = file.read(12)
     if len(head) < 12:
         raise _damaged(path, "it ends early")

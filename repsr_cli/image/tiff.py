@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.errors import MediaError
+from repsr_cli.files import reading
 from repsr_cli.image.exif import (
     EXIF,
     GPS,
@@ -94,7 +95,7 @@ def open_tiff(path: Path) -> Stored:
     """
     stored: list[_Directory] = []
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             order, big, offset = read_header(file)
             seen = set()
             while offset and offset not in seen and len(stored) < _MAX_PAGES:
@@ -377,7 +378,7 @@ def _plain_page(path: Path, stored: _Directory) -> Page:
 
     def strips() -> Iterator[Strip]:
         try:
-            with path.open("rb") as file:
+            with reading(path) as file:
                 for block in _blocks(file, stored):
                     yield _strip(block, stored, dtype)
         except (_Damaged, DirectoryError) as damage:

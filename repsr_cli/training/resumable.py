@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from repsr_cli.errors import RecipeError, UsageError
-from repsr_cli.files import check_target, write_text
+from repsr_cli.files import check_target, open_regular, safe_flags, write_text
 from repsr_cli.training.dataset import (
     PackEntry,
     Pair,
@@ -28,7 +28,7 @@ from repsr_cli.training.dataset import (
     parsed_entry,
     writing_errors,
 )
-from repsr_cli.video.lock import FolderLock, is_own_folder, open_regular
+from repsr_cli.video.lock import FolderLock, is_own_folder
 
 _JOB, _PIXELS, _LINES, _DONE = "job.json", "pixels", "pairs.jsonl", "complete.json"
 # What the description of a job may take, and what is digested at a time.
@@ -169,10 +169,7 @@ def _appending(path: Path) -> IO[bytes]:
     Raises:
         UsageError: it is not a file that a preparation made.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | safe_flags(), 0o666)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)

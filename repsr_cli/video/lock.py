@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from repsr_cli.errors import UsageError
+from repsr_cli.files import safe_flags
 
 if sys.platform == "win32":
     import msvcrt
@@ -151,26 +152,6 @@ def is_own_folder(folder: Path) -> bool:
     return True
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; links are not followed, and named pipes do not block.
-
-    Raises:
-        OSError: it is something else, or cannot be read.
-    """
-    file = os.fdopen(os.open(path, os.O_RDONLY | _flags()), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return file
-
-
-def _flags() -> int:
-    found = 0
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
-        found |= getattr(os, name, 0)
-    return found
-
-
 def _inode(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
@@ -207,7 +188,7 @@ def _open_regular(path: Path) -> BinaryIO:
         OSError: it cannot be opened.
     """
     try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _flags(), 0o600), "r+b", buffering=0)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | safe_flags(), 0o600), "r+b", buffering=0)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
             raise

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.files import PendingFile, translated_errors, write_bytes, write_text
+from repsr_cli.files import PendingFile, open_regular, translated_errors, write_bytes, write_text
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.image_sequence import is_pattern, numbered
-from repsr_cli.video.lock import FolderLock, is_own_folder, open_regular
+from repsr_cli.video.lock import FolderLock, is_own_folder
 from repsr_cli.video.open import translated
 
 _PACKET = struct.Struct("<qqqqq")

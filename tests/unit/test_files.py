@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from repsr_cli.files import (
     PendingFile,
     check_target,
     publish,
+    reading,
     remove_leftovers,
     staging,
     write_bytes,
@@ -425,3 +427,25 @@ def test_a_kill_leaves_no_final_name(tmp_path: Path) -> None:
     assert not target.exists()
     write_bytes(target, b"whole", overwrite=False)
     assert target.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_an_error_as_a_file_that_was_read_is_closed_costs_nothing(tmp_path: Path, abandoned: bool) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+
+    def parts() -> Iterator[bytes]:
+        with reading(tmp_path / "a") as file:
+            os.close(file.fileno())  # closing it again is an error
+            yield b"abc"
+
+    complaints: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, complaints.append
+    try:
+        found = parts()
+        assert next(found) == b"abc"
+        if not abandoned:
+            assert next(found, None) is None
+        del found
+    finally:
+        sys.unraisablehook = hook
+    assert not complaints

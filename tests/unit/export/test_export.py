@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_other_programs_give_what_torch_gives(fmt: Format, spec: Spec, tmp_path:
         pytest.importorskip(package)
     net, target = PlainSR(spec).eval(), tmp_path / f"net{fmt.suffixes[0]}"
     exported = export(net, target, {"scale": str(spec.scale), "licence": "mine"})
-    write(exported, overwrite=False)
+    write([exported], overwrite=False)
     difference = exported.difference
     assert difference is not None
     assert difference <= 1e-5
@@ -70,7 +71,7 @@ def test_planes_are_what_torch_gives(fmt: PlaneFormat, scale: int, suffix: str, 
     torch.manual_seed(scale)
     net, target = PlainSR(Spec(scale, 8, 2)).eval(), tmp_path / f"net{suffix}"
     exported = export(net, target, {}, fmt)
-    write(exported, overwrite=False)
+    write([exported], overwrite=False)
     difference = exported.difference
     assert difference is not None
     assert difference <= 1
@@ -110,7 +111,7 @@ def test_planes_in_words() -> None:
 
 def test_onnx_carries_strings_and_says_its_opset(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    write(export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.onnx", {"scale": "2", "licence": "mine"}), False)
+    write([export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.onnx", {"scale": "2", "licence": "mine"})], False)
     model = onnx.load(tmp_path / "net.onnx")
     assert {prop.key: prop.value for prop in model.metadata_props} == {"scale": "2", "licence": "mine"}
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
@@ -119,14 +120,14 @@ def test_onnx_carries_strings_and_says_its_opset(tmp_path: Path) -> None:
 def test_openvino_carries_strings(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     pytest.importorskip("onnx")
-    write(export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.xml", {"licence": "mine"}), False)
+    write([export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "net.xml", {"licence": "mine"})], False)
     assert openvino.Core().read_model(tmp_path / "net.xml").get_rt_info("licence").astype(str) == "mine"
 
 
 def test_ncnn_reads_the_names_that_its_tools_look_for(tmp_path: Path) -> None:
     """Without ncnn: the text and the length of the weights are what its documentation says."""
     net = PlainSR(Spec(2, 8, 1)).eval()
-    write(export(net, tmp_path / "net.param", {}), overwrite=False)
+    write([export(net, tmp_path / "net.param", {})], overwrite=False)
     lines = (tmp_path / "net.param").read_text().splitlines()
     assert lines[0] == "7767517"
     layers, blobs = map(int, lines[1].split())
@@ -155,7 +156,7 @@ def test_a_file_that_gives_other_numbers_is_not_written(tmp_path: Path, monkeypa
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
-        write(export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "none" / "net.param", {}), overwrite=False)
+        write([export(PlainSR(Spec(2, 4, 0)).eval(), tmp_path / "none" / "net.param", {})], overwrite=False)
 
 
 def test_files_of_two_formats_do_not_collide(tmp_path: Path) -> None:
@@ -172,6 +173,42 @@ def test_files_of_two_formats_do_not_collide(tmp_path: Path) -> None:
     check_targets(source, [net, tmp_path / "net.param"], True)
 
 
+def test_an_export_that_was_stopped_half_way_goes_on(tmp_path: Path) -> None:
+    source, targets = tmp_path / "best.pt", [tmp_path / "net.param", tmp_path / "net.pth"]
+    made = export_all(PlainSR(Spec(2, 4, 1)).eval(), targets, {})
+    (tmp_path / "net.bin").write_bytes(made[0].contents[1])
+    with pytest.raises(UsageError, match=r"net\.bin: exists"):
+        check_targets(source, targets, False)
+    check_targets(source, targets, False, resumable=True)
+    before = (tmp_path / "net.bin").stat()
+    write(made, overwrite=False)
+    assert (tmp_path / "net.bin").stat().st_ino == before.st_ino
+    for each in made:
+        assert tuple(file.read_bytes() for file in each.files) == each.contents
+    with pytest.raises(UsageError, match=r"net\.param: exists"):
+        check_targets(source, targets, False, resumable=True)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "pipe"])
+def test_what_is_not_this_export_is_kept_and_nothing_is_written_beside_it(tmp_path: Path, kind: str) -> None:
+    made = export_all(PlainSR(Spec(2, 4, 1)).eval(), [tmp_path / "net.param", tmp_path / "net.pth"], {})
+    there = tmp_path / "net.bin"
+    if kind == "file":
+        there.write_bytes(b"precious")
+    elif kind == "folder":
+        there.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(there)
+    else:
+        (tmp_path / "else").write_bytes(made[0].contents[1])
+        there.symlink_to(tmp_path / "else")
+    before = there.lstat()
+    with pytest.raises(UsageError, match=r"net\.bin: (exists|is a folder)"):
+        write(made, overwrite=False)
+    assert there.lstat() == before or kind == "file"
+    assert {path.name for path in tmp_path.iterdir()} <= {"net.bin", "else"}
+
+
 @pytest.mark.parametrize("suffixes", [(".param", ".xml"), (".xml", ".param", ".onnx")])
 def test_ncnn_and_openvino_models_of_one_name_keep_their_weights_apart(
     tmp_path: Path, suffixes: tuple[str, ...]
@@ -181,7 +218,7 @@ def test_ncnn_and_openvino_models_of_one_name_keep_their_weights_apart(
     targets = [tmp_path / f"net{suffix}" for suffix in suffixes]
     check_targets(tmp_path / "best.pt", targets, False)
     for each in export_all(net, targets, {}):
-        write(each, overwrite=False)
+        write([each], overwrite=False)
         run = each.format.runner(tuple(file.read_bytes() for file in each.files))
         assert largest_difference(net, run) < each.format.tolerance
     names = {file.name for file in tmp_path.iterdir()}

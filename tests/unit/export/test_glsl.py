@@ -112,7 +112,7 @@ def test_export_writes_by_suffix(name: str, computes: bool, tmp_path: Path) -> N
     exported = export(net, tmp_path / name, {"licence": "mine"})
     assert exported.difference is not None
     assert exported.difference <= 2e-6
-    write(exported, overwrite=False)
+    write([exported], overwrite=False)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     text = (tmp_path / name).read_text(encoding="utf-8")
     assert ("//!COMPUTE" in text) == computes
