@@ -19,6 +19,9 @@ from repsr_cli.image.page import Metadata
 SEGMENT_BYTES = 65533
 """The longest content of a segment."""
 
+BESIDE = "Only the main image is kept: previews, depth or gain maps beside it are not."
+"""The note on files of several images."""
+
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 # Segments that the encoder writes anew: JFIF, EXIF and XMP, ICC and indexes of other images, Ducky and Adobe.
@@ -34,6 +37,7 @@ _REWRITTEN = (
 _C2PA = (0xEB, b"JP")
 _SOI, _EOI, _SOS, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
 _STANDALONE = (0x01, *range(0xD0, 0xD8))
+_IMAGE = b"\xff\xd8\xff"
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _VIDEO = re.compile(rb"....ftyp(?:mp4|isom|iso\d|qt  |MSNV|M4V|avc1|hvc1|heic)", re.DOTALL)
 
@@ -65,7 +69,7 @@ def jpeg_parts(data: bytes) -> Parts:
     photoshop = b""
     comments: list[str] = []
     segments: list[tuple[int, bytes]] = []
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     end = len(data)
     for marker, start, stop in _markers(data):
         if marker == _EOI:
@@ -80,15 +84,24 @@ def jpeg_parts(data: bytes) -> Parts:
         elif marker == _COMMENT:
             comments.append(_decoded(content))
         elif marker == _C2PA[0] and content.startswith(_C2PA[1]):
-            notes = ("Its content credentials (C2PA) are left out: they are signed for the original image.",)
+            notes.append("Its content credentials (C2PA) are left out: they are signed for the original image.")
         elif 0xE0 <= marker <= 0xEF and not any(marker == m and content.startswith(c) for m, c in _REWRITTEN):
             segments.append((marker, content))
     video = _VIDEO.search(data, end)
     trailer = None
     if video is not None:
         # Offsets to the video are counted from the end of the file: what lies between stays, but for other images.
-        trailer = data[video.start() if b"\xff\xd8\xff" in data[end : video.start()] else end :]
-    return Parts(aspect, photoshop or None, tuple(comments), tuple(segments), trailer, notes)
+        trailer = data[video.start() if _IMAGE in data[end : video.start()] else end :]
+    notes += _left_out(data[end : len(data) - len(trailer or b"")])
+    return Parts(aspect, photoshop or None, tuple(comments), tuple(segments), trailer, tuple(notes))
+
+
+def _left_out(between: bytes) -> list[str]:
+    """What is not kept of the data after an image and before a video, sentence by sentence."""
+    if _IMAGE in between:
+        return [BESIDE]
+    rest = len(between.strip(b"\0\xff\r\n "))
+    return [f"{rest} bytes after the image are left out."] if rest else []
 
 
 def with_parts(encoded: bytes, metadata: Metadata) -> bytes:
@@ -122,7 +135,7 @@ def with_end(data: bytes) -> bytes | None:
 
     Missing pixels show what follows the data: if different data make no difference, none are missing.
     """
-    if not _all_scans(data):
+    if any(marker == _EOI for marker, _, _ in _markers(data)) or not _all_scans(data):
         return None
     whole = data.rstrip(b"\0")
     if whole.endswith(b"\xff"):

@@ -25,7 +25,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from repsr_cli.errors import MediaError
 from repsr_cli.files import reading
 from repsr_cli.image.heif import bits_of, colour_of, primary_properties, with_colour
-from repsr_cli.image.jpeg import jpeg_parts, unsupported_process, with_end, with_parts
+from repsr_cli.image.jpeg import BESIDE, jpeg_parts, unsupported_process, with_end, with_parts
 from repsr_cli.image.opencv import decode
 from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
 
@@ -294,7 +294,7 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
         image, notes = _to_srgb(image, icc)
         icc = None
     if kind == "MPO" or "mpoffset" in image.info:
-        notes += ("Only the main image is kept: previews, depth or gain maps beside it are not.",)
+        notes += (BESIDE,)
     bits = 0 if image.mode.startswith("I") else bits_beyond(path, kind)
     strip, reason = _deep(path, kind, bits) if bits and not animated else (None, "animated")
     if bits and strip is None:
@@ -311,7 +311,7 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
     if kind == "TGA" and alpha is not None and not alpha.any() and not _tga_has_alpha(path):
         alpha, notes = None, (*notes, "Its fourth channel is empty and not marked as alpha: it is left out.")
     if kind == "JPEG":
-        notes += _notes_of_jpeg(path)
+        notes = tuple(dict.fromkeys((*notes, *_notes_of_jpeg(path))))
     return page_of(pixels, alpha, metadata, duration, notes)
 
 

@@ -85,6 +85,26 @@ def test_the_video_of_a_motion_photo_stays_at_the_end(tmp_path: Path) -> None:
     assert named == ("the video of a motion photo",)
 
 
+def test_what_follows_an_image_is_named_where_it_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    video = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 20
+    for after, word in (
+        (encoded(), "gain maps"),
+        (b"\0" * 64 + encoded() + video, "gain maps"),
+        (b"SEFH" + bytes(range(40)), "44 bytes after the image"),
+        (video, ""),
+        (b"\0" * 500 + b"\r\n", ""),
+        (b"", ""),
+    ):
+        path.write_bytes(encoded() + after)
+        notes = " ".join(read_image(path).notes)
+        assert word in notes if word else not notes
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(
+        path, "MPO", save_all=True, append_images=[Image.fromarray(np.zeros((4, 4, 3), np.uint8))]
+    )
+    assert "".join(read_image(path).notes).count("gain maps") == 1
+
+
 @pytest.mark.parametrize("field", ["exif", "xmp"])
 @pytest.mark.parametrize("size", [65_000, 70_000])
 def test_what_is_larger_than_a_segment_is_named_and_left_out(tmp_path: Path, field: str, size: int) -> None:
