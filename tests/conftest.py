@@ -25,8 +25,9 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes what was measured on this machine."""
+    """No test reads or writes what was measured on this machine, or depends on what its CPU is good at."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("REPSR_PRECISION", "fp32")
 
 
 @pytest.fixture(scope="session")

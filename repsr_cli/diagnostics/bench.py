@@ -32,7 +32,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.zoo import ModelFile, load_compact, resolve
-from repsr_cli.upscale.calibrate import measure, processor
+from repsr_cli.upscale.calibrate import measure
+from repsr_cli.upscale.precision import processor, resolved
 from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
@@ -120,7 +121,8 @@ def bench(options: BenchOptions, video: Path | None, reporter: Reporter) -> Benc
     model = resolve(options.model, options.scale, "clean")
     net = load_compact(model)
     device = options.request.model.devices[0]
-    upscaler = Upscaler(net, device, options.precision, options.tile, options.threads, reporter.say, options.engine)
+    precision = resolved(options.precision, net, device, options.engine, options.threads, reporter.say).name
+    upscaler = Upscaler(net, device, precision, options.tile, options.threads, reporter.say, options.engine)
     with torch_threads(options.threads):
         peak, row = measure_model(net, upscaler, options.size, options.rounds)
         rows = [row]
@@ -169,8 +171,8 @@ def _run_through(planes: PlaneUpscaler, frame: list[NDArray[np.uint8]], count: i
 
 def _calibration(upscaler: Upscaler, size: tuple[int, int], reporter: Reporter) -> list[Row]:
     """Measure all choices of a calibration, the fastest first."""
-    if upscaler.device.type != "cpu" or upscaler.precision != "fp32" or not folds(upscaler.net, VIDEO):
-        raise UsageError("--calibrate", "is for RGB models in fp32 on the CPU", "Leave it out.")
+    if upscaler.device.type != "cpu" or upscaler.precision == "fp16" or not folds(upscaler.net, VIDEO):
+        raise UsageError("--calibrate", "is for RGB models in fp32 or bf16 on the CPU", "Leave it out.")
     trials = measure(upscaler, VIDEO, VIDEO, size, reporter.say)
     return [Row(f"{trial.choice.engine} {trial.choice.tile}", 1, trial.seconds) for trial in trials]
 

@@ -7,6 +7,8 @@ memory, and the shuffle happens while a tile's core is written.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,6 +64,53 @@ def add_skip(residual: Tensor, lr: Tensor, skip: Tensor) -> Tensor:
     for channel, weights in enumerate(skip):
         features.addcmul_(pixels[..., channel : channel + 1], weights)
     return features
+
+
+class MixedBody(nn.Module):
+    """A body whose layers run in half precision, on a CPU.
+
+    What would lose most stays in fp32, for little: the bias of the last layer, which in a folded network is as large as
+    samples, the skip, and their sum with what the layers give.
+
+    Args:
+        body: float32; left untouched.
+        precision: of the layers.
+    """
+
+    linear: Tensor
+
+    def __init__(self, body: Body, precision: torch.dtype) -> None:
+        super().__init__()
+        self.precision = precision
+        self.layers = copy.deepcopy(body.layers)
+        tail = self.layers[-1]
+        assert isinstance(tail, nn.Conv2d), "bodies end in a convolution"
+        assert tail.bias is not None, "their convolutions have a bias"
+        # One matrix product adds skip and bias: for it, a channel of ones follows those of the input.
+        self.register_buffer("linear", torch.cat([body.skip, tail.bias.detach()[None]]))
+        tail.bias = None
+        self.layers.to(dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """As ``Body.forward``; float32 in and out."""
+        features = lr.to(self.precision, memory_format=torch.channels_last)
+        for layer in self.layers:
+            features = _prelu(features, layer.weight) if isinstance(layer, nn.PReLU) else layer(features)
+        samples = features.permute(0, 2, 3, 1).to(torch.float32, memory_format=torch.contiguous_format)
+        pixels = torch.cat([lr, torch.ones_like(lr[:, :1])], 1).permute(0, 2, 3, 1)
+        samples.view(-1, samples.shape[-1]).addmm_(pixels.reshape(-1, pixels.shape[-1]), self.linear)
+        return samples
+
+
+def _prelu(features: Tensor, slopes: Tensor) -> Tensor:
+    """PReLU of (N, C, H, W) in channels-last order, with the bits of torch's.
+
+    Torch's takes its numbers C at a time, fewer than a vector of half precision holds. Here it sees whole rows of the
+    image: measured 27 times as fast for 16 channels, 1.3 times for 32.
+    """
+    n, channels, height, width = features.shape
+    rows = features.permute(0, 2, 3, 1).reshape(n * height, width * channels)
+    return F.prelu(rows, slopes.repeat(width)).view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 class LumaBody(nn.Module):

@@ -11,7 +11,7 @@ from threading import Barrier, BrokenBarrierError
 import torch
 from torch import Tensor
 
-from repsr_cli.engine.backends.backend import MakeBackend
+from repsr_cli.engine.backends.backend import Backend, MakeBackend
 from repsr_cli.engine.settings import RunSettings, precision_name
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
@@ -136,18 +136,24 @@ class TileRunner:
 
         Returns:
             A function that waits for the end, and raises what a call raises. It does all the work where tiles run one
-            after the other, and in half precision, which may have to be abandoned for an image.
+            after the other. If half precision is abandoned in between, the image is computed again.
         """
-        if self._at_once == 1 or self.precision is not torch.float32:
+        if self._at_once == 1:
             return lambda: self(lr, write, progress, tiles)
         plan = tiles if tiles is not None else self.plan(*lr.shape[-2:])
-        running = self._side_by_side(lr, plan, write)
+        running, precision = self._side_by_side(lr, plan, write), self.precision
         if running is None:
             return lambda: self(lr, write, progress, plan)
 
         def finish() -> None:
             with torch_threads(self._settings.threads):
-                self._finish(lr, write, progress, plan, running)
+                if self.precision is precision:
+                    self._finish(lr, write, progress, plan, running)
+                    return
+                for future in running:
+                    future.cancel()
+                wait(running)
+                self._finish(lr, write, progress, None, None)
 
         return finish
 
@@ -183,14 +189,14 @@ class TileRunner:
     def _in_turn(self, lr: Tensor, plan: list[Tile], write: Write) -> Iterator[None]:
         """One tile after the other, on all threads."""
         for tile in plan:
-            self._compute(lr, tile, write)
+            self._compute(self._backend, lr, tile, write)
             yield
 
-    def _compute(self, lr: Tensor, tile: Tile, write: Write) -> None:
+    def _compute(self, backend: Backend, lr: Tensor, tile: Tile, write: Write) -> None:
         wanted = tile.core.grown(self.margin, tile.context).seen_from(tile.context)
         rows, columns = wanted.slices()
         with torch.inference_mode():
-            features = self._backend.run(lr[(..., *tile.context.slices())], tile)
+            features = backend.run(lr[(..., *tile.context.slices())], tile)
             if features.is_floating_point() and not is_finite(features):
                 raise NotFiniteError
             write(features[:, rows, columns], tile)
@@ -205,7 +211,7 @@ class TileRunner:
         if self._pool is None:
             self._at_once = 1
             return None
-        return [self._pool.submit(self._compute, lr, tile, write) for tile in plan]
+        return [self._pool.submit(self._compute, self._backend, lr, tile, write) for tile in plan]
 
     def _raise_precision(self, lr: Tensor, error: BaseException) -> None:
         if not bool(torch.isfinite(lr).all()):

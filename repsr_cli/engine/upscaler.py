@@ -6,7 +6,7 @@ import hashlib
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.backends.registry import engine_name
@@ -59,8 +59,13 @@ class Upscaler:
         shape = BodyShape(net.spec.reach, max(net.spec.channels, 3 * self.scale**2))
         self._runner = TileRunner(partial(TorchBackend, body, self.settings.device), shape, self.settings)
 
-    def variant(self, engine: str, tile: str | int) -> Upscaler:
+    def variant(self, engine: str, tile: str | int, precision: str | None = None) -> Upscaler:
         """The same network on the same device, with another engine and other tiles.
+
+        Args:
+            engine: what runs the frames of videos.
+            tile: the tile size.
+            precision: number format; None: the current one.
 
         Raises:
             UsageError: as the constructor.
@@ -68,7 +73,7 @@ class Upscaler:
         return type(self)(
             self.net,
             str(self.device),
-            self.precision,
+            precision or self.precision,
             tile,
             self.settings.threads,
             notify=self.settings.notify,
@@ -124,11 +129,8 @@ class Upscaler:
         return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{exact}{videos}"
 
     def digest(self) -> str:
-        """SHA-256 of the weights, 32 hexadecimal digits: the same for equal networks, whatever their files."""
-        digest = hashlib.sha256()
-        for name, weights in self.net.state_dict().items():
-            digest.update(name.encode() + weights.cpu().numpy().tobytes())
-        return digest.hexdigest()[:32]
+        """As ``weights_digest``."""
+        return weights_digest(self.net)
 
     def __call__(self, lr: Tensor, progress: Progress | None = None) -> Tensor:
         """Upscale.
@@ -160,3 +162,11 @@ class Upscaler:
 
         self._runner(lr, write, progress)
         return sr
+
+
+def weights_digest(net: nn.Module) -> str:
+    """SHA-256 of the weights, 32 hexadecimal digits: the same for equal networks, whatever their files."""
+    digest = hashlib.sha256()
+    for name, weights in net.state_dict().items():
+        digest.update(name.encode() + weights.cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]

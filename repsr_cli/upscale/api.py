@@ -26,6 +26,7 @@ from repsr_cli.upscale.image import enlarged
 from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.models import ModelCache, check_compute
 from repsr_cli.upscale.options import declared_options
+from repsr_cli.upscale.precision import resolved
 from repsr_cli.upscale.request import GROUPS, Naming, Outcome, Progress, Reporter, Request
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
@@ -169,7 +170,8 @@ def load_model(
         detail: 0 to 1, from the weights of a ``real`` model to those of the ``detail`` model beside it; implies
             ``real``. None: as the name says, else the default of the pair.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: number format; ``auto`` is fp32 on the CPU and fp16 on a GPU.
+        precision: number format; ``auto`` is fp16 on a GPU, and on a CPU bf16 where that is fast and loses less than
+            0.02 dB against fp32, which is measured once and remembered, else fp32.
         tile: ``auto``, ``off`` or a size in px of the input; the result is the same.
         threads: CPU threads; None: torch's own choice.
 
@@ -187,7 +189,9 @@ def load_model(
     with _in_arguments():
         wanted = zoo.KIND_SPELLINGS[kind or "clean"]
         model = zoo.resolve(name, scale, wanted, fixed=kind is not None, detail=detail)
-        return Model(Upscaler(zoo.load(model), device, precision, tile, threads), model.name)
+        net = zoo.load(model)
+        chosen = resolved(precision, net, device, threads=threads)
+        return Model(Upscaler(net, device, chosen.name, tile, threads), model.name)
 
 
 def upscale_frames(frames: Iterable[NDArray[Any]], model: Model) -> Iterator[NDArray[Any]]:

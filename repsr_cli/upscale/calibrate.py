@@ -7,19 +7,18 @@ are tried on noise for a second or two. The choice changes a sample by one code 
 
 from __future__ import annotations
 
-import json
-import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import log2
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from repsr_cli.engine.backends.registry import ENGINES, engine_name, installed_engines
+from repsr_cli.engine.backends.registry import ENGINES, PRECISIONS, engine_name, installed_engines
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS
 from repsr_cli.engine.settings import Notify
@@ -27,9 +26,9 @@ from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
-from repsr_cli.files import write_text
-from repsr_cli.upscale.cache import cache_folder
+from repsr_cli.upscale.cache import cache_folder, recall, remember
 from repsr_cli.upscale.plan_video import VideoPlan
+from repsr_cli.upscale.precision import processor
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.segments import begun
 from repsr_cli.yuv.formats import PlaneFormat
@@ -84,18 +83,22 @@ class Trial:
 def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
     """The network with the engine and the tiles for a video.
 
-    Where the user left both open, on the CPU in fp32: those of an interrupted job that goes on; those that were the
-    fastest for such videos before; those that are now, if the video is long enough. Otherwise it stays as it is.
+    An interrupted job that goes on keeps its precision, where the user left it open. Where engine and tiles are open,
+    on the CPU in fp32 or bf16: those of an interrupted job that goes on; those that were the fastest for such videos
+    before; those that are now, if the video is long enough. Otherwise it stays as it is.
 
     Args:
         upscaler: the network.
         plan: of the video.
         say: reports what was chosen, and what went wrong with remembering it.
     """
-    open_to_choice = (plan.compute.engine, plan.compute.tile) == ("auto", "auto")
-    if not open_to_choice or upscaler.device.type != "cpu" or upscaler.precision != "fp32":
+    if upscaler.device.type != "cpu":
         return upscaler
-    chosen = _begun(plan) if plan.resume and not plan.benchmark else None
+    job = (begun(plan.target) if plan.resume and not plan.benchmark else None) or {}
+    upscaler = _in_precision_of(job, upscaler, plan, say)
+    if (plan.compute.engine, plan.compute.tile) != ("auto", "auto") or upscaler.precision == "fp16":
+        return upscaler
+    chosen = _begun(job, upscaler)
     if chosen is not None:
         return upscaler.variant(chosen.engine, chosen.tile)
     fmt_in = plane_format(plan.source.planar, plan.source.tags, plan.source.path)
@@ -138,7 +141,7 @@ def measure(
     """Time every engine that is installed, with several budgets for tiles.
 
     Args:
-        upscaler: an RGB network on the CPU in fp32.
+        upscaler: an RGB network on the CPU, in fp32 or bf16.
         fmt_in: the planes to read.
         fmt_out: the planes to write.
         size: (height, width) of a frame, LR px.
@@ -152,7 +155,7 @@ def measure(
     """
     trials = _Trials(upscaler, fmt_in, fmt_out, size, say, None if limit is None else clock() + limit, clock)
     # What is used without a calibration comes first: should time be short, it is what there is to beat.
-    for engine in sorted(installed_engines(), key=lambda word: word != upscaler.engine):
+    for engine in sorted(installed_engines(PRECISIONS[upscaler.precision]), key=lambda word: word != upscaler.engine):
         trials.attempt(engine, BUDGETS[0])
     for first in trials.promising():
         for budget in BUDGETS[1:]:
@@ -227,8 +230,9 @@ def kind_of(upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size:
         size: (height, width) of a frame, LR px; those of about as many pixels, to the nearest power of two, count as
             one.
     """
-    versions = [f"torch {torch.__version__}", *(engine_name(word) for word in installed_engines()[1:])]
-    machine = f"{processor()}, {upscaler.threads} threads"
+    engines = installed_engines(PRECISIONS[upscaler.precision])
+    versions = [f"torch {torch.__version__}", *(engine_name(word) for word in engines[1:])]
+    machine = f"{processor()}, {upscaler.threads} threads" + (", bf16" if upscaler.precision == "bf16" else "")
     planes = " to ".join(dict.fromkeys(_words(fmt) for fmt in (fmt_in, fmt_out)))
     pixels = 2 ** round(log2(size[0] * size[1]))
     return f"{upscaler.spec.name} x{upscaler.scale}, {planes}, {pixels} pixels; {machine}; {', '.join(versions)}"
@@ -251,46 +255,32 @@ class Memory:
 
     def recall(self, say: Notify) -> dict[str, Choice]:
         """All choices; none where there is no file, or where it is damaged, which is reported."""
-        try:
-            found = json.loads(self.file.read_text(encoding="utf-8"))
-            return {key: _choice(entry) for key, entry in found.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is damaged"
-            say(f"{self.file}: cannot be read ({reason}); engines are measured anew")
-            return {}
+        return recall(self.file, _choice, say)
 
     def keep(self, key: str, choice: Choice, say: Notify) -> None:
         """Add a choice; the file is replaced as a whole. Failing to do so is reported, not raised."""
         choices = self.recall(lambda _line: None) | {key: choice}
         content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.file, json.dumps(content, indent=1), overwrite=True)
-        except (OSError, RepsrError) as error:
-            reason = error.happened if isinstance(error, RepsrError) else f"cannot be written: {error.strerror}"
-            say(f"{self.file}: {reason}; the next video is measured anew")
+        remember(self.file, content, say)
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def _in_precision_of(job: Mapping[str, Any], upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
+    """The network in the precision of an interrupted job, where the user left that open."""
+    precision = job.get("precision")
+    if plan.compute.precision != "auto" or precision not in PRECISIONS or precision == upscaler.precision:
+        return upscaler
+    if upscaler.engine in ENGINES and PRECISIONS[precision] not in ENGINES[upscaler.engine].precisions:
+        return upscaler
+    say(f"goes on in {precision}, in which it was begun")
+    return upscaler.variant(upscaler.engine, upscaler.tile, precision)
 
 
-def _begun(plan: VideoPlan) -> Choice | None:
+def _begun(job: Mapping[str, Any], upscaler: Upscaler) -> Choice | None:
     """The choice of an interrupted job, so that packets are of one kind; None where there is none, or none for here.
 
     In the latter case the job is refused when its folder is opened, with the reason.
     """
-    job = begun(plan.target) or {}
-    words = {engine_name(word): word for word in installed_engines()}
+    words = {engine_name(word): word for word in installed_engines(PRECISIONS[upscaler.precision])}
     tile = str(job.get("tile"))
     if job.get("engine") not in words or tile.partition(":")[0] != "auto":
         return None

@@ -16,6 +16,7 @@ from repsr_cli.model.foreign import ForeignSpec, ForeignSR
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import asked_sides, needed_factor
+from repsr_cli.upscale.precision import resolved
 from repsr_cli.upscale.request import Kind, Request
 
 
@@ -200,10 +201,12 @@ class ModelCache:
             if key not in self._upscalers:
                 first = compute.model.key not in self._networks
                 net = self.network(compute.model)
+                precision = resolved(compute.precision, net, device, compute.engine, compute.threads, say)
                 upscaler = Upscaler(
-                    net, device, compute.precision, compute.tile, compute.threads, notify=say, engine=compute.engine
+                    net, device, precision.name, compute.tile, compute.threads, notify=say, engine=compute.engine
                 )
                 self._upscalers[key] = upscaler
                 if first:
-                    say(f"model {compute.model.name}: {upscaler.describe()}{note}{faster(net.spec)}")
+                    why = f" ({precision.name}: {precision.why})" if precision.why else ""
+                    say(f"model {compute.model.name}: {upscaler.describe()}{why}{note}{faster(net.spec)}")
             return self._upscalers[key]

@@ -159,7 +159,10 @@ class ModelOptions:
         panel=MODEL,
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
-        "--precision", default="auto", help="Number format; auto: fp32 on CPU, fp16 on GPU.", panel=MODEL
+        "--precision",
+        default="auto",
+        help="Number format; auto: fp16 on GPU, bf16 on CPUs that have it, else fp32.",
+        panel=MODEL,
     )
     tile: str = option(
         "-t",

@@ -180,7 +180,7 @@ def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler
     announced = announce(plan, reporter)
     first = calibrated(upscalers[0], plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
     if first is not upscalers[0]:
-        upscalers = (first, *(each.variant(first.engine, first.tile) for each in upscalers[1:]))
+        upscalers = (first, *(each.variant(first.engine, first.tile, first.precision) for each in upscalers[1:]))
     job = job_record(plan, first.digest(), first.device.type, first.precision, first.engine_name, first.tile)
     with sink.open(job, reporter.say):
         summary = _upscaled(plan, sink, upscalers, reporter)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repsr_cli.engine.backends.torch_compile import compiled
+from repsr_cli.engine.body import Body, MixedBody
 from repsr_cli.engine.tiling import Tile
 
 
@@ -24,13 +25,17 @@ class TorchBackend:
 
     def __init__(self, body: nn.Module, device: torch.device, precision: torch.dtype, engine: str = "torch") -> None:
         self._device = device
-        self._precision = precision
-        net = copy.deepcopy(body).eval().requires_grad_(False)
-        net.to(device=device, dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # On a CPU, conversions are a part of the network.
+        mixed = isinstance(body, Body) and device.type == "cpu" and precision is not torch.float32
+        self._precision = torch.float32 if mixed else precision
+        net = MixedBody(body, precision) if mixed else copy.deepcopy(body)  # type: ignore[arg-type]
+        net.eval().requires_grad_(False)
+        if not mixed:
+            net.to(device=device, dtype=precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._net = compiled(net, engine, precision)
 
     def run(self, context: Tensor, tile: Tile) -> Tensor:
-        """As ``Backend.run``; features on the device, in the precision."""
+        """As ``Backend.run``; features on the device, on a CPU in fp32, else in the precision."""
         with full_precision(self._device, self._precision):
             placed = context.to(self._device, self._precision, memory_format=torch.channels_last)
             features: Tensor = self._net(placed)

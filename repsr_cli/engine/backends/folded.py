@@ -33,19 +33,17 @@ def folded_backend(folded: Folded, fmt: PlaneFormat, settings: RunSettings) -> t
         ImportError: the engine is not installed.
     """
     engine, name, threads = settings.engine, engine_name(settings.engine), settings.thread_count
-    backend: Backend | None = None
     if engine == "openvino" and compiles(folded):
-        backend = OpenVinoBackend(folded, fmt, threads)
-    elif engine == "openvino":
+        return partial(OpenVinoBackend, folded, fmt, threads), name
+    if engine == "openvino":
         scale = folded.parts[0].rows
         settings.notify(f"{name} does not support chroma of this siting at x{scale}: torch computes the frames")
         name = "torch"
     elif engine in _LAYERS:
         # Two tiles are computed at once.
         backend = LayersBackend(_LAYERS[engine](folded.body.layers, max(threads // 2, 1)), folded.body.skip)
-    if backend is None:
-        return partial(TorchBackend, folded.body, settings.device, engine=engine), name
-    return partial(_always, backend), name
+        return partial(_always, backend), name
+    return partial(TorchBackend, folded.body, settings.device, engine=engine), name
 
 
 def _always(backend: Backend, _precision: object) -> Backend:

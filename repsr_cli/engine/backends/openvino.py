@@ -2,7 +2,7 @@
 
 Torch runs a network layer by layer; adding the skip, filtering chroma, clipping and converting to integers each pass
 over memory again. OpenVINO's graph compiler does most of that while a convolution's results are in registers
-(docs/speed.md has the figures). The arithmetic is the same, in fp32, and results agree to within rounding.
+(docs/speed.md has the figures). The arithmetic is the same, and results agree to within rounding.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ def compiles(folded: Folded) -> bool:
 
 
 class OpenVinoBackend:
-    """Runs a folded network up to the pixel shuffle, on the CPU in fp32.
+    """Runs a folded network up to the pixel shuffle, on the CPU.
 
     Args:
         folded: the network; every part finished or crossing.
         fmt: the planes to write.
         threads: CPU threads.
+        precision: of convolutions, fp32 or bf16.
 
     Raises:
         ImportError: OpenVINO is not installed.
     """
 
-    def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int) -> None:
+    def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int, precision: torch.dtype) -> None:
         self._openvino = quiet_import("openvino")
         self._folded = folded
         self._fmt = fmt
@@ -50,7 +51,7 @@ class OpenVinoBackend:
         self._settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": min(threads, 2),
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f32" if precision is torch.float32 else "bf16",
         }
         # Compiling for one size takes hundredths of a second, and a plan has few sizes. Each thread has its requests.
         self._compiled: dict[tuple[int, int], Any] = {}

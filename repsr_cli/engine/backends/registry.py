@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class Engine:
 
 # By the values of --engine, except torch, which is always installed.
 ENGINES = {
-    "openvino": Engine("OpenVINO", ("openvino",), "'repsr[openvino]'"),
+    "openvino": Engine("OpenVINO", ("openvino",), "'repsr[openvino]'", precisions=(torch.float32, torch.bfloat16)),
     "onnxruntime": Engine("ONNX Runtime", ("onnxruntime", "onnx"), "'repsr[onnx]'"),
     "ncnn": Engine("ncnn", ("ncnn",), "'repsr[ncnn]'"),
     "compile": Engine(
@@ -58,10 +59,25 @@ ENGINES = {
 }
 
 
-def installed_engines() -> list[str]:
-    """The engines that run on this CPU and start without compiling for minutes, torch first."""
-    at_once = (word for word, engine in ENGINES.items() if engine.devices == ("cpu",) and engine.installed)
+def installed_engines(precision: torch.dtype = torch.float32) -> list[str]:
+    """The engines that run on this CPU and start without compiling for minutes, torch first.
+
+    Args:
+        precision: number format that they support.
+    """
+    at_once = (
+        word
+        for word, engine in ENGINES.items()
+        if engine.devices == ("cpu",) and precision in engine.precisions and engine.installed
+    )
     return ["torch", *at_once]
+
+
+def computes_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16 (AVX-512 BF16, AMX, Arm's BF16), as far as torch tells."""
+    ask: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)  # absent from older torch
+    found = ask()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def engine_name(word: str) -> str:
@@ -86,7 +102,7 @@ def pick_engine(word: str, device: torch.device, precision: torch.dtype) -> str:
         DeviceError: a C++ compiler is needed and missing.
     """
     if word == "auto":
-        applies = device.type == "cpu" and precision is torch.float32
+        applies = device.type == "cpu" and precision in ENGINES["openvino"].precisions
         return "openvino" if applies and ENGINES["openvino"].installed else "torch"
     if word == "torch":
         return word

@@ -226,7 +226,7 @@ class Ray(Executor):
         there = _there(ray, plan.compute)
         if there.devices[0] != "cpu":
             return there, "torch"
-        local = self._models.upscaler(replace(plan.compute, ray=None), "cpu", reporter.say)
+        local = self._models.upscaler(replace(plan.compute, precision=there.precision, ray=None), "cpu", reporter.say)
         local = calibrated(local, plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
         return replace(there, engine=local.engine, tile=local.tile), local.engine_name
 

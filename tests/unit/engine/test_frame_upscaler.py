@@ -1,6 +1,7 @@
 """Reusing what did not change: exact, measured, and off by request."""
 
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -153,8 +154,8 @@ def test_the_check_of_exactness_can_fail(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not tile_reuse.is_exact(runner, 3, (200, 260), 64)
 
 
-def test_a_change_of_precision_throws_away_what_was_kept() -> None:
-    """The second frame overflows fp16 in one corner: all of it is then what fp32 gives, as it is without reuse."""
+def overflowing() -> Any:
+    """A network, a frame that it computes in fp16, and one that overflows in one corner."""
     net = network()
     with torch.no_grad():
         for parameter in net.parameters():
@@ -164,6 +165,52 @@ def test_a_change_of_precision_throws_away_what_was_kept() -> None:
     quiet = [np.full(plane.shape, code, np.uint8) for plane, code in zip(frame(LEFT), (17, 128, 128), strict=True)]
     loud = [plane.copy() for plane in quiet]
     loud[0][:8, :8] = 255
+    return net, quiet, loud
+
+
+def test_in_bf16_tiles_are_under_way_before_a_frame_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, run = threading.Event(), TorchBackend.run
+
+    def noticed(this: Any, lr: Any, tile: Any) -> Any:
+        began.set()
+        return run(this, lr, tile)
+
+    monkeypatch.setattr(TorchBackend, "run", noticed)
+    upscaler = Upscaler(network(), device="cpu", precision="bf16", threads=2, engine="torch")
+    finish = PlaneUpscaler(upscaler, LEFT, LEFT).begin(frame(LEFT))
+    assert began.wait(60)
+    finish()
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_frames_begun_in_half_precision_before_one_overflows_are_what_fp32_gives(reuse: bool) -> None:
+    net, quiet, loud = overflowing()
+    upscaler = Upscaler(net, device="cpu", precision="fp16", threads=2, engine="torch")
+    frames = PlaneUpscaler(upscaler, LEFT, LEFT, reuse=reuse)
+    video = [quiet, loud, changed(loud, 0, 100, 90), quiet, changed(quiet, 0, 50, 60), loud]
+    found = [finish() for finish in [frames.begin(each) for each in video]]
+    exact = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp32", engine="torch"), LEFT, LEFT, reuse=False)
+    assert all(same(planes, exact(each)) for planes, each in zip(found[1:], video[1:], strict=True))
+    half = PlaneUpscaler(upscaler.variant("torch", "auto", "fp16"), LEFT, LEFT, reuse=False)
+    assert same(found[0], half(quiet))
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_bf16_reuses_tiles_without_a_change_of_any_byte(scale: int) -> None:
+    net, planes = network(scale), frame(LEFT)
+    reusing, plain = (
+        PlaneUpscaler(Upscaler(net, device="cpu", precision="bf16", engine="torch"), LEFT, LEFT, reuse=reuse)
+        for reuse in (True, False)
+    )
+    for step in range(5):
+        assert same(reusing(planes), plain(planes))
+        planes = changed(planes, step % 3, 10, 20 * step, 6, 6)
+    assert reusing.reused > 0.4
+
+
+def test_a_change_of_precision_throws_away_what_was_kept() -> None:
+    """The second frame overflows fp16 in one corner: all of it is then what fp32 gives, as it is without reuse."""
+    net, quiet, loud = overflowing()
     messages: list[str] = []
     upscaler = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp16", notify=messages.append), LEFT, LEFT)
     upscaler(quiet)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from repsr_cli.engine.backends.registry import ENGINES
+from repsr_cli.engine.backends.registry import ENGINES, computes_bf16
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
@@ -79,6 +79,20 @@ def test_reuse_changes_no_byte() -> None:
     plain = PlaneUpscaler(Upscaler(net, device="cpu"), fmt, fmt, reuse=False)
     assert_reuse_changes_no_byte(reusing, plain, fmt)
     assert reusing.reused > 0.4
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_computes_in_the_precision_asked_for(precision: str) -> None:
+    """In bf16 it is asked to; a CPU without computes in fp32, and differs from torch by rounding only."""
+    fmt, net = FORMATS["rgb"], network(2)
+    ours = PlaneUpscaler(Upscaler(net, device="cpu", precision=precision, engine="openvino"), fmt, fmt)
+    exact = PlaneUpscaler(Upscaler(net, device="cpu", precision="fp32", engine="torch"), fmt, fmt)
+    planes = random_planes(fmt, 60, 50)
+    difference = np.stack([np.abs(a.astype(int) - b) for a, b in zip(ours(planes), exact(planes), strict=True)])
+    assert difference.max() <= (1 if precision == "fp32" else 4)
+    if precision == "bf16" and computes_bf16():
+        assert difference.any()
 
 
 @needs_openvino

@@ -1,3 +1,4 @@
+import copy
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from repsr_cli.engine.backends.eager import TorchBackend
+from repsr_cli.engine.body import Body, MixedBody
 from repsr_cli.engine.settings import pick_device
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
@@ -142,6 +144,32 @@ def test_half_precision_is_close(precision: str) -> None:
     close = Upscaler(net, device="cpu", precision=precision)(lr)
     assert close.dtype is torch.float32
     assert 0 < (close - exact).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_leaves_the_skip_exact(precision: str) -> None:
+    """What a network adds to its input is small; the input itself would be off by half a percent."""
+    lr = torch.rand(2, 3, 9, 7)
+    exact = Upscaler(identity_network(scale=2), device="cpu", precision="fp32")(lr)
+    assert torch.equal(Upscaler(identity_network(scale=2), device="cpu", precision=precision)(lr), exact)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 16, 40])
+def test_activations_in_half_precision_are_those_of_torch(channels: int) -> None:
+    """They are computed row by row, since torch's are slow; here on one convolution whose output is the features."""
+    torch.manual_seed(channels)
+    prelu, tail = torch.nn.PReLU(channels), torch.nn.Conv2d(channels, channels, 1)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, channels, 3, padding=1), prelu, tail)
+    with torch.no_grad():
+        prelu.weight.copy_(torch.randn(channels))
+        tail.weight.copy_(torch.eye(channels)[..., None, None])
+        assert tail.bias is not None
+        tail.bias.zero_()
+        lr = torch.rand(2, 3, 11, 13)
+        half = copy.deepcopy(layers).to(torch.bfloat16)
+        expected = half(lr.to(torch.bfloat16)).permute(0, 2, 3, 1).float()
+        found = MixedBody(Body(layers, torch.zeros(3, channels)), torch.bfloat16)(lr)
+    assert torch.equal(found, expected)
 
 
 def test_numbers_that_are_not_finite_even_in_fp32_are_an_error() -> None:

@@ -78,7 +78,7 @@ def test_everything_installed_is_tried(upscaler: Upscaler, monkeypatch: pytest.M
 def test_the_fastest_comes_first(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     timed = Timed({("torch", "auto:20000"): 0.001})
     monkeypatch.setattr(calibrate, "TiledFrames", timed)
-    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch"])
+    monkeypatch.setattr(calibrate, "installed_engines", lambda _precision: ["torch"])
     trials = measure(upscaler, VIDEO, VIDEO, SIZE, pytest.fail, limit=5, clock=timed.clock)
     assert trials[0].choice == Choice("torch", "auto:20000")
     assert [trial.seconds for trial in trials] == pytest.approx([0.001, 0.004, 0.004])  # then the rest is hopeless
@@ -90,7 +90,7 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
     timed = Timed({("slow", ""): 0.05, ("broken", ""): OSError("no such library")})
     messages: list[str] = []
     monkeypatch.setattr(calibrate, "TiledFrames", timed)
-    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "slow", "broken"])
+    monkeypatch.setattr(calibrate, "installed_engines", lambda _precision: ["torch", "slow", "broken"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: "torch" if word == "slow" else word)
     monkeypatch.setattr(Upscaler, "variant", lambda _self, engine, tile: SimpleNamespace(engine=engine, tile=tile))
     trials = measure(upscaler, VIDEO, VIDEO, SIZE, messages.append, limit=5, clock=timed.clock)
@@ -99,7 +99,7 @@ def test_a_slow_engine_gets_one_trial_and_one_that_fails_is_named(
 
 
 def test_no_trial_begins_when_the_time_is_up(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch"])
+    monkeypatch.setattr(calibrate, "installed_engines", lambda _precision: ["torch"])
     # A trial is two runs of 4 ms: the second begins within 9 ms, the third does not.
     for limit, count in ((0.0, 1), (0.009, 2)):
         timed = Timed({})
@@ -159,9 +159,10 @@ def test_kinds_tell_apart_what_matters(upscaler: Upscaler, monkeypatch: pytest.M
         kind_of(wider, VIDEO, VIDEO, (270, 480)),
     ]
     assert kind_of(upscaler, VIDEO, VIDEO, (272, 480)) == kinds[0]
+    kinds.append(kind_of(upscaler.variant("torch", "auto", "bf16"), VIDEO, VIDEO, (270, 480)))
     monkeypatch.setattr(calibrate, "processor", lambda: "another")
     kinds.append(kind_of(upscaler, VIDEO, VIDEO, (270, 480)))
-    monkeypatch.setattr(calibrate, "installed_engines", lambda: ["torch", "ncnn"])
+    monkeypatch.setattr(calibrate, "installed_engines", lambda _precision: ["torch", "ncnn"])
     monkeypatch.setattr(calibrate, "engine_name", lambda word: f"{word} 1")
     kinds.append(kind_of(upscaler, VIDEO, VIDEO, (270, 480)))
     assert len(set(kinds)) == len(kinds)
@@ -256,3 +257,39 @@ def test_a_job_begun_by_an_engine_that_is_gone_is_refused(
     record.write_text(json.dumps({"job": job, "digest": identity(job)}))
     with pytest.raises(UsageError, match=r"begun with another engine \(was \"ncnn 0.1\".*--no-resume"):
         run(source, tmp_path / "out.mp4", upscaler, Reporter())
+
+
+@pytest.mark.usefixtures("memory", "measured")
+def test_a_job_that_goes_on_keeps_its_precision(
+    upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``auto`` meant when it was begun, whatever it means now; and the packets are those of one run."""
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
+    source, target = make_video(tmp_path / "in.mp4", range(20), audio=0), tmp_path / "out.mp4"
+    half = upscaler.variant("torch", "auto", "bf16")
+    interrupted(source, target, half)
+    messages: list[str] = []
+    outcome = run(source, target, upscaler, Reporter(say=messages.append))
+    assert outcome.facts["resumed_frames"] > 0
+    assert "bf16" in outcome.facts["network"]
+    assert any("goes on in bf16" in line for line in messages)
+    run(source, tmp_path / "whole.mp4", half, Reporter(), tile="auto:500", engine="torch")
+    assert video_packets(target) == video_packets(tmp_path / "whole.mp4")
+
+
+@pytest.mark.usefixtures("memory", "measured")
+def test_a_job_that_goes_on_in_a_precision_that_was_asked_for_is_refused_where_it_had_another(
+    upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
+    source, target = make_video(tmp_path / "in.mp4", range(20), audio=0), tmp_path / "out.mp4"
+    interrupted(source, target, upscaler.variant("torch", "auto", "bf16"))
+    with pytest.raises(UsageError, match="begun with another precision"):
+        run(source, target, upscaler, Reporter(), precision="fp32")
+
+
+def test_only_engines_that_support_a_precision_are_tried(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "_SAMPLE", 1e6)
+    half = upscaler.variant("torch", "auto", "bf16")
+    engines = {trial.choice.engine for trial in measure(half, VIDEO, VIDEO, SIZE, pytest.fail)}
+    assert engines == set(installed_engines(torch.bfloat16)) <= {"torch", "openvino"}
