@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import RepsrError
-from repsr_cli.upscale.inputs import PIPE, Failure
-from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.options import option
 from repsr_cli.upscale.request import FILES, Naming, Outcome, Progress, Request, ignored_options
+
+if TYPE_CHECKING:  # not for --help
+    from repsr_cli.upscale.inputs import Failure
+    from repsr_cli.upscale.jobs import Job
 
 OUTPUT = "Output"
 
@@ -69,6 +71,8 @@ def upscale(
     """
     from repsr_cli.upscale.batch import describe_job, run_jobs, settle_scale
     from repsr_cli.upscale.finished import Finished
+    from repsr_cli.upscale.inputs import Failure
+    from repsr_cli.upscale.jobs import plan_jobs
 
     request = settle_scale(request)
     known = Finished.here()
@@ -183,5 +187,7 @@ class ResultPrinter:
         raise typer.Exit(self.failures[0].error.exit_code)
 
     def _print(self, target: Path, record: dict[str, Any]) -> None:
+        from repsr_cli.upscale.inputs import PIPE
+
         if target != PIPE:  # then stdout carries the frames
             print_json(record) if self.json else print_line(str(target))

@@ -13,10 +13,8 @@ from repsr_cli.cli.console import friendly
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.cli.upscale_command import ReportOptions, ResultPrinter
 from repsr_cli.errors import Interrupted
-from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.request import Naming, Request
-from repsr_cli.upscale.watch import Skipped, WatchOptions
-from repsr_cli.upscale.watch import watch as run
+from repsr_cli.upscale.watch_options import WatchOptions
 
 # What exists is always left as it is, and results are always written.
 _NOT_OFFERED = frozenset({"skip_existing", "overwrite", "benchmark", "dry_run", "estimate"})
@@ -40,6 +38,9 @@ def watch(
     Example: repsr watch incoming/ -o upscaled/ -s 2
     """
     from repsr_cli.upscale.batch import settle_scale
+    from repsr_cli.upscale.inputs import Failure
+    from repsr_cli.upscale.watch import Skipped
+    from repsr_cli.upscale.watch import watch as run
 
     printer = ResultPrinter(report, benchmark=False, several=True)
     with printer.board as board:

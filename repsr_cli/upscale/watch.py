@@ -16,8 +16,8 @@ from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system
 from repsr_cli.files import remove_leftovers, write_text
 from repsr_cli.upscale.inputs import Failure, Inputs, files_in, inputs_of, real_path
 from repsr_cli.upscale.jobs import Job, check_naming, check_options, plan_found
-from repsr_cli.upscale.options import option
-from repsr_cli.upscale.request import FILES, Naming, Outcome, Reporter, Request
+from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+from repsr_cli.upscale.watch_options import WatchOptions
 from repsr_cli.video.lock import FolderLock
 
 if TYPE_CHECKING:  # torch
@@ -35,19 +35,6 @@ MAX_DEATHS = 5
 _LOOK_SECONDS = 10.0
 # What programs call files that they have not finished.
 _UNFINISHED = frozenset({".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".tmp", ".!qb"})
-
-
-@dataclass(frozen=True, slots=True)
-class WatchOptions:
-    """How a folder is watched.
-
-    Attributes:
-        settle: seconds for which the size and time of a file must stay the same before it is read.
-    """
-
-    settle: float = option(
-        "--settle", default=3.0, help="Seconds for which a file must stay the same before it is read.", panel=FILES
-    )
 
 
 @dataclass(frozen=True, slots=True)
