@@ -52,7 +52,7 @@ class FrameUpscaler:
                 planes = PlanesNetwork(folded, fmt_in, fmt_out, precision, gpu_format, upscaler.engine)
                 return planes.to(upscaler.device)
 
-            self._cuda = CudaFrames(queues, network, self._tiled, cache)
+            self._cuda = CudaFrames(queues, network, self._tiled, cache, upscaler.settings.notify)
 
     @property
     def reused(self) -> float:

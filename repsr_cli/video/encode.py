@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import numpy as np
 from av.codec import Codec, CodecContext, codecs_available
 from av.codec.context import Flags
 from av.packet import Packet
@@ -25,7 +26,7 @@ from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
 from repsr_cli.video.cuda_planes import DevicePlanes, frame_of, need_device, on_host, refusal
 from repsr_cli.video.frames import carry
-from repsr_cli.video.planes import Planes, fill, packed_frame
+from repsr_cli.video.planes import Planes, fill, new_frame, packed_frame, planes_of
 
 DEFAULT_CRF = 17.0
 
@@ -45,6 +46,8 @@ _CRF: dict[str, tuple[str, float, float, float]] = {
     "hevc_qsv": ("global_quality", 1, 4, 51),
 }
 NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+# Code values by which a smooth image may be off on average, encoded with default settings.
+_NVENC_OFF = 4.0
 _PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "6"} | dict.fromkeys(NVENC, "p4")
 # Formats that encoders take in place of planar ones with the same samples. PNG is packed. NVENC interleaves chroma and
 # reads 10 bits from the top of 16.
@@ -439,9 +442,47 @@ def _need_nvenc(codec: str) -> None:
 
 
 def nvenc_refusal(codec: str) -> str | None:
-    """Why an NVENC encoder cannot be opened for 256x256 with default settings; None if it can."""
+    """Why an NVENC encoder cannot be used: it does not open for 256x256, or what it gives is another image.
+
+    None if it can. A few frames are encoded with default settings and decoded in software.
+    """
     plain = Encoding(codec, "yuv420p", 256, 256, Fraction(1, 25), Fraction(25), None, ColourTags(1, 1, 1, 1, None))
-    return refusal(_new_encoder(plain).open)
+    why = refusal(_new_encoder(plain).open)
+    if why is not None:
+        return why
+    try:
+        off = _there_and_back(plain)
+    except av.FFmpegError as error:
+        return error.strerror
+    if off is None or off > _NVENC_OFF:
+        return "what it encodes is not what it was given" + ("" if off is None else f": off by {off:.0f} code values")
+    return None
+
+
+def _there_and_back(encoding: Encoding) -> float | None:
+    """Code values by which luma is off on average when encoded and decoded in software; None: frames are missing.
+
+    Raises:
+        av.FFmpegError: either failed.
+    """
+    ramp = np.add.outer(np.arange(encoding.height), np.arange(encoding.width)) // 4 + 64
+    encoder = _new_encoder(encoding)
+    packets: list[Packet[Stream]] = []
+    for number in range(3):
+        chroma = np.full((encoding.height // 2, encoding.width // 2), 100 + 20 * number, np.uint8)
+        frame = new_frame(((ramp + 3 * number).astype(np.uint8), chroma, chroma), encoding.pix_fmt)
+        frame.pts = number
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    name = encoder.codec.canonical_name
+    decoder = CodecContext.create("libdav1d" if name == "av1" else name, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.extradata = encoder.extradata
+    images = [image for packet in (*packets, None) for image in decoder.decode(packet)]
+    lumas = [planes_of(image, encoding.pix_fmt)[0].astype(int) for image in images]
+    if len(lumas) != 3:
+        return None
+    return max(float(np.abs(luma - ramp - 3 * number).mean()) for number, luma in enumerate(lumas))
 
 
 class SegmentEncoder:

@@ -1,18 +1,20 @@
 """Decode videos on an NVIDIA GPU.
 
-Whether a GPU decodes a video depends on its generation and on the codec, profile and size. So the first frame is tried.
-FFmpeg's silent fallback to software is disabled.
+Whether a GPU decodes a video depends on its generation and on the codec, profile and size. So the first frame is tried,
+and the first GOP is compared with software's. FFmpeg's silent fallback to software is disabled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.codec.hwaccel import HWAccel
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -20,6 +22,7 @@ from av.video.stream import VideoStream
 from repsr_cli.errors import DeviceError
 from repsr_cli.video.cuda_planes import downloaded, need_device, refusal
 from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, translated
+from repsr_cli.video.planes import Planes, planes_of
 from repsr_cli.video.probe import VideoSource
 
 # Codecs whose standards define decoding exactly. For the transforms of MPEG-2, MPEG-4 Part 2 and JPEG they only limit
@@ -101,7 +104,64 @@ def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
     # A GPU crops on the right and at the bottom only.
     if (found[0].height, found[0].width) != source.decoded_size or given != GIVEN[source.planar]:
         return f"this GPU gives {found[0].width}x{found[0].height} {given} for it"
-    return Nvdec(device, given)
+    nvdec = Nvdec(device, given)
+    return _difference(source, nvdec) or nvdec
+
+
+def _difference(source: VideoSource, nvdec: Nvdec) -> str | None:
+    """How a GPU's frames of the first GOP differ from those of software; None if they do not.
+
+    Their codecs define every bit. Frames that a GPU leaves out are noticed later, by their times.
+
+    Raises:
+        MediaError: the video cannot be read.
+    """
+    with translated(source.path), source.open() as container:
+        stream = main_stream(container, source.path)
+        packets = _first_group(container.demux(stream))
+        codec, settings = stream.codec_context.codec.canonical_name, decoder_settings(stream.codec_context)
+        # By its own name: FFmpeg's own decoder of AV1 is for GPUs only.
+        software = new_decoder(stream.codec_context.codec.name, settings)
+        expected = _digests(software, packets, lambda image: planes_of(image, source.planar))
+        found = _digests(
+            _decoder(codec, settings, nvdec.device),
+            packets,
+            lambda image: planes_of(nvdec.downloaded(image, source.planar), source.planar),
+        )
+    for number, pts in enumerate(sorted(expected.keys() & found.keys())):
+        if expected[pts] != found[pts]:
+            return f"this GPU gives other frames than software, from frame {number + 1} on"
+    return None
+
+
+def _first_group(packets: Iterator[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+    """The packets from the first keyframe to the next, at most as many as a trial has."""
+    group: list[Packet[VideoStream]] = []
+    for packet in packets:
+        if len(group) == _TRIAL or not packet.size or (group and packet.is_keyframe):
+            break
+        if group or packet.is_keyframe:
+            group.append(packet)
+    return group
+
+
+def _digests(
+    decoder: VideoCodecContext, packets: Sequence[Packet[VideoStream]], planes: Callable[[VideoFrame], Planes]
+) -> dict[int, bytes]:
+    """A digest of every frame, by its time; frames before that of the first packet need what is not there."""
+    found = {}
+    for packet in (*packets, None):
+        try:
+            images = decoder.decode(packet)
+        except av.FFmpegError:  # damage, which is reported where the video is read
+            continue
+        for image in images:
+            if image.pts is not None and packets[0].pts is not None and image.pts >= packets[0].pts:
+                digest = hashlib.blake2b(digest_size=16)
+                for plane in planes(image):
+                    digest.update(plane.tobytes())
+                found[image.pts] = digest.digest()
+    return found
 
 
 def nvdec_refusal(device: int) -> str | None:

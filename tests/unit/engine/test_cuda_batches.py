@@ -15,6 +15,7 @@ from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CudaBatches, PlanesNetwork
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import NotFiniteError
+from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.video.cuda_planes import DevicePlanes, frame_of
@@ -199,15 +200,86 @@ def test_no_room_for_two_frames_means_one_at_a_time(monkeypatch: pytest.MonkeyPa
     assert ours.ahead == SLOTS
 
 
-def test_a_failure_of_another_kind_is_not_taken_for_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = on_a_gpu(network(), LEFT, monkeypatch)
+def assert_by_tiles(ours: Any, net: PlainSR, video: Any) -> None:
+    """All frames are what tiles give, however many are under way, now and when they are asked for again."""
+    tiled = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
+    begun = [ours.begin(planes) for planes in video]
+    for planes, finish in zip(video, begun, strict=True):
+        expected = tiled(planes)
+        for _ in range(2):
+            assert all(np.array_equal(a, b) for a, b in zip(finish(), expected, strict=True))
 
-    def broken(*_arguments: Any) -> None:
-        raise RuntimeError("an illegal memory access")
+
+@pytest.mark.parametrize("wrong", ["all", "one sample", "a shift", "the second graph"])
+def test_a_graph_that_gives_other_frames_is_given_up(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, messages, captured = network(), list[str](), list[int]()
+    capture = LaggingQueues.capture
+
+    def broken(queues: Any, planes_network: Any, planes: Any) -> Any:
+        again, results = capture(queues, planes_network, planes)
+        captured.append(len(planes[0]))
+
+        def compute() -> None:
+            again()
+            with torch.inference_mode():
+                if wrong == "all":
+                    results[0].fill_(99)
+                elif wrong == "one sample":
+                    results[1][0, 3, 4] ^= 64
+                elif wrong == "a shift":
+                    results[0].copy_(results[0].roll(1, -1))
+                elif captured.count(2) == 2:  # of the size that is used; the first of these two is right
+                    results[0].fill_(99)
+
+        first_of_two = wrong == "the second graph" and captured.count(2) < 2
+        return (again if first_of_two else compute), results
 
     monkeypatch.setattr(LaggingQueues, "capture", broken)
-    with pytest.raises(RuntimeError, match="illegal"):
-        ours(frame(LEFT, 24, 30))
+    ours = on_a_gpu(net, LEFT, monkeypatch, batch=2, notify=messages.append)
+    video = [frame(LEFT, 24, 30, seed) for seed in range(7)]
+    if wrong == "the second graph":
+        found = [finish() for finish in [ours.begin(planes) for planes in video]]
+        tiled = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
+        assert all(np.array_equal(a, b) for a, b in zip(found[2], tiled(video[2]), strict=True))
+    else:
+        assert_by_tiles(ours, net, video)
+    assert len(messages) == 1
+    assert "gives other frames (off by" in messages[0]
+    assert "tile by tile" in messages[0]
+    ours(video[0])
+    assert len(messages) == 1
+    assert ours.ahead == 1
+
+
+def test_only_the_first_frames_are_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, twice = TiledFrames.whole, list[int]()
+
+    def counted(this: Any, planes: Any) -> Any:
+        twice.append(1)
+        return whole(this, planes)
+
+    monkeypatch.setattr(TiledFrames, "whole", counted)
+    ours = on_a_gpu(network(), LEFT, monkeypatch, batch=4, notify=pytest.fail)
+    for seed in range(20):
+        ours(frame(LEFT, 24, 30, seed))
+    assert len(twice) == 4 + 1
+
+
+@pytest.mark.parametrize("step", ["capture", "submit", "wait"])
+def test_a_failure_other_than_lack_of_memory_means_tiles(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, messages = network(), list[str]()
+
+    def fails(*_arguments: Any) -> Any:
+        raise RuntimeError("an illegal memory access\nwas found")
+
+    monkeypatch.setattr(
+        LaggingQueues, "submit" if step == "wait" else step, lambda *_: fails if step == "wait" else fails()
+    )
+    ours = on_a_gpu(net, LEFT, monkeypatch, notify=messages.append)
+    assert_by_tiles(ours, net, [frame(LEFT, 24, 30, seed) for seed in range(5)])
+    assert messages == [
+        "computing whole frames fails (an illegal memory access): going on tile by tile, which is slower"
+    ]
 
 
 def test_a_frame_like_the_one_before_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:

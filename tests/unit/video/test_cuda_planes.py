@@ -25,6 +25,7 @@ from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Reporter, Request
 from repsr_cli.video import cuda_planes as video_cuda
+from repsr_cli.video import encode as video_encode
 from repsr_cli.video import nvdec as video_nvdec
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.cuda_planes import DevicePlanes, device_planes, downloaded, frame_of, missing_device
@@ -36,6 +37,7 @@ from repsr_cli.video.encode import (
     choose_pix_fmt,
     encoder_options,
     gpu_format,
+    nvenc_refusal,
     open_encoder,
 )
 from repsr_cli.video.frames import PlaneReader
@@ -284,6 +286,43 @@ def test_a_gpu_that_gives_something_else_is_not_used(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("plane", [0, 1])
+def test_a_gpu_that_gives_other_frames_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plane: int) -> None:
+    """The third frame of the first GOP is off by one code value in one sample."""
+    video = make_video(tmp_path / "a.mp4", range(12), gop=6)
+    assert isinstance(find_nvdec(probe(video), 0), Nvdec)
+
+    class Wrong(Gpu):
+        count = 0
+
+        def decode(self, packet: Any) -> list[VideoFrame]:
+            frames = super().decode(packet)
+            for each in frames:
+                self.count += 1
+                if self.count == 3:
+                    np.frombuffer(memoryview(each.planes[plane]), np.uint8)[5] ^= 1
+            return frames
+
+    monkeypatch.setattr(video_nvdec, "_decoder", Wrong)
+    assert find_nvdec(probe(video), 0) == "this GPU gives other frames than software, from frame 3 on"
+    plan = plan_video(video, tmp_path / "b.mp4", Request.of(hwaccel="cuda"), weight(2))
+    assert plan.nvdec is None
+    assert any("decoded in software: this GPU gives other frames" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+def test_what_an_encoder_gives_is_decoded_and_compared(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders for processors in NVENC's place, and one that is fed something else than what is compared."""
+    assert nvenc_refusal(codec) is None
+    monkeypatch.setattr(
+        video_encode, "new_frame", lambda planes, planar: new_frame(tuple(255 - plane for plane in planes), planar)
+    )
+    why = nvenc_refusal(codec)
+    assert why is not None
+    assert "not what it was given: off by" in why
+
+
+@pytest.mark.usefixtures("gpu")
 def test_a_whole_video_is_the_same_by_either_decoder(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mkv", (0, 40, 90, 120, 200), Fraction(1, 1000))
     outcomes = {}
@@ -324,7 +363,6 @@ def test_without_a_gpu_encoding_on_it_is_an_error(codec: str, capfd: pytest.Capt
 
 
 def test_a_gpu_that_lacks_the_encoder_is_told_from_wrong_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    from repsr_cli.video import encode as video_encode
 
     monkeypatch.setattr(video_encode, "need_device", lambda *_: None)
     monkeypatch.setattr(video_encode, "refusal", lambda _: "No capable devices found")
@@ -418,7 +456,6 @@ def test_doctor_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_doctor_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    from repsr_cli.video import encode as video_encode
 
     monkeypatch.setattr(video_cuda, "missing_device", lambda _: None)
     monkeypatch.setattr(video_nvdec, "_decoder", Gpu)
