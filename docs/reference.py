@@ -28,10 +28,11 @@ One JSON object per input, on one line. Fields may be added; those listed here k
 | `target` | all but `failed` | Path of the result; null where nothing is written. |
 | `seconds` | `done`, `measured` | Wall time. |
 | `notes` | `done`, `measured` | Sentences: what was converted or left out, what was noticed. |
-| `facts` | `done`, `measured` | Of all: `width`, `height`, `source_width`, `source_height` (pixels, as stored). \
-Of images: `format`, `source_format`, `pages`, `bits`, `alpha`. Of videos: `frames`, `resumed_frames`, `fps`, `codec`, \
-`pix_fmt`, `decoder`, `segments`, `streams`, `network`, `engine`, `tile`, `devices`, `reused`, `occupancy`, \
-`cores_busy`, `repeated_frames` (seconds). |
+| `facts` | `done`, `measured` | Of all: `width`, `height`, `source_width`, `source_height` (pixels, as stored), \
+`model`, `model_kind` (`clean`, `real`, `detail`; null for a file), `detail` (0 to 1; null where there is no dial), \
+`why` (what decided the kind; null where the user did). Of images: `format`, `source_format`, `pages`, `bits`, \
+`alpha`. Of videos: `frames`, `resumed_frames`, `fps`, `codec`, `pix_fmt`, `decoder`, `segments`, `streams`, \
+`network`, `engine`, `tile`, `devices`, `reused`, `occupancy`, `cores_busy`, `repeated_frames` (seconds). |
 | `error`, `exit_code` | `failed` | The message, and the code that it alone would give. |
 | `reason` | `skipped` | Why: the target exists, or the same command made it before. |
 | `kind`, `plan` | `planned` | `image` or `video`; what would be done, in lines. |

@@ -48,10 +48,10 @@ IMAGES = {
     "AVIF": (90, 75, 60, 45),
 }
 VIDEOS = {
-    "libx264": (1, 5, 9, 13, 17, 22),
-    "libx265": (1, 5, 9, 13, 17, 22),
-    "libvpx-vp9": (2, 8, 14, 20, 28),
-    "libsvtav1": (4, 10, 18, 28),
+    "libx264": (9, 13, 17, 22),
+    "libx265": (13, 17, 22),
+    "libvpx-vp9": (8, 18, 28),
+    "libsvtav1": (10, 20, 30),
 }
 OPTIONS = {
     "libx264": {},
@@ -61,7 +61,7 @@ OPTIONS = {
 }
 SCALE = 4
 WHOLE, SIDE = 1024, 256  # largest side of what is compressed, and of the middle that is measured, HR px
-FRAMES, MEASURED = 30, 10  # frames of a video, of which every tenth is measured
+FRAMES, MEASURED = 20, 10  # frames of a video, of which every tenth is measured
 PLANES = parse_planes("yuv420p")
 
 Pixels = NDArray[np.uint8]
@@ -159,19 +159,6 @@ def crossing(points: Sequence[tuple[float, float]]) -> float | None:
     return None
 
 
-def best_threshold(rows: Sequence[Row], measure: str) -> float:
-    """Bits per pixel from which on the clean model is to be chosen, so that the mean figure is highest."""
-    gains = sorted((row.bits_per_pixel, _gain(row, measure)) for row in rows)  # of the clean model
-    suffix = [sum(gain for _, gain in gains[start:]) for start in range(len(gains) + 1)]
-    start = int(np.argmax(suffix))
-    below = gains[start - 1][0] if start else 0.0
-    return below if start == len(gains) else (below + gains[start][0]) / 2
-
-
-def _gain(row: Row, measure: str) -> float:
-    return float(getattr(row, f"clean_{measure}") - getattr(row, f"real_{measure}"))
-
-
 def page(rows: Sequence[Row]) -> str:
     """Tables of means, and where the figures cross, as Markdown."""
     lines = [
@@ -191,12 +178,15 @@ def page(rows: Sequence[Row]) -> str:
             means.append((quality, *mean))
             figures = " | ".join(f"{each:.3f}" for each in mean)
             lines.append(f"| {codec} | {quality} | {figures} |")
-        at = [crossing([(m[0], m[a] - m[a + 1]) for m in means]) for a in (2, 4)]
-        words = ["none" if each is None else f"{each:.1f}" for each in at]
-        bits = [f"{best_threshold(found, measure):.2f}" for measure in ("psnr_y", "ssimulacra2")]
-        files = len({row.source for row in found})
-        cross.append(f"| {codec} | {files} | {words[0]} | {words[1]} | {bits[0]} | {bits[1]} |")
+        # By quality and by bits per pixel, for each measure.
+        at = [crossing([(m[x], m[y] - m[y + 1]) for m in means]) for x in (0, 1) for y in (2, 4)]
+        words = [_number(each, 1 + number // 2) for number, each in enumerate(at)]
+        cross.append(f"| {codec} | {len({row.source for row in found})} | {' | '.join(words)} |")
     return "\n".join([*cross, "", *lines, ""])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _numbers(row: Row) -> tuple[float, ...]:

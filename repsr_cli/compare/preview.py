@@ -31,6 +31,7 @@ from repsr_cli.upscale.inputs import Found, find_inputs
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.options import declared_options, default_of
+from repsr_cli.upscale.plan_image import plan_image
 from repsr_cli.upscale.request import GROUPS, Naming, Reporter, Request
 from repsr_cli.video.open import main_stream, open_video
 from repsr_cli.video.probe import probe
@@ -276,7 +277,8 @@ def _image(path: Path, choices: Sequence[Choice], models: ModelCache, folder: Pa
             scale=factor.factor, width=None, height=None, size=None, fit=None, short_side=None, allow_loss=True
         )
         part = folder / f"{len(rows)}{real.suffix}"
-        plan = plan_job(Job("image", source, part), scaled)
+        # The window is not judged: its pixels are those of the source, which was.
+        plan = plan_image(source, part, scaled, factor.compute.model)
         models.upscaler(plan.compute, plan.compute.devices[0])
         began = time.perf_counter()
         run_plan(plan, executor_for(plan, models), Reporter())

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -35,10 +36,16 @@ _REWRITTEN = (
     (0xEE, b"Adobe"),
 )
 _C2PA = (0xEB, b"JP")
-_SOI, _EOI, _SOS, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
+_SOI, _EOI, _SOS, _DQT, _COMMENT = 0xD8, 0xD9, 0xDA, 0xDB, 0xFE
 _STANDALONE = (0x01, *range(0xD0, 0xD8))
 _IMAGE = b"\xff\xd8\xff"
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# The example table of luma (T.81, K.1), which libjpeg scales by its quality.
+_LUMA_STEPS = (
+    *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29),
+    *(51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121),
+    *(120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+)
 _VIDEO = re.compile(rb"....ftyp(?:mp4|isom|iso\d|qt  |MSNV|M4V|avc1|hvc1|heic)", re.DOTALL)
 
 
@@ -165,6 +172,48 @@ def _all_scans(data: bytes) -> bool:
             last = last if progressive else 63
             given |= {(c, k) for c in content[1 : 1 + 2 * content[0] : 2] for k in range(first, last + 1)}
     return bool(components) and len(given) == 64 * len(components)
+
+
+def jpeg_quality(path: Path) -> float | None:
+    """The quality from 1 to 100 at which the usual encoder (libjpeg) would quantize luma as strongly as a JPEG did.
+
+    Encoders number qualities as they like, so this comes from the quantization tables.
+
+    Returns:
+        None where no tables are found.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with Image.open(file, formats=("JPEG", "MPO")) as image:
+                tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        except (OSError, ValueError, SyntaxError, KeyError, struct.error, Image.DecompressionBombError):
+            return None
+    return _quality(sum(tables[min(tables)])) if tables else None
+
+
+def quality_of_tables(data: bytes) -> float | None:
+    """As ``jpeg_quality``, of a JPEG of tables alone, as TIFF holds them."""
+    for marker, start, stop in _markers(data):
+        if marker == _DQT and stop - start > 64:
+            wide = data[start] >> 4
+            steps = data[start + 1 : start + 1 + (128 if wide else 64)]
+            return _quality(sum(struct.unpack(">64H" if wide else "64B", steps)) if len(steps) in (64, 128) else 0)
+    return None
+
+
+def _quality(strength: int) -> float:
+    """The quality at which the steps of libjpeg's table add up to a number."""
+    strengths = [sum(_quantized(quality)) for quality in range(100, 0, -1)]
+    return float(np.interp(strength, strengths, range(100, 0, -1)))
+
+
+def _quantized(quality: int) -> Iterator[int]:
+    """The quantization table of luma that libjpeg writes, in any order."""
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return (min(255, max(1, (step * percent + 50) // 100)) for step in _LUMA_STEPS)
 
 
 def unsupported_process(data: bytes) -> str | None:

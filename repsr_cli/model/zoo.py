@@ -256,6 +256,14 @@ def _detailed(asked: str, found: ModelFile, others: list[ModelFile], detail: flo
     return replace(found, name=f"{found.name}@{share:g}", psnr_y={}, blend=blend)
 
 
+def leaves_kind_open(name: str | None) -> bool:
+    """Whether a name says nothing of the kind of model, so that the source may decide it."""
+    if name is None:
+        return True
+    parts = None if _looks_like_path(name) else _NAME.fullmatch(name)
+    return parts is not None and parts["kind"] is None and parts["detail"] is None
+
+
 def load(model: ModelFile) -> PlainSR | ForeignSR:
     """The network of a model file, in eval mode on the CPU.
 

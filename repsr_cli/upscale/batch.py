@@ -20,6 +20,7 @@ from repsr_cli.upscale.request import Outcome, Reporter, Request
 
 if TYPE_CHECKING:  # torch and the libraries for images and videos
     from repsr_cli.upscale.executors import Executor
+    from repsr_cli.upscale.judged import Judged
     from repsr_cli.upscale.models import ModelCache
     from repsr_cli.upscale.plan_image import ImagePlan
     from repsr_cli.upscale.plan_video import VideoPlan
@@ -131,12 +132,31 @@ def plan_job(job: Job, request: Request) -> Plan:
     from repsr_cli.upscale.plan_video import plan_video
 
     if job.source == PIPE or not is_animated_image(job.source):
-        return plan_video(job.source, job.target, request)
+        return plan_video(job.source, job.target, request, judged=_judged_by_images(job.source))
     from repsr_cli.upscale.animation import as_video
 
     animation = as_video(job.source)
-    plan = plan_video(animation.path, job.target, request)
+    plan = plan_video(animation.path, job.target, request, judged=_judged_by_image(job.source))
     return replace(plan, losses=(*plan.losses, *animation.losses), notes=(*plan.notes, *animation.notes))
+
+
+def _judged_by_images(pattern: Path) -> Judged | None:
+    """The kind of model that numbered images need, by the first of them; None: not a pattern, or none exist."""
+    from repsr_cli.video.image_sequence import existing, is_pattern
+
+    first = next(iter(existing(pattern).values()), None) if is_pattern(pattern) else None
+    return None if first is None else _judged_by_image(first)
+
+
+def _judged_by_image(path: Path) -> Judged | None:
+    """The kind of model that an image needs; None: it is read as a video is, since image libraries cannot."""
+    from repsr_cli.image.files import open_image
+    from repsr_cli.upscale.judge_image import judge_image
+
+    try:
+        return judge_image(open_image(path))
+    except MediaError:
+        return None
 
 
 def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[str]:
@@ -157,7 +177,8 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
     model = plan.compute.model
     lines = [
         f"{job.kind} of {width}x{height}, {plan.factor:g} times as large",
-        f"model {model.name}" + ("" if model.scale == plan.factor else ", then a resize"),
+        f"model {model.name}{f' for {plan.compute.why}' if plan.compute.why else ''}"
+        + ("" if model.scale == plan.factor else ", then a resize"),
         *str(plan).splitlines(),
     ]
     if model.architecture:

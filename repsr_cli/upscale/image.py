@@ -93,7 +93,7 @@ def upscale_image(
                 reporter.progress(Progress(index + 1, image.count, "frame" if image.animated else "page"))
 
     sink.write(image, results())
-    facts = _facts(image, first, size, plan.format)
+    facts = _facts(image, first, size, plan.format) | plan.compute.facts()
     return Outcome(plan.source, plan.target, time.perf_counter() - started, facts, tuple(notes))
 
 

@@ -16,8 +16,9 @@ from repsr_cli.model.foreign import ForeignSpec, ForeignSR
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import asked_sides, needed_factor
+from repsr_cli.upscale.judged import Judged
 from repsr_cli.upscale.precision import resolved
-from repsr_cli.upscale.request import Kind, Request
+from repsr_cli.upscale.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Compute:
         engine: ``auto`` or an engine's name.
         threads: CPU threads; None: torch's own choice.
         ray: address of a cluster; None: this machine computes.
+        why: what decided the kind of model, e.g. ``JPEG of quality 75``; empty: the user did.
     """
 
     model: ModelFile
@@ -41,38 +43,53 @@ class Compute:
     engine: str = "auto"
     threads: int | None = None
     ray: str | None = None
+    why: str = ""
 
     @classmethod
-    def of(cls, request: Request, model: ModelFile) -> Compute:
+    def of(cls, request: Request, model: ModelFile, why: str = "") -> Compute:
         """What a request asks for, with the model that was chosen."""
         asked = request.model
-        return cls(model, asked.devices, asked.precision, str(asked.tile), asked.engine, asked.threads, asked.ray)
+        return cls(model, asked.devices, asked.precision, str(asked.tile), asked.engine, asked.threads, asked.ray, why)
+
+    def facts(self) -> dict[str, object]:
+        """What is reported of the choice."""
+        model = self.model
+        return {"model": model.name, "model_kind": model.kind or None, "detail": model.detail, "why": self.why or None}
 
 
-def choose_model(request: Request, kind: Kind, source: Path, shown: tuple[int, int]) -> tuple[ModelFile, float]:
-    """The model with the smallest factor that reaches the size asked for; a resize does the rest.
+def choose_model(
+    request: Request, source: Path, shown: tuple[int, int], judge: Callable[[], Judged]
+) -> tuple[Compute, float]:
+    """What computes: the model with the smallest factor that reaches the size asked for; a resize does the rest.
 
     Args:
         request: the request.
-        kind: of the source.
         source: the source.
         shown: (height, width) of the source as shown.
+        judge: tells the kind of model that the source needs; called where the request leaves it open.
 
     Returns:
-        The model, and how many times the source is to be enlarged on the axis that grows more.
+        The model with the reason for its kind, and how many times the source is to be enlarged on the axis that grows
+        more.
 
     Raises:
         CheckpointError: no model fits the request.
         UsageError: the source is larger than the size asked for.
     """
     factor = wanted_factor(request, source, shown)
-    model = asked_model(request, factor, "clean" if kind == "image" else "real")
+    asked, judged = request.model, None
+    if asked.kind == "auto" and asked.detail is None and zoo.leaves_kind_open(asked.model):
+        judged = judge()
+    model = asked_model(request, factor, "clean" if judged is None else judged.kind)
     wanted = factor or model.scale
     if wanted > model.scale:
         raise CheckpointError(
             model.name, f"enlarges by {model.scale}, not {wanted:.4g}", f"Use -s {model.scale}, twice if need be."
         )
-    return model, wanted
+    why = "" if judged is None else judged.why
+    if judged is not None and model.kind == "clean" and judged.kind == "real":
+        why += f", {model.size} x{model.scale} being clean only"
+    return Compute.of(request, model, why), wanted
 
 
 def asked_model(request: Request, factor: float | None, kind: zoo.Kind) -> ModelFile:
@@ -131,21 +148,36 @@ def check_compute(request: Request) -> None:
         raise UsageError(f"devices {names}", "their results differ in the last digits", "Name devices of one kind.")
 
 
-def faster(spec: Spec | ForeignSpec) -> str:
-    """What would be faster than a model, by its share of the multiplications; empty if nothing shipped is.
+def alternatives(model: ModelFile, spec: Spec | ForeignSpec) -> str:
+    """What would be crisper, more faithful or faster than a model, as far as it ships; empty if nothing is.
 
     Args:
-        spec: of the model chosen.
+        model: the model chosen.
+        spec: its network's.
     """
     if isinstance(spec, ForeignSpec):
         return ""
-    costs = {}
-    for model in zoo.available():
-        if model.scale == spec.scale and (size := re.fullmatch(r"M(\d+)C(\d+)", model.network)):
-            costs[model.size] = Spec(spec.scale, channels=int(size[2]), blocks=int(size[1])).macs_per_pixel
+    shipped, words = zoo.available(), []
+    pair = any((each.size, each.scale, each.kind) == (model.size, model.scale, "detail") for each in shipped)
+    if pair and model.detail is not None and model.detail < 1:
+        words.append("crisper: --detail 1")
+    if pair and model.detail:
+        words.append("more faithful: --detail 0")
+    base = "real" if model.kind == "detail" else model.kind
+    costs = {
+        each.size: Spec(spec.scale, channels=int(size[2]), blocks=int(size[1])).macs_per_pixel
+        for each in shipped
+        if each.scale == spec.scale and each.kind == (base or each.kind)
+        if (size := re.fullmatch(r"M(\d+)C(\d+)", each.network))
+    }
+    best = max(costs, key=lambda size: costs[size], default="")
+    if base and best and costs[best] > 1.5 * spec.macs_per_pixel:
+        words.append(f"better, but slower: -n {best}")
     name = min(costs, key=lambda size: costs[size], default="")
     ratio = spec.macs_per_pixel / costs[name] if name else 1
-    return f" (-n {name} would be up to {ratio:.1f} times as fast)" if ratio >= 1.5 else ""
+    if ratio >= 1.5:
+        words.append(f"up to {ratio:.1f} times as fast: -n {name}")
+    return "".join(f"; {word}" for word in words)
 
 
 class ModelCache:
@@ -207,6 +239,8 @@ class ModelCache:
                 )
                 self._upscalers[key] = upscaler
                 if first:
-                    why = f" ({precision.name}: {precision.why})" if precision.why else ""
-                    say(f"model {compute.model.name}: {upscaler.describe()}{why}{note}{faster(net.spec)}")
+                    why = f" for {compute.why}" if compute.why else ""
+                    checked = f" ({precision.name}: {precision.why})" if precision.why else ""
+                    chosen = f"model {compute.model.name}{why}: {upscaler.describe()}{checked}{note}"
+                    say(f"{chosen}{alternatives(compute.model, net.spec)}")
             return self._upscalers[key]

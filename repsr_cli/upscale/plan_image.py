@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from repsr_cli.image.files import MAX_PIXELS, format_for, open_image
 from repsr_cli.model.zoo import ModelFile
+from repsr_cli.upscale.judge_image import judge_image
 from repsr_cli.upscale.models import Compute, choose_model
 from repsr_cli.upscale.request import Request, SizeOptions
 
@@ -70,13 +71,13 @@ def plan_image(source: Path, target: Path, request: Request, model: ModelFile | 
     image = open_image(source, limit)
     shown = image.height, image.width
     if model is None:
-        model, factor = choose_model(request, "image", source, shown)
+        compute, factor = choose_model(request, source, shown, lambda: judge_image(image))
     else:
-        factor = float(model.scale)
+        compute, factor = Compute.of(request, model), float(model.scale)
     return ImagePlan(
         source=source,
         target=target,
-        compute=Compute.of(request, model),
+        compute=compute,
         shown=shown,
         factor=factor,
         size=request.size.sides(),

@@ -16,6 +16,8 @@ from av.video.format import VideoFormat
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import video_size
+from repsr_cli.upscale.judge_video import judge_video
+from repsr_cli.upscale.judged import Judged
 from repsr_cli.upscale.models import Compute, choose_model
 from repsr_cli.upscale.request import Request, SizeOptions, VideoOptions
 from repsr_cli.video.clock import RAW
@@ -146,7 +148,9 @@ def standard_input() -> InputContainer:
     return open_pipe()
 
 
-def plan_video(source: Path, target: Path, request: Request, model: ModelFile | None = None) -> VideoPlan:
+def plan_video(
+    source: Path, target: Path, request: Request, model: ModelFile | None = None, judged: Judged | None = None
+) -> VideoPlan:
     """Decide everything about a video.
 
     Args:
@@ -154,6 +158,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
         target: the file to write; ``-`` is y4m on standard output, ``frames/%06d.png`` numbered images.
         request: the request.
         model: the model to use; None: the one that fits the request.
+        judged: the kind of model that it needs, where another file than the source tells that.
 
     Raises:
         MediaError: the video cannot be read, is damaged or interlaced, or the container cannot hold the output.
@@ -163,7 +168,7 @@ def plan_video(source: Path, target: Path, request: Request, model: ModelFile | 
     """
     options = request.video
     video, timeline = _opened(source, options)
-    compute, factor = _compute(request, model, video, timeline)
+    compute, factor = _compute(request, model, video, timeline, judged)
     nvdec, decoding = _decoding(video, options, compute)
     interlacing, flagged_only = _interlacing(video, timeline, options)
     notes = [
@@ -232,7 +237,11 @@ def _opened(source: Path, options: VideoOptions) -> tuple[VideoSource, Timeline 
 
 
 def _compute(
-    request: Request, model: ModelFile | None, video: VideoSource, timeline: Timeline | None
+    request: Request,
+    model: ModelFile | None,
+    video: VideoSource,
+    timeline: Timeline | None,
+    judged: Judged | None,
 ) -> tuple[Compute, float]:
     """The model and where it computes, and how many times the video is enlarged.
 
@@ -245,10 +254,11 @@ def _compute(
             raise UsageError(
                 video.path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s."
             )
-        model, factor = choose_model(request, "video", video.path, video.display_size)
+        compute, factor = choose_model(
+            request, video.path, video.display_size, lambda: judged or judge_video(video, timeline)
+        )
     else:
-        factor = float(model.scale)
-    compute = Compute.of(request, model)
+        compute, factor = Compute.of(request, model), float(model.scale)
     if compute.ray is not None and timeline is not None and timeline.clock is not None and timeline.clock.by_order:
         raise UsageError("--ray", f"{video.path} has no presentation times to divide it by", "Run it without --ray.")
     return compute, factor

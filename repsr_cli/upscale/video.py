@@ -391,6 +391,7 @@ def video_outcome(plan: VideoPlan, summary: Summary, announced: tuple[str, ...],
         # Of this machine: the workers of a cluster are not measured.
         "cores_busy": round(stages["cpu"] / wall, 2) if "cpu" in stages else None,
         "repeated_frames": [round(at, 6) for at in sorted(summary.repeated)],
+        **plan.compute.facts(),
     }
     return Outcome(plan.source.path, plan.target, seconds, facts, (*announced, *_closing_notes(summary)), announced)
 

@@ -201,7 +201,8 @@ class Ray(Executor):
                 there = _there(ray, compute)
                 check_free(ray, there, reporter.say)
                 self._tasks[compute.model.key] = _task(ray, None, there, self._models, "torch")
-                reporter.say(f"model {compute.model.name}: on a cluster, {there.devices[0]}, {there.precision}")
+                why = f" for {compute.why}" if compute.why else ""
+                reporter.say(f"model {compute.model.name}{why}: on a cluster, {there.devices[0]}, {there.precision}")
             return self._tasks[compute.model.key]
 
     def run_video(self, plan: VideoPlan, sink: VideoSink, reporter: Reporter) -> Outcome:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Event, get_ident
 from typing import Any
@@ -21,8 +23,11 @@ from repsr_cli.upscale.batch import run_jobs, settle_scale
 from repsr_cli.upscale.executors.local import Local
 from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.jobs import Job, plan_jobs
-from repsr_cli.upscale.models import choose_model, faster
+from repsr_cli.upscale.judged import Judged
+from repsr_cli.upscale.models import alternatives, choose_model
 from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+
+CLEAN, REAL = Judged("clean", "lossless PNG"), Judged("real", "JPEG of quality 50")
 
 
 @pytest.fixture
@@ -65,18 +70,36 @@ def jobs(*sources: Path, options: Request, **naming: Path) -> tuple[Job, ...]:
 def test_smallest_factor_that_reaches(
     zoo_of_three: list[zoo.ModelFile], tmp_path: Path, options: Request, scale: int
 ) -> None:
-    model, _ = choose_model(options, "image", tmp_path / "a.png", (6, 8))
-    assert (model.scale, model.kind) == (scale, "clean")
+    compute, _ = choose_model(options, tmp_path / "a.png", (6, 8), lambda: CLEAN)
+    assert (compute.model.scale, compute.model.kind) == (scale, "clean")
 
 
-def test_videos_take_the_real_family(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
-    model, factor = choose_model(Request.of(scale=3), "video", tmp_path / "a.mp4", (6, 8))
-    assert (model.name, factor) == ("fast-real-x3", 3)
+@pytest.mark.parametrize(
+    ("options", "name", "why"),
+    [
+        ({}, "fast-real-x3", "JPEG of quality 50"),
+        ({"model": "fast"}, "fast-real-x3", "JPEG of quality 50"),
+        ({"model": "fast-clean"}, "fast-clean-x3", ""),
+        ({"kind": "clean"}, "fast-clean-x3", ""),
+        ({"kind": "real"}, "fast-real-x3", ""),
+    ],
+)
+def test_the_source_decides_where_the_request_does_not(
+    zoo_of_three: list[zoo.ModelFile], tmp_path: Path, options: dict[str, str], name: str, why: str
+) -> None:
+    compute, factor = choose_model(Request.of(scale=3, **options), tmp_path / "a.jpg", (6, 8), lambda: REAL)
+    assert (compute.model.name, compute.why, factor) == (name, why, 3)
+
+
+def test_what_stands_in_for_a_kind_is_said(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
+    zoo_of_three[:] = [model for model in zoo_of_three if model.kind == "clean"]
+    compute, _ = choose_model(Request.of(scale=3), tmp_path / "a.jpg", (6, 8), lambda: REAL)
+    assert compute.why == "JPEG of quality 50, fast x3 being clean only"
 
 
 def test_factors_nobody_trained(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
     def choose(request: Request) -> None:
-        choose_model(request, "image", tmp_path / "a.png", (6, 8))
+        choose_model(request, tmp_path / "a.png", (6, 8), lambda: CLEAN)
 
     with pytest.raises(CheckpointError):
         choose(Request.of(scale=4.5))
@@ -95,9 +118,25 @@ def test_scale_is_the_networks_own_if_nothing_is_said(zoo_of_three: list[zoo.Mod
 
 
 def test_what_would_be_faster(zoo_of_three: list[zoo.ModelFile]) -> None:
-    assert faster(Spec(4, channels=64, blocks=16)).startswith(" (-n fast would be up to ")
-    assert faster(Spec(4, channels=16, blocks=4)) == ""
-    assert faster(Spec(8, channels=64, blocks=16)) == ""
+    mine = zoo.ModelFile("mine.safetensors", Path("mine.safetensors"), 4)
+    assert re.fullmatch(r"; up to [\d.]+ times as fast: -n fast", alternatives(mine, Spec(4, channels=64, blocks=16)))
+    assert alternatives(mine, Spec(4, channels=16, blocks=4)) == ""
+    assert alternatives(mine, Spec(8, channels=64, blocks=16)) == ""
+    large = replace(zoo_of_three[-1], name="best-real-x4", size="best", network="M16C64")
+    zoo_of_three.append(large)
+    assert alternatives(zoo_of_three[-2], Spec(4, channels=16, blocks=4)) == "; better, but slower: -n best"
+    assert alternatives(zoo_of_three[-3], Spec(4, channels=16, blocks=4)) == "", "best ships as real only"
+
+
+def test_what_would_be_crisper(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [zoo.ModelFile(f"fast-{k}-x4", Path(k), 4, "fast", k, network="M4C16") for k in zoo.KINDS]
+    monkeypatch.setattr(zoo, "available", lambda: pair)
+    spec = Spec(4, channels=16, blocks=4)
+    crisper, faithful = "; crisper: --detail 1", "; more faithful: --detail 0"
+    assert alternatives(zoo.resolve("fast-real", 4, "real"), spec) == crisper
+    assert alternatives(zoo.resolve("fast@0.5", 4, "real"), spec) == crisper + faithful
+    assert alternatives(zoo.resolve("fast-detail", 4, "real"), spec) == faithful
+    assert alternatives(zoo.resolve("fast-clean", 4, "real"), spec) == ""
 
 
 def test_one_network_serves_all_and_is_announced_once(zoo_of_three: list[zoo.ModelFile], tmp_path: Path) -> None:
