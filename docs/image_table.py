@@ -31,6 +31,7 @@ HEAD = """# Test images
 Made by `python docs/image_table.py FOLDER`: difficult images from file to file with an identity network, so that every
 difference is repsr's. "Equal" is what a reader of the output finds; for lossy formats, the largest difference is given
 in 8-bit code values. Metadata: ICC profile, XMP, text, colour chunks and resolution must be equal; EXIF must be there.
+Which kind of model an image gets without asking is described under [models](models.md#which-kind-a-source-gets).
 
 | image | to | mode | pixels | metadata | pages, times, loops | remarks |
 |---|---|---|---|---|---|---|
