@@ -147,18 +147,22 @@ def measure_model(net: PlainSR, upscaler: Upscaler, size: tuple[int, int], round
     planes(frame)
     # One frame on a CPU; on a GPU enough frames for uploads, batches and downloads to overlap.
     count = 1 if planes.ahead == 1 else 4 * planes.ahead
-    seconds, products = [], []
+    seconds, products, loads = [], [], []
     # In turns, so that both see the same machine.
     for _ in range(rounds):
         products.append(_matmul_seconds(upscaler))
+        began, busy = time.perf_counter(), time.process_time()
         seconds.append(_best(lambda: _run_through(planes, frame, count), 3) / count)
+        loads.append(_load(time.process_time() - busy, time.perf_counter() - began)["cores_busy"])
     peak = 2 * _side(upscaler) ** 3 / min(products) / 1e9
     speed = flops / min(seconds) / 1e9
     facts = {
         "size": f"{size[1]}x{size[0]}",
         "engine": planes.engine,
+        "precision": upscaler.precision,
         "gflops": round(speed, 1),
         "share_of_peak": round(speed / peak, 3),
+        "cores_busy": max(loads),
     }
     return peak, Row("model", 1, min(seconds), facts)
 
@@ -201,7 +205,32 @@ def _measure_video(
         for _ in range(max(options.rounds // 2, 1)):
             pipeline.append(_pipeline(video, target, model, upscaler, options.request, reporter))
             end_to_end.append(_end_to_end(video, target, options))
-    return [min(rows, key=lambda row: row.seconds) for rows in (pipeline, end_to_end)]
+    rows = [min(rows, key=lambda row: row.seconds) for rows in (pipeline, end_to_end)]
+    rows[-1].facts["start_up"] = start_up_parts(max(options.rounds // 2, 1))
+    return rows
+
+
+# What a video's command loads, each with all before it.
+_PARTS = {
+    "python": "pass",
+    "torch": "import torch",
+    "pyav": "import torch, av",
+    "repsr": "import torch, av, repsr_cli.cli, repsr_cli.upscale.batch, repsr_cli.upscale.video",
+}
+
+
+def start_up_parts(rounds: int) -> dict[str, float]:
+    """Seconds that the parts of a start take, each the best of several processes, less the parts before it.
+
+    The rest of ``start_up_s`` is loading the model, planning and ending.
+    """
+    parts, before = {}, 0.0
+    for name, code in _PARTS.items():
+        command = [sys.executable, "-c", f"{code}; import os; os._exit(0)"]
+        seconds = min(_timed(command)[0] for _ in range(rounds))
+        parts[name] = round(max(seconds - before, 0.0), 3)
+        before = seconds
+    return parts
 
 
 def _pipeline(
