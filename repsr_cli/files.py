@@ -28,6 +28,7 @@ __all__ = [
     "check_target",
     "is_file",
     "is_folder",
+    "is_temporary",
     "open_regular",
     "publish",
     "reading",
@@ -355,6 +356,11 @@ def remove_leftovers(folder: Path, target: Path | None = None) -> None:
     for path in folder.glob(f".*{_MARK}*"):
         if path.name.startswith(begin) and _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that unfinished files have."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def _temporary_name(target: Path, suffix: str) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from repsr_cli.errors import MediaError, RepsrError
-from repsr_cli.files import is_folder
+from repsr_cli.files import is_folder, is_temporary
 from repsr_cli.upscale.request import Kind, Naming
 from repsr_cli.video.image_sequence import is_motion_jpeg, is_pattern, numbered
 
@@ -32,6 +32,8 @@ _VIDEOS = (
     "3gp asf avi divx dv flv h26[45] hevc ivf m2ts m2v m4v mjpeg mkv mov mp4 mpe?g mts mxf nut ogm ogv ts vob webm wmv"
     " y4m"
 )
+# Why files are left out whose names begin with a dot.
+HIDDEN = "hidden files"
 _CLAIMS = re.compile(rf"\.({f'{_IMAGES} {_VIDEOS}'.replace(' ', '|')})", re.IGNORECASE)
 # Names that a sentence lists.
 _NAMED = 5
@@ -254,6 +256,8 @@ def files_in(folder: Path, naming: Naming, inside: Inputs) -> Iterator[Path]:
         for name in sorted(names, key=natural_order):
             if not name.startswith("."):
                 yield here / name
+            elif _claims(here / name) and not is_temporary(name):
+                inside.leave_out(HIDDEN, here / name)
 
 
 def inputs_of(paths: Iterable[Path], folder: Path) -> Inputs:

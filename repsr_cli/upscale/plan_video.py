@@ -272,10 +272,11 @@ def _damage(video: VideoSource, timeline: Timeline | None, options: VideoOptions
     """
     if timeline is None or timeline.damage is None:
         return []
+    damage = f"damaged or cut off: {timeline.damage.rstrip('.')}"
     if options.on_error == "stop":
         remedy = "Keep what can be read with --on-error keep, or get the file again."
-        raise MediaError(video.path, f"damaged or cut off: {timeline.damage}", remedy)
-    return [f"damaged or cut off: {timeline.damage}"]
+        raise MediaError(video.path, damage, remedy)
+    return [damage]
 
 
 def _losses(

@@ -90,7 +90,7 @@ class SizeOptions:
     @property
     def asked(self) -> bool:
         """Whether any size was asked for."""
-        return any(getattr(self, each.name) for each in fields(self))
+        return any(getattr(self, each.name) is not None for each in fields(self))
 
     def check(self) -> None:
         """Refuse sizes that make no sense.

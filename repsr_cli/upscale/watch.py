@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system
 from repsr_cli.files import remove_leftovers, write_text
-from repsr_cli.upscale.inputs import Failure, Inputs, files_in, inputs_of, real_path
+from repsr_cli.upscale.inputs import HIDDEN, Failure, Inputs, files_in, inputs_of, real_path
 from repsr_cli.upscale.jobs import Job, check_naming, check_options, plan_found
 from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
 from repsr_cli.upscale.watch_options import WatchOptions
@@ -210,7 +210,7 @@ class _Looks:
             if self._is_new(str(failure.error)):
                 inside.failures.append(failure)
         for reason, paths in found.left_out.items():
-            for path in paths:
+            for path in paths if reason != HIDDEN else ():  # names of files that are not complete yet
                 if self._is_new(f"{reason} {path}"):
                     inside.leave_out(reason, path)
 

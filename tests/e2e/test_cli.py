@@ -313,6 +313,8 @@ BAD = {
     "sound only": (["sound.m4a"], 3, "sound.m4a: "),
     "torn image": (["torn.png"], 3, "torn.png: "),
     "wrong scale": (["a.png", "-s", "0.5"], 2, "--scale 0.5: not a factor of 1 or more"),
+    "scale of nothing": (["a.png", "-s", "0"], 2, "--scale 0: not a factor of 1 or more"),
+    "width of nothing": (["a.png", "--width", "0"], 2, "--width 0: not a size"),
     "no scale": (["a.png", "-s", "four"], 2, "--scale four: not a factor of 1 or more"),
     "encoder": (["b.mkv", "-c", "libx256"], 2, "--codec libx256: no such encoder here. Did you mean libx265?"),
     "encoder's option": (

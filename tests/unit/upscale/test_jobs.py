@@ -215,6 +215,9 @@ def test_nothing_in_a_folder_is_left_out_silently(tmp_path: Path) -> None:
         "raw.dng": b"MM\0\x01",
         "notes.txt": b"",
         "README": b"hello",
+        ".shot.png": b"",
+        ".DS_Store": b"",
+        f".a.png.{'0' * 16}.part.png": b"",
     }.items():
         (tmp_path / "in" / name).write_bytes(data)
     image(tmp_path / "in" / "deep" / "b.png")
@@ -235,6 +238,7 @@ def test_nothing_in_a_folder_is_left_out_silently(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     assert set(result.notes) == {
         f"left out, not images or videos: {folder / 'README'}, {folder / 'notes.txt'}",
+        f"left out, hidden files: {folder / '.shot.png'}",
         f"left out, links to folders: {folder / 'circle'}, {folder / 'linked'}",
         f"left out, subfolders (-r looks into them): {folder / 'deep'}",
     }
