@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.errors import MediaError, RecipeError
-from repsr_cli.files import Noting, check_target, writing
-from repsr_cli.image.files import is_image, read_image
+from repsr_cli.files import Noting, check_target, is_file, open_regular, writing
+from repsr_cli.image.files import FORMATS, is_image, read_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
 
 MAGIC = b"REPSRPK1"
+_SUFFIXES = frozenset(suffix for fmt in FORMATS for suffix in fmt.suffixes)
 _BLOCK, _MOST_HASHED = 1 << 16, 1 << 30  # bytes
 
 Pixels = NDArray[np.uint8]
@@ -65,7 +66,8 @@ def find_images(folder: Path) -> list[Path]:
     """Every image under a folder, by content, sorted by path.
 
     Raises:
-        RecipeError: no such folder, no image in it, or a folder in it that cannot be read.
+        RecipeError: no such folder, no image in it, or a folder or an image in it that cannot be read; a file with the
+            name of an image that is none.
     """
 
     def refuse(error: OSError) -> None:
@@ -75,10 +77,24 @@ def find_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise RecipeError(folder, "no such folder", "Give a folder of images.")
     paths = [Path(root, name) for root, _folders, names in os.walk(folder, onerror=refuse) for name in names]
-    found = [path for path in sorted(paths) if path.is_file() and is_image(path)]
+    found = []
+    for path in sorted(paths):
+        if is_file(path) and is_image(path):
+            found.append(path)
+        elif path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+            raise RecipeError(path, _reason(path), "Remove it, or copy it again.")
     if not found:
         raise RecipeError(folder, "contains no images", "Give a folder of images.")
     return found
+
+
+def _reason(path: Path) -> str:
+    """Why a file is no image though it has the name of one."""
+    try:
+        with open_regular(path.resolve()) as file:
+            return "is not an image, whatever its name" if file.read(1) else "is empty"
+    except (OSError, RuntimeError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or 'a link that leads to itself'}"
 
 
 def photographs(folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 from repsr_cli.cli.app import app
 from repsr_cli.errors import CheckpointError, DeviceError, RecipeError, RepsrError, TrainingDiverged
 from repsr_cli.model.checkpoint import load_training, save_training
-from repsr_cli.training import divergence, objective
+from repsr_cli.training import dataset, divergence, objective
 from repsr_cli.training.dataset import MAGIC, Pack, build_pack, find_images, held_out_groups, photographs
 from repsr_cli.training.loop import train
 from repsr_cli.training.losses import reconstruction_loss
@@ -414,4 +415,50 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(RecipeError, match=r"private: cannot be read: Permission denied"):
+        find_images(images)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "why"),
+    [
+        ("e.jpg", b"", "is empty"),
+        ("t.PNG", b"hello", "is not an image, whatever its name"),
+        ("d.png", "nowhere", "cannot be read: No such file"),
+        ("l.webp", "l.webp", "cannot be read"),
+        ("p.tif", None, "cannot be read"),
+    ],
+)
+def test_what_has_the_name_of_an_image_and_is_none_is_named(
+    tmp_path: Path, name: str, what: bytes | str | None, why: str
+) -> None:
+    images = _images(tmp_path / "images")
+    (images / "notes.txt").write_text("hello")
+    (images / "._a.png").write_bytes(b"\0\5\x16\7")
+    before = find_images(images)
+    odd = images / name
+    if what is None:
+        os.mkfifo(odd)
+    elif isinstance(what, str):
+        odd.symlink_to(what)
+    else:
+        odd.write_bytes(what)
+    with pytest.raises(RecipeError, match=rf"{re.escape(name)}: {why}"):
+        find_images(images)
+    odd.unlink()
+    assert find_images(images) == before
+
+
+def test_an_image_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = _images(tmp_path / "images")
+    locked = find_images(images)[0]
+    real = os.open
+
+    def refused(path: Any, *arguments: Any, **options: Any) -> int:
+        if os.fspath(path) == os.fspath(locked):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(dataset, "is_image", lambda path: path != locked)
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(RecipeError, match=rf"{re.escape(locked.name)}: cannot be read: Permission denied"):
         find_images(images)
