@@ -347,11 +347,17 @@ def prepare(
     if options.mix is None and options.teacher is None:
         raise UsageError("repsr prepare", "nothing to do", "Add --mix with a file of degradations, --teacher, or both.")
     with Board(quiet=quiet) as board:
-        _prepare(folder, output, options, _counter(board, "images"))
+        _prepare(folder, output, options, _counter(board, "images"), board.say)
     print_line(str(output))
 
 
-def _prepare(folder: Path, output: Path, options: PrepareOptions, progress: Callable[[int, int], None]) -> None:
+def _prepare(
+    folder: Path,
+    output: Path,
+    options: PrepareOptions,
+    progress: Callable[[int, int], None],
+    say: Callable[[str], None],
+) -> None:
     """Make the pairs that the options describe."""
     from repsr_cli.engine.upscaler import Upscaler
     from repsr_cli.model.zoo import load, resolve
@@ -377,7 +383,7 @@ def _prepare(folder: Path, output: Path, options: PrepareOptions, progress: Call
         "" if teacher is None else f"{teacher.digest()} in {options.precision}",
     )
     teach = None if teacher is None else teacher_of(teacher, options.scale)
-    run_preparing(folder, output, preparation, teach, progress, overwrite=options.overwrite)
+    run_preparing(folder, output, preparation, teach, progress, say, overwrite=options.overwrite)
 
 
 def register(app: typer.Typer) -> None:

@@ -135,8 +135,9 @@ class _Side:
     def notes(self) -> tuple[str, ...]:
         """What was assumed and noticed, a sentence each."""
         repeated = len(self.decoder.repeated)
+        torn = () if self.timeline.damage is None else (f"damaged or cut off: {self.timeline.damage.rstrip('.')}",)
         damage = (f"{repeated} frames could not be decoded and repeat the one before",) if repeated else ()
-        return (*self.timeline.notes, *self.decoder.notes, *damage)
+        return (*torn, *self.timeline.notes, *self.decoder.notes, *damage)
 
     def buffer(self, graph: av.filter.Graph, like: av.VideoFrame, name: str | None = None) -> FilterContext:
         """Where a graph takes frames like this one in."""

@@ -201,7 +201,9 @@ def _device_of(recipe: Recipe) -> torch.device:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise DeviceError(name, f"cannot be used ({error})", "Set run.device to cpu or auto.") from error
+        raise DeviceError(
+            name, f"cannot be used ({str(error).partition(chr(10))[0][:200]})", "Set run.device to cpu or auto."
+        ) from error
     return torch.device(name)
 
 

@@ -185,8 +185,10 @@ def _check(mix: Mix, subject: str) -> None:
                 raise RecipeError(subject, f"{where} must be between 0 and 1, not {value}")
             if item.type == "Range" and not 0 <= value[0] <= value[1] < float("inf"):
                 raise RecipeError(subject, f"{where} must be two ascending bounds of 0 or more, not {list(value)}")
-    if mix.shot.frames < 2 or mix.shot.side < 64:
-        raise RecipeError(subject, "shot.frames must be 2 or more, and shot.side 64 or more")
+    if not 2 <= mix.shot.frames <= 250 or mix.shot.side < 64:
+        raise RecipeError(subject, "shot.frames must lie between 2 and 250, and shot.side be 64 or more")
+    if not 1 <= mix.jpeg.quality[0] <= mix.jpeg.quality[1] <= 100:
+        raise RecipeError(subject, "jpeg.quality must lie between 1 and 100")
     if not mix.rescale.kernels or set(mix.rescale.kernels) - {"bicubic", "bilinear", "box", "lanczos"}:
         raise RecipeError(subject, "rescale.kernels must name bicubic, bilinear, box or lanczos")
     if mix.rescale.twice_factor[0] < 0.25 or mix.rescale.twice_factor[1] > 4:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.errors import UsageError
+from repsr_cli.errors import RecipeError, UsageError
 from repsr_cli.image.resize import imresize
 from repsr_cli.training.dataset import Pair, folder_pairs, held_out_groups, pack_digest, photographs
 from repsr_cli.training.degradations import (
@@ -152,17 +152,28 @@ def taught_pair(pair: Pair, preparation: Preparation, variant: int, index: int, 
 
 
 def degraded_tasks(
-    folder: Path, preparation: Preparation, teacher: Teacher | None, progress: Callable[[int, int], None]
+    folder: Path,
+    preparation: Preparation,
+    teacher: Teacher | None,
+    progress: Callable[[int, int], None],
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[Task]:
     """Every image of a folder, ``variants`` times; of held-out photographs only the first image, once.
 
-    Images smaller than 80 * scale px are left out. Errors as ``folder_pairs``.
+    Images smaller than 80 * scale px are left out, and named.
+
+    Raises:
+        RecipeError: as ``folder_pairs``; or all images are too small.
     """
+    small: list[str] = []
+    least = MIN_LR_SIDE * preparation.scale
     held_out = set(held_out_groups(photographs(folder).values(), preparation.holdout))
     kept: set[str] = set()
+    made = False
     for index, found in enumerate(folder_pairs(folder, preparation.scale, progress, shuffled=True)):
         pair = found
-        if min(pair.hr.shape[:2]) < MIN_LR_SIDE * preparation.scale:
+        if min(pair.hr.shape[:2]) < least:
+            small.append(pair.name)
             continue
         variants = preparation.variants
         if pair.group in held_out:
@@ -175,6 +186,12 @@ def degraded_tasks(
             if teacher is not None:
                 make = partial(taught_pair, pair, preparation, variant, index, teacher)
             yield f"{pair.name}#{variant}", make
+        made = True
+    if not made:
+        raise RecipeError(folder, f"all its images are smaller than {least} px", "Add larger ones.")
+    if small:
+        others = f" and {len(small) - 5} more" if len(small) > 5 else ""
+        say(f"left out, smaller than {least} px: {', '.join(small[:5])}{others}")
 
 
 def prepare(
@@ -183,6 +200,7 @@ def prepare(
     preparation: Preparation,
     teacher: Teacher | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    say: Callable[[str], None] = lambda _line: None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -194,6 +212,7 @@ def prepare(
         preparation: what to make of them.
         teacher: gives (height * scale, width * scale, 3) for (height, width, 3).
         progress: called with (images done, images in all).
+        say: gets a line on what is left out.
         overwrite: replace an existing file.
 
     Raises:
@@ -209,5 +228,5 @@ def prepare(
         "teacher": preparation.teacher,
         "images": pack_digest(folder, preparation.scale),
     }
-    tasks = degraded_tasks(folder, preparation, teacher, progress)
+    tasks = degraded_tasks(folder, preparation, teacher, progress, say)
     write_resumable(target, preparation.scale, job, tasks, overwrite=overwrite)

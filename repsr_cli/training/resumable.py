@@ -68,6 +68,7 @@ def write_resumable(
 
 def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task], *, overwrite: bool) -> None:
     lock = FolderLock.take(_folder(target), target)
+    worthless = False
     try:
         folder = lock.folder
         fresh = _claim(folder, job)
@@ -78,6 +79,7 @@ def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task],
             end = end_of(entries[-1], scale) if entries else 0
             pixels.truncate(end)
             lines.truncate(sum(length for _, length in done))
+            worthless = not entries
             for name, make in tasks:
                 if name not in names:
                     entry, nbytes = append_pair(pixels, make(), scale, end)
@@ -87,6 +89,7 @@ def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task],
                     lines.flush()
                     end += nbytes
                     entries.append(entry)
+                    worthless = False
             assemble_pack(
                 target,
                 scale,
@@ -97,6 +100,8 @@ def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task],
             )
         _remove(lock)
     finally:
+        if worthless:
+            _remove(lock)
         lock.release()
 
 

@@ -222,6 +222,25 @@ def test_a_preparation_that_was_killed_as_it_tidied_up_is_complete(
         prepare(images, target, preparation, doubled)
 
 
+def test_images_that_are_too_small_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(textured(40, 200, number)).save(folder / f"small{number}.png")
+    preparation = Preparation(2, REAL, variants=1, seed=1, holdout=1, teacher="doubled")
+    with pytest.raises(RecipeError, match="all its images are smaller than 160 px"):
+        prepare(folder, tmp_path / "a.pack", preparation, doubled)
+    assert not list(tmp_path.glob("a.pack*"))
+    for number in range(2):
+        Image.fromarray(textured(180, 200, number)).save(folder / f"large{number}.png")
+    lines: list[str] = []
+    preparation = Preparation(2, REAL, variants=1, seed=2, holdout=1, teacher="doubled")
+    prepare(folder, tmp_path / "b.pack", preparation, doubled, say=lines.append)
+    assert len(lines) == 1
+    assert all(f"small{number}.png" in lines[0] for number in range(3))
+    assert len(Pack(tmp_path / "b.pack").images) == 2
+
+
 def test_two_preparations_do_not_write_one_file(tmp_path: Path) -> None:
     images, preparation, _ = preparation_of(tmp_path, 2)
     lock = FolderLock.take(tmp_path / "a.pack.parts", tmp_path / "a.pack")
