@@ -89,7 +89,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def _reason(path: Path) -> str:
-    """Why a file is no image though it has the name of one."""
+    """Why a file is not an image though it has the name of one."""
     try:
         with open_regular(path.resolve()) as file:
             return "is not an image, whatever its name" if file.read(1) else "is empty"
