@@ -96,7 +96,7 @@ def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task],
                 entries,
                 pixels,
                 overwrite=overwrite,
-                noting=lambda pack: write_text(folder / _DONE, json.dumps(_same_file(pack)), overwrite=True),
+                noting=lambda pack: _note(folder, pack),
             )
         _remove(lock)
     finally:
@@ -108,6 +108,12 @@ def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task],
 def _folder(target: Path) -> Path:
     """Where what is finished is kept."""
     return target.with_name(f"{target.name}.parts")
+
+
+def _note(folder: Path, pack: Path) -> None:
+    """Note that a file is complete, which is about to become the target; where that fails, it is forgotten."""
+    with suppress(RecipeError, OSError):
+        write_text(folder / _DONE, json.dumps(_same_file(pack)), overwrite=True, failure=RecipeError)
 
 
 def _remove(lock: FolderLock) -> None:

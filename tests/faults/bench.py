@@ -311,6 +311,7 @@ class Bench:
             return []
         names = [name for name in self._left(command, *states) if not below(name, case.excused)]
         jobs = {f"out/.{Path(name).name}.repsr" for name in command.outputs}
+        jobs |= {f"{name}.parts" for name in command.outputs if name.endswith(".pack")}
         if outcome.code != 0:
             names = [name for name in names if not any(name == job or name.startswith(job + "/") for job in jobs)]
         if outcome.code is None or outcome.code < 0:
