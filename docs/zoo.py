@@ -103,7 +103,7 @@ def dial(weights: list[ModelFile]) -> str:
 def image(weight: ModelFile) -> Image.Image:
     """Part of a frame of the example video: bicubic on the left, the model on the right."""
     lr = frame_at(VIDEO, SECONDS)[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
-    sr = repsr_cli.load_model(weight.name).upscale(lr)
+    sr = repsr_cli.load_model(weight.name, precision="fp32").upscale(lr)
     return Image.fromarray(np.concatenate([imresize(lr, sr.shape[:2]), sr], axis=1))
 
 

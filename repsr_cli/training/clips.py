@@ -38,8 +38,14 @@ MIN_LR_SIDE = 16  # px; a macroblock
 _EVERY = 8
 
 
-def clip_frames(video: Path, scale: int, count: int) -> list[Pixels]:
-    """RGB frames of a clip from a third of it on, cropped so that they shrink to even sizes.
+def clip_frames(video: Path, scale: int, count: int, start: float = 1 / 3) -> list[Pixels]:
+    """RGB frames of a clip, cropped so that they shrink to even sizes.
+
+    Args:
+        video: the clip.
+        scale: enlargement factor.
+        count: frames.
+        start: the share of the clip that is left out at its beginning.
 
     Raises:
         MediaError: the clip cannot be read.
@@ -47,8 +53,8 @@ def clip_frames(video: Path, scale: int, count: int) -> list[Pixels]:
     """
     source = probe(video)
     timeline = scan(source)
-    start = len(timeline.pts) // 3
-    wanted = tuple(timeline.pts[start : start + count])
+    first = int(len(timeline.pts) * start)
+    wanted = tuple(timeline.pts[first : first + count])
     frames = [rgb for _pts, rgb in frames_at(Sampling(source, timeline, wanted, (), ()), wanted, 2 * scale)]
     if len(frames) < 2:
         raise UsageError(video, "has too few frames to measure", "Give clips of several seconds.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,4 +188,4 @@ def test_a_folder_of_both_is_judged_file_by_file(tmp_path: Path) -> None:
 def test_dry_run_says_why(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.jpg", quality=50)
     result = CliRunner().invoke(app, ["upscale", str(tmp_path / "a.jpg"), "--dry-run"])
-    assert "model balanced-real-x4 for JPEG of quality 50" in result.stderr
+    assert re.search(r"model balanced-real-x4@[\d.]+ for JPEG of quality 50", result.stderr)
