@@ -215,7 +215,8 @@ def writing(
 ) -> Iterator[BinaryIO]:
     """A binary file that appears under its name when the block ends without an error.
 
-    Devices and named pipes are written directly: they hold nothing that could be replaced.
+    Devices and named pipes are written directly: they hold nothing that could be replaced. A pipe that nobody reads is
+    an error.
 
     Args:
         target: the file.
@@ -229,7 +230,7 @@ def writing(
     """
     with translated_errors(target, failure):
         if _is_stream(target):
-            with target.open("wb") as stream:
+            with _open_stream(target) as stream:
                 yield stream
             return
         pending = PendingFile.begin(target, overwrite=overwrite)
@@ -343,6 +344,14 @@ def _is_stream(target: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _open_stream(target: Path) -> BinaryIO:
+    """Open a device or a named pipe for writing, without waiting for a reader."""
+    descriptor = os.open(target, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if sys.platform != "win32":
+        os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
 
 
 def remove_leftovers(folder: Path, target: Path | None = None) -> None:

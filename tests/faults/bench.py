@@ -307,7 +307,7 @@ class Bench:
         trial: tuple[Disturbance, Case],
     ) -> list[str]:
         what, case = trial
-        if what.operation in ("unlink", "list") or case.excused == {"*"}:
+        if what.operation in ("unlink", "list", "stat") or case.excused == {"*"}:
             return []
         names = [name for name in self._left(command, *states) if not below(name, case.excused)]
         jobs = {f"out/.{Path(name).name}.repsr" for name in command.outputs}

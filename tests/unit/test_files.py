@@ -449,3 +449,14 @@ def test_an_error_as_a_file_that_was_read_is_closed_costs_nothing(tmp_path: Path
     finally:
         sys.unraisablehook = hook
     assert not complaints
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(MediaError, match="cannot be written"), writing(tmp_path / "a", overwrite=False):
+        pass
+    reader = os.open(tmp_path / "a", os.O_RDONLY | os.O_NONBLOCK)
+    with writing(tmp_path / "a", overwrite=False) as file:
+        file.write(b"abc")
+    assert os.read(reader, 10) == b"abc"
+    os.close(reader)
