@@ -327,7 +327,7 @@ BAD = {
     "itself": (["a.png", "-o", "a.png", "-y"], 2, "a.png: is the input itself"),
     "no input": ([], 2, "repsr upscale: nothing to upscale. Name images, videos or folders"),
     "network": (["a.png", "-n", "fastt"], 4, "fastt: no such model. Did you mean 'fast'?"),
-    "size": (["a.png", "-n", "best"], 4, "best: no model of this size ships. The largest that does is 'balanced'."),
+    "size": (["a.png", "-n", "bset"], 4, "bset: no such model. Did you mean 'best'?"),
     "no network file": (["a.png", "-n", "none.safetensors"], 4, "none.safetensors: no such file"),
     "not a network": (["a.png", "-n", "text.mp4"], 4, "text.mp4: "),
     "device": (["a.png", "--device", "cuda:77"], 5, "cuda:77: "),
