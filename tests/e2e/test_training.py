@@ -262,7 +262,7 @@ def test_check_lists_bad_images(trained: Path, tmp_path: Path) -> None:
         (["export", "fast", "-s", "4", "-o", "x.glsl"], 2, "shaders are for RGB networks of x2"),
         (["export", "fast-x2", "-o", "x.glsl", "--planes", "yuv420p"], 2, "shaders are RGB only"),
         (["export", "fast-x2", "-s", "1", "-o", "x.pth"], 2, "enlarges by 2, not 1"),
-        (["export", "fast", "-o", "x.xml", "-o", "x.param"], 2, "x.bin: would be written twice"),
+        (["export", "fast", "-o", "x.onnx", "-o", "x.onnx"], 2, "x.onnx: would be written twice"),
         (["eval", "none", "-n", "none.pth"], 4, "no such file"),
     ],
 )
