@@ -208,7 +208,7 @@ def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images, a video and a recipe, in a home of their own."""
     (tmp_path / "images").mkdir()
     for number in range(6):
-        Image.fromarray(textured(96, 96, number)).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(textured(176, 176, number)).save(tmp_path / "images" / f"{number}.png")
     make_video(tmp_path / "b.mkv", range(12), attachments={"a.ttf": b"font"}, subtitles=["subrip"])
     (tmp_path / "recipe.toml").write_text(RECIPE)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -477,6 +477,7 @@ def _check(recipe: Recipe, subject: str) -> None:
         "loss.luma": recipe.loss.luma,
         "loss.chroma": recipe.loss.chroma,
         "loss.weight": recipe.loss.weight,
+        "loss.ssim": recipe.loss.ssim,
         "loss.ms_ssim": recipe.loss.ms_ssim,
         "loss.fourier": recipe.loss.fourier,
         "loss.vgg": recipe.loss.vgg,

@@ -69,8 +69,8 @@ def test_shell_completion_is_offered() -> None:
 
 
 def test_a_bug_keeps_its_traceback_and_exits_1() -> None:
-    code = "from repsr_cli.cli import app, upscale_command as u; u.plan_jobs = None; app(['upscale', 'x', '-s', '2'])"
-    result = run("-c", code)
+    broken = "from repsr_cli.upscale import jobs; jobs.plan_jobs = None; "
+    result = run("-c", broken + "from repsr_cli.cli import app; app(['upscale', 'x', '-s', '2'])")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "TypeError" in result.stderr
