@@ -180,6 +180,7 @@ def evaluate(
     from repsr_cli.training.conditions import parse_conditions
     from repsr_cli.training.evaluate import CLEAN
     from repsr_cli.training.evaluate import evaluate as run_evaluation
+    from repsr_cli.video.probe import is_video
 
     if table.csv is not None:
         check_target(table.csv, overwrite=table.overwrite, failure=UsageError)
@@ -199,6 +200,11 @@ def evaluate(
     conditions = parse_conditions(options.degrade or ())
     made = {condition.name: condition.lr for condition in conditions} if options.degrade else CLEAN
     clips, folders = [path for path in inputs if path.is_file()], [path for path in inputs if not path.is_file()]
+    for path in clips:
+        if not is_video(path):
+            raise UsageError(path, "is neither a folder nor a clip", "Give the folder that holds the image.")
+        if lr is not None:
+            raise UsageError(path, "is a clip, which --lr is not for", "Leave out one of them.")
     rows: list[ImageScore] = []
     if folders:
         rows += run_evaluation(upscalers, folders, options.scale, lr, made, perceptual=options.perceptual)

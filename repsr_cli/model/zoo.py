@@ -59,7 +59,7 @@ class ModelFile:
         network: the field's name of the size, e.g. ``M4C16``.
         architecture: of a file in another layout than Compact, its architecture and size; else empty.
         psnr_y: dB on benchmark sets, by name.
-        default_detail: of a ``detail`` model, its share where the kind is chosen without a word of detail.
+        default_detail: of a ``detail`` model, its share where neither a name nor ``--detail`` gives one.
         blend: what is mixed into it; None: nothing.
     """
 

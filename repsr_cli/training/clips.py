@@ -16,15 +16,14 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.training.conditions import Condition, encoder_of
-from repsr_cli.training.evaluate import BICUBIC, ImageScore
+from repsr_cli.training.evaluate import BICUBIC, ImageScore, check_scales, mean_scores
 from repsr_cli.training.frame_sampling import Sampling, frames_at
 from repsr_cli.training.metrics import psnr_rgb, ssim_y
-from repsr_cli.training.perceptual import gradient_ratio, ssimulacra2, vgg_distance
+from repsr_cli.training.perceptual import looks_beside
 from repsr_cli.training.vmaf import vmaf
 from repsr_cli.video.planes import Planes
-from repsr_cli.video.probe import probe
 from repsr_cli.video.roundtrip import through_codec
-from repsr_cli.video.timeline import scan
+from repsr_cli.video.timeline import read_video
 from repsr_cli.yuv.formats import PlaneFormat
 
 Pixels = NDArray[np.uint8]
@@ -51,8 +50,7 @@ def clip_frames(video: Path, scale: int, count: int, start: float = 1 / 3) -> li
         MediaError: the clip cannot be read.
         UsageError: it has a single frame, or is too small.
     """
-    source = probe(video)
-    timeline = scan(source)
+    source, timeline = read_video(video)
     first = int(len(timeline.pts) * start)
     wanted = tuple(timeline.pts[first : first + count])
     frames = [rgb for _pts, rgb in frames_at(Sampling(source, timeline, wanted, (), ()), wanted, 2 * scale)]
@@ -119,19 +117,19 @@ def evaluate_clips(
     Raises:
         UsageError: a model of another scale, a clip that cannot be used, or a missing package.
     """
-    for name, upscaler in models:
-        if upscaler.scale != scale:
-            raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give models of one scale.")
+    check_scales(models, scale)
     for video in videos:
-        hr = clip_frames(video, scale, count)
+        frames = clip_frames(video, scale, count)
+        hr = [planes_from_rgb(to_tensor(frame), FORMAT) for frame in frames]
         for condition in conditions:
-            lr = compressed(hr, scale, condition)
-            rows = [(BICUBIC, [_bicubic(planes, scale) for planes in lr])]
-            for name, upscaler in models:
+            lr = compressed(frames, scale, condition)
+            results = [[_bicubic(planes, scale) for planes in lr]]
+            for _name, upscaler in models:
                 upscale = PlaneUpscaler(upscaler, FORMAT, FORMAT)
-                rows.append((name, [upscale(planes) for planes in lr]))
-            for name, sr in rows:
-                figures = _figures(sr, hr, scale, perceptual=perceptual)
+                results.append([upscale(planes) for planes in lr])
+            looks = _looks(results, frames) if perceptual else [{} for _ in results]
+            for name, sr, seen in zip([BICUBIC, *(name for name, _ in models)], results, looks, strict=True):
+                figures = _fidelity(sr, hr, scale) | seen | (vmaf(sr, hr) if perceptual else {})
                 yield ImageScore(name, CLIPS, condition.name, video.name, figures)
 
 
@@ -139,22 +137,25 @@ def _bicubic(planes: Planes, scale: int) -> Planes:
     return tuple(imresize(plane, (plane.shape[0] * scale, plane.shape[1] * scale)) for plane in planes)
 
 
-def _figures(sr: Sequence[Planes], hr: Sequence[Pixels], border: int, *, perceptual: bool) -> Mapping[str, float]:
-    planes = [planes_from_rgb(to_tensor(frame), FORMAT) for frame in hr]
-    grey = [(a[0][..., None], b[0][..., None]) for a, b in zip(sr, planes, strict=True)]
-    still = [a[0] == b[0] for a, b in pairwise(planes)]
-    figures: dict[str, float] = {
+def _fidelity(sr: Sequence[Planes], hr: Sequence[Planes], border: int) -> dict[str, float]:
+    grey = [(a[0][..., None], b[0][..., None]) for a, b in zip(sr, hr, strict=True)]
+    still = [a[0] == b[0] for a, b in pairwise(hr)]
+    figures = {
         "psnr_y": statistics.mean(psnr_rgb(a, b, border) for a, b in grey),
         "ssim_y": statistics.mean(ssim_y(a, b, border) for a, b in grey[::_EVERY]),
     }
-    if (moved := flicker([frame[0] for frame in sr], still)) is not None:
-        figures["flicker"] = moved
-    if perceptual:
-        seen = [(_rgb(frame), original) for frame, original in list(zip(sr, hr, strict=True))[::_EVERY]]
-        measures = {"ssimulacra2": ssimulacra2, "vgg": vgg_distance, "gradient": gradient_ratio}
-        figures |= {name: statistics.mean(measure(*pair) for pair in seen) for name, measure in measures.items()}
-        figures |= vmaf(sr, planes)
-    return figures
+    moved = flicker([frame[0] for frame in sr], still)
+    return figures if moved is None else figures | {"flicker": moved}
+
+
+def _looks(results: Sequence[Sequence[Planes]], frames: Sequence[Pixels]) -> list[dict[str, float]]:
+    """How each result looks, in the mean over some frames; one original's features are held at a time."""
+    seen: list[list[Mapping[str, float]]] = [[] for _ in results]
+    for index in range(0, len(frames), _EVERY):
+        measure = looks_beside(frames[index])
+        for result, found in zip(results, seen, strict=True):
+            found.append(measure(_rgb(result[index])))
+    return [mean_scores(found) for found in seen]
 
 
 def _rgb(planes: Planes) -> Pixels:

@@ -17,7 +17,7 @@ from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.training.dataset import find_images
 from repsr_cli.training.metrics import psnr_rgb, psnr_y, ssim_y
-from repsr_cli.training.perceptual import gradient_ratio, ssimulacra2, vgg_distance
+from repsr_cli.training.perceptual import looks_beside
 
 Pixels = NDArray[np.uint8]
 
@@ -54,22 +54,9 @@ def mean_scores(scores: Sequence[Scores]) -> dict[str, float]:
     return {name: float(np.mean([each[name] for each in scores if name in each])) for name in names}
 
 
-def score(sr: Pixels, hr: Pixels, border: int, *, perceptual: bool = False) -> dict[str, float]:
-    """All figures of one image.
-
-    Args:
-        sr: (H, W, 3), the result.
-        hr: (H, W, 3), the original.
-        border: px that fidelity leaves out on each side; perceptual figures see the whole image.
-        perceptual: whether to compute those too.
-
-    Raises:
-        UsageError: what they need is not installed.
-    """
-    figures = {"psnr_y": psnr_y(sr, hr, border), "psnr_rgb": psnr_rgb(sr, hr, border), "ssim_y": ssim_y(sr, hr, border)}
-    if perceptual:
-        figures |= {"ssimulacra2": ssimulacra2(sr, hr), "vgg": vgg_distance(sr, hr), "gradient": gradient_ratio(sr, hr)}
-    return figures
+def fidelity(sr: Pixels, hr: Pixels, border: int) -> dict[str, float]:
+    """PSNR and SSIM of a result (H, W, 3) beside its original, without ``border`` px on each side."""
+    return {"psnr_y": psnr_y(sr, hr, border), "psnr_rgb": psnr_rgb(sr, hr, border), "ssim_y": ssim_y(sr, hr, border)}
 
 
 def upscale_pixels(upscaler: Upscaler, lr: Pixels) -> Pixels:
@@ -151,9 +138,7 @@ def evaluate(
     Raises:
         UsageError: a model of another scale, or an image that cannot be used.
     """
-    for name, upscaler in models:
-        if upscaler.scale != scale:
-            raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give models of one scale.")
+    check_scales(models, scale)
     if lr_folder is not None and len(folders) != 1:
         raise UsageError(lr_folder, "LR partners belong to one HR folder", "Give one folder.")
     if lr_folder is not None and conditions != CLEAN:
@@ -163,6 +148,18 @@ def evaluate(
             height, width = hr.shape[:2]
             rows = [(BICUBIC, imresize(lr, (height, width)))]
             rows += [(name, upscale_pixels(upscaler, lr)) for name, upscaler in models]
+            looks = looks_beside(hr) if perceptual else None
             for name, sr in rows:
-                figures = score(sr, hr, scale, perceptual=perceptual)
+                figures = fidelity(sr, hr, scale) | (looks(sr) if looks else {})
                 yield ImageScore(name, folder.name, condition, image, figures)
+
+
+def check_scales(models: Sequence[tuple[str, Upscaler]], scale: int) -> None:
+    """Check that all models enlarge by a factor.
+
+    Raises:
+        UsageError: one does not.
+    """
+    for name, upscaler in models:
+        if upscaler.scale != scale:
+            raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give models of one scale.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,30 @@ def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tenso
     return torch.stack([(a - b).square().sum(1).mean() for a, b in zip(first, second, strict=True)]).sum()
 
 
+def looks_beside(hr: Pixels) -> Callable[[Pixels], dict[str, float]]:
+    """What measures how results look beside their original; the original's features are computed once.
+
+    Args:
+        hr: (height, width, 3), the original.
+
+    Returns:
+        Makes ``ssimulacra2``, ``vgg`` and ``gradient`` of a result of the same shape.
+
+    Raises:
+        UsageError: what they need is not installed.
+    """
+    original, contrast = _features(hr), _gradient(hr)
+
+    def measure(sr: Pixels) -> dict[str, float]:
+        return {
+            "ssimulacra2": ssimulacra2(sr, hr),
+            "vgg": float(feature_distance(_features(sr), original)),
+            "gradient": _gradient(sr) / contrast,
+        }
+
+    return measure
+
+
 @torch.inference_mode()
 def vgg_distance(sr: Pixels, hr: Pixels) -> float:
     """VGG distance of two images (height, width, 3); 0 where they are equal, less is better.
@@ -130,8 +154,13 @@ def vgg_distance(sr: Pixels, hr: Pixels) -> float:
     Raises:
         UsageError: the weights are not there.
     """
-    features = vgg_features()
-    return float(feature_distance(features(_tensor(sr)), features(_tensor(hr))))
+    return float(feature_distance(_features(sr), _features(hr)))
+
+
+@torch.inference_mode()
+def _features(image: Pixels) -> list[Tensor]:
+    found: list[Tensor] = vgg_features()(_tensor(image))
+    return found
 
 
 def gradient_ratio(sr: Pixels, hr: Pixels) -> float:

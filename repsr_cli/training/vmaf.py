@@ -17,18 +17,17 @@ from repsr_cli.video.y4m import write_frame
 
 _EXTRA = "Install it: pip install 'repsr[perceptual]'."
 _FILTER = (
-    "libvmaf=log_fmt=json:log_path=vmaf.json:n_threads={threads}:"
+    "libvmaf=log_fmt=json:log_path=vmaf.json:n_threads=1:"
     "model='version=vmaf_v0.6.1\\:name=vmaf|version=vmaf_v0.6.1neg\\:name=vmaf_neg'"
 )
 
 
-def vmaf(sr: Sequence[Planes], hr: Sequence[Planes], threads: int = 1) -> dict[str, float]:
+def vmaf(sr: Sequence[Planes], hr: Sequence[Planes]) -> dict[str, float]:
     """VMAF and VMAF-NEG, each the mean over the frames of a clip; 100 where nothing is lost.
 
     Args:
         sr: frames of the result, 8-bit 4:2:0 planes.
         hr: frames of the original, of the same number and size.
-        threads: of libvmaf.
 
     Returns:
         ``vmaf`` and ``vmaf_neg``.
@@ -44,7 +43,7 @@ def vmaf(sr: Sequence[Planes], hr: Sequence[Planes], threads: int = 1) -> dict[s
         for name, frames in (("sr.y4m", sr), ("hr.y4m", hr)):
             _write(Path(folder) / name, frames)
         command = [get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", "sr.y4m", "-i", "hr.y4m"]
-        command += ["-lavfi", _FILTER.format(threads=threads), "-f", "null", "-"]
+        command += ["-lavfi", _FILTER, "-f", "null", "-"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
         if done.returncode:
             raise UsageError("VMAF", f"FFmpeg failed: {done.stderr.strip()[-200:]}", _EXTRA)

@@ -106,3 +106,19 @@ def test_eval_refuses_clips_that_cannot_be_measured(tmp_path: Path) -> None:
         clip = make_video(tmp_path / name, pts=tuple(range(count)), size=size, audio=0)
         result = CliRunner().invoke(app, ["eval", str(clip), "-s", "4", "-n", "fast"])
         assert result.exit_code == 2, result.output
+
+
+def test_eval_refuses_what_is_neither_folder_nor_clip_and_lr_for_clips(tmp_path: Path) -> None:
+    """A set is a folder, and --lr would be ignored beside clips."""
+    from PIL import Image
+
+    Image.fromarray(textured(96, 96)).save(tmp_path / "b.png")
+    (tmp_path / "notes.txt").write_text("x")
+    for name in ("b.png", "notes.txt"):
+        result = CliRunner().invoke(app, ["eval", str(tmp_path / name), "-s", "2", "-n", "fast"])
+        assert result.exit_code == 2, result.output
+        assert "neither a folder nor a clip" in result.stderr
+    clip = make_video(tmp_path / "a.mkv", size=(128, 192))
+    result = CliRunner().invoke(app, ["eval", str(clip), "-s", "2", "-n", "fast", "--lr", str(tmp_path)])
+    assert result.exit_code == 2, result.output
+    assert "--lr" in result.stderr

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from repsr_cli.errors import UsageError
 from repsr_cli.training import perceptual
 from repsr_cli.training.metrics import luma
-from repsr_cli.training.perceptual import gradient_ratio, ssimulacra2, vgg_distance
+from repsr_cli.training.perceptual import gradient_ratio, looks_beside, ssimulacra2, vgg_distance
 from tests.conftest import textured
 
 needs_ssimulacra2 = pytest.mark.skipif(importlib.util.find_spec("ssimulacra2") is None, reason="needs ssimulacra2")
@@ -90,3 +90,16 @@ def test_ssimulacra2_is_100_for_equal_images_and_falls_with_damage() -> None:
     ]
     assert found[0] > 99
     assert found[0] > found[1] > found[2]
+
+
+@needs_ssimulacra2
+@pytest.mark.usefixtures("weights")
+def test_looks_beside_an_original_are_the_single_measures() -> None:
+    image, *others = (textured(48, 64, seed) for seed in range(3))
+    measure = looks_beside(image)
+    for other in others:
+        assert measure(other) == {
+            "ssimulacra2": ssimulacra2(other, image),
+            "vgg": pytest.approx(vgg_distance(other, image)),
+            "gradient": gradient_ratio(other, image),
+        }
