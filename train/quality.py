@@ -42,13 +42,14 @@ HEAD = """# What results look like
 
 Made by `python train/quality.py`, whose first lines say how. Sources are compressed as people have them: photographs
 are shrunk by 4 and saved as JPEG of quality 75, clips are shrunk by 4 and encoded by x264 at CRF 26. Everything is
-enlarged by 4 again. `@0` is the faithful end of `--detail`, `@1` the crisp one.
+enlarged by 4 again. `real` is the faithful end of `--detail`, `detail` the crisp one; a number after `@` lies between.
 
 """
 MEASURES = """
 PSNR of luma in dB and SSIMULACRA2: more is better. VGG distance: less is better. Gradient: that of the result over the
 original's; below 1 is soft, above 1 harsh. The last column is CPU seconds on one thread for a frame of 480x270, in
-fp32. No single figure decides: PSNR rewards blur, and invented texture may lower VGG distance.
+fp32. No single figure decides: PSNR rewards blur, and invented texture may lower VGG distance. train/README.md has the
+command.
 """
 
 
@@ -128,7 +129,7 @@ def table(scores: Path, seconds: dict[str, float]) -> str:
 
 
 def cpu_seconds(upscaler: Upscaler) -> float:
-    """CPU seconds for a frame of 480x270, the least of three where that takes no minute."""
+    """CPU seconds for a frame of 480x270, the least of three where one takes less than 20."""
     frame = np.random.default_rng(0).integers(0, 256, (*TIMED, 3), np.uint8)
 
     def once() -> float:
