@@ -82,24 +82,19 @@ def stopping_at(call: int) -> Callable[[Pixels], Pixels]:
     return teacher
 
 
-def preparation_of(folder: Path, count: int) -> tuple[Path, Preparation, bytes]:
+def preparation_of(folder: Path, count: int, variants: int = 1) -> tuple[Path, Preparation, bytes]:
     """Images, what to make of them, and what an undisturbed run gives."""
     images = folder / "images"
     images.mkdir()
     for number in range(count):
         Image.fromarray(textured(180, 200, number)).save(images / f"p{number}.png")
-    preparation = Preparation(2, REAL, variants=1, seed=1, holdout=1, teacher="doubled")
+    preparation = Preparation(2, REAL, variants=variants, seed=1, holdout=1, teacher="doubled")
     prepare(images, folder / "whole.pack", preparation, doubled)
     return images, preparation, (folder / "whole.pack").read_bytes()
 
 
 def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number in range(5):
-        Image.fromarray(textured(180, 200, number)).save(folder / f"p{number}.png")
-    preparation = Preparation(2, REAL, variants=2, seed=1, holdout=1, teacher="doubled")
-    prepare(folder, tmp_path / "whole.pack", preparation, doubled)
+    folder, preparation, whole = preparation_of(tmp_path, 5, variants=2)
     target = tmp_path / "stopped.pack"
     with pytest.raises(KeyboardInterrupt):
         prepare(folder, target, preparation, stopping_at(4))
@@ -121,7 +116,7 @@ def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> Non
 
     prepare(folder, target, preparation, counted)
     assert made == 9 - 3
-    assert target.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+    assert target.read_bytes() == whole
     assert not parts.exists()
     pack = Pack(target)
     for entry in pack.images:
@@ -142,12 +137,7 @@ def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> Non
 def test_damaged_lines_cost_the_pairs_after_them_and_nothing_else(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number in range(4):
-        Image.fromarray(textured(180, 200, number)).save(folder / f"p{number}.png")
-    preparation = Preparation(2, REAL, variants=1, seed=1, holdout=1, teacher="doubled")
-    prepare(folder, tmp_path / "whole.pack", preparation, doubled)
+    folder, preparation, whole = preparation_of(tmp_path, 4)
     target = tmp_path / "stopped.pack"
     with pytest.raises(KeyboardInterrupt):
         prepare(folder, target, preparation, stopping_at(4))
@@ -155,7 +145,7 @@ def test_damaged_lines_cost_the_pairs_after_them_and_nothing_else(
     first, second, third = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(first + damage(second) + third)
     prepare(folder, target, preparation, doubled)
-    assert target.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+    assert target.read_bytes() == whole
 
 
 @pytest.mark.parametrize("name", ["pixels", "pairs.jsonl"])

@@ -41,6 +41,13 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
     return Memory.here()
 
 
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A video of five segments of four frames."""
+    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
+    return make_video(tmp_path / "in.mp4", range(20), audio=0)
+
+
 class Timed:
     """Frames that take as long as a table says, by engine and tile, on a clock of their own; exceptions are raised."""
 
@@ -230,11 +237,7 @@ def test_where_it_does_not_pay_or_was_not_left_open_nothing_is_measured(
 
 
 @pytest.mark.usefixtures("measured")
-def test_a_job_that_goes_on_keeps_its_choice(
-    upscaler: Upscaler, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
-    source = make_video(tmp_path / "in.mp4", range(20), audio=0)
+def test_a_job_that_goes_on_keeps_its_choice(upscaler: Upscaler, memory: Memory, tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out.mp4"
     interrupted(source, target, upscaler)
     memory.file.unlink()  # measured anew it would be another
@@ -246,11 +249,7 @@ def test_a_job_that_goes_on_keeps_its_choice(
 
 
 @pytest.mark.usefixtures("memory", "measured")
-def test_a_job_begun_by_an_engine_that_is_gone_is_refused(
-    upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
-    source = make_video(tmp_path / "in.mp4", range(20), audio=0)
+def test_a_job_begun_by_an_engine_that_is_gone_is_refused(upscaler: Upscaler, tmp_path: Path, source: Path) -> None:
     interrupted(source, tmp_path / "out.mp4", upscaler)
     record = tmp_path / ".out.mp4.repsr" / "job.json"
     job = json.loads(record.read_text())["job"] | {"engine": "ncnn 0.1"}
@@ -260,12 +259,9 @@ def test_a_job_begun_by_an_engine_that_is_gone_is_refused(
 
 
 @pytest.mark.usefixtures("memory", "measured")
-def test_a_job_that_goes_on_keeps_its_precision(
-    upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_goes_on_keeps_its_precision(upscaler: Upscaler, tmp_path: Path, source: Path) -> None:
     """What ``auto`` meant when it was begun, whatever it means now; and the packets are those of one run."""
-    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
-    source, target = make_video(tmp_path / "in.mp4", range(20), audio=0), tmp_path / "out.mp4"
+    target = tmp_path / "out.mp4"
     half = upscaler.variant("torch", "auto", "bf16")
     interrupted(source, target, half)
     messages: list[str] = []
@@ -279,10 +275,9 @@ def test_a_job_that_goes_on_keeps_its_precision(
 
 @pytest.mark.usefixtures("memory", "measured")
 def test_a_job_that_goes_on_in_a_precision_that_was_asked_for_is_refused_where_it_had_another(
-    upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upscaler: Upscaler, tmp_path: Path, source: Path
 ) -> None:
-    monkeypatch.setattr(planning, "cut", functools.partial(cut, frames=4))
-    source, target = make_video(tmp_path / "in.mp4", range(20), audio=0), tmp_path / "out.mp4"
+    target = tmp_path / "out.mp4"
     interrupted(source, target, upscaler.variant("torch", "auto", "bf16"))
     with pytest.raises(UsageError, match="begun with another precision"):
         run(source, target, upscaler, Reporter(), precision="fp32")
