@@ -31,6 +31,8 @@ RECORD_FOLDER = ".repsr-watch"
 _RECORD = "begun.json"
 # How often a file may take the process down with it, before it is left alone.
 MAX_DEATHS = 5
+# Images that are upscaled between two looks at the folder.
+IMAGES_AT_ONCE = 64
 # Longest time between two looks at the folder; network shares report no changes.
 _LOOK_SECONDS = 10.0
 # What programs call files that they have not finished.
@@ -94,7 +96,8 @@ def watch(
         ) from error
     try:
         lock.clear(keep=frozenset({_RECORD}))
-        work = _Work(request, naming, ModelCache(), reporter_for, _Begun(output / RECORD_FOLDER / _RECORD), {})
+        begun = _Begun(output / RECORD_FOLDER / _RECORD)
+        queue = _Queue(folder, request, naming, ModelCache(), reporter_for, begun)
         looks = _Looks(folder, naming, options.settle)
         say(f"watching {folder}; results go to {output}")
         while True:
@@ -103,8 +106,10 @@ def watch(
             yield from inside.failures
             for note in inside.notes():
                 say(note)
-            yield from _upscale(settled, folder, work, say)
-            _wait(changes, looks)
+            yield from queue.add(settled, say)
+            yield from queue.upscale_next()
+            if not queue:
+                _wait(changes, looks)
     finally:
         lock.release()
 
@@ -284,54 +289,87 @@ class _Begun:
         write_text(self._path, json.dumps(record), overwrite=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What all files share.
+class _Queue:
+    """The files that are complete and wait for their turn: images before videos, in the order in which they settled.
 
-    Attributes:
+    Those that once took the process down come last.
+
+    Args:
+        folder: where files land.
         request: the request.
         naming: where targets go.
         models: loaded models.
         reporter_for: gives each job its reporter.
         begun: the record of files on which work has begun.
-        taken: the source of each target.
     """
 
-    request: Request
-    naming: Naming
-    models: ModelCache
-    reporter_for: Callable[[Job], Reporter]
-    begun: _Begun
-    taken: dict[Path, Path]
+    def __init__(
+        self,
+        folder: Path,
+        request: Request,
+        naming: Naming,
+        models: ModelCache,
+        reporter_for: Callable[[Job], Reporter],
+        begun: _Begun,
+    ) -> None:
+        self._folder, self._request, self._naming = folder, request, naming
+        self._models, self._reporter_for, self._begun = models, reporter_for, begun
+        self._taken: dict[Path, Path] = {}
+        self._waiting: list[tuple[Job, Stamp]] = []
 
+    def __len__(self) -> int:
+        return len(self._waiting)
 
-def _upscale(
-    settled: Sequence[tuple[Path, Stamp]], folder: Path, work: _Work, say: Callable[[str], None]
-) -> Iterator[Result]:
-    """Upscale files that are complete; those that once took the process down come last."""
-    from repsr_cli.upscale.batch import run_jobs
+    def add(self, settled: Sequence[tuple[Path, Stamp]], say: Callable[[str], None]) -> Iterator[Result]:
+        """Put files that are complete into the queue.
 
-    if not settled:
-        return
-    stamps = dict(settled)
-    deadly = [path for path, stamp in settled if work.begun.deaths(path, stamp) >= MAX_DEATHS]
-    for path in deadly:
-        happened = f"the process ended {MAX_DEATHS} times while it was being upscaled"
-        remedy = "It is left alone until it changes: look for the reason (memory?), then touch it."
-        yield Failure(str(path), MediaError(path, happened, remedy))
-    rest = [path for path, _ in settled if path not in deadly]
-    plan = plan_found(inputs_of(rest, folder), work.request, work.naming, taken=work.taken)
-    for note in plan.notes:
-        say(note)
-    yield from plan.failures
-    yield from map(Skipped, plan.skipped)
-    jobs = sorted(plan.jobs, key=lambda job: work.begun.deaths(job.source, stamps[job.source]))
+        Args:
+            settled: the files, and what they look like.
+            say: gets sentences for the user.
 
-    def begin(job: Job) -> Reporter:
-        work.begun.begin(job, stamps[job.source])
-        return work.reporter_for(job)
+        Yields:
+            What is known at once: failures, and targets that exist.
+        """
+        if not settled:
+            return
+        stamps = dict(settled)
+        deadly = [path for path, stamp in settled if self._begun.deaths(path, stamp) >= MAX_DEATHS]
+        for path in deadly:
+            happened = f"the process ended {MAX_DEATHS} times while it was being upscaled"
+            remedy = "It is left alone until it changes: look for the reason (memory?), then touch it."
+            yield Failure(str(path), MediaError(path, happened, remedy))
+        rest = [path for path, _ in settled if path not in deadly]
+        plan = plan_found(inputs_of(rest, self._folder), self._request, self._naming, taken=self._taken)
+        for note in plan.notes:
+            say(note)
+        yield from plan.failures
+        yield from map(Skipped, plan.skipped)
+        self._waiting += [(job, stamps[job.source]) for job in plan.jobs]
+        self._waiting.sort(key=self._rank)
 
-    try:
-        yield from run_jobs(jobs, work.request, begin, models=work.models)
-    finally:
-        work.begun.end(job.source for job in jobs)
+    def upscale_next(self) -> Iterator[Outcome | Failure]:
+        """Upscale one video, or the images that wait, up to ``IMAGES_AT_ONCE``; then it is time to look again."""
+        from repsr_cli.upscale.batch import run_jobs
+
+        if not self:
+            return
+        first = self._waiting[0]
+        at_once = 1 if first[0].kind == "video" else IMAGES_AT_ONCE
+        several = [item for item in self._waiting[:at_once] if self._rank(item) == self._rank(first)]
+        del self._waiting[: len(several)]
+        # A file that has changed meanwhile is found again when it settles; one that is gone fails, and is named.
+        stamps = {job.source: stamp for job, stamp in several if _stamp(job.source) in (stamp, None)}
+        jobs = [job for job, stamp in several if stamps.get(job.source) == stamp]
+
+        def begin(job: Job) -> Reporter:
+            self._begun.begin(job, stamps[job.source])
+            return self._reporter_for(job)
+
+        try:
+            yield from run_jobs(jobs, self._request, begin, models=self._models)
+        finally:
+            self._begun.end(job.source for job in jobs)
+
+    def _rank(self, item: tuple[Job, Stamp]) -> tuple[int, bool]:
+        job, stamp = item
+        return self._begun.deaths(job.source, stamp), job.kind == "video"

@@ -73,6 +73,11 @@ def results(output: Path) -> list[Path]:
     return sorted(path for path in output.rglob("*") if path.is_file() and ".repsr-watch" not in path.parts)
 
 
+def whole(output: Path) -> list[Path]:
+    """Files under their final names: neither hidden nor in a hidden folder."""
+    return [path for path in results(output) if not any(part.startswith(".") for part in path.parts)]
+
+
 @pytest.mark.slow
 def test_thirty_files_and_two_kills(tmp_path: Path, model: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
@@ -83,8 +88,7 @@ def test_thirty_files_and_two_kills(tmp_path: Path, model: Path) -> None:
 
     def kill() -> None:
         assert watchers[-1].end(signal.SIGKILL) == -signal.SIGKILL
-        whole = [path for path in results(output) if not any(part.startswith(".") for part in path.parts)]
-        before.update({path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in whole})
+        before.update({path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in whole(output)})
         watchers.append(Watcher(folder, output, *options))
 
     for number in range(30):
@@ -95,10 +99,10 @@ def test_thirty_files_and_two_kills(tmp_path: Path, model: Path) -> None:
         if number == 14:
             watchers[-1].until(lambda: len(results(output)) >= 4)
             kill()
-    watchers[-1].until(lambda: any(path.name.endswith(".mp4") or ".part" in path.name for path in results(output)))
+    watchers[-1].until(lambda: any(path.suffix == ".segment" for path in results(output)))
     kill()
-    watchers[-1].until(lambda: sum(not path.name.startswith(".") for path in results(output)) == 30)
-    watchers[-1].until(lambda: not [path for path in results(output) if path.name.startswith(".")])
+    watchers[-1].until(lambda: len(whole(output)) == 30)
+    watchers[-1].until(lambda: whole(output) == results(output))
     assert watchers[-1].end() == 0
 
     names = {f"{number}_x2.{'mp4' if number % 10 == 4 else 'png'}" for number in range(30)}
@@ -129,10 +133,25 @@ def test_a_failure_stops_nothing_and_is_tried_again_when_the_file_changes(tmp_pa
     time.sleep(2)
     assert watcher.errors().count("error: ") == 1
     image(folder / "a.png")
-    watcher.until(lambda: (output / "a_x2.png").exists())
+    watcher.until(lambda: str(output / "a_x2.png") in watcher.printed())
     assert watcher.end(signal.SIGINT) == 0
     assert sorted(watcher.printed()) == [str(output / "a_x2.png"), str(output / "b_x2.png")]
     assert "part" not in watcher.errors()
+
+
+def test_an_image_that_lands_while_videos_wait_is_upscaled_before_them(tmp_path: Path, model: Path) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(5):
+        make_video(folder / f"{number}.mp4", list(range(100)), Fraction(1, 25))
+    watcher = Watcher(folder, output, "-n", model, "-s", "2", "--threads", "1", "--crf", "30")
+    watcher.until(lambda: bool(results(output)))
+    image(folder / "a.png")
+    watcher.until(lambda: len(watcher.printed()) == 6)
+    assert watcher.end() == 0
+    printed = [Path(line).name for line in watcher.printed()]
+    assert printed.index("a_x2.png") < 5
+    assert [name for name in printed if name != "a_x2.png"] == [f"{number}_x2.mp4" for number in range(5)]
 
 
 def test_one_process_per_output_folder(tmp_path: Path, model: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from repsr_cli.cli import app
@@ -15,7 +17,9 @@ from repsr_cli.errors import MediaError
 from repsr_cli.upscale import batch, watch
 from repsr_cli.upscale.inputs import Failure, Inputs
 from repsr_cli.upscale.jobs import Job
+from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.request import Naming, Reporter, Request
+from tests.sample_videos import make_video
 
 
 def names(looks: watch._Looks, now: float) -> list[str]:
@@ -118,6 +122,69 @@ def test_without_watchfiles_it_says_what_to_install(tmp_path: Path, monkeypatch:
     assert result.exit_code == 2
     assert "pip install 'repsr[watch]'" in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Adds files with what they looked like to a queue, and returns which of them are upscaled next."""
+
+    def run_jobs(jobs: list[Job], _request: Request, begin: Callable[[Job], Reporter], **_: object) -> Iterator[str]:
+        for job in jobs:
+            begin(job)
+            yield job.source.name
+
+    monkeypatch.setattr(batch, "run_jobs", run_jobs)
+    (tmp_path / "out").mkdir()
+    waiting = watch._Queue(
+        tmp_path,
+        Request.of(scale=2.0),
+        Naming(output=str(tmp_path / "out"), skip_existing=True),
+        ModelCache(),
+        lambda _: Reporter(),
+        watch._Begun(tmp_path / "record"),
+    )
+
+    def upscaled(*added: tuple[Path, watch.Stamp]) -> list[str]:
+        assert not list(waiting.add(added, print))
+        return [str(result) for result in waiting.upscale_next()]
+
+    return upscaled
+
+
+def stamped(path: Path) -> tuple[Path, watch.Stamp]:
+    stamp = watch._stamp(path)
+    assert stamp is not None
+    return path, stamp
+
+
+def test_what_lands_meanwhile_does_not_wait_for_all_that_waits(tmp_path: Path, queue: Callable[..., list[str]]) -> None:
+    videos = [tmp_path / f"{number}.mp4" for number in range(3)]
+    for video in videos:
+        make_video(video, [0, 1], Fraction(1, 25))
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert queue(*map(stamped, videos)) == ["0.mp4"]
+    assert queue(stamped(tmp_path / "a.png"), stamped(tmp_path / "b.png")) == ["a.png", "b.png"]
+    assert queue() == ["1.mp4"]
+    assert queue(stamped(tmp_path / "c.png")) == ["c.png"]
+    assert queue() == ["2.mp4"]
+    assert queue() == []
+
+
+def test_what_changes_while_it_waits_is_upscaled_once_it_has_settled_and_what_has_gone_is_named(
+    tmp_path: Path, queue: Callable[..., list[str]]
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    before = [stamped(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    Image.new("RGB", (16, 8)).save(tmp_path / "a.png")
+    make_video(tmp_path / "d.mp4", [0, 1], Fraction(1, 25))
+    gone = stamped(tmp_path / "d.mp4")
+    assert queue(*before, gone) == ["b.png", "c.png"]
+    (tmp_path / "d.mp4").unlink()
+    assert queue(stamped(tmp_path / "a.png")) == ["a.png"]
+    assert queue() == ["d.mp4"]  # and fails there, as any file that is not there
+    assert queue() == []
 
 
 def test_stopped_after_the_last_job_nothing_is_left_to_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
