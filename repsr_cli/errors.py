@@ -85,7 +85,6 @@ def from_system(error: BaseException, subject: object = "") -> RepsrError | None
     The last resort for what no caller of the system translated.
 
     Args:
-        error: what was raised.
         subject: what was worked on, where the error names no file.
     """
     if isinstance(error, OSError) and error.strerror:

@@ -71,10 +71,8 @@ class PendingFile:
     """A file that is being written and does not have its final name yet.
 
     Attributes:
-        target: the final name.
         path: the temporary name, in the same folder.
         file: open for writing and reading.
-        overwrite: whether an existing file may be replaced.
     """
 
     target: Path
@@ -151,8 +149,6 @@ def check_target(target: Path, *, overwrite: bool, failure: Failure = MediaError
     """Check before the work starts that a target may be written.
 
     Args:
-        target: the file.
-        overwrite: whether an existing file may be replaced.
         failure: the error to raise where the system says no.
 
     Raises:
@@ -219,8 +215,6 @@ def writing(
     an error.
 
     Args:
-        target: the file.
-        overwrite: whether an existing file may be replaced.
         failure: the error to raise where the system says no.
         noting: called with the complete file before it gets its name.
 
@@ -246,8 +240,6 @@ def staging(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> 
     """A temporary path for libraries that write by name, with the target's suffix; see ``writing``.
 
     Args:
-        target: the file.
-        overwrite: whether an existing file may be replaced.
         failure: the error to raise where the system says no.
 
     Raises:
@@ -287,8 +279,6 @@ def publish(
 
     Args:
         temporary: the file, in the same file system; it stays where it is if this fails.
-        target: the final name.
-        overwrite: whether an existing file may be replaced.
         failure: the error to raise where the system says no.
         noting: called with the complete file before it gets its name.
 
@@ -306,12 +296,7 @@ def publish(
 
 @contextmanager
 def translated_errors(target: Path, failure: Failure = MediaError) -> Iterator[None]:
-    """Turn errors of the operating system into an error about a file that is written.
-
-    Args:
-        target: the file.
-        failure: the class of the error.
-    """
+    """Turn errors of the operating system into an error about a file that is written."""
     try:
         yield
     except OSError as error:
@@ -392,7 +377,6 @@ def _rename_exclusively(old: Path, new: Path, target: Path) -> None:
     """Rename a file and replace nothing.
 
     Args:
-        old: the file.
         new: its new name.
         target: the subject of messages.
 
@@ -460,11 +444,7 @@ def _sync(descriptor: int) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    """Flush a file that another library wrote.
-
-    Raises:
-        OSError: it is not a regular file of its own, or cannot be flushed.
-    """
+    """Flush a file that another library wrote."""
     flags = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags)
     try:

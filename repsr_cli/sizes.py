@@ -46,7 +46,6 @@ def target_size(source: Size, asked: SizeRequest, default_factor: float, step: i
 
     Args:
         source: size of the source, as shown.
-        asked: the request.
         default_factor: used where the request names neither a factor nor a side.
         step: computed sides become multiples of this; ``VIDEO_STEP`` for videos.
     """

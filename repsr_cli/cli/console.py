@@ -36,9 +36,6 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
 
     Anything else is a bug and keeps its traceback (exit code 1). Ctrl-C ends with 130, and so does SIGTERM, by which
     clusters stop a job.
-
-    Args:
-        command: a Typer command.
     """
 
     @functools.wraps(command)
@@ -106,7 +103,6 @@ def print_line(line: str, *, result: bool = False) -> None:
     On a terminal, so are control characters.
 
     Args:
-        line: the line.
         result: whether it is what the command is for; if not, nothing is lost where stdout is closed.
     """
     encoding = sys.stdout.encoding or "utf-8"
@@ -129,9 +125,6 @@ class Board:
     """Where jobs show how far they are: bars on a terminal, a line now and then elsewhere, nothing under ``--quiet``.
 
     Use as a context manager. Methods may be called from any thread.
-
-    Args:
-        quiet: say nothing but errors.
     """
 
     def __init__(self, quiet: bool = False) -> None:

@@ -29,9 +29,6 @@ def visible(text: str) -> str:
 class Stream:
     """A text stream on which writing never raises.
 
-    Args:
-        stream: what is written to.
-
     Attributes:
         error: why something was lost that a command must not lose.
     """
@@ -62,7 +59,6 @@ class Stream:
         """Write, or lose, bytes, at once.
 
         Args:
-            data: the bytes.
             needed: whether they are what the command is for; if not, losing them to a closed stream is not an error.
         """
 

@@ -129,11 +129,7 @@ def train(
 
 
 def _check_data(recipe: Recipe, board: Board) -> None:
-    """List every image that a recipe cannot use, and report how the others are split.
-
-    Raises:
-        RecipeError: there are such images, or none can be held out.
-    """
+    """List every image that a recipe cannot use, and report how the others are split."""
     from repsr_cli.errors import RecipeError
     from repsr_cli.training.dataset import check_images, find_images, held_out_groups, photographs
 

@@ -24,15 +24,7 @@ OUTPUT = "Output"
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """What is printed.
-
-    Attributes:
-        dry_run: print the plan of each input and stop.
-        estimate: the same, with the time each video would take, from a trial of a few seconds.
-        json: print records on stdout instead of paths.
-        quiet: print errors only on stderr.
-        verbose: print also what each job measured.
-    """
+    """What is printed."""
 
     dry_run: bool = option("--dry-run", default=False, help="Print what would be done, and stop.", panel=OUTPUT)
     estimate: bool = option(
@@ -123,7 +115,6 @@ class ResultPrinter:
     """Prints what became of each input: records or paths on stdout, everything else on stderr.
 
     Args:
-        report: what is printed.
         benchmark: nothing is written, so that what was measured is the result.
         several: there is more than one input, so that a summary is due.
     """

@@ -15,12 +15,6 @@ from repsr_cli.upscale.request import Kind, Outcome, Reporter
 def compare(before: Path, after: Path, options: CompareOptions, reporter: Reporter | None = None) -> Outcome:
     """Compare two images or two videos. The smaller is enlarged by bicubic interpolation.
 
-    Args:
-        before: shown on the left.
-        after: shown on the right.
-        options: what to make of them.
-        reporter: gets the progress of a video.
-
     Raises:
         UsageError: an image and a video, options that do not apply, a target that exists or is one of the inputs.
         MediaError: an input cannot be read, or the target cannot be written.
@@ -63,12 +57,7 @@ def compare(before: Path, after: Path, options: CompareOptions, reporter: Report
 
 
 def _common_kind(before: Path, after: Path) -> Kind:
-    """Whether both files are images or both are videos.
-
-    Raises:
-        UsageError: there is one of each.
-        MediaError: one of them is missing, or neither image nor video.
-    """
+    """Whether both files are images or both are videos."""
     kinds = set()
     for path in (before, after):
         if not path.exists():
@@ -83,11 +72,7 @@ def _common_kind(before: Path, after: Path) -> Kind:
 
 
 def _check_options(options: CompareOptions, form: Form, kind: Kind, still: bool) -> None:
-    """Refuse options that do not apply.
-
-    Raises:
-        UsageError: the first of them.
-    """
+    """Refuse options that do not apply."""
     if kind == "image" and options.at is not None:
         raise UsageError("--at", "is for two videos", "Leave it out.")
     if form == "page" and (options.crop is not None or options.at is not None):

@@ -21,11 +21,7 @@ def image_format(target: Path, *, animated: bool) -> str:
     """Pillow's name of the format that a file's extension stands for.
 
     Args:
-        target: the file.
         animated: whether it is to be an animation.
-
-    Raises:
-        UsageError: the extension stands for none, or for one without animation.
     """
     from PIL import Image
 
@@ -39,11 +35,7 @@ def image_format(target: Path, *, animated: bool) -> str:
 
 
 def shown(path: Path) -> NDArray[np.uint8]:
-    """An image as a screen shows it: 8-bit RGB with transparency over grey. (H, W, 3).
-
-    Raises:
-        MediaError: the file cannot be read.
-    """
+    """An image as a screen shows it: 8-bit RGB with transparency over grey. (H, W, 3)."""
     from repsr_cli.image.files import read_image
 
     image = read_image(path)
@@ -66,16 +58,11 @@ def compare_images(
     """Combine two images of (H, W, 3); the smaller is enlarged to the other's size first.
 
     Args:
-        left: shown on the left, or first.
-        right: shown on the right, or second.
         form: ``beside``, ``split`` or ``blink``.
         crop: show only this window.
 
     Returns:
         One image, or both for ``blink``.
-
-    Raises:
-        UsageError: the window reaches outside.
     """
     from repsr_cli.image.resize import imresize
 

@@ -28,7 +28,6 @@ def parse_crop(flag: str, text: str) -> Crop:
 
     Args:
         flag: the option, for the error.
-        text: its value.
 
     Raises:
         UsageError: it has another form, or is empty.
@@ -41,17 +40,7 @@ def parse_crop(flag: str, text: str) -> Crop:
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """How two images or videos are compared. Without ``html``, ``split`` and ``blink`` they are put side by side.
-
-    Attributes:
-        output: file to write; None: ``BEFORE_vs_AFTER`` next to ``AFTER``.
-        html: write a page with a slider that needs no other file.
-        split: show one half of each.
-        blink: show two images alternately in one place.
-        crop: show only this window of two images.
-        at: compare one frame of two videos, the one shown at this time in seconds.
-        overwrite: replace an existing file.
-    """
+    """How two images or videos are compared. Without ``html``, ``split`` and ``blink`` they are put side by side."""
 
     output: Path | None = option("-o", "--output", help="File to write; default: BEFORE_vs_AFTER next to AFTER.")
     html: bool = option("--html", default=False, help="A page with a slider that needs no other file.")

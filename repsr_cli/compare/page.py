@@ -28,8 +28,6 @@ def page(before: Path, after: Path, kind: Kind) -> str:
     """The text of a page that contains both files, so that it can be sent and kept.
 
     Args:
-        before: shown on the left of the slider.
-        after: shown on the right.
         kind: what both files are.
 
     Raises:

@@ -31,13 +31,8 @@ class PreviewOptions:
     """What a preview shows: every combination of models, encoders and qualities.
 
     Attributes:
-        output: the page to write; None: ``NAME_preview.html`` beside the first input.
-        models: names or files; none: ``fast`` and ``balanced``, or ``balanced`` where details are given.
         details: values of ``--detail``, None among them for the default.
         codecs: encoders by name, None among them for the container's default.
-        crfs: qualities.
-        at: times in seconds of the frames of videos; empty: frames are chosen that differ most.
-        frames: how many are chosen.
     """
 
     output: Path | None = option("-o", "--output", help="Page to write; default: NAME_preview.html.", panel=FILES)

@@ -39,10 +39,7 @@ def compare_videos(before: Path, after: Path, target: Path, *, split: bool, repo
 
     Args:
         before: shown on the left, scaled to the other's size.
-        after: shown on the right.
-        target: file to write.
         split: show one half of each; False: whole frames side by side.
-        reporter: gets the progress.
 
     Raises:
         MediaError: a video cannot be decoded, or the result cannot be encoded.
@@ -105,8 +102,6 @@ class _Side:
     """One of the videos, whose frames are cropped and timed as they are for upscaling.
 
     Attributes:
-        source: the video.
-        timeline: its packets.
         decoder: gives its frames; one that is damaged or missing is shown as the one before.
     """
 
@@ -116,11 +111,7 @@ class _Side:
 
     @classmethod
     def of(cls, path: Path) -> _Side:
-        """Look at a video.
-
-        Raises:
-            MediaError: it cannot be read.
-        """
+        """Look at a video."""
         source, timeline = read_video(path)
         return cls(source, timeline, Decoder(source, timeline, "keep"))
 
@@ -157,7 +148,6 @@ class _Audio:
 
     Args:
         container: the video, opened for this alone.
-        timeline: its packets.
         out: gets an audio stream if the video has one.
     """
 

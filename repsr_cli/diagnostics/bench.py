@@ -108,15 +108,10 @@ def bench(options: BenchOptions, video: Path | None, reporter: Reporter) -> Benc
     """Measure.
 
     Args:
-        options: what to measure.
         video: for the pipeline and the end-to-end figures; None: the network alone.
-        reporter: gets progress and notes.
 
     Raises:
-        CheckpointError: no such model.
-        DeviceError: no such device.
         UsageError: nothing to calibrate.
-        MediaError: the video cannot be read.
     """
     model = resolve(options.model, options.scale, "clean")
     net = load_compact(model)
@@ -271,9 +266,6 @@ def _timed(command: list[str]) -> tuple[float, float, str]:
 
     Returns:
         Wall seconds, processor seconds of all its threads (0 where unknown), standard output.
-
-    Raises:
-        MediaError: it cannot be started, or failed.
     """
     began, before = time.perf_counter(), os.times()
     try:
@@ -328,7 +320,6 @@ def measure_speed(net: PlainSR, device: str = "auto", size: tuple[int, int] = (1
     """Millions of LR pixels per second that a network enlarges here, the better of two runs after one to warm up.
 
     Args:
-        net: the network.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         size: (height, width) of the image, LR px.
     """

@@ -13,22 +13,7 @@ MEASUREMENT = "Measurement"
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What to measure; models, devices and encoders as for ``repsr upscale``.
-
-    Attributes:
-        model: name or path; None: the default.
-        scale: enlargement factor; None: 4.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
-        tile: ``auto``, ``auto:N``, ``off`` or a size in LR px.
-        threads: CPU threads; None: as many as there are cores.
-        engine: computes the frames.
-        codec: video encoder; None: by container.
-        preset: of the encoder.
-        rounds: measurements of each kind; the best counts, since other programs only slow things down.
-        size: (height, width) in LR px of the frame that the network alone is measured with.
-        calibrate: also time every engine and tile size that a calibration chooses from.
-    """
+    """What to measure; models, devices and encoders as for ``repsr upscale``."""
 
     model: str | None = shared(ModelOptions, "model")
     scale: float | None = shared(SizeOptions, "scale", panel=MODEL)

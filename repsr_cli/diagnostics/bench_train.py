@@ -67,13 +67,9 @@ def bench_train(
 
     Args:
         recipe: what to time; if its training data does not exist, noise is used.
-        window: steps per measurement.
         rounds: measurements per phase; the best counts, since other programs only slow things down. One more window
             before them warms up and does not count.
         on_note: called with a line for each phase.
-
-    Raises:
-        RecipeError, DeviceError: as ``train``.
     """
     steps = window * (rounds + 1)
     with tempfile.TemporaryDirectory(prefix="repsr-bench-") as folder:

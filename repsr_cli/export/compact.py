@@ -19,11 +19,7 @@ from repsr_cli.yuv.formats import PlaneFormat
 
 
 def safetensors_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
-    """The weights of a network as safetensors.
-
-    Raises:
-        UsageError: planes are asked for.
-    """
+    """The weights of a network as safetensors."""
     _refuse(planes)
     return (plain_bytes(net, metadata),)
 
@@ -36,11 +32,7 @@ def safetensors_runner(files: tuple[bytes, ...]) -> Run:
 
 
 def pth_files(net: PlainSR, planes: PlaneFormat | None, _metadata: dict[str, str]) -> tuple[bytes]:
-    """The weights of a network as torch.save writes them, under ``params`` like Real-ESRGAN's models.
-
-    Raises:
-        UsageError: planes are asked for.
-    """
+    """The weights of a network as torch.save writes them, under ``params`` like Real-ESRGAN's models."""
     _refuse(planes)
     file = io.BytesIO()
     torch.save({"params": {key: value.cpu().contiguous() for key, value in net.state_dict().items()}}, file)

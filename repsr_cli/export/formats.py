@@ -77,7 +77,6 @@ class Exported:
 
     Attributes:
         target: the file that users name.
-        format: its format.
         contents: the bytes of each file.
         difference: largest difference to torch, of the largest value, or in code values of planes; None: not checked,
             since the program is not installed.
@@ -92,11 +91,7 @@ class Exported:
 
 
 def format_of(target: Path) -> Format:
-    """The format that a suffix stands for.
-
-    Raises:
-        UsageError: an unknown suffix.
-    """
+    """The format that a suffix stands for."""
     for fmt in FORMATS:
         if target.suffix and target.name.endswith(fmt.suffixes[0]):
             return fmt
@@ -105,11 +100,7 @@ def format_of(target: Path) -> Format:
 
 
 def files_of(targets: Sequence[Path]) -> list[tuple[Path, ...]]:
-    """All files of each target; of ncnn and OpenVINO models with one stem, ncnn's weights take another name.
-
-    Raises:
-        UsageError: an unknown suffix.
-    """
+    """All files of each target; of ncnn and OpenVINO models with one stem, ncnn's weights take another name."""
     formats = [format_of(target) for target in targets]
     firm = {file for target, fmt in zip(targets, formats, strict=True) if not fmt.apart for file in fmt.files(target)}
     return [
@@ -124,7 +115,6 @@ def check_targets(source: Path, targets: Sequence[Path], overwrite: bool, *, res
     Args:
         source: the model they are made from.
         targets: the files that users name.
-        overwrite: whether existing files may be replaced.
         resumable: leave it to ``write`` to refuse files that exist where others are missing, as after a kill.
 
     Raises:
@@ -158,7 +148,6 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
     Only shaders clamp their results.
 
     Args:
-        net: the network.
         target: the file; its suffix decides the format.
         metadata: strings for the file, where the format has a place for them.
         plane_format: planes to read and write instead of RGB.

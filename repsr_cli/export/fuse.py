@@ -30,11 +30,8 @@ class Fused:
     """A plain network and how it was made.
 
     Attributes:
-        net: the plain network.
         metadata: strings for files that hold it.
-        trained_parameters: of the training network.
         error_float64: largest difference between both networks' outputs computed in float64, values in [0, 1].
-        error_float32: the same in float32.
     """
 
     net: PlainSR
@@ -49,13 +46,9 @@ class FuseReport:
     """The result of fusing.
 
     Attributes:
-        target: the file written.
         network: the field's name of the size, e.g. ``M4C16``.
-        scale: enlargement factor.
         parameters: of the plain network.
-        trained_parameters: of the training network.
         error_float64: largest difference between both networks' outputs computed in float64, values in [0, 1].
-        error_float32: the same in float32.
         step: training step of the checkpoint; 0 for a model that was fused before.
         sha256: of the file written.
     """
@@ -77,7 +70,6 @@ def largest_difference(trained: RepSR, plain: PlainSR, dtype: torch.dtype) -> fl
 
     Args:
         trained: evaluated in its branched form with population statistics.
-        plain: the network it should equal.
         dtype: copies of both compute in this type.
     """
     branched, single = copy.deepcopy(trained).to(dtype).eval(), copy.deepcopy(plain).to(dtype).eval()
@@ -151,7 +143,6 @@ def write_fused(fused: Fused, target: Path, overwrite: bool = False) -> FuseRepo
 
     Raises:
         UsageError: the target exists and ``overwrite`` is false.
-        CheckpointError: it cannot be written.
     """
     save_plain(target, fused.net, fused.metadata, overwrite=overwrite)
     return FuseReport(
@@ -175,8 +166,6 @@ def fuse_file(
     Args:
         checkpoint: as in ``fuse_checkpoint``.
         target: the file to write, ``.safetensors``.
-        overwrite: whether an existing target may be replaced.
-        metadata: as in ``fuse_checkpoint``.
 
     Raises:
         UsageError: the target exists, has another suffix, or is the checkpoint itself.

@@ -36,11 +36,7 @@ def onnx_runner(files: tuple[bytes, ...]) -> Run:
 
 
 def onnx_network(net: PlainSR, metadata: dict[str, str]) -> bytes:
-    """A network as an ONNX file: ``lr`` (N, C, H, W) float32 to ``sr``, of any N, H and W.
-
-    Raises:
-        UsageError: the package ``onnx`` is not installed.
-    """
+    """A network as an ONNX file: ``lr`` (N, C, H, W) float32 to ``sr``, of any N, H and W."""
     graph = _PlaneGraph()
     scale, colors = net.spec.scale, net.spec.colors
     features = graph.layers(net.body, "lr")
@@ -64,9 +60,7 @@ def onnx_planes(net: PlainSR, fmt: PlaneFormat, metadata: dict[str, str]) -> byt
     of any N and any size that the chroma subsampling divides. Grey has ``y`` and ``sr_y`` only.
 
     Args:
-        net: an RGB network.
         fmt: format of the planes, both ways.
-        metadata: strings for the file.
 
     Raises:
         UsageError: a network that cannot be folded, or the package ``onnx`` is not installed.

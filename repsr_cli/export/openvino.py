@@ -16,11 +16,7 @@ from repsr_cli.yuv.formats import PlaneFormat
 
 
 def openvino_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes, bytes]:
-    """Graph (.xml) and float32 weights (.bin) of a network, converted from its ONNX graph.
-
-    Raises:
-        UsageError: the package ``openvino`` or ``onnx`` is not installed.
-    """
+    """Graph (.xml) and float32 weights (.bin) of a network, converted from its ONNX graph."""
     try:
         openvino = quiet_import("openvino")
     except ImportError as error:

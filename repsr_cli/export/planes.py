@@ -26,9 +26,6 @@ def parse_planes(text: str) -> PlaneFormat:
 
     Args:
         text: e.g. ``yuv420p``, ``yuv420p10:bt2020:topleft``, ``yuv444p:bt601:full``, ``gray``.
-
-    Raises:
-        UsageError: an unknown word.
     """
     pix_fmt, *words = text.split(":")
     layout = _PLANES.fullmatch(pix_fmt)

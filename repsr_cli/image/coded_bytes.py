@@ -13,11 +13,7 @@ def coded_bytes(path: Path, kind: str) -> int:
     """The bytes of the pixels of a WebP, AVIF or HEIC file as it says itself; of any other file, all of it.
 
     Args:
-        path: the file.
         kind: its format's name.
-
-    Raises:
-        OSError: it cannot be read.
     """
     size = path.stat().st_size
     if kind not in ("WEBP", "AVIF", "HEIF"):

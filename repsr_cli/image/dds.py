@@ -53,7 +53,6 @@ def open_dds(path: Path) -> Stored | None:
 
     Raises:
         MediaError: later, from pages: pixels are missing.
-        OSError: it cannot be read.
     """
     with reading(path) as file:
         head = file.read(148)

@@ -88,9 +88,6 @@ def read_header(file: BinaryIO) -> tuple[Order, bool, int]:
 
     Returns:
         (byte order, whether BigTIFF, offset of the first directory).
-
-    Raises:
-        DirectoryError: it is none.
     """
     head = file.read(16)
     order: Order = "<" if head[:2] == b"II" else ">"

@@ -70,11 +70,9 @@ class ImageSource:
     """An opened image file: its facts, and its pages on demand.
 
     Attributes:
-        path: the file.
         format: what its content is, e.g. ``PNG``.
         height: rows of the first page, upright.
         width: columns of the first page, upright.
-        count: pages or frames.
         loop: how often an animation plays, 0: for ever; None for the rest.
         lossless: whether the pixels are stored without loss.
         pages: reads the pages in order, upright; may be called again.
@@ -107,7 +105,6 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
     """Open an image without decoding it.
 
     Args:
-        path: the file.
         max_pixels: refuse to hold more at a time, so that a damaged or malicious header cannot claim all memory. Most
             PNG and TIFF files are read in strips and may have any number of rows.
 
@@ -184,11 +181,9 @@ def write_image(
         target: the file; its suffix decides the format.
         pages: ``count`` pages; read once, in order, so that they may be computed while writing. What the format cannot
             hold of them (transparency, depth) is left out: ask ``losses`` first.
-        count: how many.
         loop: how often an animation plays, 0: for ever; None: a still, or pages.
         lossless: let formats that can be either (WebP, JPEG 2000) lose nothing.
         strip_metadata: write no EXIF, XMP, text, resolution, and no profile.
-        overwrite: replace an existing file.
         noting: called with the complete file before it gets its name.
 
     Raises:
@@ -247,11 +242,7 @@ def _check_pixels(path: Path, height: int, width: int, limit: int) -> None:
 
 
 def _require(subject: Path, kind: str) -> None:
-    """Load the plug-in that a format needs.
-
-    Raises:
-        MediaError: it is not installed.
-    """
+    """Load the plug-in that a format needs."""
     for fmt in FORMATS:
         if fmt.name == kind and fmt.package is not None:
             extra, module = fmt.package

@@ -106,11 +106,7 @@ _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
 
 def format_for(target: Path) -> Format:
-    """The format that a file of this name is written in.
-
-    Raises:
-        UsageError: no format has this suffix.
-    """
+    """The format that a file of this name is written in."""
     for fmt in FORMATS:
         if target.suffix.lower() in fmt.suffixes:
             return fmt
@@ -119,11 +115,7 @@ def format_for(target: Path) -> Format:
 
 
 def format_of(path: Path) -> str | None:
-    """The format that a file's content says, None if it is not an image's.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The format that a file's content says, None if it is not an image's."""
     with reading(path) as file:
         head = file.read(64)
         tail = b""
@@ -154,11 +146,7 @@ def format_of(path: Path) -> str | None:
 
 
 def is_lossless(path: Path, kind: str) -> bool:
-    """Whether a file's pixels are stored without loss; of a JPEG 2000 or JPEG XL, which can be either, assumed not.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Whether a file's pixels are stored without loss; of a JPEG 2000 or JPEG XL, which can be either, assumed not."""
     if kind == "WEBP":
         with reading(path) as file:
             found = re.search(rb"VP8([L ])", file.read(1 << 20))

@@ -29,12 +29,8 @@ def write_gif(file: BinaryIO, pages: Iterable[Page], *, loop: int | None) -> Non
     or off, split at one half. Times are rounded to 1/100 s such that errors do not add up.
 
     Args:
-        file: opened for writing.
         pages: 8 bit, all of one size, at most 65,535 px a side.
         loop: how often an animation plays, 0: for ever; None: a still.
-
-    Raises:
-        OSError: the disk is full, or the like.
     """
     elapsed = Fraction(0)
     for index, page in enumerate(pages):

@@ -17,11 +17,7 @@ _NCLX = b"colrnclx"
 
 
 def primary_properties(path: Path) -> tuple[tuple[bytes, bytes], ...]:
-    """The properties of a file's primary image, (type, content); empty if it has none or is damaged.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The properties of a file's primary image, (type, content); empty if it has none or is damaged."""
     with reading(path) as file:
         size = path.stat().st_size
         at = 0

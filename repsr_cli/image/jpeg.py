@@ -181,9 +181,6 @@ def jpeg_quality(path: Path) -> float | None:
 
     Returns:
         None where no tables are found.
-
-    Raises:
-        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         try:

@@ -32,10 +32,8 @@ def losses(
     """What of an image a format cannot hold.
 
     Args:
-        fmt: the format to be written.
         page: the first page. An alpha channel that is opaque throughout is not a loss.
         size: (height, width) to be written.
-        count: pages or frames.
         loop: how often an animation plays, 0: for ever; None: not an animation.
         strip_metadata: metadata are not wanted.
 

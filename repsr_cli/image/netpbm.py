@@ -35,8 +35,6 @@ class _Header:
 
     Attributes:
         magic: the two bytes that name the kind.
-        height: rows.
-        width: columns.
         samples: per pixel, alpha included.
         peak: the largest value; of floats the byte order, negative for little-endian.
         start: where the samples begin.
@@ -62,7 +60,6 @@ def open_netpbm(path: Path) -> Stored:
 
     Raises:
         MediaError: it is damaged; later, from pages: samples are missing.
-        OSError: it cannot be read.
     """
     with reading(path) as file:
         head = file.read(_HEADER)
@@ -90,12 +87,8 @@ def write_netpbm(file: BinaryIO, kind: str, page: Page) -> None:
     """Write one page.
 
     Args:
-        file: opened for writing.
         kind: ``PPM`` (PGM of a grey page), ``PAM`` or ``PFM``.
         page: what the format can hold: 8 or 16 bit; of PFM floats; alpha in PAM alone.
-
-    Raises:
-        OSError: the disk is full, or the like.
     """
     size = f"{page.width} {page.height}"
     samples = page.channels + page.alpha

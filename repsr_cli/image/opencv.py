@@ -27,7 +27,6 @@ def open_hdr(path: Path) -> Stored:
 
     Raises:
         MediaError: it is damaged or of a rare layout; later, from pages: OpenCV is not there, or cannot decode it.
-        OSError: it cannot be read.
     """
     with reading(path) as file:
         found = _RESOLUTION.search(file.read(1 << 14))
@@ -51,7 +50,6 @@ def decode(path: Path) -> NDArray[Any] | None:
 
     Raises:
         MediaError: OpenCV cannot be imported.
-        OSError: the file cannot be read.
     """
     try:
         import cv2

@@ -24,7 +24,6 @@ class Metadata:
     Attributes:
         icc: ICC profile that fits the pixels as decoded (RGB or GRAY), None: none, that is, sRGB.
         exif: a TIFF structure of EXIF tags, without the six bytes that JPEG puts before it.
-        xmp: an XMP packet.
         dpi: (horizontal, vertical) pixels per inch.
         text: (keyword, text) pairs: PNG text chunks, JPEG and GIF comments (keyword ``Comment``).
         colour: PNG chunks (type, payload) that say what the colours mean: cICP, gAMA, cHRM, sRGB, mDCV, cLLI.
@@ -65,14 +64,11 @@ class Page:
     """One image of a file: what it is, and its rows on demand.
 
     Attributes:
-        height: rows.
-        width: columns.
         channels: 1 (grey) or 3 (RGB).
         dtype: uint8, uint16 or float32; opaque is the largest code, or 1.0.
         alpha: whether strips carry transparency.
         strips: starts reading at the top; yields strips that cover the rows once, in order. May be called again, but
             only while the file's next page has not been asked for.
-        metadata: what surrounds the pixels.
         duration: seconds this frame of an animation stays; None for pages, and for the still that an animated PNG
             shows where animation is not understood.
         notes: sentences for the user: what was converted while reading.
@@ -116,7 +112,6 @@ class Stored:
         width: columns of the first page.
         pages: reads the pages in order; may be called again.
         metadata: of the first page.
-        count: pages or frames.
         loop: how often an animation plays, 0: for ever; None for what is none.
         streamed: whether pages are read in strips, so that memory holds a few hundred rows at most.
     """
@@ -137,7 +132,6 @@ class Image:
     Attributes:
         pixels: (H, W, C), uint8, uint16 or float32; C is 1 (grey) or 3 (RGB).
         alpha: (H, W) of the same type, straight, or None.
-        metadata: what surrounds the pixels.
         format: the file format it came from, e.g. ``PNG``; empty for one that came from no file.
         duration: seconds, for a frame of an animation.
         notes: sentences for the user: what was converted while reading.

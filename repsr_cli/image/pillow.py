@@ -56,7 +56,6 @@ def open_pillow(path: Path, kind: str) -> Stored:
     """Read everything of an image but its pixels.
 
     Args:
-        path: the file.
         kind: Pillow's name of its format; no other decoder is tried.
 
     Raises:
@@ -87,11 +86,7 @@ def read_pillow_page(path: Path, kind: str, index: int, source: BinaryIO | Path)
     Args:
         path: the file, for messages.
         kind: Pillow's name of its format.
-        index: which page.
         source: what is read: the file, or a mended copy of it.
-
-    Raises:
-        MediaError: it cannot be decoded.
     """
     with _translated(path, kind):
         image = _open(source, kind)
@@ -105,10 +100,8 @@ def write_pillow(
     """Write with one of Pillow's encoders.
 
     Args:
-        file: opened for writing and reading.
         kind: Pillow's name of the format.
         pages: ``count`` pages of 8 bit; more than one for WebP and AVIF only.
-        count: how many.
         loop: how often an animation plays, 0: for ever; None: a still.
         lossless: let WebP and JPEG 2000 lose nothing.
 
@@ -236,11 +229,7 @@ def _unsupported(path: Path, kind: str) -> str | None:
 
 
 def _mended(path: Path, kind: str) -> BinaryIO | Path:
-    """The file, or of a JPEG that lacks its end marker alone a copy with one.
-
-    Raises:
-        MediaError: the file cannot be read.
-    """
+    """The file, or of a JPEG that lacks its end marker alone a copy with one."""
     if kind != "JPEG":
         return path
     with _translated(path, kind):
@@ -378,11 +367,7 @@ def _with_info(converted: Image.Image | None, source: Image.Image) -> Image.Imag
 
 
 def bits_beyond(path: Path, kind: str) -> int:
-    """Bits per channel of a file whose format can hold more than the 8 that Pillow gives; 0 if it gives all.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Bits per channel of a file whose format can hold more than the 8 that Pillow gives; 0 if it gives all."""
     if kind in ("AVIF", "HEIF"):
         bits = bits_of(primary_properties(path))
     elif kind == "JPEG2000":
@@ -496,8 +481,6 @@ def _animated(image: Image.Image, first: Page, rest: Iterator[Page], count: int,
     Args:
         image: the first frame; pages of an animation are of one size.
         first: the page it was made from.
-        rest: the other pages.
-        count: pages in all.
         durations: gets the milliseconds of every frame that is shown.
     """
     mode = "RGBA" if first.alpha else "RGB"

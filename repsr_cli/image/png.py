@@ -100,7 +100,6 @@ def open_png(path: Path) -> Stored:
 
     Raises:
         MediaError: the file is damaged; later, from strips: its pixels are.
-        OSError: it cannot be read.
     """
     try:
         with reading(path) as file:
@@ -141,9 +140,6 @@ def write_png(file: BinaryIO, pages: Iterable[Page], *, count: int = 1, loop: in
         pages: ``count`` pages of one size, type and set of channels.
         count: how many; more than one needs ``loop``.
         loop: how often an animation plays, 0: for ever.
-
-    Raises:
-        OSError: the disk is full, or the like.
     """
     sequence = 0
     file.write(SIGNATURE)

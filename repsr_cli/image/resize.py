@@ -66,9 +66,6 @@ def imresize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
         (height, width) or (height, width, C) of the same type. Integers are rounded half up and clipped to the range of
         their type after each axis; floats are neither. The axis that shrinks most goes first, rows on a tie.
 
-    Raises:
-        ValueError: the size is empty.
-
     Source: MATLAB's imresize; equal to its output on Set5 at 1/2, 1/3 and 1/4 in every sample.
     """
     return imresize_rows(pixels, 0, len(pixels), size, (0, size[0]))
@@ -80,15 +77,11 @@ def imresize_rows(part: Pixels, first: int, height: int, size: tuple[int, int], 
     Args:
         part: rows ``first`` to ``first + len(part)`` of the image; at least those that ``rows_needed`` names.
         first: where the part begins.
-        height: rows of the whole image.
         size: target (height, width) of the whole.
         rows: which rows of the target to make, (start, stop).
 
     Returns:
         (stop - start, width) or (stop - start, width, C), equal to these rows of the whole.
-
-    Raises:
-        ValueError: the size is empty.
     """
     if min(size) < 1:
         raise ValueError(f"size must be at least (1, 1), not {size}")

@@ -21,11 +21,7 @@ _HEADER = 512
 
 
 def is_deep_sgi(path: Path) -> bool:
-    """Whether an SGI image has 16 bits per channel.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Whether an SGI image has 16 bits per channel."""
     with reading(path) as file:
         return file.read(4)[3:4] == b"\2"
 
@@ -35,7 +31,6 @@ def open_deep_sgi(path: Path) -> Stored:
 
     Raises:
         MediaError: it is damaged; later, from pages: samples are missing.
-        OSError: it cannot be read.
     """
     with reading(path) as file:
         head = file.read(12)

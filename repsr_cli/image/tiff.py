@@ -91,7 +91,6 @@ def open_tiff(path: Path) -> Stored:
 
     Raises:
         MediaError: the file is damaged or a camera's raw; later, from pages and strips: pixels are damaged.
-        OSError: it cannot be read.
     """
     stored: list[_Directory] = []
     try:
@@ -127,12 +126,7 @@ def write_tiff(file: BinaryIO, pages: Iterable[Page], *, count: int = 1) -> None
     """Write a TIFF: deflated strips, differenced; BigTIFF if it may outgrow 4 GB.
 
     Args:
-        file: opened for writing and seeking.
         pages: of any sizes and types.
-        count: how many.
-
-    Raises:
-        OSError: the disk is full, or the like.
     """
     big = False
     hook = 4
@@ -316,11 +310,7 @@ def _check(path: Path, stored: _Directory) -> None:
 
 
 def _check_coverage(stored: _Directory) -> None:
-    """Find out whether strips or tiles cover the page.
-
-    Raises:
-        _Damaged: they do not.
-    """
+    """Find out whether strips or tiles cover the page."""
     compression = stored.number(COMPRESSION, 1)
     if compression == _OLD_JPEG or stored.height < 1 or stored.width < 1:
         return

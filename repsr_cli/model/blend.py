@@ -17,9 +17,6 @@ def blended(first: PlainSR, second: PlainSR, share: float) -> PlainSR:
         first: left untouched, and so is ``second``.
         second: of the same size.
         share: of the second; 0 gives exactly the first, 1 the second.
-
-    Raises:
-        ValueError: they differ in size.
     """
     if first.spec != second.spec:
         raise ValueError(f"{first.spec} and {second.spec} cannot be mixed")

@@ -50,8 +50,6 @@ class TrainingCheckpoint:
         net: the network as it trains: ``RepSR``, or ``PlainSR`` for the plain arm.
         ema: its exponential moving average, which is what gets fused and shipped.
         recipe: the resolved recipe, nested plain values.
-        step: steps done.
-        optimizer: the optimiser's state.
         progress: the loop's other state, counters and best figures, as plain values.
         images: digest of the images it trains on; empty in checkpoints of earlier versions.
     """
@@ -66,11 +64,7 @@ class TrainingCheckpoint:
 
 
 def save_training(path: Path, checkpoint: TrainingCheckpoint) -> None:
-    """Write a training checkpoint; an older one is replaced once the new one is complete on disk.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
+    """Write a training checkpoint; an older one is replaced once the new one is complete on disk."""
     net = checkpoint.net
     payload = {
         "format": FORMAT,
@@ -146,11 +140,7 @@ def _check_legacy(file: BinaryIO) -> None:
 
 
 def _check_size(path: Path, payload: Any) -> None:
-    """Refuse tensors that repeat stored values: a few bytes could expand to any number of weights.
-
-    Raises:
-        CheckpointError: there are more values than the file has bytes.
-    """
+    """Refuse tensors that repeat stored values: a few bytes could expand to any number of weights."""
     if count_values(payload) > path.stat().st_size:
         raise CheckpointError(path, "claims more weights than it has bytes", "Get the file again.")
 
@@ -284,13 +274,10 @@ def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str], *, overwri
 
     Args:
         path: target; replaced only when the new file is complete.
-        net: the network.
         metadata: strings to store in the file (recipe, step, source digest, licence, ...); ``spec`` is added.
-        overwrite: whether an existing file may be replaced.
 
     Raises:
         UsageError: the file exists and ``overwrite`` is false.
-        CheckpointError: the file cannot be written.
     """
     write_bytes(path, plain_bytes(net, metadata), overwrite=overwrite, failure=CheckpointError)
 
@@ -425,11 +412,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file's content starts like safetensors.
-
-    Raises:
-        CheckpointError: no such file.
-    """
+    """Whether a file's content starts like safetensors."""
     if not path.is_file():
         raise CheckpointError(path, "no such file" if not path.exists() else "is a folder", ACCEPTED)
     with path.open("rb") as file:

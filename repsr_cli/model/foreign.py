@@ -28,7 +28,6 @@ class ForeignSpec:
     """What is known of a model of another architecture.
 
     Attributes:
-        scale: enlargement factor.
         architecture: spandrel's name for it, e.g. ``ESRGAN``.
         parameters: how many it has.
         multiple: both sides of its input must be multiples of this.
@@ -84,11 +83,7 @@ class ForeignSR(nn.Module):
 
 
 class ForeignBody(nn.Module):
-    """A model of another architecture as the engine runs networks: its output before a pixel shuffle.
-
-    Args:
-        net: the model.
-    """
+    """A model of another architecture as the engine runs networks: its output before a pixel shuffle."""
 
     def __init__(self, net: ForeignSR) -> None:
         super().__init__()
@@ -117,9 +112,6 @@ def read_any_spec(path: Path) -> Spec | ForeignSpec:
     """The size of the network in a model file of any architecture.
 
     Of a Compact model only the header is read. What another architecture is can be seen from all of its tensors only.
-
-    Raises:
-        CheckpointError: as ``load_any``.
     """
     try:
         return read_spec(path)

@@ -57,9 +57,6 @@ def check_pickle(file: IO[bytes], records: Mapping[str, int] | None = None) -> N
     Args:
         file: positioned at the start of the pickle; afterwards at its end.
         records: sizes in bytes of the storages in the archive, by key; None: they are in the same file.
-
-    Raises:
-        UnsafePickle: see the class.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -135,11 +132,7 @@ def _checked_global(name: str) -> _Global:
 
 
 def _check_call(function: Any, arguments: Any) -> None:
-    """Only calls that copy nothing of any length.
-
-    Raises:
-        UnsafePickle: another call.
-    """
+    """Only calls that copy nothing of any length."""
     if not isinstance(function, _Global) or function.name not in _DATA or not isinstance(arguments, tuple):
         raise UnsafePickle("calls something that is not a function for tensors")
     if function.name == "collections OrderedDict" and arguments:
@@ -149,11 +142,7 @@ def _check_call(function: Any, arguments: Any) -> None:
 
 
 def _check_storage(identifier: Any, records: Mapping[str, int] | None) -> None:
-    """The record of a storage is as large as the pickle says: torch's reader relies on it.
-
-    Raises:
-        UnsafePickle: it is not.
-    """
+    """The record of a storage is as large as the pickle says: torch's reader relies on it."""
     kind, storage, key, _place, count = identifier[:5]
     size = _VALUE_BYTES.get(storage.name.partition(" ")[2]) if isinstance(storage, _Global) else None
     if kind != "storage" or size is None or not isinstance(count, int) or count < 0:

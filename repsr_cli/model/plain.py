@@ -61,7 +61,6 @@ def enlarge(features: Tensor, lr: Tensor, scale: int) -> Tensor:
     Args:
         features: (N, colors * scale**2, H, W).
         lr: the network's input, (N, colors, H, W).
-        scale: enlargement factor.
 
     Returns:
         (N, colors, H * scale, W * scale), not clamped.
@@ -76,9 +75,6 @@ class PlainSR(nn.Module):
     ``body`` alternates 3x3 convolution (zero padding 1, with bias) and per-channel PReLU and ends in a convolution to
     ``colors * scale**2`` channels. Its keys (``body.0.weight``, ``body.1.weight``, ...) are those that tools for
     "Compact" models expect.
-
-    Args:
-        spec: the size of the network.
     """
 
     def __init__(self, spec: Spec) -> None:

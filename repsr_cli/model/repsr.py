@@ -72,7 +72,6 @@ class ExpandSqueeze(nn.Module):
     would cancel it, and without BN the bias of the 1x1 does the same.
 
     Args:
-        channels: features in and out.
         expansion: ratio e of the inner width.
         norm: whether BN follows the 3x3 convolution.
     """
@@ -107,7 +106,6 @@ class RepBlock(nn.Module):
     """``out = x + P1(x) + P2(x)``: a clean identity path and two expand-and-squeeze paths.
 
     Args:
-        channels: features in and out.
         expansion: inner width of a path over ``channels``.
         norm: whether the paths use BN.
 

@@ -50,8 +50,6 @@ class ModelFile:
 
     Attributes:
         name: as ``repsr models`` lists it, e.g. ``fast-x4`` or ``balanced-real-x4``; for a file, its path.
-        path: the file.
-        scale: enlargement factor.
         size: ``light``, ``fast``, ``balanced`` or ``best``; empty for a file.
         kind: ``clean`` (for images without compression), ``real`` (for compressed images and video) or ``detail``
             (likewise, and crisper); empty for a file.
@@ -176,12 +174,7 @@ def resolve(
 
 
 def _file(name: str, kind: Kind | None, detail: float | None) -> ModelFile:
-    """A model file by its path.
-
-    Raises:
-        CheckpointError: there is none.
-        UsageError: a kind or detail is asked for.
-    """
+    """A model file by its path."""
     if kind is not None:
         raise UsageError(f"--kind {kind}", f"{name} is a file, which decides that itself", "Leave it out.")
     if detail is not None:
@@ -195,21 +188,13 @@ def _file(name: str, kind: Kind | None, detail: float | None) -> ModelFile:
 
 
 def _check_kind(name: str, named: Kind | None, kind: Kind) -> None:
-    """Check that a name does not contradict the kind asked for; a ``detail`` model is an end of the dial of ``real``.
-
-    Raises:
-        UsageError: it does.
-    """
+    """Refuse a name that contradicts the kind asked for; a ``detail`` model is an end of the dial of ``real``."""
     if named is not None and named != kind and (named, kind) != ("detail", "real"):
         raise UsageError(f"--kind {kind}", f"{name} is of kind {named}", "Leave out one of them.")
 
 
 def _dial(name: str, spelled: str | None, detail: float | None, kind: Kind | None) -> float | None:
-    """The detail that a name or an option asks for; None: neither does.
-
-    Raises:
-        UsageError: both do, it is out of bounds, or the kind has no dial.
-    """
+    """The detail that a name or an option asks for; None: neither does."""
     subject = name if detail is None else f"--detail {detail:g}"
     if spelled is not None:
         if detail is not None:
@@ -238,9 +223,6 @@ def _detailed(asked: str, found: ModelFile, others: list[ModelFile], detail: flo
         found: the ``real`` model.
         others: the ``detail`` models that ship.
         detail: how much; None: the default of the pair, where there is one.
-
-    Raises:
-        UsageError: a detail is asked for, and no pair ships.
     """
     other = next((model for model in others if (model.size, model.scale) == (found.size, found.scale)), None)
     if other is None and detail is not None:

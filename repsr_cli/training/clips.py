@@ -41,13 +41,9 @@ def clip_frames(video: Path, scale: int, count: int, start: float = 1 / 3) -> li
     """RGB frames of a clip, cropped so that they shrink to even sizes.
 
     Args:
-        video: the clip.
-        scale: enlargement factor.
-        count: frames.
         start: the share of the clip that is left out at its beginning.
 
     Raises:
-        MediaError: the clip cannot be read.
         UsageError: it has a single frame, or is too small.
     """
     source, timeline = read_video(video)
@@ -105,7 +101,6 @@ def evaluate_clips(
 
     Args:
         models: (name, upscaler) of models of this scale.
-        videos: clips in high definition.
         scale: enlargement factor; also the border cropped before measuring.
         conditions: how LR is made.
         count: frames of each clip.

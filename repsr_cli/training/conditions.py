@@ -44,7 +44,6 @@ class Condition:
 
         Args:
             hr: (height, width, 3), both multiples of the scale.
-            scale: enlargement factor.
         """
         small = downscale(hr, scale)
         if self.kind == "clean":

@@ -103,9 +103,6 @@ def photographs(folder: Path) -> dict[str, str]:
     Read from ``index.csv`` (columns file, source_name) if the folder has one, else from names: 0001_s003.png (BasicSR's
     sub-images) and 0001_3.png are tiles of photograph 0001. IMG_0001.jpg and 20260101_120000.jpg, as cameras write
     them, are photographs of their own, and so is everything where the names would make one photograph of all.
-
-    Raises:
-        RecipeError: as ``find_images``.
     """
     named = _photographs_by_name(folder, find_images(folder))
     index = folder / "index.csv"
@@ -130,8 +127,6 @@ def check_images(paths: Sequence[Path], scale: int, patch: int) -> list[str]:
     """One message for each unusable training image.
 
     Args:
-        paths: images.
-        scale: enlargement factor.
         patch: side of a crop in LR px.
     """
     problems = []
@@ -180,14 +175,10 @@ def write_pack(target: Path, scale: int, pairs: Iterable[Pair], *, overwrite: bo
     """Write a packed file.
 
     Args:
-        target: the file.
-        scale: enlargement factor between LR and HR.
         pairs: the images; taken one at a time.
-        overwrite: replace an existing file.
 
     Raises:
         UsageError: the file exists and ``overwrite`` is false.
-        RecipeError: it cannot be written.
     """
     with writing_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -217,8 +208,6 @@ def append_pair(blobs: IO[bytes], pair: Pair, scale: int, offset: int) -> tuple[
 
     Args:
         blobs: the file, at ``offset``.
-        pair: what to write.
-        scale: enlargement factor between LR and HR.
         offset: where it begins.
 
     Returns:
@@ -244,11 +233,8 @@ def assemble_pack(
     """Put a header before the pixels of pairs, and the whole under its final name.
 
     Args:
-        target: the file.
-        scale: enlargement factor between LR and HR.
         images: where each lies.
         blobs: a file of what ``append_pair`` wrote.
-        overwrite: replace an existing file.
         noting: called with the complete file before it gets its name.
 
     Raises:
@@ -274,7 +260,6 @@ def folder_pairs(
 
     Args:
         folder: searched recursively.
-        scale: enlargement factor.
         progress: called with (images done, images in all).
         shuffled: in the order of a hash of their paths, so that any first part is a sample of all of them.
 
@@ -321,11 +306,7 @@ def pack_digest(folder: Path, scale: int) -> str:
 
 
 def _parsed_header(header: Any) -> tuple[int, list[PackEntry], int]:
-    """Scale, images and number of bytes from a packed file's header.
-
-    Raises:
-        LookupError, TypeError, ValueError: it is malformed.
-    """
+    """Scale, images and number of bytes from a packed file's header."""
     scale, length = header["scale"], header["bytes"]
     if type(scale) is not int or type(length) is not int or scale < 1:
         raise ValueError("scale or length")
@@ -340,7 +321,6 @@ def parsed_entry(values: Any, scale: int, length: int) -> PackEntry:
 
     Args:
         values: by attribute.
-        scale: of the pack.
         length: bytes of pixels that there are.
 
     Raises:
@@ -367,9 +347,6 @@ def end_of(entry: PackEntry, scale: int) -> int:
 
 class Pack:
     """A packed file, memory-mapped.
-
-    Args:
-        path: the file.
 
     Raises:
         RecipeError: missing, not a packed file, or cut short.
@@ -455,7 +432,6 @@ class CropDataset:
     """Random, augmented crops of a pack's images; the batch of a step depends on (seed, step) alone.
 
     Args:
-        pack: the packed file.
         images: the images to draw from, each with a probability proportional to its area.
         patch: the largest side of a crop in LR px that will be asked for; smaller images are left out.
         seed: of the choice of crops.
@@ -494,8 +470,6 @@ class CropDataset:
         """The crops of a step.
 
         Args:
-            step: the step's number.
-            size: how many.
             patch: side in LR px.
             teacher: whether the teacher's crops are wanted too; the pack must have them.
 

@@ -36,7 +36,6 @@ class Encoding:
     """One pass through a video encoder.
 
     Attributes:
-        codec: the encoder's name.
         quality: its crf, or the quantiser of MPEG-2 and MPEG-4 part 2.
         fast: whether a fast preset is used, as by live encoders.
     """
@@ -135,7 +134,6 @@ def degrade_shot(hr: Sequence[Pixels], scale: int, degradation: Degradation, ran
     Args:
         hr: frames (height, width, 3), both multiples of the scale.
         scale: enlargement factor to be undone.
-        degradation: what to do.
         random: of the noise.
 
     Returns:

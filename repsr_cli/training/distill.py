@@ -44,13 +44,9 @@ def distilled_pairs(
     """Every image of a folder with a teacher's target; of each held-out photograph one image, unchanged.
 
     Args:
-        folder: HR images.
         teacher: the larger network, of the wanted scale.
         holdout: photographs to hold out, chosen as ``Pack.split`` does.
         progress: called with (images done, images in all).
-
-    Raises:
-        RecipeError: as ``folder_pairs``.
     """
     held_out = set(held_out_groups(photographs(folder).values(), holdout))
     kept: set[str] = set()
@@ -79,12 +75,9 @@ def distil(
 
     Args:
         folder: as in ``distilled_pairs``.
-        target: the file.
-        scale: enlargement factor.
         teacher: as in ``distilled_pairs``.
         holdout: as in ``distilled_pairs``; 1 or more.
         progress: as in ``distilled_pairs``.
-        overwrite: replace an existing file.
 
     Raises:
         RecipeError: an image cannot be used.

@@ -48,8 +48,6 @@ def store_of_this_start(store: Store, rank: int, processes: int, timeout: float 
 
     Args:
         store: shared by ``processes`` processes, perhaps used before.
-        rank: of this process.
-        processes: their number.
         timeout: seconds to wait for the others.
 
     Raises:

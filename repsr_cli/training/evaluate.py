@@ -34,10 +34,8 @@ class ImageScore:
     """One image's row of a table.
 
     Attributes:
-        model: its name.
         folder: name of the folder of the HR image.
         condition: how LR was made, e.g. ``jpeg:75``.
-        image: path in the folder.
         scores: figures by name.
     """
 
@@ -93,11 +91,7 @@ def pairs_of(
 
 
 def check_measurable(name: object, height: int, width: int, scale: int) -> None:
-    """Check that something remains of an image without its border of ``scale`` px.
-
-    Raises:
-        UsageError: nothing does.
-    """
+    """Check that something remains of an image without its border of ``scale`` px."""
     if min(height, width) <= 2 * scale:
         raise UsageError(name, f"is {width}x{height}, too small to measure at x{scale}", "Remove it.")
 
@@ -126,7 +120,6 @@ def evaluate(
 
     Args:
         models: (name, upscaler) of models of this scale.
-        folders: HR images, 8 bit.
         scale: enlargement factor; also the border cropped before measuring.
         lr_folder: LR partners for one HR folder; None: made from HR.
         conditions: how they are made, by name.
@@ -155,11 +148,7 @@ def evaluate(
 
 
 def check_scales(models: Sequence[tuple[str, Upscaler]], scale: int) -> None:
-    """Check that all models enlarge by a factor.
-
-    Raises:
-        UsageError: one does not.
-    """
+    """Check that all models enlarge by a factor."""
     for name, upscaler in models:
         if upscaler.scale != scale:
             raise UsageError(name, f"enlarges by {upscaler.scale}, not {scale}", "Give models of one scale.")

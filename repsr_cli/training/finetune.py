@@ -42,7 +42,6 @@ class FinetuneOutcome:
     """The result of fine-tuning, measured on frames that are seconds away from all training frames.
 
     Attributes:
-        target: the file written.
         bicubic: Y-PSNR of bicubic interpolation on held-out frames, dB.
         general: of the model it started from.
         learnt: of the new model.
@@ -73,7 +72,6 @@ def finetune(
 
     Args:
         source: a video, a folder of videos, or a folder of images, in high definition.
-        model: the model to start from.
         target: the file to write, ``.safetensors``.
         options: how; None: the defaults.
         say: called with a line on what was sampled and measured.

@@ -30,8 +30,6 @@ class Sampling:
     """The frames of a video that are used.
 
     Attributes:
-        source: the video.
-        timeline: its packets.
         training: timestamps to train on, ascending.
         held_out: timestamps to evaluate on, ascending.
         stretches: (start, end) in seconds of what is held out.
@@ -71,7 +69,6 @@ def sample_video(path: Path) -> Sampling:
     between, evenly spaced.
 
     Raises:
-        MediaError: the video cannot be read.
         RecipeError: it is too short to hold a stretch out.
     """
     source, timeline = read_video(path)
@@ -95,15 +92,11 @@ def frames_at(sampling: Sampling, wanted: tuple[int, ...], scale: int) -> Iterat
     """Decode chosen frames.
 
     Args:
-        sampling: of the video.
         wanted: timestamps, ascending.
         scale: images are cropped to a multiple of it.
 
     Yields:
         (timestamp, RGB (height, width, 3)), HDR as coded.
-
-    Raises:
-        MediaError: a frame cannot be decoded.
     """
     source = sampling.source
     fmt = plane_format(source.planar, source.tags, source.path)

@@ -51,14 +51,11 @@ class StepReport:
     """What a run reports while it trains.
 
     Attributes:
-        step: steps done.
         steps: length of the run.
-        loss: mean since the last report.
         learning_rate: of the last step.
         steps_per_second: since the last report, without validation.
         data_share: share of that time spent waiting for crops, 0 to 1.
         psnr_y: of the averaged, fused network on the validation images, dB; None between validations.
-        psnr_rgb: likewise.
         note: an event (the switch of BN, a rollback), else empty.
     """
 
@@ -78,7 +75,6 @@ class TrainOutcome:
     """The result of a finished run.
 
     Attributes:
-        run: its directory.
         best: the checkpoint of the best validation.
         psnr_y: of that validation, dB.
         step: of that validation.
@@ -137,7 +133,6 @@ def train(
     """Train by a recipe.
 
     Args:
-        recipe: what to do.
         run: the run directory; packed files are kept beside it in ``packs``.
         resume: go on from ``run/last.pt`` if there is one.
         on_report: called at log steps, validations and events.
@@ -178,11 +173,7 @@ def _enough_memory() -> Iterator[None]:
 
 
 def _check_folder(run: Path, resume: bool) -> None:
-    """Check that a run starts in a folder without files of the names it writes, or goes on in its own.
-
-    Raises:
-        RecipeError: it does not.
-    """
+    """Check that a run starts in a folder without files of the names it writes, or goes on in its own."""
     with translated_errors(run, RecipeError):
         found = [name for name in OUTPUTS if (run / name).is_symlink() or (run / name).exists()]
     if "last.pt" in found:
@@ -221,12 +212,7 @@ class _Trainer:
     """One run in one process.
 
     Args:
-        recipe: what to do.
-        run: the run directory.
-        rank: of this process.
         processes: that train together.
-        device: where the network trains.
-        pack: the images.
         on_report: called at log steps, validations and events.
     """
 
@@ -438,11 +424,7 @@ class _Trainer:
             write_rows(self.run / "validation.png", rows, overwrite=True)
 
     def _roll_back(self, explosion: LossExploded, log: RunLog | None) -> None:
-        """Go back to the last checkpoint and halve the learning rate, once.
-
-        Raises:
-            TrainingDiverged: it was halved before.
-        """
+        """Go back to the last checkpoint and halve the learning rate, once."""
         state, failed_at = self.state, self.state.step
         if state.progress["rate_factor"] < 1:
             raise TrainingDiverged(

@@ -33,9 +33,6 @@ def reconstruction_loss(sr: Tensor, hr: Tensor, name: str, luma: float, chroma: 
         name: ``l1``, ``l2`` or ``charbonnier`` (root of square plus 1e-6).
         luma: weight of the same distance on luma, 0 for none.
         chroma: weight of the same distance on both colour differences, 0 for none.
-
-    Raises:
-        ValueError: unknown name.
     """
     difference = sr - hr
     loss = _distance(difference, name)

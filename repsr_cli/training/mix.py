@@ -108,7 +108,6 @@ class Jpeg:
 
     Attributes:
         share: share of shots that go through it.
-        quality: Pillow's quality.
         twice: share of those that go through it again, on a shifted grid.
     """
 

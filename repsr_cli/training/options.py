@@ -13,12 +13,7 @@ MODEL, TRAINING, DATA, OUTPUT = "Model and device", "Training", "Training pairs"
 
 @dataclass(frozen=True, slots=True)
 class DrawingOptions:
-    """What to draw in place of training.
-
-    Attributes:
-        show_batch: image to write; None: train.
-        overwrite: whether an existing image may be replaced.
-    """
+    """What to draw in place of training."""
 
     show_batch: Path | None = option(
         "--show-batch", metavar="PNG", help="Draw the first batch (LR beside HR) and stop.", panel=OUTPUT
@@ -30,12 +25,7 @@ class DrawingOptions:
 
 @dataclass(frozen=True, slots=True)
 class TableOptions:
-    """Where to write the scores of single images.
-
-    Attributes:
-        csv: file to write; None: none.
-        overwrite: whether an existing file may be replaced.
-    """
+    """Where to write the scores of single images."""
 
     csv: Path | None = option("--csv", help="File for one row per image.", panel=OUTPUT)
     overwrite: bool = option("-y", "--overwrite", default=False, help="Replace the file of --csv.", panel=OUTPUT)
@@ -43,17 +33,7 @@ class TableOptions:
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What to evaluate, and where.
-
-    Attributes:
-        models: names or paths; None: all shipped models of the scale.
-        scale: enlargement factor.
-        degrade: how LR images are made; None: clean.
-        perceptual: whether to measure how results look, too.
-        frames: of each clip.
-        threads: CPU threads; None: torch's choice.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-    """
+    """What to evaluate, and where."""
 
     models: list[str] | None = option(
         "-n",
@@ -83,12 +63,7 @@ class EvalOptions:
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """The model to fine-tune.
-
-    Attributes:
-        model: name or path.
-        scale: enlargement factor; None: the model's.
-    """
+    """The model to fine-tune."""
 
     model: str = option(
         "-n", "--model", aliases=("--network",), default="fast", help="Model to start from: name or file.", panel=MODEL
@@ -98,14 +73,7 @@ class StartOptions:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneOptions:
-    """How to fine-tune.
-
-    Attributes:
-        minutes: training time.
-        threads: CPU threads.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        overwrite: whether an existing target may be replaced.
-    """
+    """How to fine-tune."""
 
     minutes: float = option("--minutes", default=2.0, help="Training time.", panel=TRAINING)
     threads: int = option("--threads", default=1, minimum=1, help="CPU threads.", panel=TRAINING)
@@ -115,18 +83,7 @@ class FinetuneOptions:
 
 @dataclass(frozen=True, slots=True)
 class PrepareOptions:
-    """How to make training pairs.
-
-    Attributes:
-        scale: enlargement factor.
-        mix: TOML file of degradations; None: LR stays clean.
-        teacher: name or path of a larger model whose output gives the targets.
-        holdout: photographs to hold out.
-        precision: of the teacher.
-        variants: degradations of each image.
-        seed: of all degradations.
-        overwrite: whether an existing target may be replaced.
-    """
+    """How to make training pairs."""
 
     scale: int = option("-s", "--scale", default=4, minimum=2, help="Enlargement factor, 2 to 8.", panel=DATA)
     mix: Path | None = option(

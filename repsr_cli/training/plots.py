@@ -24,7 +24,6 @@ def draw_curve(log: Path, target: Path) -> None:
     """Draw validation Y-PSNR (dB, blue, left axis) and loss (red, its own scale) over steps as PNG.
 
     Args:
-        log: a run's ``log.jsonl``.
         target: the image; nothing is drawn until the log has a validation.
     """
     entries = read_log(log)

@@ -52,10 +52,7 @@ class Preparation:
     """What to make of a folder of images.
 
     Attributes:
-        scale: enlargement factor.
-        mix: what they go through.
         variants: degradations of each image.
-        seed: of all degradations.
         holdout: photographs that are kept out of training, to validate on.
         teacher: digest of the teacher; empty: none.
     """
@@ -127,7 +124,6 @@ def teacher_of(upscaler: Upscaler, scale: int) -> Teacher:
     """What makes targets: a model's 8-bit output, shrunk where the model enlarges by more.
 
     Args:
-        upscaler: the model.
         scale: of the targets, at most the model's.
 
     Raises:
@@ -209,11 +205,9 @@ def prepare(
     Args:
         folder: HR images; smaller ones than 80 * scale px are left out.
         target: the packed file, for ``data.train`` of a recipe.
-        preparation: what to make of them.
         teacher: gives (height * scale, width * scale, 3) for (height, width, 3).
         progress: called with (images done, images in all).
         say: gets a line on what is left out.
-        overwrite: replace an existing file.
 
     Raises:
         RecipeError: an image cannot be used, or the file not written.

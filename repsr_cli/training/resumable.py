@@ -47,11 +47,8 @@ def write_resumable(
     """Make pairs one after the other and pack them.
 
     Args:
-        target: the packed file.
-        scale: enlargement factor between LR and HR.
         job: everything that decides the pairs, as JSON takes it.
         tasks: the name of each pair and what makes it, in an order that ``job`` decides.
-        overwrite: replace an existing target.
 
     Raises:
         UsageError: an unfinished file of another job lies there, or the target exists.
@@ -141,11 +138,7 @@ def _same_file(path: Path) -> list[int]:
 
 
 def _claim(folder: Path, job: dict[str, Any]) -> bool:
-    """Whether an unfinished folder is new, or so damaged that nobody knows what was made in it.
-
-    Raises:
-        UsageError: it is another job's.
-    """
+    """Whether an unfinished folder is new, or so damaged that nobody knows what was made in it."""
     text = _text(job)
     record = {"job": job, "digest": hashlib.sha256(text.encode()).hexdigest()}
     there = _recorded(folder / _JOB)
@@ -175,11 +168,7 @@ def _text(job: dict[str, Any]) -> str:
 
 
 def _appending(path: Path) -> IO[bytes]:
-    """A file to read and to append to, never by way of a link.
-
-    Raises:
-        UsageError: it is not a file that a preparation made.
-    """
+    """A file to read and to append to, never by way of a link."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | safe_flags(), 0o666)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:

@@ -26,7 +26,6 @@ class RunData:
 
     Attributes:
         crops: to train on.
-        validation: (lr, hr) images.
     """
 
     crops: CropDataset

@@ -15,7 +15,6 @@ class RunLog:
     """``log.jsonl``: one JSON object a line. Lines past the step a run resumes from are dropped and written again.
 
     Args:
-        path: the file.
         step: the step a run starts or resumes from.
         tensorboard: write TensorBoard event files beside it too.
 
@@ -33,11 +32,7 @@ class RunLog:
             self._file = path.open("a", encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append an entry, which has a ``step``; its floats become TensorBoard scalars.
-
-        Raises:
-            RecipeError: it cannot be written.
-        """
+        """Append an entry, which has a ``step``; its floats become TensorBoard scalars."""
         with translated_errors(self._path, RecipeError):
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()
@@ -56,11 +51,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a run's ``log.jsonl``; lines that a killed process or a disk damaged are left out.
-
-    Raises:
-        RecipeError: the file cannot be read.
-    """
+    """The entries of a run's ``log.jsonl``; lines that a killed process or a disk damaged are left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     except OSError as error:
@@ -80,11 +71,7 @@ def check_tensorboard() -> None:
 
 
 def summary_writer() -> Any:
-    """TensorBoard's class that writes event files.
-
-    Raises:
-        RecipeError: it is not installed.
-    """
+    """TensorBoard's class that writes event files."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

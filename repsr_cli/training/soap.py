@@ -26,7 +26,6 @@ class SOAP(Optimizer):
     continues bit for bit.
 
     Args:
-        parameters: what to optimise.
         lr: learning rate.
         betas: decay of the gradient average, and of its square and the two factors.
         eps: added to the root of the second moment.

@@ -36,12 +36,9 @@ class TrainingState:
     """Networks, optimiser and counters of a run.
 
     Attributes:
-        net: the network that trains.
         ema: its exponential moving average.
-        optimizer: of ``net``.
         scaler: scales gradients in fp16; disabled otherwise.
         adversary: the discriminator of adversarial training, with its optimiser.
-        step: steps done.
         images: digest of the images of the run; a checkpoint of other images is refused.
         progress: counters and best figures, as checkpoints hold them: ``averaged`` (updates of the average),
             ``rate_factor`` (of the learning rate), ``lowest_loss``, ``best_psnr_y`` (dB) and ``best_step``.
@@ -72,7 +69,6 @@ class TrainingState:
 
         Raises:
             RecipeError: it was made by another recipe, or with other images.
-            CheckpointError: it cannot be read.
         """
         checkpoint = load_training(path)
         # Keys that an older checkpoint does not know have their defaults.
@@ -107,11 +103,7 @@ class TrainingState:
 
 
 def _check_shapes(optimizer: Optimizer) -> None:
-    """Check that the moments of every parameter have as many values as it has.
-
-    Raises:
-        ValueError: one has not.
-    """
+    """Check that the moments of every parameter have as many values as it has."""
     for parameter, state in optimizer.state.items():
         for name in ("mean", "square", "exp_avg", "exp_avg_sq"):
             if name in state and state[name].numel() != parameter.numel():
@@ -122,8 +114,6 @@ def fresh_state(recipe: Recipe, device: torch.device, images: str = "") -> Train
     """The state of a run before its first step; it depends on the recipe's seed only.
 
     Args:
-        recipe: of the run.
-        device: where it trains.
         images: digest of its images.
     """
     torch.manual_seed(recipe.run.seed)

@@ -55,7 +55,6 @@ def enlarge_alpha(
     Args:
         part: (rows, W) of the channel, from row ``first`` on; at least what ``rows_needed`` names.
         first: where the part begins.
-        height: rows of the whole channel.
         size: target (height, width) of the whole.
         rows: which rows of the target to make, (start, stop).
 
@@ -93,7 +92,6 @@ def box_sum(values: NDArray[Any], radius: int, gaps: tuple[int, int] = (0, 0)) -
 
     Args:
         values: one for each pixel; along an axis with a 1 in ``gaps``, for each gap between two pixels: one fewer.
-        radius: in pixels.
         gaps: for rows and columns.
     """
     for axis, gap in enumerate(gaps):

@@ -62,7 +62,6 @@ def settle_scale(request: Request) -> Request:
     """Fill in the factor where neither a factor nor a size was asked for: the model's own, else 4.
 
     Raises:
-        CheckpointError: no such model.
         UsageError: what is asked of it contradicts its name, or needs a pair that does not ship.
     """
     if request.size.asked:
@@ -92,8 +91,6 @@ def run_jobs(
         An outcome or a failure for every job, in order, each as soon as it is known.
 
     Raises:
-        CheckpointError: no such model.
-        DeviceError: no such device.
         Interrupted: the user stopped the work; what was yielded is done.
     """
     if not jobs:
@@ -163,7 +160,6 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
     """What a job would do, line by line.
 
     Args:
-        job: the job.
         request: the request, with its scale settled.
         measure: of a video also how long, from a trial of a few seconds.
 
@@ -232,14 +228,8 @@ def run_plan(
     """Carry out a plan, into the sink that it asks for.
 
     Args:
-        plan: what to do.
-        executor: where.
-        reporter: gets the progress.
         stop: ends the work when it is set.
         noting: called with the complete result before it gets its name.
-
-    Raises:
-        RepsrError: as ``Executor.run``.
     """
     if plan.kind == "image":
         from repsr_cli.upscale import image_sinks
@@ -347,11 +337,7 @@ def _failure(job: Job, error: Exception) -> Failure:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and what leads to it; returns the folders that did not exist.
-
-    Raises:
-        MediaError: it cannot be made.
-    """
+    """Make a folder and what leads to it; returns the folders that did not exist."""
     try:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)

@@ -88,8 +88,6 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
     before; those that are now, if the video is long enough. Otherwise it stays as it is.
 
     Args:
-        upscaler: the network.
-        plan: of the video.
         say: reports what was chosen, and what went wrong with remembering it.
     """
     if upscaler.device.type != "cpu":
@@ -142,8 +140,6 @@ def measure(
 
     Args:
         upscaler: an RGB network on the CPU, in fp32 or bf16.
-        fmt_in: the planes to read.
-        fmt_out: the planes to write.
         size: (height, width) of a frame, LR px.
         say: reports an engine that fails, and is left out.
         limit: seconds after which no further trial is begun; every engine's first choice of tiles comes before the
@@ -224,9 +220,6 @@ def kind_of(upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size:
     """Everything that the fastest choice depends on, in words: machine, versions, network, planes, size of frames.
 
     Args:
-        upscaler: the network.
-        fmt_in: the planes it reads.
-        fmt_out: the planes it writes.
         size: (height, width) of a frame, LR px; those of about as many pixels, to the nearest power of two, count as
             one.
     """
@@ -288,11 +281,7 @@ def _begun(job: Mapping[str, Any], upscaler: Upscaler) -> Choice | None:
 
 
 def _choice(entry: dict[str, str]) -> Choice:
-    """A choice as the file has it.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is none.
-    """
+    """A choice as the file has it."""
     choice = Choice(entry["engine"], entry["tile"])
     if choice.engine not in ("torch", *ENGINES) or not re.fullmatch(r"auto:[1-9]\d*", choice.tile):
         raise ValueError(entry)

@@ -23,15 +23,11 @@ def upscale_keeping_constants(upscaler: Upscaler, lr: Tensor, progress: Progress
     in the middle of an area of that colour is used instead; and wherever the result is nearly right, the colour itself.
 
     Args:
-        upscaler: the network on its device.
         lr: (1, 3, H, W), an image or rows of it with their context.
         progress: as for ``upscaler``; may raise to cancel.
 
     Returns:
         (1, 3, H * s, W * s).
-
-    Raises:
-        DeviceError: as the network's.
     """
     sr, reach, scale = upscaler(lr, progress), upscaler.spec.reach, upscaler.scale
     if not upscaler.spec.exact:  # nobody knows how far such a network sees

@@ -51,13 +51,10 @@ def trial(plan: VideoPlan, upscaler: Upscaler, say: Notify) -> Trial:
     away. What comes later in the video may be harder or easier.
 
     Args:
-        plan: of the video, which is a file.
-        upscaler: the network on its device.
         say: reports what computes, where that was measured.
 
     Raises:
         MediaError: the first frames cannot be decoded or encoded.
-        DeviceError: the network failed on its device.
     """
     upscaler = calibrated(upscaler, plan, say)
     network, encoder = network_for(plan, upscaler), SegmentEncoder(plan.encoding)

@@ -81,7 +81,6 @@ def job_digest(source: Path, request: Request) -> str:
     """A digest of all that a result depends on: the source, the request, the model and the version of repsr.
 
     Args:
-        source: a file.
         request: the request, with its scale settled.
 
     Raises:

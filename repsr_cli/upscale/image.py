@@ -50,9 +50,6 @@ def upscale_image(
     """Enlarge every page or frame of an image file.
 
     Args:
-        plan: what to do.
-        sink: takes in the pages.
-        upscaler: the network on its device.
         reporter: gets the progress, in tiles of a single page or in pages.
         turn: held while the network computes, where several images share it.
         stop: set when no result is wanted any more.
@@ -98,11 +95,7 @@ def upscale_image(
 
 
 def _losses(plan: ImagePlan, image: ImageSource, first: Page, size: tuple[int, int]) -> list[str]:
-    """A note about what the target's format cannot hold, if anything.
-
-    Raises:
-        UsageError: that is not allowed, or the size is beyond the format.
-    """
+    """A note about what the target's format cannot hold, if anything."""
     fmt = format_for(plan.target)
     lost = losses(fmt, first, size, count=image.count, loop=image.loop, strip_metadata=plan.strip_metadata)
     if lost and not plan.allow_loss:
@@ -133,9 +126,7 @@ def enlarged(
     range networks were trained on, [0, 1], by their largest value, and back; what is below zero is clipped.
 
     Args:
-        page: the page.
         size: (height, width) of the result.
-        upscaler: the network on its device.
         tta: average over the 8 flips and rotations.
         progress: called after each tile; may raise to stop the work.
         turn: held while the network computes, where several pages share it.

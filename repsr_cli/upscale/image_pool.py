@@ -44,8 +44,6 @@ def run_at_once(
 
     Args:
         work: gets a job and an event that is set when its result is not wanted any more.
-        jobs: what to work on.
-        at_once: how many at a time.
     """
     stop = Event()
     at_once = min(at_once, threads_allowed(at_once))

@@ -20,11 +20,7 @@ class ImageSink(Protocol):
     keyed: bool
 
     def check(self) -> None:
-        """Refuse a target that exists.
-
-        Raises:
-            UsageError: it exists.
-        """
+        """Refuse a target that exists."""
         ...
 
     def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
@@ -45,7 +41,6 @@ def sink_for(plan: ImagePlan, noting: Noting | None = None) -> ImageSink:
     """The sink that a plan asks for.
 
     Args:
-        plan: of the image.
         noting: called with the complete file before it gets its name.
     """
     return NullSink() if plan.benchmark else FileSink(plan, noting)
@@ -66,11 +61,7 @@ class NullSink:
                 pass
 
     def put(self, data: bytes) -> None:
-        """Refuse: there is nothing to compute.
-
-        Raises:
-            TypeError: always.
-        """
+        """Refuse: there is nothing to compute."""
         raise TypeError(f"an image of {len(data)} bytes: this sink takes pages only")
 
 
@@ -78,7 +69,6 @@ class FileSink:
     """Writes an image file: complete under its name, or not at all.
 
     Args:
-        plan: of the image.
         noting: called with the complete file before it gets its name.
     """
 
@@ -115,6 +105,5 @@ class FileSink:
 
         Raises:
             UsageError: a file of this name has appeared and may not be replaced.
-            MediaError: it cannot be written.
         """
         write_bytes(self.plan.target, data, overwrite=self.plan.overwrite, noting=self._noting)

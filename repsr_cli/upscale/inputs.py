@@ -52,7 +52,6 @@ class Found:
     """A file to upscale.
 
     Attributes:
-        path: the file.
         folder: the input folder it was found in; None if it was named itself.
         kind: ``image`` or ``video``, by content.
     """
@@ -132,11 +131,7 @@ def natural_order(text: str) -> list[tuple[int, int, str]]:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Whether a file is an image or a video, by its content; None if neither.
-
-    Raises:
-        MediaError: the file cannot be opened.
-    """
+    """Whether a file is an image or a video, by its content; None if neither."""
     from repsr_cli.image.files import is_image
 
     if path == PIPE or is_pattern(path):
@@ -236,7 +231,6 @@ def files_in(folder: Path, naming: Naming, inside: Inputs) -> Iterator[Path]:
     """The visible files of a folder, in natural order; not what lies under the output folder.
 
     Args:
-        folder: where to look.
         naming: whether to look into subfolders, and where targets go.
         inside: what cannot be searched, and subfolders that are left out, are added to it.
     """
@@ -264,7 +258,6 @@ def inputs_of(paths: Iterable[Path], folder: Path) -> Inputs:
     """What files of a folder are: images, videos, or neither.
 
     Args:
-        paths: the files.
         folder: the input folder they were found in.
     """
     inside = Inputs()

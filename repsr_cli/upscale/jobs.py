@@ -36,7 +36,6 @@ class Job:
 
     Attributes:
         kind: ``image`` or ``video``, by content.
-        source: the input.
         target: the file to write; it does not exist, or the user allowed replacing it.
     """
 
@@ -69,8 +68,6 @@ def plan_jobs(inputs: Sequence[str], request: Request, naming: Naming, known: Fi
 
     Args:
         inputs: files, folders, glob patterns, and ``@list.txt`` with one path per line, as typed.
-        request: the request.
-        naming: where targets go.
         known: jobs that were finished before; None: what exists is not looked up.
 
     Raises:
@@ -101,9 +98,6 @@ def plan_found(
     """Name the targets of files that were found, and check all that can be checked.
 
     Args:
-        inside: the files.
-        request: the request.
-        naming: where targets go.
         known: as for ``plan_jobs``.
         taken: the source of each target, where files are found in several steps; it is added to.
 
@@ -181,11 +175,7 @@ def _is_finished(job: Job, request: Request, known: Finished) -> bool:
 
 
 def _check_others(job: Job, named: set[Path], taken: dict[Path, Path]) -> None:
-    """Refuse a target that is an input, or the target of another job (``taken``, to which it is added).
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Refuse a target that is an input, or the target of another job (``taken``, to which it is added)."""
     target = real_path(job.target)
     if target in named:
         raise UsageError(job.target, "is an input and would be overwritten", "Choose another name with -o.")
@@ -235,11 +225,7 @@ def source_size(kind: Kind, path: Path, max_pixels: int | None = None) -> tuple[
 
     Args:
         kind: which it is.
-        path: the file.
         max_pixels: refuse an image that would hold more at a time; None: ``repsr_cli.image.files.MAX_PIXELS``.
-
-    Raises:
-        MediaError: it cannot be read.
     """
     if path == PIPE:
         raise UsageError(path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
@@ -278,11 +264,7 @@ def _without_results(inside: Inputs, request: Request, naming: Naming) -> list[F
 
 
 def _is_folder(output: str | None, several: bool) -> bool:
-    """Whether ``-o`` names a folder: it is one already, ends in a slash, has no extension, or holds several targets.
-
-    Raises:
-        UsageError: ``-o`` is a file, but there are several inputs.
-    """
+    """Whether ``-o`` names a folder: it is one already, ends in a slash, has no extension, or holds several targets."""
     if output is None:
         return False
     if several and (Path(output) == PIPE or is_file(output)):
@@ -348,12 +330,7 @@ def _is_complete(target: Path) -> bool:
 
 
 def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) -> None:
-    """Refuse a target that would destroy something or that cannot be written.
-
-    Raises:
-        UsageError: it is the source, exists, or its extension is of no format that holds the kind.
-        MediaError: its folder cannot be written to.
-    """
+    """Refuse a target that would destroy something or that cannot be written."""
     same = real_path(target) == real_path(source) or (target.exists() and source.exists() and target.samefile(source))
     if same and source != PIPE:
         raise UsageError(target, "is the input itself", "Choose another name with -o or --suffix.")

@@ -17,12 +17,6 @@ def judge_image(image: ImageSource) -> Judged:
 
     A JPEG tells by its quantization tables, what is stored without loss by its format, and all others by the bits that
     they spend on a pixel.
-
-    Args:
-        image: the image.
-
-    Raises:
-        OSError: it cannot be read.
     """
     if image.format == "TIFF" and (judged := _lossy_tiff(image)):
         return judged

@@ -22,11 +22,7 @@ def judge_video(video: VideoSource, timeline: Timeline | None) -> Judged:
     """The kind of model that a video needs, from its header and the sizes of its packets.
 
     Args:
-        video: the video.
         timeline: its packets; None of a pipe, which carries y4m.
-
-    Raises:
-        MediaError: it can no longer be read.
     """
     codec = av.Codec(video.codec, "r")
     may_lose, may_keep = (bool(codec.properties & each.value) for each in (Properties.LOSSY, Properties.LOSSLESS))

@@ -31,7 +31,6 @@ class Compute:
         precision: ``auto`` or a number format.
         tile: ``auto``, ``auto:N``, ``off`` or a size.
         engine: ``auto`` or an engine's name.
-        threads: CPU threads; None: torch's own choice.
         ray: address of a cluster; None: this machine computes.
         why: what decided the kind of model, e.g. ``JPEG of quality 75``; empty: the user did.
     """
@@ -63,8 +62,6 @@ def choose_model(
     """What computes: the model with the smallest factor that reaches the size asked for; a resize does the rest.
 
     Args:
-        request: the request.
-        source: the source.
         shown: (height, width) of the source as shown.
         judge: tells the kind of model that the source needs; called where the request leaves it open.
 
@@ -96,12 +93,8 @@ def asked_model(request: Request, factor: float | None, kind: zoo.Kind) -> Model
     """The model that a request asks for.
 
     Args:
-        request: the request.
         factor: wanted factor; None: the model's own.
         kind: of model that the source needs, where the request leaves it open.
-
-    Raises:
-        CheckpointError, UsageError: as ``zoo.resolve``.
     """
     asked = request.model
     if asked.kind == "auto":
@@ -113,7 +106,6 @@ def wanted_factor(request: Request, source: Path, shown: tuple[int, int]) -> flo
     """How many times a source is to be enlarged, on the axis that grows more; None: as the model does.
 
     Args:
-        request: the request.
         source: the source, for the message.
         shown: its (height, width) as shown.
 
@@ -135,8 +127,6 @@ def check_compute(request: Request) -> None:
     """Refuse what would fail for every job, so that it is reported once.
 
     Raises:
-        CheckpointError: no such model.
-        DeviceError: no such device.
         UsageError: no such kind of device, devices of several kinds, or as ``zoo.resolve``.
     """
     asked_model(request, request.size.scale, "clean")
@@ -149,12 +139,7 @@ def check_compute(request: Request) -> None:
 
 
 def alternatives(model: ModelFile, spec: Spec | ForeignSpec) -> str:
-    """What would be crisper, more faithful or faster than a model, as far as it ships; empty if nothing is.
-
-    Args:
-        model: the model chosen.
-        spec: its network's.
-    """
+    """What would be crisper, more faithful or faster than a model, as far as it ships; empty if nothing is."""
     if isinstance(spec, ForeignSpec):
         return ""
     shipped, words = zoo.available(), []
@@ -194,11 +179,7 @@ class ModelCache:
         """The network of a model, loaded at the first call.
 
         Args:
-            model: the model.
             load: how, where its file is not at hand.
-
-        Raises:
-            CheckpointError: it cannot be loaded.
         """
         with self._lock:
             if model.key not in self._networks:
@@ -221,7 +202,6 @@ class ModelCache:
             device: one of its devices.
             say: reports which model and device were chosen, when the model is loaded.
             slot: tells apart upscalers that are alike, for threads or devices that share none.
-            note: added to that report.
 
         Raises:
             CheckpointError: the model cannot be loaded.

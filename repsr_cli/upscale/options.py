@@ -64,8 +64,6 @@ def shared(group: type[Any], name: str, **changed: Any) -> Any:
     """A field for another group that is the same option.
 
     Args:
-        group: the group that declares the option.
-        name: its field there.
         changed: attributes of ``Option`` that differ.
     """
     ((found, declared),) = (each for each in declared_options(group) if each[0].name == name)
@@ -85,11 +83,7 @@ def default_of(each: Field[Any]) -> Any:
 
 
 def parse_scale(flag: str, text: str) -> float:
-    """A factor from ``4``, ``1.5``, ``4x`` or ``x4``.
-
-    Raises:
-        UsageError: it is none of these.
-    """
+    """A factor from ``4``, ``1.5``, ``4x`` or ``x4``."""
     number = re.sub(r"^[xX×]|[xX×]$", "", text.strip())
     try:
         return float(number)
@@ -98,11 +92,7 @@ def parse_scale(flag: str, text: str) -> float:
 
 
 def parse_box(flag: str, text: str) -> tuple[int, int]:
-    """(height, width) from ``1920x1080``, which names the width first.
-
-    Raises:
-        UsageError: it is not two numbers.
-    """
+    """(height, width) from ``1920x1080``, which names the width first."""
     match = re.fullmatch(r"([0-9]+)[xX×]([0-9]+)", text)
     if match is None:
         raise UsageError(f"{flag} {text}", "not a width and a height", f"Try {flag} 1920x1080.")
@@ -110,11 +100,7 @@ def parse_box(flag: str, text: str) -> tuple[int, int]:
 
 
 def parse_seconds(flag: str, text: str) -> float:
-    """Seconds from ``90``, ``90.5``, ``1:30`` or ``1:02:03.5``.
-
-    Raises:
-        UsageError: it is none of these.
-    """
+    """Seconds from ``90``, ``90.5``, ``1:30`` or ``1:02:03.5``."""
     match = re.fullmatch(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:\.[0-9]*)?)", text)
     if match is None:
         raise UsageError(f"{flag} {text}", "not a time", f"Try {flag} 90 or {flag} 1:30.")
@@ -123,11 +109,7 @@ def parse_seconds(flag: str, text: str) -> float:
 
 
 def parse_rate(flag: str, text: str) -> Fraction:
-    """Frames per second from ``24``, ``23.976`` or ``24000/1001``.
-
-    Raises:
-        UsageError: it is none of these.
-    """
+    """Frames per second from ``24``, ``23.976`` or ``24000/1001``."""
     if not re.fullmatch(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", text) or not Fraction(text):
         raise UsageError(f"{flag} {text}", "not a rate", f"Try {flag} 24 or {flag} 24000/1001.")
     return Fraction(text)

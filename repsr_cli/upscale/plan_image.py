@@ -18,7 +18,6 @@ class ImagePlan:
     """What will be done to an image file.
 
     Attributes:
-        source: the image.
         target: the file to write; its suffix decides the format.
         compute: what computes.
         shown: (height, width) of the first page, upright.
@@ -28,7 +27,6 @@ class ImagePlan:
         tta: average over the 8 flips and rotations.
         max_pixels: refuse to hold more at a time.
         strip_metadata: leave out EXIF, XMP, ICC and text.
-        overwrite: replace an existing target.
         allow_loss: leave out what the format cannot hold.
         benchmark: write nothing.
     """
@@ -56,9 +54,6 @@ def plan_image(source: Path, target: Path, request: Request, model: ModelFile | 
     """Decide everything about an image.
 
     Args:
-        source: the image.
-        target: the file to write.
-        request: the request.
         model: the model to use; None: the one that fits the request.
 
     Raises:

@@ -58,16 +58,11 @@ class VideoPlan:
     Attributes:
         compute: what computes.
         factor: how many times the video is enlarged, on the axis that grows more.
-        source: the video.
         timeline: its packets; None on standard input, which can be read only once.
         nvdec: how a GPU decodes it; None: it is decoded in software.
-        target: the file to write.
         format: FFmpeg's name of its container.
         size: (height, width) of the output as stored.
-        encoding: settings of the encoder.
         window: what is kept of the source.
-        segments: the units of work.
-        streams: what becomes of every stream.
         losses: what the output will lack.
         notes: what was assumed or changed, a sentence each.
         bytes_needed: about how much space the work takes on the target's disk.
@@ -76,7 +71,6 @@ class VideoPlan:
         flagged_only: only frames that are flagged as interlaced.
         reuse: keep the output of what did not change since the frame before.
         resume: keep finished segments and continue from them.
-        overwrite: replace an existing target.
         allow_loss: let streams be dropped that the container cannot hold.
         benchmark: write nothing.
     """
@@ -156,7 +150,6 @@ def plan_video(
     Args:
         source: the video; ``-`` is y4m on standard input, ``frames/%06d.png`` numbered images.
         target: the file to write; ``-`` is y4m on standard output, ``frames/%06d.png`` numbered images.
-        request: the request.
         model: the model to use; None: the one that fits the request.
         judged: the kind of model that it needs, where another file than the source tells that.
 
@@ -218,12 +211,7 @@ def plan_video(
 
 
 def _opened(source: Path, options: VideoOptions) -> tuple[VideoSource, Timeline | None]:
-    """What the container's header and its packets say; no packets of a pipe.
-
-    Raises:
-        MediaError: it cannot be read.
-        UsageError: ``--fps`` is missing, or given for a video that has times.
-    """
+    """What the container's header and its packets say; no packets of a pipe."""
     if options.fps is None and is_pattern(source):
         raise UsageError(source, "images do not say how fast they follow each other", "Add --fps 24.")
     if source == PIPE:
@@ -265,11 +253,7 @@ def _compute(
 
 
 def _damage(video: VideoSource, timeline: Timeline | None, options: VideoOptions) -> list[str]:
-    """Refuse a damaged file, or note the damage.
-
-    Raises:
-        MediaError: it is damaged and that is not allowed.
-    """
+    """Refuse a damaged file, or note the damage."""
     if timeline is None or timeline.damage is None:
         return []
     damage = f"damaged or cut off: {timeline.damage.rstrip('.')}"
@@ -345,9 +329,6 @@ def _interlacing(video: VideoSource, timeline: Timeline | None, options: VideoOp
 
     Returns:
         (sentences about it, whether only frames that are flagged are to be deinterlaced).
-
-    Raises:
-        MediaError: fields of two moments, and no word of what to do about them.
     """
     if timeline is None:
         if video.flagged_interlaced and not options.deinterlace:
@@ -372,11 +353,7 @@ def _interlacing(video: VideoSource, timeline: Timeline | None, options: VideoOp
 def _stretch(
     video: VideoSource, timeline: Timeline | None, options: VideoOptions
 ) -> tuple[Window, tuple[Segment, ...]]:
-    """What is kept of the source, and its segments.
-
-    Raises:
-        UsageError: nothing is left.
-    """
+    """What is kept of the source, and its segments."""
     base = video.time_base
     first, end = video.start, None
     for name, seconds in (("--start", options.start), ("--end", options.end)):
@@ -412,9 +389,6 @@ def target_size(video: VideoSource, scale: float, size: SizeOptions) -> tuple[tu
 
     Returns:
         (height, width) as stored, and a note where it was rounded to even numbers.
-
-    Raises:
-        UsageError: smaller than the source.
     """
     (height, width), note = video_size(video.display_size, size.sides(), scale)
     shown_height, shown_width = video.display_size
@@ -470,11 +444,7 @@ def plan_encoding(
 
 
 def _codec(video: VideoSource, format: str, options: VideoOptions) -> str:
-    """The encoder.
-
-    Raises:
-        UsageError: another than the only one that the format is written by was asked for.
-    """
+    """The encoder."""
     asked = None if options.codec is None else encoder_named(options.codec)
     if format in _CODEC_OF:
         if asked not in (None, _CODEC_OF[format]):
@@ -504,11 +474,7 @@ def _rate(video: VideoSource, codec: str) -> Fraction:
 
 
 def _known(pix_fmt: str) -> str:
-    """A pixel format by FFmpeg's name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """A pixel format by FFmpeg's name."""
     try:
         return VideoFormat(pix_fmt).name
     except ValueError as error:

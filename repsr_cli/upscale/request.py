@@ -33,15 +33,7 @@ FILES, SIZE, MODEL, IMAGES, VIDEOS = "Files", "Size", "Model and device", "Image
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Where targets go and what they are called.
-
-    Attributes:
-        output: a file, a folder (surely one if it ends in a slash), None for "beside the input".
-        format: extension of the target without its dot; None for the source's own.
-        suffix: what is appended to the input's name; None for ``_x4`` and the like.
-        recursive: go into the subfolders of folders, and mirror them under ``output``.
-        skip_existing: leave out inputs whose target exists.
-    """
+    """Where targets go and what they are called."""
 
     output: str | None = option(
         "-o", "--output", help="File or folder to write; default: beside the input.", panel=FILES
@@ -58,16 +50,7 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class SizeOptions:
-    """The size of the result: a factor, one side, both, or a box to fit. At most one way of asking is given.
-
-    Attributes:
-        scale: enlargement factor, any number of 1 or more; None: from the model's or the target size, else 4.
-        width: target width in px; height follows from the aspect ratio unless given too.
-        height: target height in px.
-        size: both, as (height, width).
-        fit: (height, width) of a box; the target is the largest that fits, at the source's aspect ratio.
-        short_side: target length in px of whichever side is the shorter.
-    """
+    """The size of the result, asked for in one way at most; ``size`` and ``fit`` are (height, width)."""
 
     scale: float | None = option(
         "-s",
@@ -124,23 +107,7 @@ class SizeOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """What computes.
-
-    Attributes:
-        model: name (``fast``, ``balanced``, ``best``, ``fast-x4``) or path of a model file; None: the default.
-        kind: ``clean``, ``real``, or ``auto``: what each input needs, where ``model`` leaves it open.
-        detail: 0 to 1, from the weights of a ``real`` model to those of the ``detail`` model beside it; implies
-            ``real``. None: the default of each pair.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; several of one kind, separated by commas, take
-            segments of a video from the same queue.
-        gpu: the same by number, as ``-g`` has it; None: ``device`` counts.
-        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
-        tile: ``auto``, ``auto:N`` (within N LR px, context included), ``off`` or a size in LR px.
-        threads: CPU threads; None: as many as there are cores.
-        engine: what computes the frames of videos: ``auto``, ``torch`` or another key of
-            ``repsr_cli.engine.backends.registry.ENGINES``.
-        ray: address of a Ray cluster whose workers upscale images and segments of videos, ``auto``: the one at hand.
-    """
+    """What computes."""
 
     model: str | None = option(
         "-n",
@@ -198,13 +165,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """How images are upscaled.
-
-    Attributes:
-        tta: average over the 8 flips and rotations.
-        max_pixels: refuse images that would hold more at a time; None: ``repsr_cli.image.files.MAX_PIXELS``.
-        strip_metadata: leave out EXIF, XMP, ICC and text.
-    """
+    """How images are upscaled."""
 
     tta: bool = option("-x", "--tta", default=False, help="Mean over 8 flips and rotations: 8x the time.", panel=IMAGES)
     max_pixels: int | None = option(
@@ -217,25 +178,7 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True)
 class VideoOptions:
-    """How videos are read and encoded.
-
-    Attributes:
-        codec: video encoder by name, e.g. ``libx264``, or codec, e.g. ``h264``; None: by container.
-        crf: quality on libx264's scale, mapped for other encoders.
-        preset: encoder preset.
-        pix_fmt: output pixel format; None: as the source.
-        encoder_options: further encoder options.
-        fps: frames per second of numbered images and of streams without a container, which have no times.
-        start: seconds into the source at which to start.
-        end: seconds into the source at which to stop.
-        resume: keep finished segments and continue from them.
-        on_error: what to do about a corrupt packet: ``stop`` or ``keep`` (repeat a frame and report it).
-        hwaccel: what decodes: ``none`` (software) or ``cuda`` (NVDEC, where the GPU can).
-        deinterlace: deinterlace interlaced material with bwdif; without it, such material is refused.
-        matrix: override an unspecified or wrong colour matrix tag.
-        full_range: override the range tag.
-        reuse: keep the output of what did not change since the frame before; the bytes are the same either way.
-    """
+    """How videos are read and encoded."""
 
     codec: str | None = option(
         "-c", "--codec", help="h264, h265, av1, vp9, prores, or an encoder: libx265.", panel=VIDEOS
@@ -279,13 +222,7 @@ class VideoOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a run may do.
-
-    Attributes:
-        overwrite: replace an existing target.
-        allow_loss: leave out what the output format cannot hold.
-        benchmark: run everything but write nothing.
-    """
+    """What a run may do."""
 
     overwrite: bool = option("-y", "--overwrite", default=False, help="Replace targets that exist.", panel=FILES)
     allow_loss: bool = option("--allow-loss", default=False, help="Leave out what the format cannot hold.", panel=FILES)
@@ -297,7 +234,6 @@ class Request:
     """What was asked for. Values are checked where they are used; None means "decide from the source".
 
     Attributes:
-        size: of the result.
         model: what computes.
         image: how images are upscaled.
         video: how videos are read and encoded.
@@ -312,19 +248,11 @@ class Request:
 
     @classmethod
     def of(cls, **options: Any) -> Request:
-        """A request from options by name, whatever their group: ``Request.of(scale=2, codec="ffv1")``.
-
-        Raises:
-            TypeError: no such option.
-        """
+        """A request from options by name, whatever their group: ``Request.of(scale=2, codec="ffv1")``."""
         return cls().having(**options)
 
     def having(self, **options: Any) -> Request:
-        """The same request but for these options, by name.
-
-        Raises:
-            TypeError: no such option.
-        """
+        """The same request but for these options, by name."""
         changed: dict[str, dict[str, Any]] = {}
         for name, value in options.items():
             if name not in _GROUP_OF:
@@ -348,7 +276,6 @@ def ignored_options(kind: Kind, request: Request) -> tuple[str, ...]:
 
     Args:
         kind: ``image`` or ``video``.
-        request: the request.
 
     Returns:
         Flags, e.g. ``--crf``.
@@ -385,9 +312,6 @@ class Outcome:
     """What one job did.
 
     Attributes:
-        source: the input.
-        target: the file written.
-        seconds: wall time.
         facts: machine-readable details (sizes, frames, model, device, stages), JSON-able.
         notes: sentences for the user: warnings, what was converted, what would be faster.
         announced: those of them that the reporter was given before the work.

@@ -40,7 +40,6 @@ class UpscaledFrame:
         segment: index of its segment.
         planes: its samples.
         pts: its timestamp, in the source's time base.
-        duration: likewise.
         origin: the decoded frame, where it carries metadata to pass on.
     """
 
@@ -76,7 +75,6 @@ class VideoSink(Protocol):
 
         Args:
             job: everything that packets depend on.
-            say: one line for the user.
         """
         ...
 
@@ -97,7 +95,6 @@ def sink_for(plan: VideoPlan, noting: Noting | None = None) -> VideoSink:
     """The sink that a plan asks for.
 
     Args:
-        plan: of the video.
         noting: called with the complete file before it gets its name.
     """
     if plan.benchmark:
@@ -106,11 +103,7 @@ def sink_for(plan: VideoPlan, noting: Noting | None = None) -> VideoSink:
 
 
 class NullSink:
-    """Counts frames and drops them.
-
-    Args:
-        plan: of the video.
-    """
+    """Counts frames and drops them."""
 
     keyed = False
 
@@ -132,11 +125,7 @@ class NullSink:
             yield
 
     def put(self, index: int, data: bytes) -> int:
-        """Refuse: there is nowhere to keep segments.
-
-        Raises:
-            TypeError: always.
-        """
+        """Refuse: there is nowhere to keep segments."""
         raise TypeError(f"segment {index} of {len(data)} bytes: this sink takes frames only")
 
     def finish(self, frames: int) -> None:
@@ -147,7 +136,6 @@ class PipeSink(NullSink):
     """Writes raw frames (y4m) as they come, to standard output or to a file.
 
     Args:
-        plan: of the video.
         noting: called with the complete file before it gets its name.
     """
 
@@ -188,7 +176,6 @@ class FileSink:
     Finished segments outlive a failure; the same command continues from them.
 
     Args:
-        plan: of the video.
         noting: called with the complete file before it gets its name.
     """
 
@@ -264,11 +251,7 @@ class FileSink:
             self._say(f"{plan.target.name} is complete; {store.folder} could not be removed: {left}")
 
     def _join(self, store: Store, frames: int) -> None:
-        """Write the target from the segments.
-
-        Raises:
-            MediaError: a segment is damaged, the muxer wrote fewer packets than there are frames, or could not write.
-        """
+        """Write the target from the segments."""
         plan = self.plan
         packets = (packet for segment in plan.segments for packet in store.packets(segment.index))
         if plan.format == IMAGES:
@@ -292,16 +275,11 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
     """Encode frames, segment by segment, into a store.
 
     Args:
-        plan: of the video.
-        store: where segments are kept.
         frames: in order within each segment, one segment after the other.
         done: gets the frames of each segment that is complete.
 
     Yields:
         Once for every frame.
-
-    Raises:
-        MediaError: encoding or writing failed.
     """
     encoder: SegmentEncoder | None = None
     writer: SegmentWriter | None = None

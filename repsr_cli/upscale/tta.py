@@ -13,16 +13,12 @@ def ensemble(upscaler: Upscaler, lr: Tensor, views: int, progress: Progress | No
     """The mean of the network's results over the first ``views`` of the 8 flips and rotations, each turned back.
 
     Args:
-        upscaler: the network on its device.
         lr: (1, 3, H, W), an image or rows of it with their context.
         views: 1 to 8.
         progress: as for ``upscaler``, for each view from the start; may raise to cancel.
 
     Returns:
         (1, 3, H * s, W * s).
-
-    Raises:
-        DeviceError: as the network's.
     """
     mean = upscale_keeping_constants(upscaler, lr, progress)
     for view in range(1, views):

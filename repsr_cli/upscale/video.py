@@ -63,8 +63,6 @@ class Summary:
         resumed: those of them that an earlier run had made.
         network: the network, device and precision in one line.
         engine: what computed, with its version.
-        tile: its tiles.
-        devices: where.
         reused: share of all pixels that were taken from the frame before.
         repeated: seconds of frames that could not be decoded.
         notes: what was noticed while working.
@@ -87,8 +85,6 @@ class FrameCounter:
     """Counts frames from several threads and reports them.
 
     Args:
-        plan: of the video.
-        reporter: gets the progress.
         done: frames there are already.
     """
 
@@ -165,15 +161,11 @@ def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler
     """Upscale a video.
 
     Args:
-        plan: what to do.
-        sink: takes in the frames.
         upscalers: the network on one or more devices of a kind; these take segments from the same queue.
-        reporter: gets the progress.
 
     Raises:
         MediaError: reading, decoding, encoding or writing failed.
         UsageError: something would be lost, or a begun job was another.
-        DeviceError: the network failed on its device.
     """
     began = time.perf_counter()
     sink.check()
@@ -257,10 +249,6 @@ def upscale_chunk(
     """Upscale segments where the video itself is not.
 
     Args:
-        plan: of the video.
-        chunk: what to decode them from.
-        upscaler: the network.
-        folder: for temporary files.
         job: what the packets depend on, from ``job_record``.
 
     Returns:
@@ -268,7 +256,6 @@ def upscale_chunk(
 
     Raises:
         MediaError: decoding or encoding failed.
-        DeviceError: the network failed on its device.
     """
     store = Store.begin(folder / "chunk", job, resume=False)
     done: dict[int, int] = {}
@@ -310,12 +297,10 @@ def job_record(plan: VideoPlan, network: str, device: str, precision: str, engin
     """Everything that packets depend on.
 
     Args:
-        plan: of the video.
         network: digest of the weights.
         device: kind of device that computes.
         precision: number format that was chosen.
         engine: what computes, with its version.
-        tile: its tiles.
     """
     return {
         **{f"version of {name}": version for name, version in _versions().items()},
@@ -362,8 +347,6 @@ def video_outcome(plan: VideoPlan, summary: Summary, announced: tuple[str, ...],
     """What is reported of a video that is done.
 
     Args:
-        plan: of the video.
-        summary: what the run came to.
         announced: sentences that were reported before the work.
         seconds: wall time of everything.
     """

@@ -63,12 +63,8 @@ def watch(
     one process can write to an output folder in this way.
 
     Args:
-        folder: where files land.
         request: the request, with its scale settled.
         naming: where targets go; ``output`` is a folder.
-        options: how the folder is watched.
-        reporter_for: gives each job its reporter.
-        say: gets sentences for the user.
 
     Yields:
         What became of each file, as soon as it is known.
@@ -76,8 +72,6 @@ def watch(
     Raises:
         UsageError: the request makes no sense, or another process watches for the same output folder.
         MediaError: there is no such folder, or the output folder cannot be made.
-        CheckpointError: no such model.
-        DeviceError: no such device.
         Interrupted: the user stopped the work on a file.
         KeyboardInterrupt: the user stopped it between files.
     """
@@ -170,7 +164,6 @@ class _Looks:
     """Remembers what each file looked like, and which files were dealt with.
 
     Args:
-        folder: where files land.
         naming: whether to look into subfolders, and where targets go.
         settle: seconds for which a file must look the same.
 
@@ -238,9 +231,6 @@ class _Begun:
     """The record of files on which work has begun and not ended, which survives the process.
 
     A file that takes the process down with it, for example by taking all memory, would do so after every restart.
-
-    Args:
-        path: where the record is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -261,11 +251,7 @@ class _Begun:
         return self._deaths.get(str(source), 0) if self._stamps.get(str(source)) == stamp else 0
 
     def begin(self, job: Job, stamp: Stamp) -> None:
-        """Note that work on a file begins: should nothing follow, that is one more death.
-
-        Raises:
-            MediaError: it cannot be noted.
-        """
+        """Note that work on a file begins: should nothing follow, that is one more death."""
         with self._lock:
             source = str(job.source)
             deaths = self.deaths(job.source, stamp) + 1
@@ -293,14 +279,6 @@ class _Queue:
     """The files that are complete and wait for their turn: images before videos, in the order in which they settled.
 
     Those that once took the process down come last.
-
-    Args:
-        folder: where files land.
-        request: the request.
-        naming: where targets go.
-        models: loaded models.
-        reporter_for: gives each job its reporter.
-        begun: the record of files on which work has begun.
     """
 
     def __init__(
@@ -325,7 +303,6 @@ class _Queue:
 
         Args:
             settled: the files, and what they look like.
-            say: gets sentences for the user.
 
         Yields:
             What is known at once: failures, and targets that exist.

@@ -10,11 +10,7 @@ from repsr_cli.upscale.request import FILES
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """How a folder is watched.
-
-    Attributes:
-        settle: seconds for which the size and time of a file must stay the same before it is read.
-    """
+    """How a folder is watched."""
 
     settle: float = option(
         "--settle", default=3.0, help="Seconds for which a file must stay the same before it is read.", panel=FILES

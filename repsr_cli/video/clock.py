@@ -103,7 +103,6 @@ def ordered_clock(packets: Sequence[PacketTimes], codec: str, times: Sequence[in
 
     Args:
         packets: in the order of reading.
-        codec: of the video.
         times: of the frames, ascending; None: those of the packets.
     """
     shown = [packet for packet in packets if packet.shown]
@@ -124,7 +123,6 @@ def read_clock(packets: Sequence[PacketTimes], codec: str, container: str, time_
 
     Args:
         packets: in the order of reading.
-        codec: of the video.
         container: FFmpeg's name of the demuxer.
         time_base: seconds per unit of its times.
     """
@@ -198,7 +196,6 @@ def in_order(images: Iterator[VideoFrame | None], clock: Clock, step: int) -> It
 
     Args:
         images: from the beginning of the video.
-        clock: the clock.
         step: usual time between two frames, for more frames than the clock has times.
     """
     place = 0
@@ -228,7 +225,6 @@ def shifts_of(
     A stream is set back where its own times jump, near the place where the video's do; where none do, at that place.
 
     Args:
-        jumps: of the video.
         boundaries: packets that every stream had when each jump was read, by stream.
         seen: jumps of every other stream.
 

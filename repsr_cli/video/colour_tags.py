@@ -39,8 +39,6 @@ class ColourTags:
     Attributes:
         matrix: YCbCr matrix (FFmpeg's ``colorspace``).
         range: 1 limited, 2 full, 0 unspecified.
-        primaries: colour primaries.
-        transfer: transfer characteristics.
         siting: chroma siting; None if the stream does not specify it.
     """
 
@@ -67,11 +65,7 @@ def resolve_tags(
     as in MPEG-2 and its successors, or centred for JPEG's pixel formats.
 
     Args:
-        tags: as found.
         pix_fmt: FFmpeg's name of the pixel format.
-        height: lines of the source.
-        width: columns of the source.
-        rate: frames per second.
 
     Returns:
         (complete tags, one sentence for every assumption made).
@@ -115,11 +109,7 @@ def resolve_tags(
 
 
 def override_tags(tags: ColourTags, matrix: str | None, full_range: bool | None) -> ColourTags:
-    """Replace tags by those that the user gave.
-
-    Raises:
-        UsageError: the matrix is unknown.
-    """
+    """Replace tags by those that the user gave."""
     if matrix is not None:
         if matrix not in _TAGS_BY_NAME:
             raise UsageError(f"--matrix {matrix}", "not a known matrix", f"Choose from: {', '.join(_TAGS_BY_NAME)}.")
@@ -134,8 +124,6 @@ def plane_format(pix_fmt: str, tags: ColourTags, subject: object = "") -> PlaneF
 
     Args:
         pix_fmt: a planar name: ``yuv420p10le``, ``gbrp``, ``gray`` ...
-        tags: resolved tags.
-        subject: subject of an error.
 
     Raises:
         MediaError: the matrix is one that is not linear in the samples (YCgCo, ICtCp).

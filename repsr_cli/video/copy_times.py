@@ -117,7 +117,6 @@ class Retimer:
         Args:
             packet: the packet; its time base becomes the stream's.
             stream: the stream of the output, whose header is written.
-            flags: of the output's container.
         """
         base = stream.time_base
         packet.rescale_ts(AVRational(base.numerator, base.denominator))

@@ -43,11 +43,8 @@ def find_crop(path: Path, description: Sequence[str], planar: str, height: int, 
     """What a container crops of a stream's frames.
 
     Args:
-        path: the file.
         description: FFmpeg's, of the stream, line by line.
-        planar: format of the frames.
         height: of a frame as decoded.
-        width: likewise.
 
     Raises:
         MediaError: the crop leaves nothing, or begins within a sample of chroma.
@@ -73,10 +70,8 @@ def cropped(planes: Planes, planar: str, crop: Crop, height: int, width: int) ->
 
     Args:
         planes: as decoded.
-        planar: their format.
         crop: rows and columns to leave out.
         height: of the frame that remains.
-        width: likewise.
     """
     if not crop:
         return planes

@@ -104,9 +104,6 @@ def frame_of(planes: DevicePlanes) -> VideoFrame:
     """A frame for NVENC that shares the memory of planes.
 
     NVENC gets the address of Y only, and reads UV right after its last line at the same pitch.
-
-    Raises:
-        ValueError: UV is not there.
     """
     frame = _imported(planes)
     luma, chroma = frame.planes
@@ -119,7 +116,6 @@ def downloaded(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
     """A copy of a frame in system memory, with its side data.
 
     Args:
-        frame: on a GPU or not.
         pix_fmt: planar format of the same samples; the conversion is exact (``tests/unit/video/test_cuda_planes.py``).
     """
     # In one thread: where swscale separates interleaved chroma of 10 bits, it writes past the ends of lines. The next
@@ -144,9 +140,6 @@ def need_device(subject: str, index: int, otherwise: str) -> None:
         subject: what needs it.
         index: CUDA's number of the GPU.
         otherwise: what the user can do without one, as the end of a sentence.
-
-    Raises:
-        DeviceError: FFmpeg cannot use it.
     """
     why = missing_device(index)
     if why is not None:

@@ -36,7 +36,6 @@ class Decoder:
     """How a video is decoded, and what was irregular about it.
 
     Attributes:
-        source: the video.
         timeline: its packets; None where it can be read only once (standard input).
         on_error: ``stop`` raises at the first frame that is damaged or missing; ``keep`` repeats the frame before it.
         deinterlace: pass frames through bwdif.
@@ -229,7 +228,6 @@ class Decoder:
         """Times of frames that should have been decoded between two others.
 
         Args:
-            last: the frame before.
             following: the frame after; None: the end of the video.
             first: as in ``frames``; frames before it do not count.
             damaged: whether the decoder reported an error.
@@ -246,10 +244,6 @@ class Decoder:
         Args:
             pts: time of the first decoded frame.
             damaged: whether the decoder reported an error before it.
-
-        Raises:
-            MediaError: under ``stop``, if a keyframe was lost, or if there were errors and the file is not a recorded
-                broadcast, which may begin anywhere.
         """
         timeline = self.timeline
         if timeline is None:
@@ -297,11 +291,7 @@ class Decoder:
         return Frame(planes, pts, duration, source.time_base, origin)
 
     def _repeat(self, previous: Frame | None, pts: int, how: str) -> Frame:
-        """The previous frame, in place of one that is missing or damaged.
-
-        Raises:
-            MediaError: under ``stop``, or if there is none before.
-        """
+        """The previous frame, in place of one that is missing or damaged."""
         source = self.source
         at = float((pts - source.start) * source.time_base)
         if self.on_error == "stop":

@@ -92,8 +92,6 @@ class Encoding:
     Attributes:
         codec: FFmpeg's name of the encoder.
         pix_fmt: planar pixel format of its frames.
-        height: of a frame.
-        width: of a frame.
         time_base: seconds per unit of timestamps: the source's.
         rate: mean frames per second, which encoders use for rate control.
         sar: sample aspect ratio; None if unknown.
@@ -126,10 +124,8 @@ class EncodedPacket:
 
     Attributes:
         pts: presentation time in the encoding's time base.
-        dts: decoding time.
         duration: of the frame shown.
         key: whether decoding can begin here.
-        data: the bytes.
     """
 
     pts: int
@@ -149,8 +145,6 @@ def encoder_options(
     """The options of an encoder for a quality on libx264's scale.
 
     Args:
-        codec: its name.
-        crf: quality, 0 to 51; None: 17.
         preset: speed, as the encoder names it; None: a default, ``medium`` for libx264.
         extra: further options, which take precedence.
         hdr: metadata to write into the stream, where the encoder supports it.
@@ -176,11 +170,7 @@ def encoder_options(
 
 
 def _quality(codec: str, crf: float | None, extra: Mapping[str, str]) -> dict[str, str]:
-    """The options that set the quality.
-
-    Raises:
-        UsageError: the encoder has no quality to set, or it is off the scale.
-    """
+    """The options that set the quality."""
     if crf is not None and not 0 <= crf <= 51:
         raise UsageError(f"--crf {crf:g}", "off the scale", "Give 0 (best) to 51; 17 is the default.")
     chosen = _rate_control(codec, extra)
@@ -279,17 +269,11 @@ def choose_pix_fmt(
     Closest means: no less depth and no coarser chroma where available, then as little more of either as possible.
 
     Args:
-        codec: name of the encoder.
         wanted: planar name.
-        height: of the frames.
-        width: of the frames.
         formats: the choice; empty: what the encoder takes.
 
     Returns:
         (name, why it differs from the wanted one, or None).
-
-    Raises:
-        MediaError: the encoder takes no planar format.
     """
     if codec == "png":
         formats = ("gbrp", "gbrp16le", "gray", "gray16le")
@@ -429,11 +413,7 @@ def _new_encoder(encoding: Encoding) -> VideoCodecContext:
 
 
 def _need_nvenc(codec: str) -> None:
-    """Check that there is a GPU with an encoder.
-
-    Raises:
-        DeviceError: there is not.
-    """
+    """Check that there is a GPU with an encoder."""
     need_device(codec, 0, "choose another encoder with -c")
     why = nvenc_refusal(codec)
     if why is not None:
@@ -460,11 +440,7 @@ def nvenc_refusal(codec: str) -> str | None:
 
 
 def _there_and_back(encoding: Encoding) -> float | None:
-    """Code values by which luma is off on average when encoded and decoded in software; None: frames are missing.
-
-    Raises:
-        av.FFmpegError: either failed.
-    """
+    """Code values by which luma is off on average when encoded and decoded in software; None: frames are missing."""
     ramp = np.add.outer(np.arange(encoding.height), np.arange(encoding.width)) // 4 + 64
     encoder = _new_encoder(encoding)
     packets: list[Packet[Stream]] = []
@@ -486,11 +462,7 @@ def _there_and_back(encoding: Encoding) -> float | None:
 
 
 class SegmentEncoder:
-    """Encodes one segment.
-
-    Args:
-        encoding: the settings.
-    """
+    """Encodes one segment."""
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
@@ -508,7 +480,6 @@ class SegmentEncoder:
             planes: in the encoding's pixel format. Those on a GPU stay there if they have the ``gpu_format`` and no
                 ``origin``.
             pts: its time, later than that of the frame before.
-            duration: how long it is shown.
             origin: the frame whose captions and timecode it carries.
 
         Returns:

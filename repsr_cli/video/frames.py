@@ -29,7 +29,6 @@ class Frame:
             a GPU where the decoder was asked to leave frames there.
         pts: presentation time in units of ``time_base``.
         duration: in the same units; 0 if unknown.
-        time_base: seconds per unit.
         origin: the decoded frame that owns the memory of the planes and has the side data.
     """
 

@@ -18,11 +18,7 @@ def is_pattern(path: Path) -> bool:
 
 
 def existing(pattern: Path) -> dict[int, Path]:
-    """The existing images that a pattern stands for, by number, in order.
-
-    Raises:
-        MediaError: the folder cannot be read.
-    """
+    """The existing images that a pattern stands for, by number, in order."""
     found = _PATTERN.fullmatch(pattern.name)
     assert found is not None
     named = re.compile(f"{re.escape(found[1])}([0-9]+){re.escape(found[2])}")
@@ -36,11 +32,7 @@ def existing(pattern: Path) -> dict[int, Path]:
 
 
 def numbered(pattern: Path) -> dict[int, Path]:
-    """Like ``existing``, but complete.
-
-    Raises:
-        MediaError: there are none, or one is missing.
-    """
+    """Like ``existing``, but complete."""
     images = existing(pattern)
     if not images:
         raise MediaError(pattern, "no such images", "Check the path, and the digits: %06d is 000001.")

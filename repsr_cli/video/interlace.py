@@ -55,9 +55,6 @@ def survey(source: VideoSource, timeline: Timeline) -> Survey:
     """Look at frames at the beginning of a video and after keyframes all over its length.
 
     Uses libavfilter's ``idet``.
-
-    Raises:
-        MediaError: it cannot be read.
     """
     counts = {True: Counter[str](), False: Counter[str]()}
     single: Counter[str] = Counter()

@@ -160,7 +160,6 @@ def _checked(folder: Path, made: bool = False) -> tuple[int, int]:
     """Device and number of a folder that may be trusted.
 
     Args:
-        folder: the folder.
         made: whether it has just been made. On network mounts it may have another owner all the same.
 
     Raises:
@@ -201,11 +200,7 @@ def _open_regular(path: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock an open file; False if the file system does not support locks.
-
-    Raises:
-        BlockingIOError: another process has locked it.
-    """
+    """Lock an open file; False if the file system does not support locks."""
     try:
         if sys.platform == "win32":
             file.seek(2**30)  # beyond the content, which stays readable

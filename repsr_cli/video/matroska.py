@@ -53,8 +53,6 @@ def write_display_size(path: Path, width: int, height: int, sar: Fraction) -> No
 
     Args:
         path: a file as the muxer wrote it.
-        width: of a frame.
-        height: of a frame.
         sar: its sample aspect ratio.
 
     Raises:

@@ -107,10 +107,7 @@ class Output:
     """What goes into the file that is written.
 
     Attributes:
-        source: the video.
-        streams: what becomes of its streams.
         format: FFmpeg's name of the container.
-        encoding: the settings of the upscaled stream.
         window: what is kept of the source.
         shifts: as in ``Timeline``.
     """
@@ -350,12 +347,8 @@ def rehearse(
     """Write the header and some packets of the output to memory, so that refusals are known before the first frame.
 
     Args:
-        output: what is to be written.
         container: the source, open; None where it can be read only once.
         first: packets of the copied streams to try.
-
-    Raises:
-        MediaError: the muxer refuses.
     """
     try:
         with _scratch(output.format, output.riff) as scratch:
@@ -483,7 +476,6 @@ def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int
     """Write the output file.
 
     Args:
-        output: what goes into it.
         packets: of all segments, in order.
         partial: where to write; the caller gives it its final name.
 
@@ -521,9 +513,7 @@ class _UpscaledPackets:
     """Writes the packets of the upscaled stream as far as the other streams have come.
 
     Args:
-        out: the output file.
         stream: the upscaled stream in it.
-        output: what goes into it.
         packets: of all segments, in order.
     """
 
@@ -619,11 +609,7 @@ def _move(packet: Any, seconds: Fraction) -> None:
 
 
 def _read_back(path: Path, wanted: Mapping[int, int], kinds: Sequence[str]) -> None:
-    """Check that a file has the packets that were given to its muxer, because some muxers leave packets out.
-
-    Raises:
-        MediaError: packets are missing, or there are too many.
-    """
+    """Check that a file has the packets that were given to its muxer, because some muxers leave packets out."""
     found: Counter[int] = Counter()
     with open_video(path) as container:
         for packet in container.demux():
@@ -696,9 +682,6 @@ def write_images(packets: Iterable[EncodedPacket], target: Path, *, overwrite: b
 
     Returns:
         The number of images written.
-
-    Raises:
-        MediaError: writing failed.
     """
     count = 0
     with translated(target):

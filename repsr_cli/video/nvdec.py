@@ -81,7 +81,6 @@ def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
     """Try to decode a video on a GPU.
 
     Args:
-        source: the video.
         device: CUDA's number of the GPU.
 
     Returns:
@@ -89,7 +88,6 @@ def find_nvdec(source: VideoSource, device: int) -> Nvdec | str:
 
     Raises:
         DeviceError: there is no such GPU or no driver.
-        MediaError: the video cannot be read.
     """
     need_device("--hwaccel cuda", device, "leave it out")
     if source.codec not in EXACT:
@@ -112,9 +110,6 @@ def _difference(source: VideoSource, nvdec: Nvdec) -> str | None:
     """How a GPU's frames of the first GOP differ from those of software; None if they do not.
 
     Their codecs define every bit. Frames that a GPU leaves out are noticed later, by their times.
-
-    Raises:
-        MediaError: the video cannot be read.
     """
     with translated(source.path), source.open() as container:
         stream = main_stream(container, source.path)

@@ -129,11 +129,7 @@ def open_video(path: Path, probing: Probing | None = None) -> InputContainer:
     Tags that are not UTF-8 are kept byte for byte. Frames of more than ``MAX_PIXELS`` do not decode.
 
     Args:
-        path: the file.
         probing: how far to look for streams; None: as usual.
-
-    Raises:
-        MediaError: the file is missing or not a media file.
     """
     options = {"max_pixels": str(MAX_PIXELS)}
     if is_pattern(path):
@@ -227,11 +223,7 @@ def new_decoder(codec: str, settings: dict[str, Any], hwaccel: HWAccel | None = 
 
 
 def check_size(path: Path, context: VideoCodecContext) -> None:
-    """Refuse a video whose frames have more than ``MAX_PIXELS``.
-
-    Raises:
-        MediaError: they have.
-    """
+    """Refuse a video whose frames have more than ``MAX_PIXELS``."""
     if context.width * context.height > MAX_PIXELS:
         raise too_large(path, f"{context.width}x{context.height}")
 

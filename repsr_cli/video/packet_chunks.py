@@ -45,7 +45,6 @@ class PacketChunk:
     """Everything that is needed to decode some consecutive segments.
 
     Attributes:
-        segments: the segments.
         codec: FFmpeg's name of the decoder.
         settings: its settings, from the container.
         time_base: seconds per unit of the packets' times.
@@ -77,8 +76,6 @@ def chunks(
     """Read a video once, from the beginning, and yield a chunk for each group of segments.
 
     Args:
-        source: the video.
-        timeline: of the video.
         groups: consecutive segments each, in order.
         whole: begin every chunk at the start of the video, for videos that cannot be decoded from keyframes.
 

@@ -56,7 +56,6 @@ def new_frame(planes: Planes, planar: str) -> VideoFrame:
 
     Args:
         planes: Y, U, V or R, G, B or Y.
-        planar: their pixel format.
     """
     height, width = planes[0].shape
     frame = VideoFrame(width, height, planar)

@@ -67,9 +67,7 @@ class VideoSource:
         path: the file; ``-`` is y4m on standard input.
         container: FFmpeg's name of the demuxer.
         index: the stream that is upscaled: the first that is not a still image.
-        codec: its codec.
         height: of a frame as stored, without what the container crops, before any rotation.
-        width: likewise.
         pix_fmt: pixel format as decoded.
         planar: the planar format that its frames are read as.
         time_base: seconds per unit of its timestamps.
@@ -86,7 +84,6 @@ class VideoSource:
         flagged_interlaced: whether the first frame is flagged as interlaced.
         alpha: whether there is transparency, in the pixel format or in separate packets.
         side_data: kinds of side data on the first frame, by FFmpeg's names.
-        streams: all streams.
         notes: assumptions made, one sentence each.
         crop: what the container crops of a frame as decoded.
         probing: how far to read the file to find all its streams; None: as far as usual.
@@ -126,11 +123,7 @@ class VideoSource:
         return self.height + crop.top + crop.bottom, self.width + crop.left + crop.right
 
     def open(self) -> InputContainer:
-        """Open it once more.
-
-        Raises:
-            MediaError: it can no longer be read.
-        """
+        """Open it once more."""
         return open_video(self.path, self.probing)
 
     @property
@@ -145,11 +138,7 @@ class VideoSource:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its content.
-
-    Raises:
-        MediaError: the file cannot be opened.
-    """
+    """Whether a file is a video, by its content."""
     try:
         with path.open("rb"):
             pass
@@ -183,7 +172,6 @@ def probe(
     """Describe a video by its streams and the first frame that decodes.
 
     Args:
-        path: the file.
         matrix: overrides the colour matrix tag: ``bt709``, ``bt601``, ``fcc``, ``smpte240m`` or ``bt2020``.
         full_range: overrides the range tag.
         rate: frames per second of numbered images, or of a stream without times.
@@ -191,7 +179,6 @@ def probe(
 
     Raises:
         MediaError: the file is missing or not a video, or no frame of it decodes.
-        UsageError: the matrix is unknown.
     """
     with open_video(path, probing) as container:
         source = replace(describe(container, path, matrix, full_range), probing=probing)
@@ -269,11 +256,7 @@ def describe(
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> tuple[VideoFrame, bool]:
-    """The first frame that decodes, and whether packets carry separate alpha data, as in WebM.
-
-    Raises:
-        MediaError: no frame decodes.
-    """
+    """The first frame that decodes, and whether packets carry separate alpha data, as in WebM."""
     last: av.FFmpegError | None = None
     beside = False
     with translated(path):

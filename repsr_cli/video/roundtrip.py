@@ -18,8 +18,6 @@ def through_codec(shot: Sequence[Planes], planar: str, codec: str, options: Mapp
     Args:
         shot: frames of equal size, planes as ``planar`` has them.
         planar: ``yuv420p`` and the like.
-        codec: an encoder, e.g. ``libx264``.
-        options: options of the encoder.
 
     Returns:
         As many frames, copies.

@@ -47,11 +47,7 @@ class _Damaged(Exception):
 
 
 def fingerprint(path: Path) -> str:
-    """What identifies a source: its size and a digest of its first and last megabyte; for numbered images, of all.
-
-    Raises:
-        MediaError: it cannot be read.
-    """
+    """What identifies a source: its size and a digest of its first and last megabyte; for numbered images, of all."""
     if is_pattern(path):
         prints = " ".join(fingerprint(image) for image in numbered(path).values())
         return hashlib.sha256(prints.encode()).hexdigest()
@@ -104,8 +100,6 @@ class Store:
     """The finished segments of one job; while it is open, no other process can open it.
 
     Attributes:
-        folder: the folder that contains them.
-        lock: the lock on it.
         job: digest of what the packets depend on.
         complete: whether an earlier run of this job has finished the target.
     """
@@ -120,7 +114,6 @@ class Store:
         """Open the folder of a target, or create it.
 
         Args:
-            target: the file to write.
             job: what the packets depend on, JSON-able: source, segments, encoder, network, device, precision, tile.
             resume: keep finished segments.
 
@@ -182,7 +175,6 @@ class Store:
 
         Raises:
             MediaError: it is damaged, or of another job.
-            OSError: it cannot be written.
         """
         write_bytes(self.path(index), data, overwrite=True)
         frames = self._count(index)
@@ -255,12 +247,7 @@ class Store:
 
 
 class SegmentWriter:
-    """Writes one segment and gives the file its final name when it is complete.
-
-    Args:
-        store: where to write it.
-        index: number of the segment.
-    """
+    """Writes one segment and gives the file its final name when it is complete."""
 
     def __init__(self, store: Store, index: int) -> None:
         self._digest = hashlib.sha256()
@@ -288,12 +275,7 @@ class SegmentWriter:
 
 
 def _records(path: Path, job: str, index: int) -> Iterator[EncodedPacket]:
-    """The packets of a segment file, each checked before it is given.
-
-    Raises:
-        _Damaged: the file is not what was written, or of another job or place.
-        OSError: it cannot be read.
-    """
+    """The packets of a segment file, each checked before it is given."""
     with open_regular(path) as file:
         header, digest = _first_line(file)
         if header.get("job") != job or header.get("index") != index:
@@ -321,11 +303,7 @@ def _records(path: Path, job: str, index: int) -> Iterator[EncodedPacket]:
 
 
 def _first_line(file: BinaryIO) -> tuple[dict[str, Any], Any]:
-    """What a segment file says about itself, and the digest so far.
-
-    Raises:
-        _Damaged: it is damaged.
-    """
+    """What a segment file says about itself, and the digest so far."""
     line = file.readline(_MOST)
     digest = hashlib.sha256(line)
     if file.read(_DIGEST) != digest.digest():
@@ -369,11 +347,7 @@ def _same_file(path: Path) -> list[int] | None:
 
 
 def _check_same(target: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse to mix the segments of two jobs.
-
-    Raises:
-        UsageError: the jobs differ.
-    """
+    """Refuse to mix the segments of two jobs."""
     for name in sorted(there.keys() | wanted.keys()):
         if there.get(name) != wanted.get(name):
             was, now = (json.dumps(job.get(name)) for job in (there, wanted))

@@ -115,9 +115,6 @@ def begun_ahead(
     """Results in order; the next ones are started before the last is waited for.
 
     Args:
-        items: what to work on.
-        work: as in ``Stages``.
-        watch: times the work.
         ahead: as in ``Stages``.
     """
     begun: deque[Callable[[], Out]] = deque()
@@ -162,7 +159,6 @@ def run_stages(stages: Stages[In, Out], stopped: threading.Event | None = None) 
     """Run three stages until the first has no more to give.
 
     Args:
-        stages: what to run.
         stopped: shared with a run on another device; both end if either fails.
 
     Returns:

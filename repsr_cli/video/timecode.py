@@ -17,8 +17,6 @@ def later(timecode: str, frames: int, rate: Fraction) -> str:
 
     Args:
         timecode: ``hh:mm:ss:ff``, with ``;`` before the frames if it drops numbers.
-        frames: how many.
-        rate: frames per second.
 
     Returns:
         The same form; what cannot be read is returned as it is.

@@ -122,7 +122,6 @@ class Segment:
         index: its number, from 0.
         first: timestamp of its first frame.
         end: timestamp of the first frame after it; None for the last segment.
-        frames: number of frames.
     """
 
     index: int
@@ -136,15 +135,8 @@ def read_video(
 ) -> tuple[VideoSource, Timeline]:
     """Describe a video and read its packets, as far into the file as it takes to find all its streams.
 
-    Args:
-        path: the file.
-        matrix: as ``probe`` takes it.
-        full_range: likewise.
-        rate: likewise.
-
     Raises:
         MediaError: the file is missing, not a video or cannot be read.
-        UsageError: the matrix is unknown.
     """
     source = probe(path, matrix, full_range, rate)
     timeline = scan(source)
@@ -158,12 +150,7 @@ def _probing(path: Path, count: int, unready: frozenset[int]) -> Probing:
     """How far to read a file to find all its streams.
 
     Args:
-        path: the file.
-        count: how many there are.
         unready: indices of those of which only packets tell what they contain.
-
-    Raises:
-        MediaError: they begin too late.
     """
     for probing in _PROBINGS:
         with open_video(path, probing) as container:
@@ -191,8 +178,6 @@ class _Packets:
     """What is read of a video's packets.
 
     Args:
-        source: the video.
-        container: the same, open.
         stream: the stream that is upscaled.
     """
 
@@ -305,11 +290,7 @@ class _Packets:
 
 
 def scan(source: VideoSource) -> Timeline:
-    """Read all packets of a video.
-
-    Raises:
-        MediaError: the file cannot be read.
-    """
+    """Read all packets of a video."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.WARNING)
     try:
@@ -407,11 +388,7 @@ def _all(container: InputContainer) -> Iterator[Packet[Any]]:
 
 
 def is_reordered(source: VideoSource) -> bool:
-    """Whether the first frames of a video are shown in another order than they are decoded.
-
-    Raises:
-        MediaError: the file cannot be read.
-    """
+    """Whether the first frames of a video are shown in another order than they are decoded."""
     places: list[int] = []
     with translated(source.path), source.open() as container:
         stream = main_stream(container, source.path)
@@ -487,7 +464,6 @@ def cut(timeline: Timeline, first: int, end: int | None, frames: int = SEGMENT_F
     """Cut part of a video into segments, at keyframes where these are near.
 
     Args:
-        timeline: of the video.
         first: timestamp of the first frame.
         end: timestamp of the frame after the last; None: to the end.
         frames: fewest frames of a segment; without a keyframe it is cut at twice as many.

@@ -58,7 +58,6 @@ def describe_pipe(container: InputContainer, matrix: str | None, full_range: boo
 
     Raises:
         MediaError: it is not y4m.
-        UsageError: the matrix is unknown.
     """
     stream = main_stream(container, PIPE)
     context = stream.codec_context

@@ -61,7 +61,6 @@ def samples_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
 
     Args:
         planes: Y, U, V, or R, G, B, or one plane of luma, each (H, W) or the chroma size that goes with it; integers.
-        fmt: their meaning.
 
     Returns:
         (1, 3, H, W), of grey (1, 1, H, W), float32, still in samples.
@@ -86,7 +85,6 @@ def planes_from_samples(samples: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any]
 
     Args:
         samples: (1, 3 or 1, H, W) real samples.
-        fmt: their meaning.
 
     Returns:
         Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to ``[0, fmt.peak]``.
@@ -104,10 +102,6 @@ def rounded(plane: Tensor, fmt: PlaneFormat) -> NDArray[Any]:
 
 def integers(samples: Tensor, fmt: PlaneFormat) -> Tensor:
     """Samples in ``[0, fmt.peak]`` as integers, fractions dropped.
-
-    Args:
-        samples: on any device.
-        fmt: their format.
 
     Returns:
         A CPU tensor of uint8 or, at depths above 8, int16 with the bits of uint16, for which torch has no arithmetic.

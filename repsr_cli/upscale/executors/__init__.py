@@ -28,7 +28,6 @@ class Executor(ABC):
         """Carry out a plan.
 
         Args:
-            plan: what to do.
             sink: takes in the result; of the plan's kind.
             reporter: gets the progress, which may raise to stop the work.
             stop: set when the result of an image is not wanted any more.

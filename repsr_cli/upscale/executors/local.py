@@ -23,7 +23,6 @@ class Local(Executor):
     """Computes on the plan's first device.
 
     Args:
-        models: loaded models, which executors may share.
         side_by_side: threads that run images at the same time, each with one CPU thread and a network of its own; 1:
             threads share one network, and one computes at a time.
     """

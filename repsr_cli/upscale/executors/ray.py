@@ -72,7 +72,6 @@ class Task:
         plan: of the video; None for images.
         compute: what computes, its device one of the worker's.
         network: digest of the weights.
-        spec: of the network.
         weights: reference to the weights, fetched by workers that do not have them.
         engine: name and version of what must compute videos.
         job: what the packets of a video depend on.
@@ -88,11 +87,7 @@ class Task:
     job: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """See that this worker is of the same version.
-
-        Raises:
-            UsageError: it is not.
-        """
+        """See that this worker is of the same version."""
         if self.version != version.__version__:
             happened = f"a worker has repsr {version.__version__}, this is {self.version}"
             raise UsageError("--ray", happened, "Install the same version everywhere.")
@@ -154,11 +149,7 @@ def work_image(task: Task, image: tuple[ImagePlan, bytes]) -> tuple[bytes, Outco
 
 
 class Ray(Executor):
-    """Computes on the workers of a cluster.
-
-    Args:
-        models: loaded models, which executors may share.
-    """
+    """Computes on the workers of a cluster."""
 
     def __init__(self, models: ModelCache) -> None:
         self._models = models
@@ -389,11 +380,7 @@ def _needs(compute: Compute) -> dict[str, int]:
 
 
 def _fetch(ray: Any, reference: Any, what: str) -> Any:
-    """A task's result.
-
-    Raises:
-        DeviceError: it lost its worker too often.
-    """
+    """A task's result."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError:
@@ -442,11 +429,7 @@ def _groups(segments: Sequence[Segment], timeline: Timeline) -> list[tuple[Segme
 
 
 def _device(asked: str, resources: dict[str, float]) -> str:
-    """The kind of device that workers use.
-
-    Raises:
-        DeviceError: the cluster has none of the kind asked for.
-    """
+    """The kind of device that workers use."""
     kind = asked.partition(":")[0]
     if kind == "auto":
         return "cuda" if resources.get("GPU") else "cpu"
