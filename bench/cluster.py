@@ -26,10 +26,11 @@ import ray
 from av.video.frame import PictureType
 from ray.cluster_utils import Cluster
 
+from repsr_cli.reporting import Outcome
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.executors.ray import Ray, _groups
 from repsr_cli.upscale.models import ModelCache
-from repsr_cli.upscale.request import Outcome, Request
+from repsr_cli.upscale.request import Request
 from repsr_cli.upscale.sinks import sink_for
 from repsr_cli.video.packet_chunks import PacketChunk, chunks
 from repsr_cli.video.segments import Store

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from repsr_cli.engine.pixels import to_tensor
 from repsr_cli.image.files import page_of, read_image, write_image
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.api import load_model
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.jobs import Naming, plan_jobs
-from repsr_cli.upscale.request import Outcome, Reporter, Request
+from repsr_cli.upscale.request import Request
 
 COUNT = 100
 

@@ -20,11 +20,12 @@ from repsr_cli.errors import RepsrError
 from repsr_cli.image.files import Page, open_image
 from repsr_cli.model.plain import identity_network
 from repsr_cli.model.zoo import ModelFile
+from repsr_cli.reporting import SILENT
 from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.image_sinks import sink_for
 from repsr_cli.upscale.jobs import Naming, plan_jobs
 from repsr_cli.upscale.plan_image import plan_image
-from repsr_cli.upscale.request import SILENT, Request
+from repsr_cli.upscale.request import Request
 
 HEAD = """# Test images
 

@@ -18,8 +18,9 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.model.zoo import ModelFile
+from repsr_cli.reporting import SILENT, Outcome
 from repsr_cli.upscale.plan_video import plan_video
-from repsr_cli.upscale.request import SILENT, Outcome, Request
+from repsr_cli.upscale.request import Request
 from repsr_cli.upscale.sinks import sink_for
 from repsr_cli.upscale.video import upscale_video
 from repsr_cli.video.decode import Decoder

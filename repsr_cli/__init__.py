@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from repsr_cli.reporting import Outcome, Progress
     from repsr_cli.upscale.api import Model, load_model, upscale_file, upscale_frames
-    from repsr_cli.upscale.request import Outcome, Progress
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.zoo import ModelFile
-from repsr_cli.upscale.request import Outcome, Reporter, Request
+from repsr_cli.reporting import Outcome, Reporter
+from repsr_cli.upscale.request import Request
 
 
 def weight(scale: int) -> ModelFile:

@@ -16,7 +16,7 @@ import typer
 
 from repsr_cli.cli.streams import Stream, visible
 from repsr_cli.errors import Interrupted, RepsrError, from_system
-from repsr_cli.upscale.request import Progress, Reporter
+from repsr_cli.reporting import Progress, Reporter
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from repsr_cli.upscale.options import Option, declared_options, default_of
+from repsr_cli.options import Option, declared_options, default_of
 
 
 def grouped(command: Callable[..., None], without: frozenset[str] = frozenset()) -> Callable[..., None]:

@@ -301,8 +301,8 @@ def finetune(
     Example: repsr finetune episode1.mkv -s 4 -o mine.safetensors, then repsr upscale episode2.mkv -n mine.safetensors
     """
     from repsr_cli.model.zoo import resolve
+    from repsr_cli.reporting import Progress
     from repsr_cli.training.finetune import finetune as run_finetuning
-    from repsr_cli.upscale.request import Progress
 
     with Board(quiet=quiet) as board:
         shown = board.reporter(source.name)

@@ -12,8 +12,9 @@ import typer
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import RepsrError
-from repsr_cli.upscale.options import option
-from repsr_cli.upscale.request import FILES, Naming, Outcome, Progress, Request, ignored_options
+from repsr_cli.options import option
+from repsr_cli.reporting import Outcome, Progress
+from repsr_cli.upscale.request import FILES, Naming, Request, ignored_options
 
 if TYPE_CHECKING:  # not for --help
     from repsr_cli.upscale.inputs import Failure

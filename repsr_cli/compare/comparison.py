@@ -8,8 +8,9 @@ from pathlib import Path
 from repsr_cli.compare.options import CompareOptions, Form
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import check_target, staging, write_bytes, write_text
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.inputs import kind_of, neither
-from repsr_cli.upscale.request import Kind, Outcome, Reporter
+from repsr_cli.upscale.request import Kind
 
 
 def compare(before: Path, after: Path, options: CompareOptions, reporter: Reporter | None = None) -> Outcome:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from repsr_cli.errors import UsageError
-from repsr_cli.upscale.options import option, parse_seconds
+from repsr_cli.options import option, parse_seconds
 
 Form = Literal["beside", "split", "blink", "page"]
 

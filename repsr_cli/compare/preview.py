@@ -25,14 +25,15 @@ from repsr_cli.engine.threads import torch_threads
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import check_target, write_text
 from repsr_cli.image.resize import imresize
+from repsr_cli.options import declared_options, default_of
+from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
 from repsr_cli.upscale.estimate import trial
 from repsr_cli.upscale.inputs import Found, find_inputs
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
-from repsr_cli.upscale.options import declared_options, default_of
 from repsr_cli.upscale.plan_image import plan_image
-from repsr_cli.upscale.request import GROUPS, Naming, Reporter, Request
+from repsr_cli.upscale.request import GROUPS, Naming, Request
 from repsr_cli.video.open import main_stream, open_video
 from repsr_cli.video.probe import probe
 

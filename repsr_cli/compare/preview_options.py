@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repsr_cli.errors import UsageError
-from repsr_cli.upscale.options import option, parse_seconds
+from repsr_cli.options import option, parse_seconds
 from repsr_cli.upscale.request import FILES, MODEL, VIDEOS
 
 

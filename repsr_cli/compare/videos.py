@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.upscale.request import Progress, Reporter
+from repsr_cli.reporting import Progress, Reporter
 from repsr_cli.video.clock import shifted
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.decode import Decoder

@@ -32,9 +32,10 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.zoo import ModelFile, load_compact, resolve
+from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.calibrate import measure
 from repsr_cli.upscale.precision import processor, resolved
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.upscale.request import Request
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import Field, dataclass
 from typing import Any, Literal
 
-from repsr_cli.upscale.options import Option, declared_options, option, parse_box, shared
+from repsr_cli.options import Option, declared_options, option, parse_box, shared
 from repsr_cli.upscale.request import MODEL, ModelOptions, Request, SizeOptions, VideoOptions
 
 MEASUREMENT = "Measurement"

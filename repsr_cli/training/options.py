@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from repsr_cli.upscale.options import option
+from repsr_cli.options import option
 
 MODEL, TRAINING, DATA, OUTPUT = "Model and device", "Training", "Training pairs", "Output"
 

@@ -21,13 +21,14 @@ from repsr_cli.errors import RepsrError, UsageError
 from repsr_cli.image.page import Strip, page_of
 from repsr_cli.image.pillow import samples_of
 from repsr_cli.model import zoo
+from repsr_cli.options import declared_options
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
 from repsr_cli.upscale.image import enlarged
 from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.models import ModelCache, check_compute
-from repsr_cli.upscale.options import declared_options
 from repsr_cli.upscale.precision import resolved
-from repsr_cli.upscale.request import GROUPS, Naming, Outcome, Progress, Reporter, Request
+from repsr_cli.upscale.request import GROUPS, Naming, Request
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError, from_system
 from repsr_cli.files import Noting
 from repsr_cli.model.foreign import MARGIN
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
 from repsr_cli.upscale.jobs import Job, is_animated_image
-from repsr_cli.upscale.request import Outcome, Reporter, Request
+from repsr_cli.upscale.request import Request
 
 if TYPE_CHECKING:  # torch and the libraries for images and videos
     from repsr_cli.upscale.executors import Executor

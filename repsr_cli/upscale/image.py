@@ -24,11 +24,11 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import Interrupted, UsageError
 from repsr_cli.image.files import ImageSource, Page, Strip, format_for, losses, open_image
 from repsr_cli.image.resize import imresize_rows, rows_needed
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.sizes import target_size
 from repsr_cli.upscale.alpha import bleed, enlarge_alpha, spread
 from repsr_cli.upscale.image_sinks import ImageSink
 from repsr_cli.upscale.plan_image import ImagePlan
-from repsr_cli.upscale.request import Outcome, Progress, Reporter
 from repsr_cli.upscale.tta import ensemble
 
 # Pixels of the network's output held at a time.

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.files import is_file, is_folder
 from repsr_cli.upscale.inputs import PIPE, Failure, Found, Inputs, find_inputs, real_path
-from repsr_cli.upscale.options import device_names
-from repsr_cli.upscale.request import Kind, Naming, Request, SizeOptions
+from repsr_cli.upscale.request import Kind, Naming, Request, SizeOptions, device_names
 from repsr_cli.video.image_sequence import is_pattern
 
 if TYPE_CHECKING:  # torch

@@ -1,4 +1,4 @@
-"""Define what ``repsr upscale`` can be asked for, and what it reports back. Imports nothing heavy.
+"""Define what ``repsr upscale`` can be asked for. Imports nothing heavy.
 
 Every option is declared once, on the field that holds it. ``Request`` is what was asked for; planning turns it and an
 input into a plan, and nothing after planning reads it.
@@ -7,17 +7,15 @@ input into a plan, and nothing after planning reads it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal
 
 from repsr_cli.errors import UsageError
-from repsr_cli.upscale.options import (
+from repsr_cli.options import (
     declared_options,
     default_of,
-    device_names,
     option,
     parse_box,
     parse_pairs,
@@ -103,6 +101,21 @@ class SizeOptions:
         if self.size is None:
             return self
         return replace(self, size=None, height=self.size[0], width=self.size[1])
+
+
+def device_names(device: str, gpu: str | None) -> tuple[str, ...]:
+    """The devices meant by ``--device`` and ``-g``, each a list with commas; at least one.
+
+    Raises:
+        UsageError: both were given, or a number is malformed.
+    """
+    if gpu is None:
+        return tuple(device.split(","))
+    if device != "auto":
+        raise UsageError(f"-g {gpu}", "stands beside --device", "Give one of the two.")
+    if not re.fullmatch(r"(-1|[0-9]+)(,(-1|[0-9]+))*", gpu):
+        raise UsageError(f"-g {gpu}", "not the number of a device", "Try -g 0, -g 0,1 or -g -1 for the CPU.")
+    return tuple("cpu" if number == "-1" else f"cuda:{number}" for number in gpu.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,52 +303,3 @@ def ignored_options(kind: Kind, request: Request) -> tuple[str, ...]:
     if kind == "image" and request.model.engine not in ("auto", "torch"):
         flags.append("--engine")
     return tuple(flags)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one job is.
-
-    Attributes:
-        done: units finished (frames of a video, pages of an image, tiles of a page).
-        total: units in all; None if unknown.
-        unit: ``frame``, ``page``, ``tile`` or ``file``.
-    """
-
-    done: int
-    total: int | None
-    unit: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one job did.
-
-    Attributes:
-        facts: machine-readable details (sizes, frames, model, device, stages), JSON-able.
-        notes: sentences for the user: warnings, what was converted, what would be faster.
-        announced: those of them that the reporter was given before the work.
-    """
-
-    source: Path
-    target: Path
-    seconds: float
-    facts: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    announced: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reporter:
-    """Where a pipeline reports while it works; silent by default.
-
-    Attributes:
-        progress: called often and cheaply, from any thread. May raise to stop the work.
-        say: one line for the user, at once (a plan, a warning).
-    """
-
-    progress: Callable[[Progress], None] = lambda _progress: None
-    say: Callable[[str], None] = lambda _line: None
-
-
-SILENT = Reporter()

@@ -19,10 +19,10 @@ from av.container import InputContainer
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.frame_path import decoder_for, network_for
 from repsr_cli.upscale.plan_video import VideoPlan, standard_input
-from repsr_cli.upscale.request import Outcome, Progress, Reporter
 from repsr_cli.upscale.sinks import Taken, UpscaledFrame, VideoSink, encode_segments
 from repsr_cli.version import __version__
 from repsr_cli.video.decode import Decoder

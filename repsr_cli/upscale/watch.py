@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system
 from repsr_cli.files import remove_leftovers, write_text
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.inputs import HIDDEN, Failure, Inputs, files_in, inputs_of, real_path
 from repsr_cli.upscale.jobs import Job, check_naming, check_options, plan_found
-from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 from repsr_cli.upscale.watch_options import WatchOptions
 from repsr_cli.video.lock import FolderLock
 

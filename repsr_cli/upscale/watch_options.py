@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repsr_cli.upscale.options import option
+from repsr_cli.options import option
 from repsr_cli.upscale.request import FILES
 
 

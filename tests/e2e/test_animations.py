@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from repsr_cli.errors import UsageError
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.jobs import plan_jobs
-from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 from tests.sample_videos import decoded, frame_times
 
 DURATIONS = [100, 50, 200, 100, 40, 120]

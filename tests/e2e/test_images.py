@@ -17,7 +17,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.image.files import FORMATS, Page, Strip, is_image, open_image, read_image, write_image
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Outcome, Reporter, Request
+from repsr_cli.reporting import Outcome, Reporter
+from repsr_cli.upscale.request import Request
 from tests.conftest import ROOT
 from tests.upscaling import upscale_image
 
@@ -176,7 +177,8 @@ from pathlib import Path
 import torch
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.reporting import Reporter
+from repsr_cli.upscale.request import Request
 from repsr_cli.upscale import image as module
 from tests.upscaling import upscale_image
 from repsr_cli.image import png as image_png

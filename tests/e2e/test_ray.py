@@ -14,11 +14,12 @@ from PIL import Image
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.jobs import plan_jobs
-from repsr_cli.upscale.request import Naming, Outcome, Progress, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 from repsr_cli.video.segments import job_folder
 from repsr_cli.video.timeline import cut
 from tests.conftest import textured

@@ -24,12 +24,13 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.model.plain import identity_network
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale import estimate as estimating
 from repsr_cli.upscale import frame_path as device_ends
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale import sinks as upscaling
 from repsr_cli.upscale.plan_video import plan_video
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request
+from repsr_cli.upscale.request import Request
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.mux import write_images
 from repsr_cli.video.probe import probe
@@ -406,7 +407,8 @@ def test_pipes(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from repsr_cli.engine.upscaler import Upscaler\n"
         "from repsr_cli.model.plain import identity_network\n"
-        "from repsr_cli.upscale.request import Reporter, Request\n"
+        "from repsr_cli.reporting import Reporter\n"
+        "from repsr_cli.upscale.request import Request\n"
         "from tests.upscaling import upscale_video\n"
         "upscale_video(Path('-'), Path('-'), Upscaler(identity_network(2), 'cpu', threads=1), Request(),"
         " Reporter())\n"
@@ -598,7 +600,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.timeline import cut
 from repsr_cli.model.plain import identity_network
 from repsr_cli.upscale import plan_video as planning
-from repsr_cli.upscale.request import Progress, Reporter, Request
+from repsr_cli.reporting import Progress, Reporter
+from repsr_cli.upscale.request import Request
 from tests.upscaling import upscale_video
 planning.cut = functools.partial(cut, frames=4)
 def progress(step: Progress) -> None:
@@ -727,7 +730,8 @@ import resource, sys
 from pathlib import Path
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.reporting import Reporter
+from repsr_cli.upscale.request import Request
 from tests.upscaling import upscale_video
 upscale_video(Path(sys.argv[1]), Path(sys.argv[2]), Upscaler(identity_network(1), "cpu", threads=1),
               Request.of(preset="ultrafast"), Reporter())

@@ -20,9 +20,10 @@ from PIL import Image
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.plain import identity_network
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.inputs import kind_of
-from repsr_cli.upscale.request import Outcome, Reporter, Request
+from repsr_cli.upscale.request import Request
 from repsr_cli.video.planes import Planes, new_frame
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut

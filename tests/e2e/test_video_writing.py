@@ -18,10 +18,11 @@ from repsr_cli import files
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.model.plain import identity_network
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale import video as upscaling
 from repsr_cli.upscale.jobs import plan_jobs
-from repsr_cli.upscale.request import Naming, Outcome, Progress, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 from repsr_cli.video.segments import Store, is_complete, job_folder
 from repsr_cli.video.timeline import cut
 from tests.sample_videos import frame_times, make_video

@@ -55,7 +55,8 @@ def open_network(path: Path, chance: random.Random) -> None:
 
 def upscale_image(path: Path, chance: random.Random) -> None:
     """Enlarge an image into one of the formats."""
-    from repsr_cli.upscale.request import Reporter, Request
+    from repsr_cli.reporting import Reporter
+    from repsr_cli.upscale.request import Request
     from tests.upscaling import upscale_image
 
     target = path.with_name("out" + chance.choice((".png", ".tif", ".jpg", ".webp", ".gif")))
@@ -65,7 +66,8 @@ def upscale_image(path: Path, chance: random.Random) -> None:
 
 def upscale_video(path: Path, chance: random.Random) -> None:
     """Enlarge a video into one of the containers."""
-    from repsr_cli.upscale.request import Reporter, Request
+    from repsr_cli.reporting import Reporter
+    from repsr_cli.upscale.request import Request
     from repsr_cli.video import open as video
     from tests.upscaling import upscale_video
 

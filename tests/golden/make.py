@@ -18,7 +18,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.image.files import Metadata, Page, page_of, write_image
 from repsr_cli.model.checkpoint import load_plain, save_plain
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.reporting import Reporter
+from repsr_cli.upscale.request import Request
 from tests.conftest import textured
 from tests.upscaling import upscale_image
 

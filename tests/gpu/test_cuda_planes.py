@@ -17,7 +17,8 @@ pytest.importorskip("av")
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.reporting import Reporter
+from repsr_cli.upscale.request import Request
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.cuda_planes import DevicePlanes, frame_of, missing_device
 from repsr_cli.video.decode import Decoder

@@ -23,7 +23,8 @@ import av
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.reporting import Reporter
+from repsr_cli.upscale.request import Request
 from tests.sample_videos import VideoSettings, make_video
 from tests.upscaling import upscale_video
 

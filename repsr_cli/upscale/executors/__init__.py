@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from threading import Event
 from typing import TYPE_CHECKING, cast
 
-from repsr_cli.upscale.request import SILENT, Outcome, Reporter
+from repsr_cli.reporting import SILENT, Outcome, Reporter
 
 if TYPE_CHECKING:  # either needs libraries that the other does not
     from repsr_cli.upscale.image_sinks import ImageSink

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repsr_cli.engine.threads import torch_threads
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.executors.local import Local
-from repsr_cli.upscale.request import Outcome, Reporter
 
 if TYPE_CHECKING:
     from repsr_cli.upscale.plan_video import VideoPlan

@@ -8,9 +8,9 @@ from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
 
 from repsr_cli.engine.threads import torch_threads
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.executors import Executor
 from repsr_cli.upscale.models import ModelCache
-from repsr_cli.upscale.request import Outcome, Reporter
 
 if TYPE_CHECKING:  # either needs libraries that the other does not
     from repsr_cli.upscale.image_sinks import ImageSink

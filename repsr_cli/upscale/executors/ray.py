@@ -22,6 +22,7 @@ from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.executors import Executor
 from repsr_cli.upscale.executors.scratch import scratch_folder
@@ -30,7 +31,6 @@ from repsr_cli.upscale.image_sinks import FileSink, ImageSink
 from repsr_cli.upscale.models import Compute, ModelCache
 from repsr_cli.upscale.plan_image import ImagePlan
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.upscale.request import Outcome, Progress, Reporter
 from repsr_cli.upscale.sinks import VideoSink
 from repsr_cli.upscale.video import (
     STAGES,

@@ -18,8 +18,7 @@ from rich.console import Console
 from repsr_cli.cli.console import Board, Pace, clock, describe, friendly, print_line, remaining, shorten
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.upscale.options import (
-    device_names,
+from repsr_cli.options import (
     option,
     parse_box,
     parse_pairs,
@@ -27,7 +26,8 @@ from repsr_cli.upscale.options import (
     parse_scale,
     parse_seconds,
 )
-from repsr_cli.upscale.request import GROUPS, Naming, Progress, Request
+from repsr_cli.reporting import Progress
+from repsr_cli.upscale.request import GROUPS, Naming, Request, device_names
 
 
 def run(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:

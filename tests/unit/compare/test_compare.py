@@ -21,7 +21,7 @@ from repsr_cli.compare.images import GAP, shown
 from repsr_cli.compare.options import CompareOptions, Crop, Form, parse_crop
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image
-from repsr_cli.upscale.request import Outcome
+from repsr_cli.reporting import Outcome
 from repsr_cli.yuv.formats import PlaneFormat
 from repsr_cli.yuv.matrices import samples_from_rgb
 from tests.e2e.test_video_reading import with_clean_aperture

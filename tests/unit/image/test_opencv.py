@@ -15,7 +15,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError
 from repsr_cli.image.files import is_image, open_image, read_image, roomier_suffix
 from repsr_cli.model.plain import identity_network
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.reporting import Reporter
+from repsr_cli.upscale.request import Request
 from tests.upscaling import upscale_image
 
 

@@ -19,13 +19,14 @@ from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, MediaErr
 from repsr_cli.model import zoo
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import Spec, identity_network
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.batch import run_jobs, settle_scale
 from repsr_cli.upscale.executors.local import Local
 from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.judged import Judged
 from repsr_cli.upscale.models import alternatives, choose_model
-from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 
 CLEAN, REAL = Judged("clean", "lossless PNG"), Judged("real", "JPEG of quality 50")
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from repsr_cli import files, version
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.jobs import plan_jobs
-from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 from tests.sample_videos import make_video
 
 X2 = Request.of(scale=2.0)

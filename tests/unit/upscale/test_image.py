@@ -17,10 +17,11 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import Metadata, Page, open_image, page_of, read_image, write_image
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.sizes import target_size
 from repsr_cli.upscale import image as module
 from repsr_cli.upscale.image import enlarged
-from repsr_cli.upscale.request import Outcome, Progress, Reporter, Request, SizeOptions
+from repsr_cli.upscale.request import Request, SizeOptions
 from tests.conftest import present
 from tests.upscaling import upscale_image
 

@@ -15,12 +15,13 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import Interrupted
 from repsr_cli.image.files import open_image, page_of, write_image
 from repsr_cli.model.plain import identity_network
+from repsr_cli.reporting import Progress, Reporter
 from repsr_cli.upscale.executors.local import Local
 from repsr_cli.upscale.image_pool import IN_FLIGHT, run_at_once
 from repsr_cli.upscale.image_sinks import sink_for
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.plan_image import ImagePlan, plan_image
-from repsr_cli.upscale.request import Progress, Reporter, Request
+from repsr_cli.upscale.request import Request
 from tests.upscaling import weight
 
 

@@ -16,6 +16,7 @@ from repsr_cli.errors import UsageError
 from repsr_cli.image.files import page_of, read_image, write_image
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import identity_network
+from repsr_cli.reporting import SILENT
 from repsr_cli.upscale.batch import describe_job, executor_for, run_plan
 from repsr_cli.upscale.executors.devices import Devices
 from repsr_cli.upscale.executors.local import Local
@@ -24,7 +25,7 @@ from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.plan_image import plan_image
 from repsr_cli.upscale.plan_video import VideoPlan, plan_video
-from repsr_cli.upscale.request import SILENT, Request
+from repsr_cli.upscale.request import Request
 from repsr_cli.upscale.sinks import FileSink, NullSink, PipeSink, sink_for
 from tests.sample_videos import make_video, video_packets
 
@@ -43,7 +44,7 @@ ELSEWHERE = """
 import pickle, sys
 from repsr_cli.upscale.batch import describe_job, executor_for, run_plan
 from repsr_cli.upscale.models import ModelCache
-from repsr_cli.upscale.request import SILENT
+from repsr_cli.reporting import SILENT
 plan = pickle.loads(sys.stdin.buffer.read())
 run_plan(plan, executor_for(plan, ModelCache()), SILENT)
 """

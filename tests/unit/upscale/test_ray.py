@@ -23,6 +23,7 @@ from repsr_cli.engine.backends.registry import ENGINES, Engine, engine_name
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs
 from repsr_cli.upscale.executors import ray as cluster
@@ -32,7 +33,7 @@ from repsr_cli.upscale.inputs import Failure
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.plan_image import ImagePlan, plan_image
-from repsr_cli.upscale.request import Naming, Outcome, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 from repsr_cli.video.timeline import Segment, Timeline, cut
 from tests.conftest import textured
 from tests.sample_videos import damage, frame_times, make_video, video_packets

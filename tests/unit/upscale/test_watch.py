@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from repsr_cli.cli import app
 from repsr_cli.errors import MediaError
+from repsr_cli.reporting import Reporter
 from repsr_cli.upscale import batch, watch
 from repsr_cli.upscale.inputs import Failure, Inputs
 from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.models import ModelCache
-from repsr_cli.upscale.request import Naming, Reporter, Request
+from repsr_cli.upscale.request import Naming, Request
 from tests.sample_videos import make_video
 
 

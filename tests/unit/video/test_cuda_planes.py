@@ -22,8 +22,9 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.model.plain import identity_network
+from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.plan_video import plan_video
-from repsr_cli.upscale.request import Reporter, Request
+from repsr_cli.upscale.request import Request
 from repsr_cli.video import cuda_planes as video_cuda
 from repsr_cli.video import encode as video_encode
 from repsr_cli.video import nvdec as video_nvdec

@@ -128,18 +128,3 @@ def parse_pairs(flag: str, texts: list[str]) -> dict[str, str]:
             raise UsageError(f"{flag} {text}", "not of the form key=value", f"Try {flag} tune=video.")
         pairs[key] = value
     return pairs
-
-
-def device_names(device: str, gpu: str | None) -> tuple[str, ...]:
-    """The devices meant by ``--device`` and ``-g``, each a list with commas; at least one.
-
-    Raises:
-        UsageError: both were given, or a number is malformed.
-    """
-    if gpu is None:
-        return tuple(device.split(","))
-    if device != "auto":
-        raise UsageError(f"-g {gpu}", "stands beside --device", "Give one of the two.")
-    if not re.fullmatch(r"(-1|[0-9]+)(,(-1|[0-9]+))*", gpu):
-        raise UsageError(f"-g {gpu}", "not the number of a device", "Try -g 0, -g 0,1 or -g -1 for the CPU.")
-    return tuple("cpu" if number == "-1" else f"cuda:{number}" for number in gpu.split(","))
