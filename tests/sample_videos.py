@@ -215,9 +215,9 @@ def video_packets(path: Path) -> list[tuple[int, int, int, str]]:
 
 def decoded(path: Path) -> list[Planes]:
     """The planes of every frame."""
-    from repsr_cli.video.cuda_planes import on_host
     from repsr_cli.video.decode import Decoder
     from repsr_cli.video.probe import probe
+    from repsr_cli.yuv.device_planes import on_host
 
     source = probe(path)
     return [tuple(plane.copy() for plane in on_host(frame.planes)) for frame in Decoder(source, None).frames()]

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.utils.dlpack
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,8 +27,8 @@ from repsr_cli.engine.runner import NotFiniteError, Progress, is_out_of_memory
 from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
-from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.yuv.chroma import Planes, enlarge_chroma, shrink_chroma
+from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 from repsr_cli.yuv.formats import PlaneFormat
 
 LARGEST_BATCH = 16
@@ -133,15 +132,6 @@ def interleaved(planes: tuple[Tensor, ...], depth: int) -> Tensor:
     return lines if depth == 8 else lines << (16 - depth)
 
 
-def separated(planes: DevicePlanes) -> tuple[Tensor, Tensor, Tensor]:
-    """The planes of a frame on a device as views there: Y, U, V, uint8 or, unshifted, int16."""
-    luma, chroma = (torch.utils.dlpack.from_dlpack(plane) for plane in planes.planes)
-    if planes.pix_fmt != "nv12":
-        # Samples lie in the upper bits, of which int16 takes the first for a sign.
-        luma, chroma = (((plane.view(torch.int16).int() & 0xFFFF) >> planes.shift).short() for plane in (luma, chroma))
-    return luma, chroma[..., 0], chroma[..., 1]
-
-
 class Queues(Protocol):
     """The work of a device beside the CPU: ``CudaQueues``, or a substitute in tests."""
 
@@ -241,7 +231,7 @@ class _Slot:
 
         def up() -> None:
             for frame, source in enumerate(sources):
-                parts = separated(source) if isinstance(source, DevicePlanes) else source
+                parts = source.separated() if isinstance(source, DevicePlanes) else source
                 for there, here in zip(self.inputs, parts, strict=True):
                     there[frame].copy_(here, non_blocking=True)
 

@@ -14,7 +14,7 @@ from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.video.cuda_planes import DevicePlanes, on_host
+from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 from repsr_cli.yuv.formats import PlaneFormat
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from repsr_cli.engine.runner import TileRunner
 from repsr_cli.engine.tiling import Box, Tile
-from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.yuv.chroma import Planes
+from repsr_cli.yuv.device_planes import DevicePlanes
 
 # Waits for a frame and returns it. Raises what computing it raised.
 Finish = Callable[[], Planes | DevicePlanes]

@@ -18,8 +18,8 @@ from repsr_cli.engine.runner import BodyShape, Progress, TileRunner
 from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.yuv.chroma import Planes, integers, rounded, samples_from_planes, shrink_chroma
+from repsr_cli.yuv.device_planes import DevicePlanes
 from repsr_cli.yuv.formats import PlaneFormat
 
 

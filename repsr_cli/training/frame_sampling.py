@@ -13,10 +13,10 @@ from repsr_cli.engine.pixels import to_pixels
 from repsr_cli.engine.planes import rgb_from_planes
 from repsr_cli.errors import RecipeError
 from repsr_cli.video.colour_tags import plane_format
-from repsr_cli.video.cuda_planes import on_host
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Timeline, read_video
+from repsr_cli.yuv.device_planes import on_host
 
 MARGIN = 2.0  # seconds between any training frame and any held-out frame
 TRAINING_FRAMES, HELD_OUT_FRAMES = 64, 24

@@ -12,11 +12,11 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.frame_path import decoder_for, network_for
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.frames import Frame
 from repsr_cli.video.planes import Planes
 from repsr_cli.video.stages import Stages, run_stages
+from repsr_cli.yuv.device_planes import DevicePlanes
 
 # Long enough for an encoder to fill its window, short enough to wait for.
 _SECONDS = 3.0

@@ -18,7 +18,6 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import Noting, PendingFile, publish, translated_errors
 from repsr_cli.files import check_target as check_file
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.video.cuda_planes import DevicePlanes, on_host
 from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.image_sequence import existing
 from repsr_cli.video.lock import FolderLock
@@ -27,6 +26,7 @@ from repsr_cli.video.open import translated
 from repsr_cli.video.planes import Planes
 from repsr_cli.video.segments import SegmentWriter, Store, being_numbered, free_space, is_complete, job_folder
 from repsr_cli.video.y4m import PIPE, header, write_frame
+from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 
 # Yields once for every frame that was taken in.
 Taken = Generator[None, None, None]

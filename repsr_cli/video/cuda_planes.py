@@ -1,24 +1,21 @@
-"""Exchange planes on an NVIDIA GPU between decoder, network and encoder, without copies through the host.
-
-The engine uses this module and works without PyAV, so PyAV is imported inside functions. No CUDA library is used here:
-memory is exchanged by DLPack, which numpy, torch and PyAV support.
-"""
+"""Exchange frames on an NVIDIA GPU between decoder, network and encoder, without copies through the host."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from numpy.typing import NDArray
+import av
+import av.logging
+from av.codec import Codec
+from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.video.frame import CudaContext, VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from repsr_cli.errors import DeviceError
-
-if TYPE_CHECKING:
-    from av.video.frame import CudaContext, VideoFrame
-    from av.video.reformatter import VideoReformatter
+from repsr_cli.yuv.device_planes import DevicePlanes
 
 # DLPack's number for memory of CUDA.
 _CUDA = 2
@@ -26,52 +23,6 @@ _CUDA = 2
 ON_GPU = frozenset({"nv12", "p010le", "p016le"})
 
 _own = threading.local()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DevicePlanes:
-    """The planes of one frame in the memory of a device, 4:2:0 with U and V interleaved.
-
-    From the decoder: the copy is queued on the device's default stream, so another stream has to wait for that one, and
-    must be done with the planes before the last reference to them is dropped, because the memory is then reused.
-    For the encoder: the stream that wrote the planes has finished; they are one allocation (``frame_of``).
-
-    Attributes:
-        planes: Y (height, width) and UV (height / 2, width / 2, 2), objects with ``__dlpack__``; uint8 for ``nv12``,
-            uint16 for ``p010le`` and ``p016le``. Lines may be padded. Read only.
-        pix_fmt: ``nv12``, ``p010le`` or ``p016le``.
-        height: rows of Y, even.
-        width: columns of Y, even.
-        shift: bits below the samples: a sample holds ``code << shift``. 0 for ``nv12``, 6 for ``p010le``, 4 where
-            ``p016le`` holds 12 bits.
-    """
-
-    planes: tuple[Any, ...]
-    pix_fmt: str
-    height: int
-    width: int
-    shift: int = 0
-
-    @property
-    def planar(self) -> str:
-        """The planar format of the same samples: ``yuv420p``, ``yuv420p10le``, ..."""
-        return "yuv420p" if self.pix_fmt == "nv12" else f"yuv420p{16 - self.shift}le"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the planes."""
-        return self.height * self.width * 3 // 2 * (1 if self.pix_fmt == "nv12" else 2)
-
-    def on_host(self) -> tuple[NDArray[Any], ...]:
-        """A copy in memory: Y, U, V of ``planar``, unshifted."""
-        from repsr_cli.video.planes import planes_of
-
-        return planes_of(downloaded(_imported(self), self.planar), self.planar)
-
-
-def on_host(planes: Sequence[NDArray[Any]] | DevicePlanes) -> tuple[NDArray[Any], ...]:
-    """Planes in memory, copied from a device if they are on one."""
-    return planes.on_host() if isinstance(planes, DevicePlanes) else tuple(planes)
 
 
 class _Exported:
@@ -105,7 +56,9 @@ def frame_of(planes: DevicePlanes) -> VideoFrame:
 
     NVENC gets the address of Y only, and reads UV right after its last line at the same pitch.
     """
-    frame = _imported(planes)
+    kind, index = planes.planes[0].__dlpack_device__()
+    context = _context(index) if kind == _CUDA else None
+    frame = VideoFrame.from_dlpack(planes.planes, planes.pix_fmt, planes.width, planes.height, cuda_context=context)
     luma, chroma = frame.planes
     if (chroma.buffer_ptr, chroma.line_size) != (luma.buffer_ptr + luma.line_size * frame.height, luma.line_size):
         raise ValueError("planes for an encoder lie in one allocation of (height * 3 / 2, pitch), UV right behind Y")
@@ -125,9 +78,6 @@ def downloaded(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
 
 def missing_device(index: int) -> str | None:
     """FFmpeg's reason why it cannot use a CUDA device; None if it can."""
-    from av.codec import Codec
-    from av.codec.hwaccel import HWAccel, hwdevices_available
-
     if "cuda" not in hwdevices_available():
         return "this build of PyAV has no CUDA support"
     return refusal(lambda: HWAccel("cuda", device=str(index), options={"primary_ctx": "1"}).create(Codec("h264", "r")))
@@ -154,9 +104,6 @@ def refusal(attempt: Callable[[], object]) -> str | None:
         attempt: a call during which FFmpeg runs no threads. PyAV needs Python's lock to pass on a log message, and the
             call may hold it while it waits for a thread that logs.
     """
-    import av
-    import av.logging
-
     level = av.logging.get_level()
     try:
         av.logging.set_level(av.logging.ERROR)
@@ -172,26 +119,14 @@ def refusal(attempt: Callable[[], object]) -> str | None:
     return None
 
 
-def _imported(planes: DevicePlanes) -> VideoFrame:
-    from av.video.frame import VideoFrame
-
-    kind, index = planes.planes[0].__dlpack_device__()
-    context = _context(index) if kind == _CUDA else None
-    return VideoFrame.from_dlpack(planes.planes, planes.pix_fmt, planes.width, planes.height, cuda_context=context)
-
-
 @cache
 def _context(index: int) -> CudaContext:
     """FFmpeg's handle of a device: the primary context, which torch and the decoder use too."""
-    from av.video.frame import CudaContext
-
     return CudaContext(index, primary_ctx=True)
 
 
 def _reformatter() -> VideoReformatter:
     """One for each thread, because it is not thread-safe and PyAV before 19 leaks megabytes with each."""
-    from av.video.reformatter import VideoReformatter
-
     if not hasattr(_own, "reformatter"):
         _own.reformatter = VideoReformatter()
     found: VideoReformatter = _own.reformatter

@@ -24,9 +24,10 @@ from av.video.reformatter import VideoReformatter
 
 from repsr_cli.errors import DeviceError, MediaError, UsageError
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
-from repsr_cli.video.cuda_planes import DevicePlanes, frame_of, need_device, on_host, refusal
+from repsr_cli.video.cuda_planes import frame_of, need_device, refusal
 from repsr_cli.video.frames import carry
 from repsr_cli.video.planes import Planes, fill, new_frame, packed_frame, planes_of
+from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 
 DEFAULT_CRF = 17.0
 

@@ -11,8 +11,8 @@ from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from repsr_cli.video.cuda_planes import DevicePlanes
 from repsr_cli.video.planes import Planes, planes_of
+from repsr_cli.yuv.device_planes import DevicePlanes
 
 # What encoders read from the frames they are given.
 CARRIED = frozenset({"A53_CC", "S12M_TIMECODE"})

@@ -12,7 +12,7 @@ import torch
 from repsr_cli.engine.backends.registry import ENGINES
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.video.cuda_planes import on_host
+from repsr_cli.yuv.device_planes import on_host
 from tests.unit.engine.test_cuda_batches import LEFT, frame, network
 from tests.unit.engine.test_openvino import FORMATS
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from repsr_cli.video.cuda_planes import on_host
+from repsr_cli.yuv.device_planes import on_host
 
 pytest.importorskip("av")
 
@@ -20,7 +20,7 @@ from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.request import Request
 from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.cuda_planes import DevicePlanes, frame_of, missing_device
+from repsr_cli.video.cuda_planes import frame_of, missing_device
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import (
     Encoding,
@@ -33,6 +33,7 @@ from repsr_cli.video.encode import (
 from repsr_cli.video.nvdec import Nvdec, find_nvdec, nvdec_refusal
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut, scan
+from repsr_cli.yuv.device_planes import DevicePlanes
 from tests.sample_videos import damage, decoded, frame_times, image, make_video, other_packets
 from tests.upscaling import upscale_video
 

@@ -18,7 +18,8 @@ from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.video.cuda_planes import DevicePlanes, frame_of
+from repsr_cli.video.cuda_planes import frame_of
+from repsr_cli.yuv.device_planes import DevicePlanes
 from tests.unit.engine.test_openvino import FORMATS
 
 LEFT = FORMATS["left"]

@@ -16,7 +16,7 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import BodyShape, TileRunner
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, Spec
-from repsr_cli.video.cuda_planes import on_host
+from repsr_cli.yuv.device_planes import on_host
 from repsr_cli.yuv.formats import PlaneFormat
 
 LEFT = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")

@@ -29,7 +29,7 @@ from repsr_cli.video import cuda_planes as video_cuda
 from repsr_cli.video import encode as video_encode
 from repsr_cli.video import nvdec as video_nvdec
 from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.cuda_planes import DevicePlanes, device_planes, downloaded, frame_of, missing_device
+from repsr_cli.video.cuda_planes import device_planes, downloaded, frame_of, missing_device
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import (
     NVENC,
@@ -47,6 +47,7 @@ from repsr_cli.video.open import new_decoder
 from repsr_cli.video.planes import Planes, new_frame, planes_of
 from repsr_cli.video.probe import VideoSource, probe
 from repsr_cli.video.timeline import cut, scan
+from repsr_cli.yuv.device_planes import DevicePlanes
 from repsr_cli.yuv.formats import PlaneFormat
 from tests.sample_videos import damage, frame_times, image, make_video, video_packets
 from tests.upscaling import upscale_video, weight
@@ -117,7 +118,7 @@ def test_what_goes_up_to_a_gpu_are_the_same_codes(planar: str, pix_fmt: str, ful
 def test_planes_on_a_device_say_how_to_read_them(planar: str, pix_fmt: str, shift: int) -> None:
     expected = image(1, 36, 66, planar)
     planes = device_planes(given(expected, planar, pix_fmt), VideoFormat(planar).components[0].bits)
-    assert (planes.pix_fmt, planes.planar, planes.shift) == (pix_fmt, planar, shift)
+    assert (planes.pix_fmt, planes.shift) == (pix_fmt, shift)
     assert planes.nbytes == sum(plane.nbytes for plane in expected)
     luma, chroma = (from_dlpack(plane).numpy() >> shift for plane in planes.planes)
     assert (luma.shape, chroma.shape) == ((36, 66), (18, 33, 2))

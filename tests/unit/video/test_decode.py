@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from repsr_cli.errors import MediaError
-from repsr_cli.video.cuda_planes import on_host
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut, scan
+from repsr_cli.yuv.device_planes import on_host
 from tests.sample_videos import make_video
 
 

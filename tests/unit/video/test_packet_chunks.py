@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from repsr_cli.errors import MediaError
-from repsr_cli.video.cuda_planes import on_host
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.frames import Frame
 from repsr_cli.video.packet_chunks import _packet, chunks, images
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut, scan
+from repsr_cli.yuv.device_planes import on_host
 from tests.sample_videos import make_video
 
 Seen = list[tuple[int, int, bytes]]
