@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from repsr_cli.cli.console import Board, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
+from repsr_cli.cli.shared_options import Json, Quiet, Settings
 from repsr_cli.diagnostics.bench_options import BenchOptions
 
 
@@ -31,8 +32,8 @@ bench = typer.Typer(cls=_VideoUnlessNamed, help="Measure how fast this machine u
 def bench_upscale(
     options: BenchOptions,
     video: Annotated[Path | None, typer.Argument(help="Video to upscale; default: measure the network alone.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON record on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the network alone, the pipeline without encoder, and end to end. The word upscale may be left out.
 
@@ -53,14 +54,11 @@ def bench_upscale(
 @friendly
 def bench_train(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML); its network, batch, optimiser and device are used.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Value to override in the recipe. Repeatable."),
-    ] = None,
+    settings: Settings = None,
     window: Annotated[int, typer.Option("--window", help="Steps per measurement.", min=1)] = 5,
     rounds: Annotated[int, typer.Option("--rounds", help="Measurements per phase; the best counts.", min=1)] = 3,
-    json: Annotated[bool, typer.Option("--json", help="One JSON record on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure training steps per second: branched, merged, and the plain network.
 

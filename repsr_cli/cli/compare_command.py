@@ -9,6 +9,7 @@ import typer
 
 from repsr_cli.cli.console import Board, friendly, print_line
 from repsr_cli.cli.option_groups import grouped
+from repsr_cli.cli.shared_options import Quiet
 from repsr_cli.compare.options import CompareOptions
 
 
@@ -18,7 +19,7 @@ def compare(
     options: CompareOptions,
     before: Annotated[Path, typer.Argument(help="Shown on the left; enlarged if it is smaller.")],
     after: Annotated[Path, typer.Argument(help="Shown on the right.")],
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare two images or two videos.
 

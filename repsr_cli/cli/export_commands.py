@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from repsr_cli.cli.console import Board, friendly, print_json, print_line
+from repsr_cli.cli.shared_options import Json, Overwrite, Quiet
 
 if TYPE_CHECKING:
     from repsr_cli.export.formats import Exported
@@ -26,9 +27,9 @@ def fuse(
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .safetensors.")],
     export: Annotated[list[Path] | None, typer.Option("--export", "--onnx", hidden=True)] = None,
     planes: Annotated[str, typer.Option(hidden=True)] = "",
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing file.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fuse a trained network into plain 3x3 convolutions, and write it only if both agree.
 
@@ -96,9 +97,9 @@ def export(
         typer.Option(metavar="0..1", help="From a real model (0) to the detail model beside it (1)."),
     ] = None,
     planes: Annotated[str, typer.Option(help=PLANES_HELP)] = "",
-    overwrite: Annotated[bool, typer.Option("-y", "--overwrite", help="Replace existing files.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON record per file on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
     _list: Annotated[
         bool,
         typer.Option(

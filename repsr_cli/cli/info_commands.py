@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from repsr_cli.cli.console import friendly, print_json, print_line
+from repsr_cli.cli.shared_options import Json
 
 MARKS = {"ok": "ok", "absent": "--", "broken": "!!"}
 
@@ -16,7 +17,7 @@ MARKS = {"ok": "ok", "absent": "--", "broken": "!!"}
 def models(
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure the speed of each model here.")] = True,
     device: Annotated[str, typer.Option("--device", help="Device to measure on: auto, cpu, cuda or mps.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON record per model.")] = False,
+    json: Json = False,
 ) -> None:
     """List the shipped models: size, scale, PSNR, speed on this machine.
 
@@ -52,7 +53,7 @@ def models(
 
 @friendly
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="One JSON record per finding.")] = False,
+    json: Json = False,
 ) -> None:
     """Examine this machine, and recommend what to install.
 

@@ -9,6 +9,7 @@ import typer
 
 from repsr_cli.cli.console import Board, friendly, print_line
 from repsr_cli.cli.option_groups import grouped
+from repsr_cli.cli.shared_options import Quiet
 from repsr_cli.compare.preview_options import PreviewOptions
 from repsr_cli.upscale.request import Request
 
@@ -26,7 +27,7 @@ def preview(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUTS...", help="Images, videos, folders of them, patterns, @list.txt.")
     ],
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare models and encoders on a few frames before hours of work.
 

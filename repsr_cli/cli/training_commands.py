@@ -14,6 +14,7 @@ import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
+from repsr_cli.cli.shared_options import Json, Quiet, Settings
 from repsr_cli.training.options import (
     DrawingOptions,
     EvalOptions,
@@ -83,13 +84,10 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML); train/recipes has examples.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run directory.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Value to override in the recipe. Repeatable."),
-    ] = None,
+    settings: Settings = None,
     check: Annotated[bool, typer.Option("--check", help="List every unusable image and stop.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON record per report on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a network as a recipe describes.
 
@@ -160,7 +158,7 @@ def evaluate(
         list[Path], typer.Argument(metavar="FOLDERS|CLIPS...", help="Folders of HR images (8 bit), and clips in HD.")
     ],
     lr: Annotated[Path | None, typer.Option("--lr", help="Folder of LR images. Default: bicubic of HR.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Table as JSON lines on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Evaluate models and bicubic: Y-PSNR, RGB-PSNR and SSIM, 8-bit output, border of SCALE px cropped.
 
@@ -293,8 +291,8 @@ def finetune(
     options: FinetuneOptions,
     source: Annotated[Path, typer.Argument(help="Video, or folder of videos or images, in high definition.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model to write, .safetensors.")],
-    json: Annotated[bool, typer.Option("--json", help="Outcome as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fine-tune a model on video or images in HD, and keep the result only if it is better on held-out parts.
 
@@ -330,7 +328,7 @@ def prepare(
     options: PrepareOptions,
     folder: Annotated[Path, typer.Argument(help="Folder of HR images.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Packed file to write.")],
-    quiet: Annotated[bool, typer.Option("--quiet", help="Errors only on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make training pairs ahead of training.
 

@@ -11,6 +11,7 @@ import typer
 
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
+from repsr_cli.cli.shared_options import Json, Quiet
 from repsr_cli.errors import RepsrError
 from repsr_cli.options import option
 from repsr_cli.reporting import Outcome, Progress
@@ -31,8 +32,6 @@ class ReportOptions:
     estimate: bool = option(
         "--estimate", default=False, help="The same, with the time of videos from a short trial.", panel=OUTPUT
     )
-    json: bool = option("--json", default=False, help="One JSON record per input on stdout.", panel=OUTPUT)
-    quiet: bool = option("--quiet", default=False, help="Errors only.", panel=OUTPUT)
     verbose: bool = option("-v", "--verbose", default=False, help="Also what each job measured.", panel=OUTPUT)
 
 
@@ -53,6 +52,8 @@ def upscale(
     more_inputs: Annotated[
         list[str] | None, typer.Option("-i", "--input", help="One more input.", rich_help_panel=FILES)
     ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Upscale images and videos.
 
@@ -71,7 +72,9 @@ def upscale(
     known = Finished.here()
     plan = plan_jobs([*(inputs or []), *(more_inputs or [])], request, naming, known)
     several = len(plan.jobs) + len(plan.failures) > 1
-    printer = ResultPrinter(report, benchmark=request.run.benchmark, several=several)
+    printer = ResultPrinter(
+        Board(quiet), json=json, verbose=report.verbose, benchmark=request.run.benchmark, several=several
+    )
     with printer.board as board:
         for note in plan.notes:
             board.say(note)
@@ -120,9 +123,9 @@ class ResultPrinter:
         several: there is more than one input, so that a summary is due.
     """
 
-    def __init__(self, report: ReportOptions, *, benchmark: bool, several: bool) -> None:
-        self.board = Board(report.quiet)
-        self.json, self.verbose, self.benchmark, self.several = report.json, report.verbose, benchmark, several
+    def __init__(self, board: Board, *, json: bool, verbose: bool, benchmark: bool, several: bool) -> None:
+        self.board = board
+        self.json, self.verbose, self.benchmark, self.several = json, verbose, benchmark, several
         self.failures: list[Failure] = []
         self.finished = 0
 

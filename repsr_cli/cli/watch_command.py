@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from repsr_cli.cli.console import friendly
+from repsr_cli.cli.console import Board, friendly
 from repsr_cli.cli.option_groups import grouped
+from repsr_cli.cli.shared_options import Json, Quiet
 from repsr_cli.cli.upscale_command import ReportOptions, ResultPrinter
 from repsr_cli.errors import Interrupted
 from repsr_cli.upscale.request import Naming, Request
@@ -28,6 +29,8 @@ def watch(
     request: Request,
     report: ReportOptions,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder whose images and videos are upscaled.")],
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Upscale whatever lands in a folder.
 
@@ -42,7 +45,7 @@ def watch(
     from repsr_cli.upscale.watch import Skipped
     from repsr_cli.upscale.watch import watch as run
 
-    printer = ResultPrinter(report, benchmark=False, several=True)
+    printer = ResultPrinter(Board(quiet), json=json, verbose=report.verbose, benchmark=False, several=True)
     with printer.board as board:
         try:
             request = settle_scale(request)

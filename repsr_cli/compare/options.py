@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from repsr_cli.errors import UsageError
-from repsr_cli.options import option, parse_seconds
+from repsr_cli.options import option, parse_seconds, shared
+from repsr_cli.upscale.request import RunOptions
 
 Form = Literal["beside", "split", "blink", "page"]
 
@@ -50,7 +51,7 @@ class CompareOptions:
     at: float | None = option(
         "--at", metavar="TIME", parse=parse_seconds, help="One frame of two videos, at this time: 2.5 or 1:30."
     )
-    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace an existing file.")
+    overwrite: bool = shared(RunOptions, "overwrite", panel=None)
 
     @property
     def form(self) -> Form:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from repsr_cli.options import option
+from repsr_cli.options import option, shared
+from repsr_cli.upscale.request import RunOptions
 
 MODEL, TRAINING, DATA, OUTPUT = "Model and device", "Training", "Training pairs", "Output"
 
@@ -18,9 +19,7 @@ class DrawingOptions:
     show_batch: Path | None = option(
         "--show-batch", metavar="PNG", help="Draw the first batch (LR beside HR) and stop.", panel=OUTPUT
     )
-    overwrite: bool = option(
-        "-y", "--overwrite", default=False, help="Replace the image of --show-batch.", panel=OUTPUT
-    )
+    overwrite: bool = shared(RunOptions, "overwrite", help="Replace the image of --show-batch.", panel=OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class TableOptions:
     """Where to write the scores of single images."""
 
     csv: Path | None = option("--csv", help="File for one row per image.", panel=OUTPUT)
-    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace the file of --csv.", panel=OUTPUT)
+    overwrite: bool = shared(RunOptions, "overwrite", help="Replace the file of --csv.", panel=OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class FinetuneOptions:
     minutes: float = option("--minutes", default=2.0, help="Training time.", panel=TRAINING)
     threads: int = option("--threads", default=1, minimum=1, help="CPU threads.", panel=TRAINING)
     device: str = option("--device", default="auto", help="auto, cpu, cuda or mps.", panel=TRAINING)
-    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace an existing file.", panel=OUTPUT)
+    overwrite: bool = shared(RunOptions, "overwrite", panel=OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +103,4 @@ class PrepareOptions:
     )
     variants: int = option("--variants", default=2, minimum=1, help="Degradations of each image.", panel=DATA)
     seed: int = option("--seed", default=0, help="Seed of the degradations.", panel=DATA)
-    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace an existing file.", panel=OUTPUT)
+    overwrite: bool = shared(RunOptions, "overwrite", panel=OUTPUT)

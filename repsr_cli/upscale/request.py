@@ -237,7 +237,7 @@ class VideoOptions:
 class RunOptions:
     """What a run may do."""
 
-    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace targets that exist.", panel=FILES)
+    overwrite: bool = option("-y", "--overwrite", default=False, help="Replace existing files.", panel=FILES)
     allow_loss: bool = option("--allow-loss", default=False, help="Leave out what the format cannot hold.", panel=FILES)
     benchmark: bool = option("--benchmark", default=False, help="Do everything but write the result.", panel=VIDEOS)
 
