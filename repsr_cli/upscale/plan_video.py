@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -73,6 +72,7 @@ class VideoPlan:
         resume: keep finished segments and continue from them.
         allow_loss: let streams be dropped that the container cannot hold.
         benchmark: write nothing.
+        pipe: standard input, of which only the header was read; None of a file, whose plan can be pickled.
     """
 
     kind: ClassVar[Literal["video"]] = "video"
@@ -99,6 +99,7 @@ class VideoPlan:
     overwrite: bool
     allow_loss: bool
     benchmark: bool
+    pipe: InputContainer | None = field(default=None, repr=False, compare=False)
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -132,16 +133,6 @@ class VideoPlan:
         return "\n".join(lines)
 
 
-@functools.cache
-def standard_input() -> InputContainer:
-    """Standard input, as a video: opened by the plan, which reads its header, and read on by the executor.
-
-    Raises:
-        MediaError: it is not y4m.
-    """
-    return open_pipe()
-
-
 def plan_video(
     source: Path, target: Path, request: Request, model: ModelFile | None = None, judged: Judged | None = None
 ) -> VideoPlan:
@@ -160,7 +151,7 @@ def plan_video(
         DeviceError: a GPU is asked for that is absent.
     """
     options = request.video
-    video, timeline = _opened(source, options)
+    video, timeline, pipe = _opened(source, options)
     compute, factor = _compute(request, model, video, timeline, judged)
     nvdec, decoding = _decoding(video, options, compute)
     interlacing, flagged_only = _interlacing(video, timeline, options)
@@ -207,21 +198,27 @@ def plan_video(
         overwrite=request.run.overwrite,
         allow_loss=request.run.allow_loss,
         benchmark=request.run.benchmark,
+        pipe=pipe,
     )
 
 
-def _opened(source: Path, options: VideoOptions) -> tuple[VideoSource, Timeline | None]:
-    """What the container's header and its packets say; no packets of a pipe."""
+def _opened(source: Path, options: VideoOptions) -> tuple[VideoSource, Timeline | None, InputContainer | None]:
+    """What the container's header and its packets say; of a pipe no packets, but the pipe, to be read on.
+
+    Raises:
+        UsageError: ``--fps`` is missing, or given for a video that has times.
+    """
     if options.fps is None and is_pattern(source):
         raise UsageError(source, "images do not say how fast they follow each other", "Add --fps 24.")
     if source == PIPE:
         if options.fps is not None:
             raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
-        return describe_pipe(standard_input(), options.matrix, options.full_range), None
+        pipe = open_pipe()
+        return describe_pipe(pipe, options.matrix, options.full_range), None, pipe
     video, timeline = read_video(source, options.matrix, options.full_range, options.fps)
     if options.fps is not None and not is_pattern(source) and video.container not in RAW:
         raise UsageError(f"--fps {options.fps}", f"{source} has times of its own", "Leave it out.")
-    return video, timeline
+    return video, timeline, None
 
 
 def _compute(

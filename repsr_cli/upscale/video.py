@@ -14,7 +14,6 @@ from typing import Any
 
 import av
 import torch
-from av.container import InputContainer
 
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
@@ -22,7 +21,7 @@ from repsr_cli.errors import MediaError
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.frame_path import decoder_for, network_for
-from repsr_cli.upscale.plan_video import VideoPlan, standard_input
+from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.upscale.sinks import Taken, UpscaledFrame, VideoSink, encode_segments
 from repsr_cli.version import __version__
 from repsr_cli.video.decode import Decoder
@@ -112,7 +111,6 @@ class _Lane:
     decoder: Decoder
     network: PlaneUpscaler
     given: Iterator[Frame] | None = None
-    pipe: InputContainer | None = None
 
     def run(self, stopped: Event) -> dict[str, float]:
         """Work until the queue is empty; seconds that each stage was busy."""
@@ -136,7 +134,7 @@ class _Lane:
             whole = run[0].index == 0 and self.plan.window.start is None
             inside = 0
             first = None if whole else run[0].first
-            for frame in self.given or self.decoder.frames(first, run[-1].end, self.pipe):
+            for frame in self.given or self.decoder.frames(first, run[-1].end, self.plan.pipe):
                 while run[inside].end is not None and frame.pts >= (run[inside].end or 0):
                     inside += 1
                 yield run[inside].index, frame
@@ -189,9 +187,8 @@ def _upscaled(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler], r
     several = len(upscalers) if sink.keyed and plan.timeline is not None else 1
     # Runs need one seek each; where several devices share the work, segment by segment.
     queue = deque(_runs(left) if several == 1 else [[segment] for segment in left])
-    pipe = standard_input() if plan.timeline is None else None
     lanes = [
-        _Lane(plan, queue, sink.consume, counter.add, decoder_for(plan, each), network_for(plan, each), pipe=pipe)
+        _Lane(plan, queue, sink.consume, counter.add, decoder_for(plan, each), network_for(plan, each))
         for each in upscalers[: max(1, min(several, len(queue)))]
     ]
     stages = _run_lanes(lanes)
