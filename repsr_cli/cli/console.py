@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import signal
 import sys
 import time
@@ -118,6 +117,8 @@ def print_line(line: str, *, result: bool = False) -> None:
 
 def print_json(record: Mapping[str, Any], *, result: bool = False) -> None:
     """Write one record to stdout as one line of JSON, as ``print_line``; paths become strings."""
+    import json
+
     print_line(json.dumps(record, default=str), result=result)
 
 

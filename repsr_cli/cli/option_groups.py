@@ -40,6 +40,7 @@ def grouped(command: Callable[..., None], without: frozenset[str] = frozenset())
     return wrapped
 
 
+@functools.cache
 def _parameters(group: type[Any]) -> list[inspect.Parameter]:
     """The Typer parameters of a group and of the groups within it, hidden aliases last."""
     hints = get_type_hints(group)
