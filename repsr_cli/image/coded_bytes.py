@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import struct
+import io
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
+
+from repsr_cli.image.heif import boxes
 
 _WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
 _BOXES_AND_CHUNKS = 10_000  # that are looked at; damaged files may claim any number
@@ -18,24 +23,20 @@ def coded_bytes(path: Path, kind: str) -> int:
     size = path.stat().st_size
     if kind not in ("WEBP", "AVIF", "HEIF"):
         return size
-    found, at = 0, 12 if kind == "WEBP" else 0
     with path.open("rb") as file:
-        for _ in range(_BOXES_AND_CHUNKS):
-            file.seek(at)
-            head = file.read(16)
-            if len(head) < 8:
-                break
-            if kind == "WEBP":
-                length = struct.unpack_from("<I", head, 4)[0]
-                found += length if head[:4] in _WEBP_PIXELS else 0
-                at += 8 + length + length % 2
-                continue
-            length = int.from_bytes(head[:4], "big")
-            if length == 1 and len(head) == 16:
-                length = int.from_bytes(head[8:], "big")
-            length = length or size - at
-            if length < 8:
-                break
-            found += length if head[4:8] == b"mdat" else 0
-            at += length
+        if kind == "WEBP":
+            chunks = islice(_chunks(file), _BOXES_AND_CHUNKS)
+            found = sum(length for name, length in chunks if name in _WEBP_PIXELS)
+        else:
+            within = islice(boxes(file, size), _BOXES_AND_CHUNKS)
+            found = sum(end - start for name, start, _, end in within if name == b"mdat")
     return min(found, size) or size
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The chunks of a WebP file, (type, length)."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[4:], "little")
+        yield head[:4], length
+        file.seek(length + length % 2, io.SEEK_CUR)

@@ -14,7 +14,8 @@ import numpy as np
 
 from repsr_cli.errors import MediaError
 from repsr_cli.files import reading
-from repsr_cli.image.page import Metadata, Page, Stored, page_of
+from repsr_cli.image.damage import Damaged, reporting_damage
+from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,13 @@ def open_dds(path: Path) -> Stored | None:
 
 def _page(path: Path, layout: _Layout, start: int, height: int, width: int) -> Page:
     count = height * width * layout.samples
-    with reading(path) as file:
+    with reporting_damage(path, "DDS texture"), reading(path) as file:
         file.seek(start)
         data = file.read(count * np.dtype(layout.type).itemsize)
-    if len(data) < count * np.dtype(layout.type).itemsize:
-        raise MediaError(path, "the DDS texture is damaged: it ends early", "Repair or re-export it.")
+        if len(data) < count * np.dtype(layout.type).itemsize:
+            raise Damaged("it ends early")
     stored = np.frombuffer(data, layout.type).reshape(height, width, layout.samples)[..., layout.order]
     samples = stored.astype(np.float32 if stored.dtype.kind == "f" else stored.dtype.newbyteorder("="))
     if not np.isfinite(samples).all():
         raise MediaError(path, "the DDS texture holds values that are not numbers", "Re-export it.")
-    if len(layout.order) != 4:
-        return page_of(np.ascontiguousarray(samples))
-    return page_of(np.ascontiguousarray(samples[..., :3]), np.ascontiguousarray(samples[..., 3]))
+    return page_of(*Strip.of(samples, alpha=len(layout.order) == 4))

@@ -5,9 +5,11 @@ Source: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (image items), ITU-T H.273 (c
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from repsr_cli.files import reading
 
@@ -19,25 +21,30 @@ _NCLX = b"colrnclx"
 def primary_properties(path: Path) -> tuple[tuple[bytes, bytes], ...]:
     """The properties of a file's primary image, (type, content); empty if it has none or is damaged."""
     with reading(path) as file:
-        size = path.stat().st_size
-        at = 0
-        while at + 8 <= size:
-            file.seek(at)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            header = 8
-            if length == 1:
-                length, header = int.from_bytes(file.read(8), "big"), 16
-            length = length or size - at
-            if kind == b"meta" and length <= _META_BYTES:
-                file.seek(at + header)
+        for kind, _, content, end in boxes(file, path.stat().st_size):
+            if kind == b"meta" and end - content <= _META_BYTES:
+                file.seek(content)
                 try:
-                    return _of_primary(file.read(length - header)[4:])
+                    return _of_primary(file.read(end - content)[4:])
                 except (struct.error, IndexError):
                     return ()
-            if length < header:
-                return ()
-            at += length
     return ()
+
+
+def boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int, int]]:
+    """The boxes of a file, or of a box's content: (type, where it starts, where its content does, where it ends)."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        header = 8
+        if length == 1:
+            length, header = int.from_bytes(file.read(8), "big"), 16
+        length = length or size - at
+        if length < header:
+            return
+        yield kind, at, at + header, at + length
+        at += length
 
 
 def colour_of(properties: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
@@ -75,27 +82,18 @@ def with_colour(encoded: bytes, primaries: int, transfer: int) -> bytes:
     return bytes(mended)
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 0
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        header = 8
-        if length == 1:
-            length, header = struct.unpack_from(">Q", data, at + 8)[0], 16
-        length = length or len(data) - at
-        if length < header:
-            return
-        yield kind, data[at + header : at + length]
-        at += length
+def _within(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The boxes in a box's content, (type, content)."""
+    return [(kind, data[content:end]) for kind, _, content, end in boxes(io.BytesIO(data), len(data))]
 
 
 def _of_primary(meta: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    boxes = dict(_boxes(meta))
-    pitm, iprp = boxes.get(b"pitm", b""), dict(_boxes(boxes.get(b"iprp", b"")))
+    parts = dict(_within(meta))
+    pitm, iprp = parts.get(b"pitm", b""), dict(_within(parts.get(b"iprp", b"")))
     if len(pitm) < 6:
         return ()
     primary = int.from_bytes(pitm[4:6] if pitm[0] == 0 else pitm[4:8], "big")
-    properties = list(_boxes(iprp.get(b"ipco", b"")))
+    properties = _within(iprp.get(b"ipco", b""))
     return tuple(properties[n - 1] for n in _associated(iprp.get(b"ipma", b""), primary) if 0 < n <= len(properties))
 
 

@@ -16,17 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.errors import MediaError
 from repsr_cli.files import reading
-from repsr_cli.image.page import Metadata, Page, Stored, page_of
+from repsr_cli.image.damage import Damaged, reporting_damage
+from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
 
 _SPACE = rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])+"
 _HEADER = 1 << 16
-_ALPHA = (2, 4)
-
-
-class _Damaged(Exception):
-    """What is wrong with the file; translated into a MediaError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +58,14 @@ def open_netpbm(path: Path) -> Stored:
     """
     with reading(path) as file:
         head = file.read(_HEADER)
-    try:
+    with reporting_damage(path, "file"):
         header = _parse(head)
-    except _Damaged as damage:
-        raise _error(path, damage) from damage
 
     def pages() -> Iterator[Page]:
-        try:
+        with reporting_damage(path, "file", ValueError, OverflowError):
             samples, rest = _samples(path.read_bytes(), header)
-        except (_Damaged, ValueError, OverflowError) as damage:
-            raise _error(path, damage) from damage
         notes = ("Only the first image of the file is read.",) if re.match(rb"P[1-7Ff]\s", rest.lstrip()) else ()
-        if header.samples not in _ALPHA:
-            yield page_of(samples, notes=notes)
-            return
-        alpha = np.ascontiguousarray(samples[..., -1])
-        yield page_of(np.ascontiguousarray(samples[..., :-1]), alpha, notes=notes)
+        yield page_of(*Strip.of(samples, alpha=header.samples in (2, 4)), notes=notes)
 
     return Stored(header.height, header.width, pages, Metadata())
 
@@ -103,13 +90,8 @@ def write_netpbm(file: BinaryIO, kind: str, page: Page) -> None:
         file.write("\n".join(("P7", *lines, f"TUPLTYPE {name}", "ENDHDR", "")).encode())
     else:
         file.write(f"{'P6' if page.channels == 3 else 'P5'}\n{size}\n{peak}\n".encode())
-    for pixels, alpha in page.strips():
-        whole = pixels if alpha is None else np.concatenate([pixels, alpha[..., None]], axis=2)
-        file.write(whole.astype(whole.dtype.newbyteorder(">"), copy=False).tobytes())
-
-
-def _error(path: Path, damage: Exception) -> MediaError:
-    return MediaError(path, f"the file is damaged: {damage}", "Repair or re-export it.")
+    for strip in page.strips():
+        file.write(strip.samples.astype(page.dtype.newbyteorder(">"), copy=False).tobytes())
 
 
 def _parse(head: bytes) -> _Header:
@@ -120,21 +102,21 @@ def _parse(head: bytes) -> _Header:
         count = 2 if magic in (b"P1", b"P4") else 3
         found = re.match(rb"P." + (_SPACE + rb"([-+.0-9eE]+)") * count + rb"[ \t\r\n\v\f]", head)
         if found is None:
-            raise _Damaged("its header gives no size and range")
+            raise Damaged("its header gives no size and range")
         peak = _number(found[3]) if count == 3 else 1
         samples = 3 if magic in (b"P3", b"P6", b"PF") else 1
         header = _Header(magic, int(_number(found[2])), int(_number(found[1])), samples, peak, found.end())
     if header.height < 1 or header.width < 1 or header.samples not in (1, 2, 3, 4):
-        raise _Damaged("its header gives no size, or channels that are not grey or RGB")
+        raise Damaged("its header gives no size, or channels that are not grey or RGB")
     if header.peak == 0 or not (header.dtype.kind == "f" or 1 <= header.peak <= 65535):
-        raise _Damaged("its largest value is not between 1 and 65535")
+        raise Damaged("its largest value is not between 1 and 65535")
     return header
 
 
 def _parse_pam(head: bytes) -> _Header:
     end = re.search(rb"\nENDHDR[ \t]*\n", head)
     if end is None:
-        raise _Damaged("its header has no end")
+        raise Damaged("its header has no end")
     fields = {}
     for line in head[2 : end.start()].splitlines():
         words = line.split(None, 1)
@@ -143,7 +125,7 @@ def _parse_pam(head: bytes) -> _Header:
     try:
         width, height, samples, peak = (int(fields[k]) for k in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
     except (KeyError, ValueError) as error:
-        raise _Damaged("its header lacks WIDTH, HEIGHT, DEPTH or MAXVAL") from error
+        raise Damaged("its header lacks WIDTH, HEIGHT, DEPTH or MAXVAL") from error
     return _Header(b"P7", height, width, samples, peak, end.end())
 
 
@@ -151,7 +133,7 @@ def _number(text: bytes) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise _Damaged(f"{text.decode('ascii', 'replace')!r} is not a number") from error
+        raise Damaged(f"{text.decode('ascii', 'replace')!r} is not a number") from error
 
 
 def _samples(data: bytes, header: _Header) -> tuple[NDArray[Any], bytes]:
@@ -162,7 +144,7 @@ def _samples(data: bytes, header: _Header) -> tuple[NDArray[Any], bytes]:
         raw = _exactly(data, header.start, 4 * count)
         floats = np.frombuffer(raw, "<f4" if header.peak < 0 else ">f4").reshape(shape)[::-1].astype(np.float32)
         if not np.isfinite(floats).all():
-            raise _Damaged("it holds values that are not numbers")
+            raise Damaged("it holds values that are not numbers")
         return floats, data[header.start + 4 * count :]
     rest = b""
     if header.magic == b"P4":
@@ -175,7 +157,7 @@ def _samples(data: bytes, header: _Header) -> tuple[NDArray[Any], bytes]:
         body = re.sub(rb"#[^\r\n]*", b" ", data[header.start :])
         words = re.findall(rb"[01]" if header.magic == b"P1" else rb"[0-9]+", body)[:count]
         if len(words) < count:
-            raise _Damaged("it ends early")
+            raise Damaged("it ends early")
         values = np.array(words).astype(np.uint32)
         values = 1 - values if header.magic == b"P1" else values
     else:
@@ -188,7 +170,7 @@ def _samples(data: bytes, header: _Header) -> tuple[NDArray[Any], bytes]:
 
 def _exactly(data: bytes, start: int, size: int) -> bytes:
     if len(data) - start < size:
-        raise _Damaged("it ends early")
+        raise Damaged("it ends early")
     return data[start : start + size]
 
 
@@ -196,5 +178,5 @@ def _scaled(values: NDArray[Any], peak: int, dtype: np.dtype[Any]) -> NDArray[An
     """Values of 0 to ``peak`` over the whole range of a type."""
     top = np.iinfo(dtype).max
     if int(values.max(initial=0)) > peak:
-        raise _Damaged(f"a value is beyond its largest, {peak}")
+        raise Damaged(f"a value is beyond its largest, {peak}")
     return np.asarray(values if peak == top else (values.astype(np.uint64) * top + peak // 2) // peak, dtype)

@@ -58,6 +58,18 @@ class Strip(NamedTuple):
     pixels: NDArray[Any]
     alpha: NDArray[Any] | None = None
 
+    @classmethod
+    def of(cls, samples: NDArray[Any], *, alpha: bool) -> Strip:
+        """Samples (rows, W, channels + alpha) taken apart."""
+        if not alpha:
+            return cls(np.ascontiguousarray(samples))
+        return cls(np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1]))
+
+    @property
+    def samples(self) -> NDArray[Any]:
+        """(rows, W, channels + alpha)."""
+        return self.pixels if self.alpha is None else np.concatenate([self.pixels, self.alpha[..., None]], axis=2)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

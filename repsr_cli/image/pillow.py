@@ -110,7 +110,7 @@ def write_pillow(
     """
     supply = iter(pages)
     first = next(supply)
-    image = _image(first)
+    image = image_of(first.read())
     options = _metadata_options(kind, first.metadata) | _encoder_options(kind, image, lossless)
     if loop is not None and count > 1:
         durations: list[int] = []
@@ -329,9 +329,7 @@ def samples_of(image: Image.Image) -> Strip:
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or image.has_transparency_data
     grey = mode in ("1", "L", "LA", "La") or (mode == "P" and _grey_palette(image))
     flat = np.asarray(image.convert(("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")))
-    if not transparent:
-        return Strip(flat[..., None] if grey else flat)
-    return Strip(np.ascontiguousarray(flat[..., :-1]), np.ascontiguousarray(flat[..., -1]))
+    return Strip.of(flat if flat.ndim == 3 else flat[..., None], alpha=transparent)
 
 
 def _grey_palette(image: Image.Image) -> bool:
@@ -391,9 +389,7 @@ def _deep(path: Path, kind: str, bits: int) -> tuple[Strip | None, str]:
         samples = _full_range(samples, path, bits)
     peak = 2**bits - 1
     wide = ((samples.astype(np.uint32) * 65535 + peak // 2) // peak).astype(np.uint16)
-    if wide.shape[2] < 4:
-        return Strip(wide), ""
-    return Strip(np.ascontiguousarray(wide[..., :3]), np.ascontiguousarray(wide[..., 3])), ""
+    return Strip.of(wide, alpha=wide.shape[2] == 4), ""
 
 
 def _full_range(grey: NDArray[Any], path: Path, bits: int) -> NDArray[Any]:
@@ -456,17 +452,10 @@ def _notes_of_jpeg(path: Path) -> tuple[str, ...]:
 # Writing
 
 
-def _image(page: Page) -> Image.Image:
-    """A page of 8 bit as a Pillow image."""
-    return image_of(page.read())
-
-
 def image_of(strip: Strip) -> Image.Image:
-    """Pixels and transparency of 8 bit as a Pillow image: L, LA, RGB or RGBA."""
-    pixels, alpha = strip
-    if alpha is None:
-        return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    return Image.fromarray(np.concatenate([pixels, alpha[..., None]], axis=2))
+    """Pixels and transparency as a Pillow image: of 8 bit L, LA, RGB or RGBA, of 16 bit grey alone."""
+    samples = strip.samples
+    return Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
 
 
 def milliseconds(duration: Fraction | None, elapsed: Fraction) -> int:
@@ -501,7 +490,7 @@ def _animated(image: Image.Image, first: Page, rest: Iterator[Page], count: int,
         if frame == at + 1:
             page = next(rest)
             at = frame
-            shown.paste(_image(page).convert(mode))
+            shown.paste(image_of(page.read()).convert(mode))
             count_time(page)
 
     count_time(first)

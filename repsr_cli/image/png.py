@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from repsr_cli.errors import MediaError
 from repsr_cli.files import reading
+from repsr_cli.image.damage import Damaged, reporting_damage
 from repsr_cli.image.exif import upright_xmp
 from repsr_cli.image.inflate import inflate
 from repsr_cli.image.page import Metadata, Page, Stored, Strip
@@ -48,10 +48,6 @@ _INCH = 0.0254
 _FILTER_BYTES = 1 << 17
 # Interlacing: each pass's (left, top, step right, step down).
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-
-
-class _Damaged(Exception):
-    """The file is damaged; the message says how. Translated into a MediaError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +97,8 @@ def open_png(path: Path) -> Stored:
     Raises:
         MediaError: the file is damaged; later, from strips: its pixels are.
     """
-    try:
-        with reading(path) as file:
-            parsed = _parse(file)
-    except _Damaged as damage:
-        raise _error(path, damage) from damage
+    with reporting_damage(path, "PNG"), reading(path) as file:
+        parsed = _parse(file)
     header = parsed.header
     animated = parsed.loop is not None
 
@@ -125,7 +118,7 @@ def open_png(path: Path) -> Stored:
             if frame.duration is None:
                 yield page(frame, _reader(path, parsed, frame, alpha), alpha, notes)
         for frame, canvas in _composed(path, parsed):
-            strip = _split(canvas, alpha)
+            strip = Strip.of(canvas, alpha=alpha)
             yield page(frame, lambda strip=strip: iter((strip,)), alpha, notes)  # type: ignore[misc]
 
     streamed = not (header.interlaced or animated)
@@ -169,17 +162,13 @@ def write_png(file: BinaryIO, pages: Iterable[Page], *, count: int = 1, loop: in
     _write_chunk(file, b"IEND", b"")
 
 
-def _error(path: Path, damage: _Damaged) -> MediaError:
-    return MediaError(path, f"the PNG is damaged: {damage}", "Repair or re-export it.")
-
-
 # Reading
 
 
 def _parse(file: BinaryIO) -> _File:
     """Read all chunks but pixels, whose places are noted; their checksums are checked when they are read."""
     if file.read(8) != SIGNATURE:
-        raise _Damaged("no PNG signature")
+        raise Damaged("no PNG signature")
     parser = _Parser()
     while True:
         head = file.read(8)
@@ -203,16 +192,16 @@ def _parse(file: BinaryIO) -> _File:
 def _checked(file: BinaryIO, kind: bytes, length: int) -> bytes | None:
     """The data of a chunk whose head has been read; None if they are damaged and the image can be shown without."""
     if length > _MAX_CHUNK:
-        raise _Damaged(f"a chunk {kind!r} of {length} bytes")
+        raise Damaged(f"a chunk {kind!r} of {length} bytes")
     data = file.read(length)
     check = file.read(4)
     if len(data) < length or len(check) < 4:
-        raise _Damaged("it ends early")
+        raise Damaged("it ends early")
     if zlib.crc32(kind + data) == struct.unpack(">I", check)[0]:
         return data
     if kind[0] & 0x20 and kind not in _ANIMATION:
         return None
-    raise _Damaged(f"the checksum of chunk {kind.decode('latin-1')!r} is wrong")
+    raise Damaged(f"the checksum of chunk {kind.decode('latin-1')!r} is wrong")
 
 
 class _Parser:
@@ -238,7 +227,7 @@ class _Parser:
     def add_pixels(self, at: int, length: int, number: bytes | None) -> None:
         """Note where compressed pixels are, with their sequence number in an animation."""
         if self._header is None:
-            raise _Damaged("pixels before the header")
+            raise Damaged("pixels before the header")
         if number is not None:
             self._count(number)
         self._pieces.append((at, length))
@@ -249,18 +238,18 @@ class _Parser:
             self._header = _header(data)
         elif kind == b"fcTL":
             if len(data) != 26:
-                raise _Damaged("a frame control of a wrong size")
+                raise Damaged("a frame control of a wrong size")
             self._finish_frame()
             self._count(data[:4])
             self._control = data
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
             self._add_text(kind, data)
             if sum(len(text) for _, text in self._texts) > _MAX_CHUNK:
-                raise _Damaged("its text inflates without end")
+                raise Damaged("its text inflates without end")
         elif len(data) != _LENGTHS.get(kind, len(data)) or (kind == b"gAMA" and not any(data)):
             self.skip(kind, "damaged")
         elif kind == _CGBI:
-            raise _Damaged("it is an iOS image (CgBI), which is not a standard PNG; convert it with pngcrush")
+            raise Damaged("it is an iOS image (CgBI), which is not a standard PNG; convert it with pngcrush")
         elif kind in _KNOWN:
             self._chunks.setdefault(kind, data)
         elif kind[0] & 0x20 and kind[3] & 0x20:
@@ -268,12 +257,12 @@ class _Parser:
         elif kind[0] & 0x20:
             self.skip(kind, "signed for the original image" if kind == _C2PA else "valid for the original image only")
         else:
-            raise _Damaged(f"it needs a chunk {kind.decode('latin-1')!r} to be shown, which is unknown")
+            raise Damaged(f"it needs a chunk {kind.decode('latin-1')!r} to be shown, which is unknown")
 
     def _add_text(self, kind: bytes, data: bytes) -> None:
         try:
             keyword, text, foreign = _text(kind, data)
-        except _Damaged:
+        except Damaged:
             self.skip(kind, "damaged")
             return
         if foreign:
@@ -286,15 +275,15 @@ class _Parser:
         self._finish_frame()
         header, chunks, frames = self._header, self._chunks, self._frames
         if header is None or not frames:
-            raise _Damaged("it holds no pixels" if ended else "it ends early")
+            raise Damaged("it holds no pixels" if ended else "it ends early")
         palette = chunks.get(b"PLTE", b"")
         if header.colour_type == 3 and (len(palette) % 3 or not palette):
-            raise _Damaged("its palette is missing")
+            raise Damaged("its palette is missing")
         loop = struct.unpack(">I", chunks[b"acTL"][4:8])[0] if len(chunks.get(b"acTL", b"")) == 8 else None
         if loop is None:
             frames = [replace(frames[0], duration=None)]
         elif not ended and len(frames) < struct.unpack(">I", chunks[b"acTL"][:4])[0]:
-            raise _Damaged("it ends early: frames of the animation are missing")
+            raise Damaged("it ends early: frames of the animation are missing")
         if b"iCCP" in chunks and _profile(chunks[b"iCCP"]) is None:
             del chunks[b"iCCP"]
             self.skip(b"iCCP", "damaged")
@@ -320,18 +309,18 @@ class _Parser:
 
     def _count(self, number: bytes) -> None:
         if len(number) < 4 or struct.unpack(">I", number)[0] != self._sequence:
-            raise _Damaged("frames of the animation are missing or out of order")
+            raise Damaged("frames of the animation are missing or out of order")
         self._sequence += 1
 
 
 def _header(data: bytes) -> _Header:
     if len(data) != 13:
-        raise _Damaged("a header of a wrong size")
+        raise Damaged("a header of a wrong size")
     width, height, depth, colour_type, compression, filtering, interlace = struct.unpack(">IIBBBBB", data)
     if not width or not height:
-        raise _Damaged("it has no width or no height")
+        raise Damaged("it has no width or no height")
     if depth not in _DEPTHS.get(colour_type, ()) or compression or filtering or interlace > 1:
-        raise _Damaged("its header asks for something PNG does not have")
+        raise Damaged("its header asks for something PNG does not have")
     return _Header(width, height, depth, colour_type, bool(interlace))
 
 
@@ -340,7 +329,7 @@ def _frame(header: _Header, pieces: tuple[tuple[int, int], ...], control: bytes 
         return _Frame(pieces, (0, 0, header.width, header.height))
     _, width, height, left, top, numerator, denominator, dispose, blend = struct.unpack(">IIIIIHHBB", control)
     if not width or not height or left + width > header.width or top + height > header.height:
-        raise _Damaged("a frame reaches beyond the canvas")
+        raise Damaged("a frame reaches beyond the canvas")
     return _Frame(pieces, (left, top, width, height), Fraction(numerator, denominator or 100), dispose, blend)
 
 
@@ -350,9 +339,9 @@ def _inflated(data: bytes) -> bytes:
     try:
         out = inflate.decompress(data, _MAX_CHUNK)
     except zlib.error as error:
-        raise _Damaged("a compressed chunk cannot be inflated") from error
+        raise Damaged("a compressed chunk cannot be inflated") from error
     if inflate.unconsumed_tail:
-        raise _Damaged("a compressed chunk inflates without end")
+        raise Damaged("a compressed chunk inflates without end")
     return out
 
 
@@ -360,7 +349,7 @@ def _profile(chunk: bytes) -> bytes | None:
     """The profile in an iCCP chunk, None if it is damaged."""
     try:
         profile = _inflated(chunk.partition(b"\0")[2][1:])
-    except _Damaged:
+    except Damaged:
         return None
     return profile or None
 
@@ -452,18 +441,15 @@ def _beyond_palette(path: Path, parsed: _File) -> bool:
                 for frame in parsed.frames
                 for samples in _samples(file, indices, frame)
             )
-    except _Damaged:
+    except Damaged:
         return False  # reported where the pixels are read
 
 
 def _reader(path: Path, parsed: _File, frame: _Frame, alpha: bool) -> Callable[[], Iterator[Strip]]:
     def strips() -> Iterator[Strip]:
-        try:
-            with reading(path) as file:
-                for samples in _samples(file, parsed, frame):
-                    yield _split(_opaque(samples) if alpha and not _has_alpha(parsed) else samples, alpha)
-        except _Damaged as damage:
-            raise _error(path, damage) from damage
+        with reporting_damage(path, "PNG"), reading(path) as file:
+            for samples in _samples(file, parsed, frame):
+                yield Strip.of(_opaque(samples) if alpha and not _has_alpha(parsed) else samples, alpha=alpha)
 
     return strips
 
@@ -471,13 +457,6 @@ def _reader(path: Path, parsed: _File, frame: _Frame, alpha: bool) -> Callable[[
 def _opaque(samples: NDArray[Any]) -> NDArray[Any]:
     """Samples with an opaque alpha channel added."""
     return np.concatenate([samples, np.full_like(samples[..., :1], np.iinfo(samples.dtype).max)], axis=2)
-
-
-def _split(samples: NDArray[Any], alpha: bool) -> Strip:
-    """(rows, W, channels + alpha) into colour and transparency."""
-    if not alpha:
-        return Strip(samples)
-    return Strip(np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1]))
 
 
 def _samples(file: BinaryIO, parsed: _File, frame: _Frame) -> Iterator[NDArray[Any]]:
@@ -519,12 +498,12 @@ def _stream(file: BinaryIO, frame: _Frame) -> Iterator[bytes]:
         while length > 0:
             data = file.read(min(length, 1 << 20))
             if not data:
-                raise _Damaged("it ends early")
+                raise Damaged("it ends early")
             check = zlib.crc32(data, check)
             length -= len(data)
             yield data
         if file.read(4) != struct.pack(">I", check):
-            raise _Damaged("the checksum of its pixels is wrong")
+            raise Damaged("the checksum of its pixels is wrong")
 
 
 def _inflate(pieces: Iterator[bytes], sizes: Iterable[int]) -> Iterator[bytes]:
@@ -536,9 +515,9 @@ def _inflate(pieces: Iterator[bytes], sizes: Iterable[int]) -> Iterator[bytes]:
                 yield last
             last = block
     except EOFError as error:
-        raise _Damaged("it holds fewer lines than its header says") from error
+        raise Damaged("it holds fewer lines than its header says") from error
     except zlib.error as error:
-        raise _Damaged("its pixels cannot be inflated") from error
+        raise Damaged("its pixels cannot be inflated") from error
     for _ in pieces:
         pass
     if last is not None:
@@ -572,7 +551,7 @@ def _unfilter(lines: bytes, header: _Header, width: int, rows: int) -> NDArray[n
         try:
             return np.asarray(Image.frombytes(mode, (columns, rows), stored, "zip", raw_mode))
         except (OSError, ValueError) as error:
-            raise _Damaged("its lines cannot be decoded") from error
+            raise Damaged("its lines cannot be decoded") from error
 
     if header.bits <= 8:
         return decoded("L", "L", header.line(width))
@@ -614,7 +593,7 @@ def _resolve(lines: NDArray[np.uint8], width: int, parsed: _File) -> NDArray[Any
         peak = 65535 if header.depth == 16 else 255
         key = np.frombuffer(transparent[: 2 * samples.shape[2]], ">u2")
         if len(key) != samples.shape[2]:
-            raise _Damaged("its transparent colour is incomplete")
+            raise Damaged("its transparent colour is incomplete")
         key = key & (2**header.depth - 1)  # the specification: "the least significant bits are used"
         alpha = np.where((samples == key).all(axis=2, keepdims=True), 0, peak).astype(samples.dtype)
     if header.depth < 8:
@@ -639,11 +618,8 @@ def _composed(path: Path, parsed: _File) -> Iterator[tuple[_Frame, NDArray[Any]]
     for frame in parsed.frames:
         if frame.duration is None:
             continue
-        try:
-            with reading(path) as file:
-                patch = np.concatenate(list(_samples(file, parsed, frame)))
-        except _Damaged as damage:
-            raise _error(path, damage) from damage
+        with reporting_damage(path, "PNG"), reading(path) as file:
+            patch = np.concatenate(list(_samples(file, parsed, frame)))
         if transparent and not _has_alpha(parsed):
             patch = _opaque(patch)
         if canvas is None:
@@ -725,9 +701,7 @@ def _compressed(page: Page) -> Iterator[bytes]:
     deflater = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     above: NDArray[np.uint8] | None = None
     for strip in page.strips():
-        samples = (
-            strip.pixels if strip.alpha is None else np.concatenate([strip.pixels, strip.alpha[..., None]], axis=2)
-        )
+        samples = strip.samples
         step = samples.shape[2] * samples.dtype.itemsize
         big_endian = samples.astype(samples.dtype.newbyteorder(">"), copy=False)
         lines = np.ascontiguousarray(big_endian).view(np.uint8).reshape(len(samples), -1)

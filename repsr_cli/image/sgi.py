@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.errors import MediaError
 from repsr_cli.files import reading
-from repsr_cli.image.page import Metadata, Page, Stored, page_of
+from repsr_cli.image.damage import Damaged, reporting_damage
+from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
 
 _HEADER = 512
 
@@ -34,32 +34,27 @@ def open_deep_sgi(path: Path) -> Stored:
     """
     with reading(path) as file:
         head = file.read(12)
-    if len(head) < 12:
-        raise _damaged(path, "it ends early")
-    _, packed, _, dimensions, width, height, depth = struct.unpack(">HBBHHHH", head)
-    height, channels = (1 if dimensions == 1 else height), (depth if dimensions == 3 else 1)
-    if not width or not height or channels not in (1, 2, 3, 4) or packed > 1:
-        raise _damaged(path, "its header gives no size, or channels that are not grey or RGB")
+    with reporting_damage(path, "SGI image"):
+        if len(head) < 12:
+            raise Damaged("it ends early")
+        _, packed, _, dimensions, width, height, depth = struct.unpack(">HBBHHHH", head)
+        height, channels = (1 if dimensions == 1 else height), (depth if dimensions == 3 else 1)
+        if not width or not height or channels not in (1, 2, 3, 4) or packed > 1:
+            raise Damaged("its header gives no size, or channels that are not grey or RGB")
 
     def pages() -> Iterator[Page]:
-        data = path.read_bytes()
-        try:
-            read = _packed if packed else _plain
-            planes = read(data, channels, height, width)
-        except (struct.error, ValueError, IndexError) as error:
-            raise _damaged(path, "samples are missing") from error
-        samples = np.ascontiguousarray(planes[:, ::-1].transpose(1, 2, 0))
-        if channels in (2, 4):
-            alpha = np.ascontiguousarray(samples[..., -1])
-            yield page_of(np.ascontiguousarray(samples[..., :-1]), alpha)
-        else:
-            yield page_of(samples)
+        with reporting_damage(path, "SGI image"):
+            planes = _planes(path.read_bytes(), channels, height, width, packed=bool(packed))
+        yield page_of(*Strip.of(planes[:, ::-1].transpose(1, 2, 0), alpha=channels in (2, 4)))
 
     return Stored(height, width, pages, Metadata())
 
 
-def _damaged(path: Path, reason: str) -> MediaError:
-    return MediaError(path, f"the SGI image is damaged: {reason}", "Repair or re-export it.")
+def _planes(data: bytes, channels: int, height: int, width: int, *, packed: bool) -> NDArray[Any]:
+    try:
+        return (_packed if packed else _plain)(data, channels, height, width)
+    except (struct.error, ValueError, IndexError) as error:
+        raise Damaged("samples are missing") from error
 
 
 def _plain(data: bytes, channels: int, height: int, width: int) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from repsr_cli.errors import MediaError
 from repsr_cli.files import reading
+from repsr_cli.image.damage import Damaged, reporting_damage
 from repsr_cli.image.exif import (
     EXIF,
     GPS,
@@ -82,10 +83,6 @@ _CLASSIC_BYTES = 4_000_000_000
 _FORMATS = {2: "signed", 5: "complex", 6: "complex"}
 
 
-class _Damaged(Exception):
-    """What is wrong with the file; translated into a MediaError that names it."""
-
-
 def open_tiff(path: Path) -> Stored:
     """Read everything of a TIFF but its pixels.
 
@@ -93,17 +90,16 @@ def open_tiff(path: Path) -> Stored:
         MediaError: the file is damaged or a camera's raw; later, from pages and strips: pixels are damaged.
     """
     stored: list[_Directory] = []
-    try:
-        with reading(path) as file:
-            order, big, offset = read_header(file)
-            seen = set()
-            while offset and offset not in seen and len(stored) < _MAX_PAGES:
-                seen.add(offset)
-                at = offset
-                tags, offset = read_directory(file, at, order, big=big)
-                stored.append(_Directory(tags, order, at, big))
+    with reporting_damage(path, "TIFF", DirectoryError), reading(path) as file:
+        order, big, offset = read_header(file)
+        seen = set()
+        while offset and offset not in seen and len(stored) < _MAX_PAGES:
+            seen.add(offset)
+            at = offset
+            tags, offset = read_directory(file, at, order, big=big)
+            stored.append(_Directory(tags, order, at, big))
         if not stored:
-            raise _Damaged("it holds no page")
+            raise Damaged("it holds no page")
         first = stored[0]
         if DNG_VERSION in first.tags or first.photometric in _RAW_PHOTOMETRIC:
             raise MediaError(path, "it is a camera's raw file", "Develop it to a 16-bit TIFF first.")
@@ -111,8 +107,6 @@ def open_tiff(path: Path) -> Stored:
             raise MediaError(path, "its image is a preview of a camera's raw", "Develop it to a 16-bit TIFF first.")
         for page in stored:
             _check(path, page)
-    except (DirectoryError, _Damaged) as damage:
-        raise _error(path, damage) from damage
 
     def pages() -> Iterator[Page]:
         for index, page in enumerate(stored):
@@ -151,10 +145,6 @@ def write_tiff(file: BinaryIO, pages: Iterable[Page], *, count: int = 1) -> None
         file.write(struct.pack("<Q" if big else "<I", at))
         file.seek(end)
         hook = next_at(tags, at, big=big)
-
-
-def _error(path: Path, damage: Exception) -> MediaError:
-    return MediaError(path, f"the TIFF is damaged: {damage}", "Repair or re-export it.")
 
 
 # Reading
@@ -290,7 +280,7 @@ def _check(path: Path, stored: _Directory) -> None:
 
     Raises:
         MediaError: its samples are of a kind that is not supported.
-        _Damaged: pixels are missing.
+        Damaged: pixels are missing.
     """
     formats, bits = set(stored.numbers(SAMPLE_FORMAT, (1,))), set(stored.numbers(BITS, (1,)))
     grey = stored.samples == 1 and stored.photometric in (0, 1)
@@ -316,16 +306,16 @@ def _check_coverage(stored: _Directory) -> None:
         return
     down, across = stored.cell_count
     if not down:
-        raise _Damaged("its strips or tiles have no size")
+        raise Damaged("its strips or tiles have no size")
     offsets, sizes = stored.cells
     if len(offsets) < down * across * stored.planes:
-        raise _Damaged(f"strips or tiles are missing: {len(offsets)} of {down * across * stored.planes} are there")
+        raise Damaged(f"strips or tiles are missing: {len(offsets)} of {down * across * stored.planes} are there")
     if compression != _PLAIN or stored.tiled or len(sizes) != len(offsets) or 0 in sizes:
         return
     bits = stored.numbers(BITS, (1,))
     row = stored.width * (sum(bits) if len(bits) > 1 else bits[0] * stored.samples) // 8
     if stored.photometric != _YCBCR and sum(sizes) < row * stored.height:
-        raise _Damaged("its strips are too short: rows are missing")
+        raise Damaged("its strips are too short: rows are missing")
 
 
 def _upright_copy(path: Path, stored: _Directory) -> BinaryIO | Path:
@@ -357,8 +347,9 @@ def _other_page(path: Path, stored: _Directory, index: int) -> Page:
 
 def _plain_page(path: Path, stored: _Directory) -> Page:
     """A page whose samples are stored as such."""
-    if stored.height < 1 or stored.width < 1 or stored.samples < stored.channels:
-        raise _error(path, _Damaged("it has no height, no width or no channels"))
+    with reporting_damage(path, "TIFF"):
+        if stored.height < 1 or stored.width < 1 or stored.samples < stored.channels:
+            raise Damaged("it has no height, no width or no channels")
     kind = stored.dtype
     dtype = np.dtype(np.float32) if kind.kind == "f" else np.dtype(np.uint8 if kind.itemsize == 1 else np.uint16)
     alpha = stored.extra in (1, 2)
@@ -367,12 +358,9 @@ def _plain_page(path: Path, stored: _Directory) -> Page:
         notes = (f"{stored.samples - stored.channels - alpha} channels beside colour and transparency are left out.",)
 
     def strips() -> Iterator[Strip]:
-        try:
-            with reading(path) as file:
-                for block in _blocks(file, stored):
-                    yield _strip(block, stored, dtype)
-        except (_Damaged, DirectoryError) as damage:
-            raise _error(path, damage) from damage
+        with reporting_damage(path, "TIFF", DirectoryError), reading(path) as file:
+            for block in _blocks(file, stored):
+                yield _strip(block, stored, dtype)
 
     return Page(stored.height, stored.width, stored.channels, dtype, alpha, strips, stored.metadata, notes=notes)
 
@@ -383,7 +371,7 @@ def _strip(block: NDArray[Any], stored: _Directory, dtype: np.dtype[Any]) -> Str
     pixels = samples[..., : stored.channels]
     peak = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
     if dtype.kind == "f" and not np.isfinite(samples).all():
-        raise _Damaged("it holds values that are not numbers")
+        raise Damaged("it holds values that are not numbers")
     if stored.photometric == 0:
         pixels = (1 - pixels) if dtype.kind == "f" else ~pixels
     if stored.extra not in (1, 2):
@@ -414,11 +402,11 @@ def _plane(file: BinaryIO, stored: _Directory, plane: int, samples: int) -> Iter
     cell_height, cell_width = stored.cell_size
     down, across = stored.cell_count
     if len(sizes) != len(offsets):
-        raise _Damaged("strips or tiles are missing")
+        raise Damaged("strips or tiles are missing")
     bits = stored.packed or 8 * stored.dtype.itemsize
     pitch = (cell_width * samples * bits + 7) // 8
     if tiled and cell_height * pitch > 1 << 30:
-        raise _Damaged("a tile of more than a gigabyte")
+        raise Damaged("a tile of more than a gigabyte")
     for row in range(down):
         top = row * cell_height
         wanted = cell_height if tiled else min(cell_height, stored.height - top)
@@ -447,14 +435,14 @@ def _cell(file: BinaryIO, stored: _Directory, offset: int, size: int, rows: int,
         try:
             yield from inflate(pieces, sizes)
         except EOFError as error:
-            raise _Damaged("a strip or tile is too short") from error
+            raise Damaged("a strip or tile is too short") from error
         except zlib.error as error:
-            raise _Damaged("a strip or tile cannot be inflated") from error
+            raise Damaged("a strip or tile cannot be inflated") from error
         return
     end = offset + size
     for wanted in sizes:
         if offset + wanted > end:
-            raise _Damaged("a strip or tile is too short")
+            raise Damaged("a strip or tile is too short")
         yield _exactly(file, offset, wanted)
         offset += wanted
 
@@ -486,9 +474,9 @@ def _unpacked(data: bytes, stored: _Directory, rows: int, pitch: int) -> bytes:
         with Image.open(io.BytesIO(whole), formats=("TIFF",)) as image:
             unpacked = image.tobytes()
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, Image.DecompressionBombError) as error:
-        raise _Damaged("a strip or tile cannot be unpacked") from error
+        raise Damaged("a strip or tile cannot be unpacked") from error
     if len(unpacked) != rows * pitch:
-        raise _Damaged("a strip or tile is not what the file says")
+        raise Damaged("a strip or tile is not what the file says")
     return unpacked
 
 
@@ -525,7 +513,7 @@ def _exactly(file: BinaryIO, offset: int, size: int) -> bytes:
     file.seek(offset)
     data = file.read(size)
     if len(data) < size:
-        raise _Damaged("it ends early")
+        raise Damaged("it ends early")
     return data
 
 
@@ -535,8 +523,8 @@ def _exactly(file: BinaryIO, offset: int, size: int) -> bytes:
 def _chunks(page: Page, rows: int) -> Iterator[NDArray[Any]]:
     """The page's samples, (``rows`` or fewer at the end, W, channels + alpha), however its strips are cut."""
     waiting: list[NDArray[Any]] = []
-    for pixels, alpha in page.strips():
-        waiting.append(pixels if alpha is None else np.concatenate([pixels, alpha[..., None]], axis=2))
+    for strip in page.strips():
+        waiting.append(strip.samples)
         if sum(map(len, waiting)) >= rows:
             block = np.concatenate(waiting)
             cut = len(block) // rows * rows

@@ -19,7 +19,7 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError, UsageError
 from repsr_cli.image.page import Strip, page_of
-from repsr_cli.image.pillow import samples_of
+from repsr_cli.image.pillow import image_of, samples_of
 from repsr_cli.model import zoo
 from repsr_cli.options import declared_options
 from repsr_cli.reporting import Outcome, Progress, Reporter
@@ -109,9 +109,7 @@ class Model:
     def _pil(self, image: Image.Image, tta: bool, progress: Callable[[Progress], None] | None) -> Image.Image:
         if image.mode not in _MODES:
             raise ValueError(f"expected a PIL image of grey or RGB, got mode {image.mode}; try image.convert('RGB')")
-        pixels, alpha = self._enlarged(samples_of(image), tta, progress)
-        whole = pixels if alpha is None else np.concatenate([pixels, alpha[..., None]], axis=2)
-        made = Image.fromarray(np.ascontiguousarray(whole[..., 0] if whole.shape[2] == 1 else whole))
+        made = image_of(self._enlarged(samples_of(image), tta, progress))
         made = made.convert("I") if image.mode == "I" else made
         made.info = {key: value for key, value in image.info.items() if key not in ("transparency", "background")}
         return made
@@ -124,11 +122,7 @@ class Model:
             raise ValueError(f"expected an array of (H, W) or (H, W, 1 to 4), got {image.shape}")
         if image.dtype.kind == "f":
             whole = whole.astype(np.float32)
-        has_alpha = whole.shape[2] in (2, 4)
-        strip = Strip(whole[..., :-1], whole[..., -1]) if has_alpha else Strip(whole)
-        pixels, alpha = self._enlarged(strip, tta, progress)
-        if alpha is not None:
-            pixels = np.concatenate([pixels, alpha[..., None]], axis=2)
+        pixels = self._enlarged(Strip.of(whole, alpha=whole.shape[2] in (2, 4)), tta, progress).samples
         return (pixels[..., 0] if image.ndim == 2 else pixels).astype(image.dtype, copy=False)
 
     def _tensor(self, image: Tensor, tta: bool, progress: Callable[[Progress], None] | None) -> Tensor:
