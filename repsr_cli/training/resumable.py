@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from repsr_cli.errors import RecipeError, UsageError
-from repsr_cli.files import check_target, open_regular, safe_flags, write_text
+from repsr_cli.files import check_target, safe_flags, write_text
+from repsr_cli.job_records import read_job, read_json, same_file, write_job
 from repsr_cli.training.dataset import (
     PackEntry,
     Pair,
@@ -31,8 +32,7 @@ from repsr_cli.training.dataset import (
 from repsr_cli.video.lock import FolderLock, is_own_folder
 
 _JOB, _PIXELS, _LINES, _DONE = "job.json", "pixels", "pairs.jsonl", "complete.json"
-# What the description of a job may take, and what is digested at a time.
-_MOST, _BLOCK = 1 << 24, 1 << 20
+_BLOCK = 1 << 20  # digested at a time
 Task = tuple[str, Callable[[], Pair]]
 
 
@@ -56,7 +56,7 @@ def write_resumable(
     """
     with writing_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not overwrite and is_complete(target) and _recorded(_folder(target) / _JOB) in (None, _text(job)):
+        if not overwrite and is_complete(target) and read_job(_folder(target) / _JOB) in (None, _as_read(job)):
             _remove(FolderLock.take(_folder(target), target))
             return
         check_target(target, overwrite=overwrite, failure=RecipeError)
@@ -110,7 +110,7 @@ def _folder(target: Path) -> Path:
 def _note(folder: Path, pack: Path) -> None:
     """Note that a file is complete, which is about to become the target; where that fails, it is forgotten."""
     with suppress(RecipeError, OSError):
-        write_text(folder / _DONE, json.dumps(_same_file(pack)), overwrite=True, failure=RecipeError)
+        write_text(folder / _DONE, json.dumps(same_file(pack)), overwrite=True, failure=RecipeError)
 
 
 def _remove(lock: FolderLock) -> None:
@@ -122,49 +122,26 @@ def _remove(lock: FolderLock) -> None:
 def is_complete(target: Path) -> bool:
     """Whether a target was finished by a run that was stopped while it tidied up."""
     folder = _folder(target)
-    if not is_own_folder(folder):
-        return False
-    try:
-        with open_regular(folder / _DONE) as record:
-            return bool(json.loads(record.read(_MOST)) == _same_file(target))
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
-def _same_file(path: Path) -> list[int]:
-    """What stays the same when a file is renamed, and changes when it is replaced or written to."""
-    found = path.lstat()
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
+    there = same_file(target)
+    return there is not None and is_own_folder(folder) and bool(read_json(folder / _DONE) == there)
 
 
 def _claim(folder: Path, job: dict[str, Any]) -> bool:
     """Whether an unfinished folder is new, or so damaged that nobody knows what was made in it."""
-    text = _text(job)
-    record = {"job": job, "digest": hashlib.sha256(text.encode()).hexdigest()}
-    there = _recorded(folder / _JOB)
+    there = read_job(folder / _JOB)
     for name in (_DONE,) if there is not None else (_DONE, _JOB):
         (folder / name).unlink(missing_ok=True)  # a named pipe would be written to
     if there is None:
-        write_text(folder / _JOB, json.dumps(record, indent=1, sort_keys=True), overwrite=True, failure=RecipeError)
+        write_job(folder / _JOB, job, failure=RecipeError)
         return True
-    if there != text:
+    if there != _as_read(job):
         raise UsageError(folder, "is an unfinished file of other settings", "Delete it, or write to another file.")
     return False
 
 
-def _recorded(file: Path) -> str | None:
-    """The job of an unfinished folder, as sorted JSON; None if its record is missing or damaged."""
-    try:
-        with open_regular(file) as record:
-            found = json.loads(record.read(_MOST))
-        text = _text(found["job"])
-        return text if hashlib.sha256(text.encode()).hexdigest() == found["digest"] else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def _text(job: dict[str, Any]) -> str:
-    return json.dumps(job, sort_keys=True)
+def _as_read(job: dict[str, Any]) -> Any:
+    """A job as its record gives it back: lists for tuples, names for keys."""
+    return json.loads(json.dumps(job))
 
 
 def _appending(path: Path) -> IO[bytes]:

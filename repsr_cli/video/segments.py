@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import PendingFile, open_regular, translated_errors, write_bytes, write_text
+from repsr_cli.job_records import MAX_BYTES, identity, read_job, read_json, same_file, write_job
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.image_sequence import is_pattern, numbered
 from repsr_cli.video.lock import FolderLock, is_own_folder
@@ -32,8 +33,6 @@ from repsr_cli.video.open import translated
 _PACKET = struct.Struct("<qqqqq")
 _DIGEST = hashlib.sha256().digest_size
 _ENDS = 2**20
-# What a segment's first line and a job's description may take.
-_MOST = 1 << 24
 _SEGMENT = re.compile(r"([0-9]{6,9})\.segment")
 _JOB = "job.json"
 # Says that the target is complete, from before it gets its name until the folder is removed.
@@ -60,11 +59,6 @@ def fingerprint(path: Path) -> str:
     return f"{size}-{digest.hexdigest()[:32]}"
 
 
-def identity(job: Mapping[str, Any]) -> str:
-    """A digest of everything that the packets of a job depend on."""
-    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
-
-
 def job_folder(target: Path) -> Path:
     """The hidden folder next to a target."""
     return target.with_name(f".{target.name}.repsr")
@@ -75,14 +69,7 @@ def begun(target: Path) -> dict[str, Any] | None:
     folder = job_folder(target)
     if not (is_own_folder(folder) and any(folder.glob("*.segment"))):
         return None
-    return _described(folder / _JOB)
-
-
-def _described(record: Path) -> dict[str, Any] | None:
-    """The description of a job; None if it is missing or is not what was written."""
-    found = _object(record) or {}
-    job = found.get("job")
-    return job if isinstance(job, dict) and found.get("digest") == identity(job) else None
+    return read_job(folder / _JOB)
 
 
 def is_complete(target: Path) -> bool:
@@ -142,14 +129,14 @@ class Store:
         """
         record = self.folder / _JOB
         segments = frozenset(path.name for path in self.folder.iterdir() if _SEGMENT.fullmatch(path.name))
-        described, wanted = _described(record), json.loads(json.dumps(job))
+        described, wanted = read_job(record), json.loads(json.dumps(job))
         keep = frozenset({_WRITING}) if resume and described in (None, wanted) else frozenset[str]()
         if resume and segments:
             if described is not None:
                 _check_same(target, described, wanted)
             keep |= segments
         self.lock.clear(keep)
-        write_text(record, json.dumps({"job": job, "digest": self.job}, indent=1), overwrite=True)
+        write_job(record, job)
 
     def close(self) -> bool:
         """Release the folder, and remove it if no segment is finished. Returns whether it was kept."""
@@ -224,7 +211,7 @@ class Store:
 
     def done(self, joined: Path) -> None:
         """Note that a file is complete, which is about to become the target."""
-        write_text(self.folder / _DONE, json.dumps({"job": self.job, "file": _same_file(joined)}), overwrite=True)
+        write_text(self.folder / _DONE, json.dumps({"job": self.job, "file": same_file(joined)}), overwrite=True)
 
     def remove(self) -> str:
         """Remove the folder with everything in it. Returns why that failed, or an empty string."""
@@ -304,7 +291,7 @@ def _records(path: Path, job: str, index: int) -> Iterator[EncodedPacket]:
 
 def _first_line(file: BinaryIO) -> tuple[dict[str, Any], Any]:
     """What a segment file says about itself, and the digest so far."""
-    line = file.readline(_MOST)
+    line = file.readline(MAX_BYTES)
     digest = hashlib.sha256(line)
     if file.read(_DIGEST) != digest.digest():
         raise _Damaged
@@ -317,33 +304,14 @@ def _first_line(file: BinaryIO) -> tuple[dict[str, Any], Any]:
     return header, digest
 
 
-def _object(record: Path) -> dict[str, Any] | None:
-    """An object in a JSON file; None if it is missing, damaged or something else than a file."""
-    try:
-        with open_regular(record) as file:
-            found = json.loads(file.read(_MOST).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _completed_by(target: Path) -> str | None:
     """The job that finished a target and was stopped while it tidied up; None if there is none."""
     folder = job_folder(target)
-    record = _object(folder / _DONE) if is_own_folder(folder) else None
-    if record is None or record.get("file") != _same_file(target):
+    record = read_json(folder / _DONE) if is_own_folder(folder) else None
+    if not isinstance(record, dict) or record.get("file") != same_file(target):
         return None
     job = record.get("job")
     return job if isinstance(job, str) else None
-
-
-def _same_file(path: Path) -> list[int] | None:
-    """What stays the same when a file is renamed, and changes when it is replaced or written to."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 def _check_same(target: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from repsr_cli.diagnostics.bench import VIDEO
 from repsr_cli.engine.backends.registry import installed_engines
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
+from repsr_cli.job_records import identity
 from repsr_cli.model.plain import PlainSR, Spec
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale import calibrate
@@ -22,7 +23,6 @@ from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.calibrate import BUDGETS, Choice, Memory, Trial, calibrated, kind_of, measure
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Request
-from repsr_cli.video.segments import identity
 from repsr_cli.video.timeline import cut
 from tests.sample_videos import make_video, video_packets
 from tests.upscaling import upscale_video, weight
