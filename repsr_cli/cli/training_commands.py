@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,7 +114,7 @@ def train(
 
         def report(step: StepReport) -> None:
             if json:
-                print_json({name: getattr(step, name) for name in type(step).__slots__})
+                print_json(asdict(step))
             board.say(_step_line(step, step.steps - step.step))
 
         with _stop_on_interrupt() as stopped:
@@ -317,7 +318,7 @@ def finetune(
             f"{outcome.general:.2f} dB, fine-tuned {outcome.learnt:.2f} dB ({outcome.learnt - outcome.general:+.2f})"
         )
     if json:
-        print_json({name: getattr(outcome, name) for name in type(outcome).__slots__})
+        print_json(asdict(outcome))
     else:
         print_line(str(outcome.target))
 

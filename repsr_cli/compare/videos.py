@@ -87,14 +87,19 @@ def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
         frame = next(frames)
     graph = av.filter.Graph()
     height, width = side.source.display_size
-    last: FilterContext = side.buffer(graph, frame)
-    for name, arguments in [*side.fits(height, width), ("format", "rgb24"), ("buffersink", "")]:
-        following = graph.add(name, arguments or None)
-        last.link_to(following)
-        last = following
+    _chain(graph, side.buffer(graph, frame), *side.fits(height, width), ("format", "rgb24"), ("buffersink", ""))
     graph.configure()
     graph.vpush(frame)
     return graph.vpull().to_ndarray().astype(np.uint8, copy=False)
+
+
+def _chain(graph: av.filter.Graph, last: FilterContext, *filters: tuple[str, str]) -> FilterContext:
+    """Add filters, (name, arguments), one after the other behind a filter. Returns the last of them."""
+    for name, arguments in filters:
+        following = graph.add(name, arguments or None)
+        last.link_to(following)
+        last = following
+    return last
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,21 +215,14 @@ class _Comparison:
             if head is not None
         ]
         plain = ("format", "yuv420p")
-        before = self._chain(self.inputs[0], *fits[0], plain, *halve)
-        after = self._chain(self.inputs[1], *fits[1], plain, *widen)
+        before = _chain(self.graph, self.inputs[0], *fits[0], plain, *halve)
+        after = _chain(self.graph, self.inputs[1], *fits[1], plain, *widen)
         over = self.graph.add("overlay", "0:0:ts_sync_mode=nearest:eof_action=repeat")
         after.link_to(over, 0, 0)
         before.link_to(over, 0, 1)
         line = ("drawbox", f"x={(width // 2 if split else width) - 1}:y=0:w=2:h=ih:color=white:t=fill")
-        self.output = self._chain(over, line, ("buffersink", ""))
+        self.output = _chain(self.graph, over, line, ("buffersink", ""))
         self.graph.configure()
-
-    def _chain(self, last: FilterContext, *filters: tuple[str, str]) -> FilterContext:
-        for name, arguments in filters:
-            following = self.graph.add(name, arguments or None)
-            last.link_to(following)
-            last = following
-        return last
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """One frame for every frame of the second video, at its time."""

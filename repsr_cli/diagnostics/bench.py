@@ -36,6 +36,7 @@ from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.calibrate import measure
 from repsr_cli.upscale.precision import processor, resolved
 from repsr_cli.upscale.request import Request
+from repsr_cli.video.probe import probe
 from repsr_cli.video.stages import Stopwatch, begun_ahead
 from repsr_cli.yuv.formats import PlaneFormat
 
@@ -113,7 +114,10 @@ def bench(options: BenchOptions, video: Path | None, reporter: Reporter) -> Benc
 
     Raises:
         UsageError: nothing to calibrate.
+        MediaError: the video cannot be opened.
     """
+    if video is not None:
+        probe(video)  # what cannot be opened is said before anything is measured
     model = resolve(options.model, options.scale, "clean")
     net = load_compact(model)
     device = options.request.model.devices[0]
@@ -326,10 +330,4 @@ def measure_speed(net: PlainSR, device: str = "auto", size: tuple[int, int] = (1
     """
     upscaler = Upscaler(net, device)
     lr = torch.rand(1, 3, *size)
-    upscaler(lr)
-    seconds = []
-    for _ in range(2):
-        started = time.perf_counter()
-        upscaler(lr)
-        seconds.append(time.perf_counter() - started)
-    return round(size[0] * size[1] / min(seconds) / 1e6, 3)
+    return round(size[0] * size[1] / _best(lambda: upscaler(lr), 2) / 1e6, 3)

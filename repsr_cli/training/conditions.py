@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale
+from repsr_cli.training.degradations import through_jpeg
 
 Pixels = NDArray[np.uint8]
 
@@ -49,7 +49,7 @@ class Condition:
         if self.kind == "clean":
             return small
         if self.kind == "jpeg":
-            return _through_jpeg(small, self.quality)
+            return through_jpeg(small, self.quality)
         return _through_video(small, *encoder_of(self))
 
 
@@ -80,12 +80,6 @@ def encoder_of(condition: Condition) -> tuple[str, dict[str, str]]:
     if codec == "libx265":
         return codec, options | {"x265-params": "log-level=none:pools=none:frame-threads=1"}
     return codec, options | {"b": "0"}
-
-
-def _through_jpeg(image: Pixels, quality: int) -> Pixels:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
 
 
 def _through_video(image: Pixels, codec: str, options: Mapping[str, str]) -> Pixels:

@@ -240,7 +240,7 @@ def assemble_pack(
     Raises:
         RecipeError: the file exists, or cannot be written.
     """
-    entries = [{key: getattr(entry, key) for key in PackEntry.__slots__} for entry in images]
+    entries = [dataclasses.asdict(entry) for entry in images]
     header = json.dumps({"scale": scale, "bytes": blobs.seek(0, 2), "pictures": entries}).encode()
     blobs.seek(0)
     with writing(target, overwrite=overwrite, failure=RecipeError, noting=noting) as out:

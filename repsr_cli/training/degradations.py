@@ -155,7 +155,7 @@ def degrade_shot(hr: Sequence[Pixels], scale: int, degradation: Degradation, ran
         lr = [_noisy(frame, degradation, random) for frame in lr]
     for number, quality in enumerate(degradation.jpeg):
         # The second time blocks begin elsewhere, as after a crop.
-        lr = [_through_jpeg(frame, quality, 4 * number) for frame in lr]
+        lr = [through_jpeg(frame, quality, 4 * number) for frame in lr]
     return lr
 
 
@@ -189,7 +189,7 @@ def _noisy(lr: Pixels, degradation: Degradation, random: Generator) -> Pixels:
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def _through_jpeg(lr: Pixels, quality: int, shift: int) -> Pixels:
+def through_jpeg(lr: Pixels, quality: int, shift: int = 0) -> Pixels:
     """A frame through JPEG, whose blocks begin ``shift`` px above and left of it."""
     padded = np.pad(lr, ((shift, 0), (shift, 0), (0, 0)), mode="reflect")
     file = io.BytesIO()
