@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repsr_cli.engine.pixels import to_tensor
-from repsr_cli.image.files import page_of, read_image, write_image
+from repsr_cli.image.files import read_image, write_image
+from repsr_cli.image.page import page_of
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.api import load_model
 from repsr_cli.upscale.batch import run_jobs

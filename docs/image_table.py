@@ -17,7 +17,8 @@ from PIL import ExifTags, Image
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
-from repsr_cli.image.files import Page, open_image
+from repsr_cli.image.files import open_image
+from repsr_cli.image.page import Page
 from repsr_cli.model.plain import identity_network
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.reporting import SILENT

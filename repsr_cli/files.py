@@ -22,25 +22,6 @@ from typing import BinaryIO
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 
-__all__ = [
-    "Noting",
-    "PendingFile",
-    "check_target",
-    "is_file",
-    "is_folder",
-    "is_temporary",
-    "open_regular",
-    "publish",
-    "reading",
-    "remove_leftovers",
-    "safe_flags",
-    "staging",
-    "translated_errors",
-    "write_bytes",
-    "write_text",
-    "writing",
-]
-
 Failure = type[RepsrError]
 # Gets the path of a complete file just before it is renamed to its target; what it notes then holds for the target.
 Noting = Callable[[Path], object]

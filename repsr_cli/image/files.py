@@ -22,33 +22,14 @@ from repsr_cli.image.dds import open_dds
 from repsr_cli.image.exif import exif_for, orientation, upright_xmp
 from repsr_cli.image.formats import FORMATS, Format, format_for, format_of, is_lossless
 from repsr_cli.image.gif import write_gif
-from repsr_cli.image.losses import fitting_metadata, losses
+from repsr_cli.image.losses import fitting_metadata
 from repsr_cli.image.netpbm import open_netpbm, write_netpbm
 from repsr_cli.image.opencv import open_hdr
-from repsr_cli.image.page import Image, Metadata, Page, Stored, Strip, page_of, upright
+from repsr_cli.image.page import Image, Metadata, Page, Stored, Strip, upright
 from repsr_cli.image.pillow import bits_beyond, open_pillow, write_pillow
 from repsr_cli.image.png import open_png, write_png
 from repsr_cli.image.sgi import is_deep_sgi, open_deep_sgi
 from repsr_cli.image.tiff import open_tiff, write_tiff
-
-__all__ = [
-    "FORMATS",
-    "MAX_PIXELS",
-    "Format",
-    "Image",
-    "ImageSource",
-    "Metadata",
-    "Page",
-    "Strip",
-    "format_for",
-    "is_image",
-    "losses",
-    "open_image",
-    "page_of",
-    "read_image",
-    "roomier_suffix",
-    "write_image",
-]
 
 # More pixels than this are not held at a time unless the caller allows it: a few bytes can claim to be terabytes.
 MAX_PIXELS = 1 << 29

@@ -14,8 +14,6 @@ from typing import IO, Any
 
 import torch
 
-__all__ = ["UnsafePickle", "check_pickle"]
-
 _DATA = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
 # Operations that make objects of other classes, in ways that torch.save does not use.
 _FOREIGN = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "STACK_GLOBAL", "PERSID", "BYTEARRAY8"}

@@ -22,7 +22,10 @@ from torch import Tensor
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import Interrupted, UsageError
-from repsr_cli.image.files import ImageSource, Page, Strip, format_for, losses, open_image
+from repsr_cli.image.files import ImageSource, open_image
+from repsr_cli.image.formats import format_for
+from repsr_cli.image.losses import losses
+from repsr_cli.image.page import Page, Strip
 from repsr_cli.image.resize import imresize_rows, rows_needed
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.sizes import target_size

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from repsr_cli.files import Noting, check_target, write_bytes
-from repsr_cli.image.files import ImageSource, Page, write_image
+from repsr_cli.image.files import ImageSource, write_image
+from repsr_cli.image.page import Page
 from repsr_cli.upscale.plan_image import ImagePlan
 
 

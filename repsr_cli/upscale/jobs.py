@@ -214,7 +214,7 @@ def check_naming(request: Request, naming: Naming) -> None:
 
 def image_suffixes() -> frozenset[str]:
     """Extensions of all formats that images can be written in."""
-    from repsr_cli.image.files import FORMATS
+    from repsr_cli.image.formats import FORMATS
 
     return frozenset(suffix for known in FORMATS for suffix in known.suffixes)
 
@@ -338,7 +338,7 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
     if os.path.lexists(target) and not (overwrite or (kind == "video" and _is_complete(target))):
         raise UsageError(target, "exists", "Add -y to replace it, or --skip-existing to leave it.")
     if kind == "image":
-        from repsr_cli.image.files import format_for
+        from repsr_cli.image.formats import format_for
 
         format_for(target)
     else:

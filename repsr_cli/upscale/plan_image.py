@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from repsr_cli.image.files import MAX_PIXELS, format_for, open_image
+from repsr_cli.image.files import MAX_PIXELS, open_image
+from repsr_cli.image.formats import format_for
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.upscale.judge_image import judge_image
 from repsr_cli.upscale.models import Compute, choose_model

@@ -15,7 +15,9 @@ from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
-from repsr_cli.image.files import FORMATS, Page, Strip, is_image, open_image, read_image, write_image
+from repsr_cli.image.files import is_image, open_image, read_image, write_image
+from repsr_cli.image.formats import FORMATS
+from repsr_cli.image.page import Page, Strip
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.request import Request

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from repsr_cli.image.exif import Directory, Entry, read_directory, write_directory
-from repsr_cli.image.files import Page, Strip, open_image, read_image, write_image
+from repsr_cli.image.files import open_image, read_image, write_image
+from repsr_cli.image.page import Page, Strip
 from repsr_cli.image.resize import imresize, imresize_rows, rows_needed
 from repsr_cli.upscale.alpha import bleed
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from repsr_cli.image.files import Metadata, Page, format_for, losses, page_of, read_image, write_image
+from repsr_cli.image.files import read_image, write_image
+from repsr_cli.image.formats import format_for
 from repsr_cli.image.icc import is_srgb, profile_for
+from repsr_cli.image.losses import losses
+from repsr_cli.image.page import Metadata, Page, page_of
 
 P3 = ((b"cICP", bytes([12, 13, 0, 1])),)
 PQ = ((b"cICP", bytes([9, 16, 0, 1])),)

@@ -11,8 +11,11 @@ import pytest
 from PIL import Image
 
 from repsr_cli.errors import MediaError
-from repsr_cli.image.files import Metadata, format_for, losses, open_image, page_of, read_image, write_image
+from repsr_cli.image.files import open_image, read_image, write_image
+from repsr_cli.image.formats import format_for
 from repsr_cli.image.jpeg import with_end
+from repsr_cli.image.losses import losses
+from repsr_cli.image.page import Metadata, page_of
 
 PHOTOSHOP = b"8BIM\x04\x04\0\0" + struct.pack(">I", 14) + b"\x1c\x02\x78\0\x09a caption"
 

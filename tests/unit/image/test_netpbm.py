@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from repsr_cli.errors import MediaError
-from repsr_cli.image.files import Image, read_image
+from repsr_cli.image.files import read_image
+from repsr_cli.image.page import Image
 
 
 def read(tmp_path: Path, data: bytes) -> Image:

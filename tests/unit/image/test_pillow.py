@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from repsr_cli.errors import MediaError
-from repsr_cli.image.files import Page, Strip, open_image, write_image
+from repsr_cli.image.files import open_image, write_image
+from repsr_cli.image.page import Page, Strip
 from repsr_cli.image.pillow import write_pillow
 
 resource = pytest.importorskip("resource", reason="limits of files as POSIX has them")

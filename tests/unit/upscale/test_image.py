@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.image.files import Metadata, Page, open_image, page_of, read_image, write_image
+from repsr_cli.image.files import open_image, read_image, write_image
+from repsr_cli.image.page import Metadata, Page, page_of
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.plain import PlainSR, Spec, identity_network
 from repsr_cli.reporting import Outcome, Progress, Reporter

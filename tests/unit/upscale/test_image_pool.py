@@ -13,7 +13,8 @@ import torch
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import Interrupted
-from repsr_cli.image.files import open_image, page_of, write_image
+from repsr_cli.image.files import open_image, write_image
+from repsr_cli.image.page import page_of
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Progress, Reporter
 from repsr_cli.upscale.executors.local import Local

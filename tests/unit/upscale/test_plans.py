@@ -13,7 +13,8 @@ import pytest
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
-from repsr_cli.image.files import page_of, read_image, write_image
+from repsr_cli.image.files import read_image, write_image
+from repsr_cli.image.page import page_of
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import SILENT
