@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from repsr_cli.cli import app
 from repsr_cli.cli.console import Board
 from repsr_cli.cli.streams import Stream, visible
 from repsr_cli.errors import MediaError
@@ -119,25 +121,26 @@ def test_control_characters_are_shown(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names there")
 @pytest.mark.parametrize(
-    "command",
+    "line",
     [
-        "repsr upscale $'\\e[31ma.png' -n fast -s 2",
-        "repsr upscale $'\\e[31mnone.png' @list.txt -s 2",
-        "repsr upscale $'\\e[31ma.png' -n $'\\e[31m'",
-        "repsr upscale $'--\\e[31m'",
-        "repsr upscale $'\\e[31ma.png' -s $'\\e[31m'",
-        "repsr upscale $'\\e[31ma.png' --codec $'\\e[31m'",
-        "repsr $'\\e[31m'",
-        "repsr compare $'\\e[31ma.png' $'\\e[31mb.png'",
-        "repsr fuse $'\\e[31ma.png' -o a.safetensors",
-        "repsr train $'\\e[31m.toml' -o out",
-        "repsr eval $'\\e[31m' -n fast",
+        "upscale ESCa.png -n fast -s 2",
+        "upscale ESCnone.png @list.txt -s 2",
+        "upscale ESCa.png -n ESC",
+        "upscale --ESC",
+        "upscale ESCa.png -s ESC",
+        "upscale ESCa.png --codec ESC",
+        "ESC",
+        "compare ESCa.png ESCb.png",
+        "fuse ESCa.png -o a.safetensors",
+        "train ESC.toml -o out",
+        "eval ESC -n fast",
     ],
 )
-def test_no_command_obeys_names(command: str, tmp_path: Path) -> None:
-    image(tmp_path / "\x1b[31ma.png")
-    (tmp_path / "list.txt").write_text("\x1b[32mb.png\n")
-    result = shell(command, tmp_path)
+def test_no_command_obeys_names(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    image(Path("\x1b[31ma.png"))
+    Path("list.txt").write_text("\x1b[32mb.png\n")
+    result = CliRunner().invoke(app, line.replace("ESC", "\x1b[31m").split())
     assert "\x1b" not in result.stderr
     assert r"\x1b[31m" in result.stderr
 
