@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def preparation_of(folder: Path, count: int, variants: int = 1) -> tuple[Path, P
     return images, preparation, (folder / "whole.pack").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Preparation, bytes, Path]:
+    """As ``preparation_of``, and the folder of a run that was stopped after three of four pairs."""
+    folder = tmp_path_factory.mktemp("begun")
+    images, preparation, whole = preparation_of(folder, 4)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(images, folder / "stopped.pack", preparation, stopping_at(4))
+    return images, preparation, whole, folder / "stopped.pack.parts"
+
+
+@pytest.fixture
+def stopped(begun: tuple[Path, Preparation, bytes, Path], tmp_path: Path) -> tuple[Path, Preparation, bytes, Path]:
+    """The same, with a copy of the folder that the test may damage."""
+    images, preparation, whole, parts = begun
+    return images, preparation, whole, Path(shutil.copytree(parts, tmp_path / parts.name))
+
+
 def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> None:
     folder, preparation, whole = preparation_of(tmp_path, 5, variants=2)
     target = tmp_path / "stopped.pack"
@@ -135,41 +153,34 @@ def test_a_stopped_preparation_continues_to_the_same_file(tmp_path: Path) -> Non
     ],
 )
 def test_damaged_lines_cost_the_pairs_after_them_and_nothing_else(
-    tmp_path: Path, damage: Callable[[bytes], bytes]
+    stopped: tuple[Path, Preparation, bytes, Path], damage: Callable[[bytes], bytes]
 ) -> None:
-    folder, preparation, whole = preparation_of(tmp_path, 4)
-    target = tmp_path / "stopped.pack"
-    with pytest.raises(KeyboardInterrupt):
-        prepare(folder, target, preparation, stopping_at(4))
-    journal = tmp_path / "stopped.pack.parts" / "pairs.jsonl"
-    first, second, third = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(first + damage(second) + third)
-    prepare(folder, target, preparation, doubled)
-    assert target.read_bytes() == whole
+    images, preparation, whole, parts = stopped
+    first, second, third = (parts / "pairs.jsonl").read_bytes().splitlines(keepends=True)
+    (parts / "pairs.jsonl").write_bytes(first + damage(second) + third)
+    prepare(images, parts.with_suffix(""), preparation, doubled)
+    assert parts.with_suffix("").read_bytes() == whole
 
 
 @pytest.mark.parametrize("name", ["pixels", "pairs.jsonl"])
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
-def test_flipped_bits_of_an_unfinished_file_cost_work_and_do_no_harm(tmp_path: Path, name: str, at: float) -> None:
-    images, preparation, whole = preparation_of(tmp_path, 4)
-    target = tmp_path / "stopped.pack"
-    with pytest.raises(KeyboardInterrupt):
-        prepare(images, target, preparation, stopping_at(4))
-    path = tmp_path / "stopped.pack.parts" / name
-    data = bytearray(path.read_bytes())
+def test_flipped_bits_of_an_unfinished_file_cost_work_and_do_no_harm(
+    stopped: tuple[Path, Preparation, bytes, Path], name: str, at: float
+) -> None:
+    images, preparation, whole, parts = stopped
+    data = bytearray((parts / name).read_bytes())
     data[int(at * len(data))] ^= 1
-    path.write_bytes(data)
-    prepare(images, target, preparation, doubled)
-    assert target.read_bytes() == whole
+    (parts / name).write_bytes(data)
+    prepare(images, parts.with_suffix(""), preparation, doubled)
+    assert parts.with_suffix("").read_bytes() == whole
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"job": 1, "digest": 2}', b"[" * 50000, b"\xff", "pipe", "bit"])
-def test_a_damaged_description_of_an_unfinished_file_refuses_nothing(tmp_path: Path, damage: bytes | str) -> None:
-    images, preparation, whole = preparation_of(tmp_path, 3)
-    target = tmp_path / "stopped.pack"
-    with pytest.raises(KeyboardInterrupt):
-        prepare(images, target, preparation, stopping_at(3))
-    record = tmp_path / "stopped.pack.parts" / "job.json"
+def test_a_damaged_description_of_an_unfinished_file_refuses_nothing(
+    stopped: tuple[Path, Preparation, bytes, Path], damage: bytes | str
+) -> None:
+    images, preparation, whole, parts = stopped
+    record = parts / "job.json"
     if damage == "bit":
         record.write_text(record.read_text().replace('"seed": 1', '"seed": 3'))
     elif damage == "pipe":
@@ -177,8 +188,8 @@ def test_a_damaged_description_of_an_unfinished_file_refuses_nothing(tmp_path: P
         os.mkfifo(record)
     else:
         record.write_bytes(bytes(damage))  # type: ignore[arg-type]
-    prepare(images, target, preparation, doubled)
-    assert target.read_bytes() == whole
+    prepare(images, parts.with_suffix(""), preparation, doubled)
+    assert parts.with_suffix("").read_bytes() == whole
 
 
 def test_files_of_others_beside_an_unfinished_file_stay(tmp_path: Path) -> None:
