@@ -117,7 +117,7 @@ def bench(options: BenchOptions, video: Path | None, reporter: Reporter) -> Benc
         MediaError: the video cannot be opened.
     """
     if video is not None:
-        probe(video)  # what cannot be opened is said before anything is measured
+        probe(video)  # what cannot be opened is an error before anything is measured
     model = resolve(options.model, options.scale, "clean")
     net = load_compact(model)
     device = options.request.model.devices[0]
