@@ -19,7 +19,7 @@ from repsr_cli.upscale.request import FILES, Naming, Request, ignored_options
 
 if TYPE_CHECKING:  # not for --help
     from repsr_cli.upscale.inputs import Failure
-    from repsr_cli.upscale.jobs import Job
+    from repsr_cli.upscale.jobs import Job, Plan
 
 OUTPUT = "Output"
 
@@ -76,17 +76,7 @@ def upscale(
         Board(quiet), json=json, verbose=report.verbose, benchmark=request.run.benchmark, several=several
     )
     with printer.board as board:
-        for note in plan.notes:
-            board.say(note)
-        for target in plan.skipped:
-            printer.skipped(target, "exists")
-        for target in plan.finished:
-            printer.skipped(target, "done before by the same command")
-        for failure in plan.failures:
-            printer.failed(failure)
-        for kind in dict.fromkeys(job.kind for job in plan.jobs):
-            if ignored := ignored_options(kind, request):
-                board.say(f"{', '.join(ignored)}: no effect on {kind}s")
+        _announce(plan, request, printer)
         if report.dry_run or report.estimate:
             for job in plan.jobs:
                 try:
@@ -99,6 +89,21 @@ def upscale(
                 printer.failed(result) if isinstance(result, Failure) else printer.done(result)
                 total.advance()
     printer.end()
+
+
+def _announce(plan: Plan, request: Request, printer: ResultPrinter) -> None:
+    """Show what is left out of a plan, and which options have no effect on the rest."""
+    for note in plan.notes:
+        printer.board.say(note)
+    for target in plan.skipped:
+        printer.skipped(target, "exists")
+    for target in plan.finished:
+        printer.skipped(target, "done before by the same command")
+    for failure in plan.failures:
+        printer.failed(failure)
+    for kind in dict.fromkeys(job.kind for job in plan.jobs):
+        if ignored := ignored_options(kind, request):
+            printer.board.say(f"{', '.join(ignored)}: no effect on {kind}s")
 
 
 class _Total:

@@ -155,13 +155,8 @@ def plan_video(
     compute, factor = _compute(request, model, video, timeline, judged)
     nvdec, decoding = _decoding(video, options, compute)
     interlacing, flagged_only = _interlacing(video, timeline, options)
-    notes = [
-        *video.notes,
-        *(timeline.notes if timeline is not None else ()),
-        *_damage(video, timeline, options),
-        *interlacing,
-        *decoding,
-    ]
+    notes = [*video.notes, *(timeline.notes if timeline is not None else ()), *_damage(video, timeline, options)]
+    notes += [*interlacing, *decoding]
     window, segments = _stretch(video, timeline, options)
     size, rounding = target_size(video, compute.model.scale, request.size)
     notes += [] if rounding is None else [rounding]
@@ -169,9 +164,6 @@ def plan_video(
     encoding, more = plan_encoding(video, format, size, options)
     notes += more
     streams = plan_streams(video, timeline, format, encoding)
-    losses = _losses(video, timeline, format, encoding, streams)
-    if options.codec is None and options.pix_fmt is None and format not in _CODEC_OF:
-        losses += filter(None, [reduction(video.planar, encoding.pix_fmt)])
     notes += [*_unkept(video), *_times(video, format, window, options)]
     notes += [str(each) for each in streams if each.times or (each.action == "drop" and not each.loses and each.why)]
     return VideoPlan(
@@ -187,7 +179,7 @@ def plan_video(
         window=window,
         segments=segments,
         streams=streams,
-        losses=tuple(losses),
+        losses=_losses(video, timeline, format, encoding, streams, options),
         notes=tuple(notes),
         bytes_needed=_bytes_needed(timeline, segments, streams, encoding),
         on_error=options.on_error,
@@ -266,7 +258,8 @@ def _losses(
     format: str,
     encoding: Encoding,
     streams: tuple[StreamAction, ...],
-) -> list[str]:
+    options: VideoOptions,
+) -> tuple[str, ...]:
     """What the output will lack."""
     losses = [f"{each.stream}: {each.why}" for each in streams if each.loses]
     if video.alpha:
@@ -276,7 +269,9 @@ def _losses(
     steady = timeline is None or is_steady(timeline.pts, video.time_base, video.rate)
     if format in (Y4M, IMAGES) and not steady:
         losses.append(f"the times of its frames, which do not come at a constant rate: {format} cannot say when")
-    return losses
+    if options.codec is None and options.pix_fmt is None and format not in _CODEC_OF:
+        losses += filter(None, [reduction(video.planar, encoding.pix_fmt)])
+    return tuple(losses)
 
 
 def _times(video: VideoSource, format: str, window: Window, options: VideoOptions) -> list[str]:

@@ -221,11 +221,6 @@ def describe(
         raise _unconverted(path, 5)
     display = struct.unpack("=9i", sides["DISPLAYMATRIX"][:36]) if "DISPLAYMATRIX" in sides else None
     time_base = Fraction(stream.time_base) if stream.time_base else Fraction(1, 1000)
-    duration = None
-    if stream.duration:
-        duration = float(stream.duration * time_base)
-    elif container.duration:
-        duration = container.duration / av.time_base
     return VideoSource(
         path=path,
         container=container.format.name,
@@ -239,7 +234,7 @@ def describe(
         start=frame.pts if frame.pts is not None else 0,
         rate=Fraction(rate) if rate else None,
         frames=stream.frames or None,
-        duration=duration,
+        duration=_duration(container, stream, time_base),
         sar=Fraction(stream.sample_aspect_ratio) if stream.sample_aspect_ratio else None,
         matrix=display,
         rotation=int(frame.rotation) if display else 0,
@@ -253,6 +248,13 @@ def describe(
         notes=notes,
         crop=crop,
     )
+
+
+def _duration(container: InputContainer, stream: VideoStream, time_base: Fraction) -> float | None:
+    """Seconds of a stream, else of its container; None if neither says."""
+    if stream.duration:
+        return float(stream.duration * time_base)
+    return container.duration / av.time_base if container.duration else None
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> tuple[VideoFrame, bool]:
