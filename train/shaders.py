@@ -34,15 +34,16 @@ def text(file: str) -> str:
     return glsl_network(load_plain(weights), metadata, compute)
 
 
-def main() -> None:
-    """Write the files, and remove those of models that are gone."""
-    FOLDER.mkdir(exist_ok=True)
+def main(folder: Path = FOLDER) -> None:
+    """Write the files into a folder, and remove those of models that are gone."""
+    folder.mkdir(exist_ok=True)
     wanted = shaders()
-    for path in FOLDER.glob("*.glsl"):
+    for path in folder.glob("*.glsl"):
         if path.name not in wanted:
             path.unlink()
-    for file, (weights, metadata, _) in wanted.items():
-        write(export(load_plain(weights), FOLDER / file, metadata), overwrite=True)
+    write(
+        [export(load_plain(path), folder / file, header) for file, (path, header, _) in wanted.items()], overwrite=True
+    )
 
 
 if __name__ == "__main__":

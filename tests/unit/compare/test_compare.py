@@ -19,9 +19,12 @@ from PIL import Image
 from repsr_cli.compare import comparison
 from repsr_cli.compare.images import GAP, shown
 from repsr_cli.compare.options import CompareOptions, Crop, Form, parse_crop
+from repsr_cli.compare.preview import preview
+from repsr_cli.compare.preview_options import PreviewOptions
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image
 from repsr_cli.reporting import Outcome
+from repsr_cli.upscale.request import Request
 from repsr_cli.yuv.formats import PlaneFormat
 from repsr_cli.yuv.matrices import samples_from_rgb
 from tests.e2e.test_video_reading import with_clean_aperture
@@ -255,6 +258,25 @@ def test_page_in_a_browser(tmp_path: Path) -> None:
     shown = pixels(shot)
     assert (shown == RED).all(axis=-1).sum() == pytest.approx(80 * 80, rel=0.15)
     assert (shown == BLUE).all(axis=-1).sum() == pytest.approx(80 * 80, rel=0.15)
+
+
+PRESSED = """<script>
+  for (const target of [document.body, slider])
+    target.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true, cancelable: true }));
+  document.title = "line at " + slider.value;
+</script>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_arrow_keys_move_the_line_whether_the_slider_has_the_focus_or_not(tmp_path: Path) -> None:
+    before, after = plain(tmp_path / "a.png", RED, (40, 20)), plain(tmp_path / "b.png", BLUE, (160, 80))
+    compared = compare(before, after, tmp_path / "c.html", "page").target
+    previewed = preview([str(before)], Request.of(scale=2.0), PreviewOptions(models=("light",)), print)
+    for page in (compared, previewed):
+        page.write_text(page.read_text() + PRESSED)
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+        shown = subprocess.run(command, check=True, capture_output=True, timeout=60, text=True).stdout
+        assert "<title>line at 54</title>" in shown
 
 
 def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:

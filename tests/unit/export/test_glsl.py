@@ -169,3 +169,15 @@ def test_shipped_shaders_are_those_of_the_shipped_models() -> None:
     for path in shipped_shaders():
         assert path.read_text(encoding="utf-8") == script["text"](path.name), "run: python train/shaders.py"
         assert path.name.removesuffix(".glsl").removesuffix(".compute") in page
+
+
+def test_shaders_are_written_anew(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "train" / "shaders.py"))
+    script["main"].__globals__["SIZES"] = ("light",)
+    for name in ("gone.glsl", "repsr-light-clean-x2.glsl"):
+        (tmp_path / name).write_text("old")
+    script["main"](tmp_path)
+    shipped = [path for path in shipped_shaders() if "light" in path.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in shipped]
+    for path in shipped:
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
