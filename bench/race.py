@@ -3,7 +3,8 @@
     python bench/race.py VIDEO "python bench/straightforward.py {source} {target} --model fast-x4" \
         -- -n fast -c libx264 --preset veryfast
 
-What follows ``--`` is passed to ``repsr upscale``. Both are timed as whole commands; the best of several rounds counts.
+What follows ``--`` is passed to ``repsr upscale``. Both are timed as whole commands; the best of several rounds counts,
+and the medians are printed too.
 ``--svg FILE`` draws the result as bars.
 """
 
@@ -18,6 +19,7 @@ import tempfile
 import time
 from html import escape
 from pathlib import Path
+from statistics import median
 
 
 def seconds(command: list[str]) -> float:
@@ -27,8 +29,8 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
-def race(video: Path, rival: str, options: list[str], rounds: int) -> dict[str, float]:
-    """The best times of both, in seconds."""
+def race(video: Path, rival: str, options: list[str], rounds: int) -> dict[str, list[float]]:
+    """The times of both, in seconds."""
     times: dict[str, list[float]] = {"repsr": [], "rival": []}
     with tempfile.TemporaryDirectory(prefix="repsr-race-") as folder:
         ours, theirs = Path(folder) / "ours.mp4", Path(folder) / "theirs.mp4"
@@ -37,7 +39,7 @@ def race(video: Path, rival: str, options: list[str], rounds: int) -> dict[str, 
         for _ in range(rounds):  # in turns, so that both see the same machine
             times["repsr"].append(seconds([*upscale, *options, "--quiet"]))
             times["rival"].append(seconds(command))
-    return {name: min(values) for name, values in times.items()}
+    return times
 
 
 def bars(title: str, values: dict[str, float], unit: str) -> str:
@@ -71,9 +73,13 @@ def main() -> None:
     given = parser.parse_args(arguments[:split])
     if "{source}" not in given.rival or "{target}" not in given.rival:
         parser.error("the rival needs {source} and {target} in its command")
-    best = race(given.video, given.rival, arguments[split + 1 :], given.rounds)
-    ratio = round(best["rival"] / best["repsr"], 2)
-    sys.stdout.write(json.dumps({name: round(value, 2) for name, value in best.items()} | {"ratio": ratio}) + "\n")
+    times = race(given.video, given.rival, arguments[split + 1 :], given.rounds)
+    best = {name: min(values) for name, values in times.items()}
+    middle = {name: median(values) for name, values in times.items()}
+    record = {name: round(value, 2) for name, value in best.items()}
+    record["ratio"] = round(best["rival"] / best["repsr"], 2)
+    record["ratio_of_medians"] = round(middle["rival"] / middle["repsr"], 2)
+    sys.stdout.write(json.dumps(record) + "\n")
     if given.svg is not None:
         given.svg.write_text(bars(f"{given.video.name}: seconds", best, "s"), encoding="utf-8")
 

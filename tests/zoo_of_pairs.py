@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from repsr_cli.model.checkpoint import save_plain
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 
 
 def network(seed: int, spec: Spec) -> PlainSR:

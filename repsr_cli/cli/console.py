@@ -130,9 +130,13 @@ class Board:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.console = stderr_console()
         self._bars: Bars | None = None
         self._lock = Lock()
+
+    @functools.cached_property
+    def console(self) -> Console:
+        """Where lines and bars are printed; Rich is not imported before."""
+        return stderr_console()
 
     def __enter__(self) -> Self:
         if not self.quiet and self.console.is_terminal:

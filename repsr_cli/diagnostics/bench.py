@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from repsr_cli.diagnostics.bench_options import BenchOptions
-from repsr_cli.engine.backends.registry import PRECISIONS
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.engine.planes import PlaneUpscaler
+from repsr_cli.engine.settings import DTYPES
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, UsageError
@@ -290,7 +290,7 @@ def _side(upscaler: Upscaler) -> int:
 
 
 def _matmul_seconds(upscaler: Upscaler) -> float:
-    dtype = PRECISIONS[upscaler.precision]
+    dtype = DTYPES[upscaler.precision]
     side = _side(upscaler)
     a, b = (torch.ones(side, side, device=upscaler.device, dtype=dtype) for _ in range(2))
 

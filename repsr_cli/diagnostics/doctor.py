@@ -135,7 +135,7 @@ def _extras() -> Iterator[Finding]:
 
 def _choices() -> Iterator[Finding]:
     try:
-        from repsr_cli.upscale.calibrate import Memory
+        from repsr_cli.upscale.choices import Memory
     except ImportError:
         return  # torch or PyAV, reported among the libraries
     memory, problems = Memory.here(), list[str]()
@@ -199,7 +199,8 @@ def self_test(device: str, precision: str) -> Finding:
     import torch
 
     from repsr_cli.engine.upscaler import Upscaler
-    from repsr_cli.model.plain import PlainSR, Spec
+    from repsr_cli.model.plain import PlainSR
+    from repsr_cli.model.spec import Spec
 
     generator = torch.Generator().manual_seed(5)
     net = PlainSR(Spec(scale=2, channels=16, blocks=4)).eval()

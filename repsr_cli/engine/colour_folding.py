@@ -1,73 +1,20 @@
-"""Fold colour conversion into a network, so that it reads and writes a codec's planes without an RGB image.
-
-The first and the last convolution are linear, and so are the maps between samples and RGB and the averages that shrink
-chroma. Their products are convolutions of the same kind:
-
-* **Head.** With samples counted from black, the map to RGB is a matrix without an offset, so that the zeros padded
-  around the image stand for black in both spaces and the fold is exact at borders too.
-* **Tail.** Each kind of plane takes its own combination of the RGB outputs. On an axis where chroma is centred between
-  luma samples and the scale is even, the pairs that are averaged lie inside one LR pixel: the average folds too, and
-  the network writes half as many chroma samples. Where chroma is co-sited across, as in most videos, the filter reaches
-  into both neighbours: the network then writes what an LR pixel gives to its own samples and what to its neighbours',
-  and ``cross`` adds them up. On other axes it writes chroma at luma size and the ordinary filter follows.
-* **Skip.** The nearest-neighbour skip becomes a matrix from samples to samples.
-"""
+"""Make the network between planes from folded weights (``repsr_cli.engine.plane_folding``), for torch."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from repsr_cli.engine.body import Body
-from repsr_cli.engine.tiling import Box
+from repsr_cli.engine.plane_folding import Convolution, FoldedArrays, Part, fold_arrays
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.yuv.chroma import CENTRED, COSITED
 from repsr_cli.yuv.formats import PlaneFormat
-from repsr_cli.yuv.matrices import rgb_from_samples, samples_from_rgb
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Where one plane lies among the features that an LR pixel becomes.
-
-    Attributes:
-        start: first channel.
-        rows: samples per LR pixel, down.
-        columns: samples per LR pixel, across.
-        unfinished: whether the chroma filter must still shrink it, (vertically, horizontally).
-        crossing: whether further channels follow, ``rows`` that the LR pixel at the right gets and ``rows`` for the one
-            at the left.
-    """
-
-    start: int
-    rows: int
-    columns: int
-    unfinished: tuple[bool, bool] = (False, False)
-    crossing: bool = False
-
-    def window(self, box: Box) -> tuple[slice, slice]:
-        """Where a box of LR pixels lies in the finished plane, (rows, columns)."""
-        down, across = (2 if axis else 1 for axis in self.unfinished)
-        return (
-            slice(-(-box.top * self.rows // down), -(-box.bottom * self.rows // down)),
-            slice(-(-box.left * self.columns // across), -(-box.right * self.columns // across)),
-        )
-
-    @property
-    def own(self) -> slice:
-        """The channels of its samples."""
-        return slice(self.start, self.start + self.rows * self.columns)
-
-    @property
-    def stop(self) -> int:
-        """One past the last channel."""
-        return self.start + self.rows * (self.columns + 2 * self.crossing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,125 +55,36 @@ def fold(net: nn.Module, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bo
         crossing: whether parts may be crossing; otherwise such chroma is written at luma size, for a filter to shrink.
     """
     assert isinstance(net, PlainSR), "only plain networks fold"
-    gain = 1 / fmt_in.peak
-    to_rgb, offset = rgb_from_samples(fmt_in)
-    if fmt_in.matrix == "grey":
-        to_rgb, black = to_rgb[:, :1], -offset[:1] / to_rgb[0, 0]
-    else:
-        black = -np.linalg.solve(to_rgb, offset)
-    to_rgb = to_rgb / gain
-
-    to_samples, zero = samples_from_rgb(fmt_out)
-    parts = _parts(net.spec.scale, fmt_out, crossing)
-    tail = net.convolutions[-1]
-    weight, bias = _numbers(tail.weight), _numbers(tail.bias)
-    scale = net.spec.scale
-    weight = weight.reshape(3, scale, scale, -1)
-    bias = bias.reshape(3, scale, scale)
-    weights, biases, skips = [], [], []
-    for part, row, start in zip(parts, to_samples, zero, strict=False):
-        # (samples of the part, samples of an LR pixel), by rows and by columns.
-        down, across = _averages(scale, part.rows), _averages(scale, part.columns)
-        if part.crossing:
-            across = _across(scale)
-        # The own samples row by row, then what neighbours get, neighbour by neighbour.
-        mix = np.einsum("yi,xj->yxij", down, across)
-        mix = np.concatenate(
-            [
-                mix[:, : part.columns].reshape(-1, scale, scale),
-                *(mix[:, column] for column in range(part.columns, len(across))),
-            ]
-        )
-        weights.append(np.einsum("kij,c,cijd->kd", mix, row, weight))
-        biases.append(np.einsum("kij,c,cij->k", mix, row, bias) + mix.sum((1, 2)) * (start + 0.5))
-        skips.append(np.outer(row @ to_rgb, mix.sum((1, 2))))
-
+    convolutions = [(_numbers(each.weight), _numbers(each.bias)) for each in net.convolutions]
+    slopes = [_numbers(each.weight) for each in net.activations]
+    folded = fold_arrays(convolutions, slopes, net.spec.scale, (fmt_in, fmt_out), crossing)
     layers = copy.deepcopy(net.body).requires_grad_(False)
-    head = net.convolutions[0]
     # A network of one convolution would have its only one folded at both ends; PlainSR has two at least.
-    layers[0] = _convolution(np.einsum("ocyx,ck->okyx", _numbers(head.weight), to_rgb), _numbers(head.bias))
-    layers[-1] = _convolution(
-        np.concatenate(weights).reshape(-1, *tail.weight.shape[1:]),
-        np.concatenate(biases),
+    layers[0], layers[-1] = _convolution(folded.convolutions[0]), _convolution(folded.convolutions[-1])
+    return Folded(Body(layers, torch.from_numpy(folded.skip)), folded.black, folded.gain, folded.parts)
+
+
+def arrays_of(folded: Folded) -> FoldedArrays:
+    """The weights of a folded network."""
+    layers = list(folded.body.layers)
+    return FoldedArrays(
+        tuple((_numbers(each.weight), _numbers(each.bias)) for each in layers if isinstance(each, nn.Conv2d)),
+        tuple(_numbers(each.weight) for each in layers if isinstance(each, nn.PReLU)),
+        _numbers(folded.body.skip),
+        folded.black,
+        folded.gain,
+        folded.parts,
     )
-    skip = torch.from_numpy(np.concatenate(skips, axis=1)).float()
-    return Folded(Body(layers, skip), tuple(float(sample) for sample in black), gain, parts)
 
 
-def cross(samples: Tensor, part: Part, at_left: bool, at_right: bool) -> None:
-    """Add to an LR pixel's samples what its neighbours contribute.
-
-    Args:
-        samples: (h, w, K), the features of a window; the part's own channels are changed.
-        part: one that is ``crossing``.
-        at_left: whether the window begins at the image's left border, where the filter mirrors.
-        at_right: the same for the right border.
-    """
-    outer, _, centre, *_ = COSITED.down
-    own = samples[..., part.own].view(*samples.shape[:2], part.rows, part.columns)
-    middle = part.own.stop + part.rows
-    to_right, to_left = samples[..., part.own.stop : middle], samples[..., middle : part.stop]
-    first, last = own[..., 0], own[..., -1]
-    if part.columns == 1:
-        mirrored = to_left[:, -1:]
-    else:
-        # The outer tap times the sample before the last, from the four sums of four samples that the network writes.
-        sums = to_right[:, -1:] + own[:, -1:, :, 0] + (1 - centre / outer) * to_left[:, -1:] - own[:, -1:, :, 1]
-        mirrored = sums * (outer / (2 * outer - centre))
-    first[:, 1:] += to_right[:, :-1]
-    last[:, :-1] += to_left[:, 1:]
-    if at_right:
-        last[:, -1:] += mirrored
-    if at_left:
-        first[:, :1] = 2 * first[:, :1] - (centre / outer) * to_left[:, :1]
-
-
-def _across(scale: int) -> NDArray[np.float64]:
-    """The co-sited filter over the samples of an LR pixel.
-
-    Returns:
-        (scale / 2 + 2, scale): what they add to each of its own chroma samples, to the first one of the LR pixel at
-        the right, and to the last one of that at the left.
-    """
-    taps = dict(enumerate(COSITED.down, COSITED.start))
-    chroma = [*range(scale // 2), scale // 2, -1]
-    return np.array([[taps.get(sample - 2 * at, 0.0) for sample in range(scale)] for at in chroma])
-
-
-# The scales at which ``cross`` can mirror at the right border.
-_CROSSING_SCALES = (2, 4)
-
-
-def _parts(scale: int, fmt: PlaneFormat, may_cross: bool) -> tuple[Part, ...]:
-    luma = Part(0, scale, scale)
-    if fmt.matrix == "grey":
-        return (luma,)
-    samples, unfinished, crossing = [scale, scale], [False, False], False
-    for axis in (0, 1):
-        if fmt.matrix != "rgb" and fmt.subsample[axis] == 2:
-            if scale % 2 == 0 and not fmt.cosited[axis]:
-                samples[axis] = scale // 2
-            elif axis == 1 and may_cross and scale in _CROSSING_SCALES and not unfinished[0]:
-                samples[axis], crossing = scale // 2, True
-            else:
-                unfinished[axis] = True
-    u = Part(luma.stop, samples[0], samples[1], (unfinished[0], unfinished[1]), crossing)
-    return luma, u, replace(u, start=u.stop)
-
-
-def _averages(scale: int, samples: int) -> NDArray[np.float64]:
-    """(samples, scale): the centred filter where it leaves half of the samples, else the identity."""
-    return np.eye(scale) if samples == scale else np.kron(np.eye(samples), np.array([CENTRED.down]))
-
-
-def _numbers(parameter: torch.Tensor | None) -> NDArray[np.float64]:
+def _numbers(parameter: torch.Tensor | None) -> NDArray[np.float32]:
     assert parameter is not None, "PlainSR's convolutions have a bias"
-    return np.asarray(parameter.detach().cpu().double().numpy())
+    return np.asarray(parameter.detach().cpu().float().numpy())
 
 
-def _convolution(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> nn.Conv2d:
-    out, into = weight.shape[:2]
-    layer = nn.Conv2d(into, out, 3, padding=1).requires_grad_(False)
+def _convolution(numbers: Convolution) -> nn.Conv2d:
+    weight, bias = numbers
+    layer = nn.Conv2d(weight.shape[1], len(weight), 3, padding=1).requires_grad_(False)
     layer.weight.copy_(torch.from_numpy(weight))
     layer.bias.copy_(torch.from_numpy(bias))  # type: ignore[union-attr]
     return layer

@@ -22,13 +22,16 @@ from torch import Tensor, nn
 from repsr_cli.engine.backends.eager import full_precision
 from repsr_cli.engine.backends.torch_compile import compiled
 from repsr_cli.engine.body import place
-from repsr_cli.engine.colour_folding import Folded, cross
-from repsr_cli.engine.runner import NotFiniteError, Progress, is_out_of_memory
+from repsr_cli.engine.colour_folding import Folded
+from repsr_cli.engine.memory import is_out_of_memory
+from repsr_cli.engine.plane_folding import cross
+from repsr_cli.engine.runner import NotFiniteError, Progress
 from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
-from repsr_cli.yuv.chroma import Planes, enlarge_chroma, shrink_chroma
+from repsr_cli.yuv.chroma import enlarge_chroma, shrink_chroma
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
+from repsr_cli.yuv.filters import Planes
 from repsr_cli.yuv.formats import PlaneFormat
 
 LARGEST_BATCH = 16

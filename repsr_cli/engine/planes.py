@@ -21,8 +21,9 @@ from repsr_cli.engine.frame_upscaler import FrameUpscaler, size_of
 from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.tile_reuse import Finish
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.yuv.chroma import Plane, Planes, planes_from_samples, samples_from_planes
+from repsr_cli.yuv.chroma import Plane, planes_from_samples, samples_from_planes
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
+from repsr_cli.yuv.filters import Planes
 from repsr_cli.yuv.formats import PlaneFormat
 from repsr_cli.yuv.matrices import rgb_from_samples, samples_from_rgb
 

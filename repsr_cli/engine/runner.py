@@ -12,22 +12,15 @@ import torch
 from torch import Tensor
 
 from repsr_cli.engine.backends.backend import Backend, MakeBackend
+from repsr_cli.engine.memory import is_out_of_memory, smaller
 from repsr_cli.engine.settings import RunSettings, precision_name
 from repsr_cli.engine.threads import torch_threads
-from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
+from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError
-
-SMALLEST_TILE = 32
-
-# Measured with 16, 32 and 64 channels (docs/speed.md): contexts of this size run at the speed of the machine's matrix
-# products; larger ones do not fit the cache that cores share, smaller ones spend too much on overlap.
-CPU_CONTEXT_PIXELS = 80_000
 
 Write = Callable[[Tensor, Tile], None]
 # Called with (tiles done, tiles in total); may raise to cancel.
 Progress = Callable[[int, int], None]
-
-_NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive", "cudnn_status_alloc_failed")
 
 
 class NotFiniteError(ArithmeticError):
@@ -79,6 +72,13 @@ class TileRunner:
         """The tiles of an image of this size; with ``side``, cores of that many pixels a side."""
         tile = (side, side) if side is not None else self._tile_for(height, width)
         return plan_tiles(height, width, tile, self.overlap, max(self.margin, 1))
+
+    def noise(self, channels: int, height: int, width: int) -> Tensor:
+        """Input for trials, (1, channels, height, width).
+
+        Of low amplitude, so that it does not overflow half precision where a frame would not.
+        """
+        return torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0)) / 100
 
     @property
     def budget(self) -> int:
@@ -246,13 +246,7 @@ class TileRunner:
         device = self._settings.device
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        if side <= SMALLEST_TILE:
-            remedy = "Free memory, or use --device cpu." if device.type != "cpu" else "Close other programs."
-            raise DeviceError(
-                str(device), f"out of memory at the smallest tile ({SMALLEST_TILE} pixels)", remedy
-            ) from error
-        self._largest = max(side // 2, SMALLEST_TILE)
-        self._settings.notify(f"out of memory on {device}; going on with tiles of {self._largest} pixels")
+        self._largest = smaller(side, str(device), self._settings.notify, error)
 
 
 def _results(running: list[Future[None]]) -> Iterator[None]:
@@ -295,12 +289,3 @@ def is_finite(features: Tensor) -> bool:
     """Whether every number is finite."""
     # A single pass: a value that is not finite makes the sum not finite. So may huge values, hence the second check.
     return bool(features.sum(dtype=torch.float32).isfinite()) or bool(features.isfinite().all())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch or a backend means that memory is short."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    # The CPU allocator, oneDNN, MPS and cuDNN raise plain RuntimeErrors.
-    text = str(error).lower()
-    return any(words in text for words in _NO_MEMORY)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from repsr_cli.engine.backends.registry import PRECISIONS, pick_engine
+from repsr_cli.engine.backends.registry import pick_engine
 from repsr_cli.errors import DeviceError, UsageError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # Called with one line for the user about a decision or a change of plan.
 Notify = Callable[[str], None]
@@ -57,9 +59,8 @@ def resolve_settings(
     """
     where = pick_device(device)
     number = pick_precision(precision, where)
-    return RunSettings(
-        where, number, pick_tile(tile), pick_engine(engine, where, number), thread_count(threads), notify
-    )
+    chosen = pick_engine(engine, where.type, precision_name(number))
+    return RunSettings(where, number, pick_tile(tile), chosen, thread_count(threads), notify)
 
 
 def pick_device(name: str) -> torch.device:
@@ -96,14 +97,14 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
-    if name not in PRECISIONS:
+    if name not in DTYPES:
         raise UsageError(f"precision {name}", "no such precision", "Choose auto, fp32, fp16 or bf16.")
-    return PRECISIONS[name]
+    return DTYPES[name]
 
 
 def precision_name(precision: torch.dtype) -> str:
     """The name of a number format, as ``--precision`` takes it."""
-    return next(name for name, dtype in PRECISIONS.items() if dtype is precision)
+    return next(name for name, dtype in DTYPES.items() if dtype is precision)
 
 
 def pick_tile(name: str | int) -> str | int:

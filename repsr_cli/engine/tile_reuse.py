@@ -4,20 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from repsr_cli.engine.runner import TileRunner
 from repsr_cli.engine.tiling import Box, Tile
-from repsr_cli.yuv.chroma import Planes
 from repsr_cli.yuv.device_planes import DevicePlanes
+from repsr_cli.yuv.filters import Planes
 
 # Waits for a frame and returns it. Raises what computing it raised.
 Finish = Callable[[], Planes | DevicePlanes]
+
+
+class Runner(Protocol):
+    """What runs tiles: ``TileRunner`` on tensors, ``ArrayRunner`` on arrays."""
+
+    @property
+    def overlap(self) -> int:
+        """Pixels of context on every side."""
+
+    @property
+    def margin(self) -> int:
+        """Pixels around its core that a writer needs of every tile."""
+
+    @property
+    def precision(self) -> object:
+        """The current number format."""
+
+    def plan(self, height: int, width: int, side: int | None = None) -> list[Tile]:
+        """The tiles of an image of this size; with ``side``, cores of that many pixels a side."""
+
+    def noise(self, channels: int, height: int, width: int) -> Any:
+        """Input for trials, (1, channels, height, width), of low amplitude."""
+
+    def __call__(
+        self,
+        lr: Any,
+        write: Callable[[Any, Tile], None],
+        progress: Callable[[int, int], None] | None = None,
+        tiles: list[Tile] | None = None,
+    ) -> None:
+        """Run the network over an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +60,7 @@ class Kept:
 
     planes: Planes
     finish: Finish
-    precision: torch.dtype
+    precision: object
 
 
 class ReuseCache:
@@ -52,7 +80,7 @@ class ReuseCache:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
         return max(0.0, 1 - self._computed / self._pixels) if self._pixels else 0.0
 
-    def last(self, planes: Sequence[NDArray[Any]], precision: torch.dtype) -> Kept | None:
+    def last(self, planes: Sequence[NDArray[Any]], precision: object) -> Kept | None:
         """The frame before, if it has the size of these planes and was computed in this precision."""
         last = self._last
         if last is None or last.precision is not precision:
@@ -60,7 +88,7 @@ class ReuseCache:
         same = all(now.shape == then.shape for now, then in zip(planes, last.planes, strict=True))
         return last if same else None
 
-    def keep(self, planes: Planes, finish: Finish, precision: torch.dtype) -> None:
+    def keep(self, planes: Planes, finish: Finish, precision: object) -> None:
         """Replace the frame kept."""
         if self._enabled:
             self._last = Kept(planes, finish, precision)
@@ -84,7 +112,7 @@ class ChangedTiles:
         channels: of the runner's input.
     """
 
-    def __init__(self, runner: TileRunner, subsample: tuple[int, int], channels: int) -> None:
+    def __init__(self, runner: Runner, subsample: tuple[int, int], channels: int) -> None:
         self._runner = runner
         self._subsample = subsample
         self._channels = channels
@@ -123,7 +151,7 @@ class ChangedTiles:
         return any(bool(plane[at].any()) for plane, at in zip(differences, windows, strict=True))
 
 
-def is_exact(runner: TileRunner, channels: int, size: tuple[int, int], side: int) -> bool:
+def is_exact(runner: Runner, channels: int, size: tuple[int, int], side: int) -> bool:
     """Whether finer tiles give the same bits as a runner's usual ones.
 
     A library may compute images of another size by another kernel, which adds in another order. So every shape of a
@@ -135,24 +163,29 @@ def is_exact(runner: TileRunner, channels: int, size: tuple[int, int], side: int
         size: (height, width) of a frame, LR pixels.
         side: of the finer tiles' cores, LR pixels.
     """
-    # Of low amplitude, so that it does not overflow half precision where a frame would not.
-    noise = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0)) / 100
+    noise = runner.noise(channels, *size)
     shapes = {}
     for tile in runner.plan(*size, side):
         shapes[tile.context.height, tile.context.width, tile.inner] = tile
-    fine: dict[Tile, Tensor] = {}
-    runner(noise, lambda found, tile: fine.__setitem__(tile, found.clone()), tiles=list(shapes.values()))
+    fine: dict[Tile, NDArray[Any]] = {}
+    runner(noise, lambda found, tile: fine.__setitem__(tile, _array(found).copy()), tiles=list(shapes.values()))
     verdicts = []
 
-    def within(features: Tensor, tile: Tile, box: Box) -> Tensor:
+    def within(features: NDArray[Any], tile: Tile, box: Box) -> NDArray[Any]:
         rows, columns = box.seen_from(tile.core.grown(runner.margin, tile.context)).slices()
         return features[:, rows, columns]
 
-    def compare(found: Tensor, usual: Tile) -> None:
+    def compare(found: Any, usual: Tile) -> None:
         for tile, values in fine.items():
             common = usual.core.common(tile.core)
             if common is not None:
-                verdicts.append(torch.equal(within(found, usual, common), within(values, tile, common)))
+                same = np.array_equal(within(_array(found), usual, common), within(values, tile, common))
+                verdicts.append(same)
 
     runner(noise, compare)
     return all(verdicts)
+
+
+def _array(found: Any) -> NDArray[Any]:
+    """What a runner gives for a tile, as an array; exact, since no number format here is wider than float32."""
+    return found if isinstance(found, np.ndarray) else np.asarray(found.float().cpu().numpy())

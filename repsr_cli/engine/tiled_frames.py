@@ -13,17 +13,19 @@ from torch import Tensor
 
 from repsr_cli.engine.backends.folded import folded_backend
 from repsr_cli.engine.body import place
-from repsr_cli.engine.colour_folding import Folded, cross
-from repsr_cli.engine.runner import BodyShape, Progress, TileRunner
-from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache
+from repsr_cli.engine.colour_folding import Folded
+from repsr_cli.engine.plane_folding import cross, margin_of
+from repsr_cli.engine.reusing_frames import Progress, ReusingFrames, once
+from repsr_cli.engine.runner import BodyShape, TileRunner
+from repsr_cli.engine.tile_reuse import ChangedTiles, ReuseCache
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.yuv.chroma import Planes, integers, rounded, samples_from_planes, shrink_chroma
-from repsr_cli.yuv.device_planes import DevicePlanes
+from repsr_cli.yuv.chroma import integers, rounded, samples_from_planes, shrink_chroma
+from repsr_cli.yuv.filters import Planes
 from repsr_cli.yuv.formats import PlaneFormat
 
 
-class TiledFrames:
+class TiledFrames(ReusingFrames):
     """Upscales frames from planes to planes, tile by tile.
 
     Args:
@@ -41,47 +43,15 @@ class TiledFrames:
     def __init__(
         self, upscaler: Upscaler, folded: Folded, fmt_in: PlaneFormat, fmt_out: PlaneFormat, cache: ReuseCache
     ) -> None:
-        self._fmt_in = fmt_in
-        self._fmt_out = fmt_out
-        self._folded = folded
-        self._cache = cache
-        self._scale = upscaler.scale
-        self._black = torch.tensor(folded.black).view(1, -1, 1, 1)
-        # The chroma filter reaches two samples out, which at scale 1 is two pixels; and two is even, so that chroma
-        # begins on a core's first sample at odd scales too.
-        unfinished = any(any(part.unfinished) for part in folded.parts)
-        margin = 2 if unfinished else 1 if any(part.crossing for part in folded.parts) else 0
         make_backend, self.engine = folded_backend(folded, fmt_out, upscaler.settings)
         channels = max(upscaler.spec.channels, folded.parts[-1].stop)
-        self.runner = TileRunner(make_backend, BodyShape(upscaler.spec.reach, channels, margin), upscaler.settings)
-        self._changed = ChangedTiles(self.runner, fmt_in.subsample, len(folded.black))
-
-    def begin(self, planes: Sequence[NDArray[Any]], progress: Progress | None = None) -> Finish:
-        """Begin to upscale a frame; as ``PlaneUpscaler.begin``."""
-        height, width = planes[0].shape
-        last = self._cache.last(planes, self.runner.precision)
-        tiles = self.runner.plan(height, width) if last is None else self._changed(planes, last)
-        if last is not None and last.precision is not self.runner.precision:
-            # The trial of finer tiles overflowed half precision.
-            last, tiles = None, self.runner.plan(height, width)
-        computed = sum(tile.core.area for tile in tiles)
-        self._cache.count(height * width, computed)
-        if last is not None and not tiles:
-            return last.finish
-        if last is None or computed == height * width:
-            targets = self._targets(height, width)
-        else:
-            before = last.finish()
-            assert not isinstance(before, DevicePlanes), "tiles follow whole frames in another precision"
-            targets = tuple(plane.copy() for plane in before)
-        finish = self._begin(planes, targets, tiles, progress)
-        self._cache.keep(tuple(plane.copy() for plane in planes), finish, self.runner.precision)
-        return finish
-
-    def whole(self, planes: Sequence[NDArray[Any]]) -> Planes:
-        """Upscale a frame, all of it, whatever came before; it is not kept."""
-        height, width = planes[0].shape
-        return self._begin(planes, self._targets(height, width), self.runner.plan(height, width), None)()
+        shape = BodyShape(upscaler.spec.reach, channels, margin_of(folded.parts))
+        self.runner = TileRunner(make_backend, shape, upscaler.settings)
+        changed = ChangedTiles(self.runner, fmt_in.subsample, len(folded.black))
+        super().__init__(self.runner, changed, cache, fmt_out, upscaler.scale)
+        self._fmt_in = fmt_in
+        self._folded = folded
+        self._black = torch.tensor(folded.black).view(1, -1, 1, 1)
 
     def sample(self, lr: Tensor, pixels: int) -> tuple[Callable[[], None], float]:
         """Some of the work on a frame, to be timed.
@@ -106,11 +76,7 @@ class TiledFrames:
         self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
     ) -> Callable[[], Planes]:
         lr = (samples_from_planes(planes, self._fmt_in) - self._black) * self._folded.gain
-        return _once(self.runner.begin(lr, self._writer(targets), progress, tiles), targets)
-
-    def _targets(self, height: int, width: int) -> Planes:
-        fmt = self._fmt_out
-        return tuple(np.empty(size, fmt.dtype) for size in fmt.plane_sizes(height * self._scale, width * self._scale))
+        return once(self.runner.begin(lr, self._writer(targets), progress, tiles), targets)
 
     def _writer(self, targets: Planes) -> Callable[[Tensor, Tile], None]:
         """What writes tiles into the planes of a frame."""
@@ -163,16 +129,3 @@ class TiledFrames:
             if not any(part.unfinished):
                 plane = torch.from_numpy(target if self._fmt_out.depth == 8 else target.view(np.int16))
                 place(whole[core][..., own], plane[part.window(tile.core)], part.rows, part.columns)
-
-
-def _once(finish: Callable[[], None], result: Planes) -> Callable[[], Planes]:
-    """A result that is waited for at the first call; then what made it is released."""
-    waiting = [finish]
-
-    def finished() -> Planes:
-        if waiting:
-            waiting[0]()
-            waiting.clear()
-        return result
-
-    return finished

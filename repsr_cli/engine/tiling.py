@@ -11,6 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+SMALLEST_TILE = 32
+
+# Measured with 16, 32 and 64 channels (docs/speed.md): contexts of this size run at the speed of the machine's matrix
+# products; larger ones do not fit the cache that cores share, smaller ones spend too much on overlap.
+CPU_CONTEXT_PIXELS = 80_000
+
 
 @dataclass(frozen=True, slots=True)
 class Box:

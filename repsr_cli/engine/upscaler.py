@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 
 import torch
@@ -14,8 +13,10 @@ from repsr_cli.engine.body import body_of, place
 from repsr_cli.engine.runner import BodyShape, Progress, TileRunner
 from repsr_cli.engine.settings import Notify, precision_name, resolve_settings
 from repsr_cli.engine.tiling import Tile
+from repsr_cli.model.arrays import digest_of
 from repsr_cli.model.foreign import ForeignSpec, ForeignSR
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 
 
 class Upscaler:
@@ -86,6 +87,11 @@ class Upscaler:
         return self.net.spec
 
     @property
+    def name(self) -> str:
+        """The network's size and factor, e.g. ``M4C16 x4``."""
+        return f"{self.spec.name} x{self.scale}"
+
+    @property
     def scale(self) -> int:
         """Upscaling factor."""
         return self.spec.scale
@@ -126,7 +132,7 @@ class Upscaler:
         tile = self.tile if isinstance(self.settings.tile, str) else f"{self.tile} px"
         videos = f", videos by {self.engine_name}" if self.engine != "torch" else ""
         exact = "" if self.spec.exact else f" (not exact: they overlap by {self.spec.reach} px)"
-        return f"{self.spec.name} x{self.scale} on {self.device}{threads}, {self.precision}, tile {tile}{exact}{videos}"
+        return f"{self.name} on {self.device}{threads}, {self.precision}, tile {tile}{exact}{videos}"
 
     def digest(self) -> str:
         """As ``weights_digest``."""
@@ -166,7 +172,4 @@ class Upscaler:
 
 def weights_digest(net: nn.Module) -> str:
     """SHA-256 of the weights, 32 hexadecimal digits: the same for equal networks, whatever their files."""
-    digest = hashlib.sha256()
-    for name, weights in net.state_dict().items():
-        digest.update(name.encode() + weights.cpu().numpy().tobytes())
-    return digest.hexdigest()[:32]
+    return digest_of((name, weights.cpu().numpy()) for name, weights in net.state_dict().items())

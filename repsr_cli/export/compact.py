@@ -14,7 +14,8 @@ from torch import Tensor
 from repsr_cli.errors import UsageError
 from repsr_cli.export.agreement import Run
 from repsr_cli.model.checkpoint import infer_spec, plain_bytes
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.formats import PlaneFormat
 
 

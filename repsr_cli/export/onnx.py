@@ -18,7 +18,7 @@ from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.errors import UsageError
 from repsr_cli.export.agreement import Run
 from repsr_cli.model.plain import PlainSR
-from repsr_cli.yuv.chroma import filter_for
+from repsr_cli.yuv.filters import filter_for
 from repsr_cli.yuv.formats import PlaneFormat
 
 

@@ -74,14 +74,6 @@ class ImageSource:
         return self.loop is not None
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file's first bytes are an image's (readable here or not); False if it cannot be read at all."""
-    try:
-        return format_of(path) is not None
-    except OSError:
-        return False
-
-
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSource:
     """Open an image without decoding it.
 

@@ -114,6 +114,14 @@ def format_for(target: Path) -> Format:
     raise UsageError(target, f"no image format has the suffix {target.suffix!r}", f"Use one of {known}.")
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file's first bytes are an image's (readable here or not); False if it cannot be read at all."""
+    try:
+        return format_of(path) is not None
+    except OSError:
+        return False
+
+
 def format_of(path: Path) -> str | None:
     """The format that a file's content says, None if it is not an image's."""
     with reading(path) as file:

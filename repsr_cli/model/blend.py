@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
+from repsr_cli.model.arrays import mixed
 from repsr_cli.model.plain import PlainSR
 
 
@@ -22,8 +22,7 @@ def blended(first: PlainSR, second: PlainSR, share: float) -> PlainSR:
         raise ValueError(f"{first.spec} and {second.spec} cannot be mixed")
     others, made = second.state_dict(), {}
     for name, weights in first.state_dict().items():
-        mixed = weights.double().numpy() * (1 - share) + others[name].double().numpy() * share
-        made[name] = torch.from_numpy(mixed.astype(np.float32))
+        made[name] = torch.from_numpy(mixed(weights.numpy(), others[name].numpy(), share))
     net = PlainSR(first.spec)
     net.load_state_dict(made)
     return net.eval()

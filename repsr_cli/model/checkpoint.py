@@ -29,8 +29,9 @@ from torch import Tensor
 from repsr_cli.errors import CheckpointError
 from repsr_cli.files import write_bytes, writing
 from repsr_cli.model.pickles import UnsafePickle, check_pickle, count_values
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
+from repsr_cli.model.spec import Spec
 
 FORMAT = 1
 # A header holds names, shapes and a few strings: that of 10,000 layers is far smaller.

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from repsr_cli.errors import CheckpointError
 from repsr_cli.model.checkpoint import NotCompactError, load_plain, read_spec, read_tensors
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 
 # LR px around a tile. Attention and global pooling reach further, which leaves slight seams.
 MARGIN = 32

@@ -15,7 +15,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repsr_cli.model.plain import PlainSR, Spec, enlarge
+from repsr_cli.model.plain import PlainSR, enlarge
+from repsr_cli.model.spec import Spec
 
 
 class _GlobalMean(torch.autograd.Function):

@@ -8,14 +8,15 @@ import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.files import is_file
-from repsr_cli.model.blend import blended
-from repsr_cli.model.checkpoint import load_plain
-from repsr_cli.model.foreign import ForeignSR, load_any, read_any_spec
-from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.arrays import NetworkArrays, mixed, read_arrays
+
+if TYPE_CHECKING:  # torch, which planning does without
+    from repsr_cli.model.foreign import ForeignSR
+    from repsr_cli.model.plain import PlainSR
 
 Kind = Literal["clean", "real", "detail"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -183,6 +184,8 @@ def _file(name: str, kind: Kind | None, detail: float | None) -> ModelFile:
     path = Path(name)
     if not is_file(path):
         raise CheckpointError(name, "no such file", "Give a model file, or a name: repsr models lists them.")
+    from repsr_cli.model.foreign import read_any_spec
+
     spec = read_any_spec(path)
     return ModelFile(name=name, path=path, scale=spec.scale, architecture="" if spec.exact else spec.name)
 
@@ -254,8 +257,30 @@ def load(model: ModelFile) -> PlainSR | ForeignSR:
     """
     if model.blend is not None:
         return load_compact(model)
+    from repsr_cli.model.foreign import load_any
+
     check_digest(model)
     return load_any(model.path)
+
+
+def load_arrays(model: ModelFile) -> NetworkArrays | None:
+    """The weights of a model that ships, without torch; None where it is a file of the user's.
+
+    Raises:
+        CheckpointError: as ``check_digest``.
+    """
+    if not model.sha256:
+        return None
+    check_digest(model)
+    network = read_arrays(model.path)
+    if network is None or model.blend is None:
+        return network
+    other = read_arrays(model.blend.path)
+    if other is None or other.spec != network.spec:
+        return None
+    share = model.blend.share
+    state = {name: mixed(weights, other.state[name], share) for name, weights in network.state.items()}
+    return NetworkArrays(network.spec, state)
 
 
 def load_compact(model: ModelFile) -> PlainSR:
@@ -264,6 +289,9 @@ def load_compact(model: ModelFile) -> PlainSR:
     Raises:
         CheckpointError: as ``load``, or a model of another architecture.
     """
+    from repsr_cli.model.blend import blended
+    from repsr_cli.model.checkpoint import load_plain
+
     check_digest(model)
     net = load_plain(model.path)
     if model.blend is None:

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from repsr_cli.errors import MediaError, RecipeError
 from repsr_cli.files import Noting, check_target, is_file, open_regular, writing
-from repsr_cli.image.files import is_image, read_image
-from repsr_cli.image.formats import FORMATS
+from repsr_cli.image.files import read_image
+from repsr_cli.image.formats import FORMATS, is_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
 

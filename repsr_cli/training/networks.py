@@ -11,8 +11,9 @@ from repsr_cli.errors import CheckpointError, RecipeError
 from repsr_cli.model.checkpoint import load_plain, load_training
 from repsr_cli.model.init import colour_by_interpolation, start_as_interpolation
 from repsr_cli.model.net2net import change_scale, grow
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.training.recipe import Recipe
 
 

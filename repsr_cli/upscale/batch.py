@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError, from_system
 from repsr_cli.files import Noting
-from repsr_cli.model.foreign import MARGIN
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
@@ -179,6 +178,8 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
         *str(plan).splitlines(),
     ]
     if model.architecture:
+        from repsr_cli.model.foreign import MARGIN
+
         lines.insert(2, f"{model.architecture}: tiles overlap by {MARGIN} px and are not exact")
     if note := size_note(plan):
         lines.append(note)
@@ -250,14 +251,14 @@ def _planned(job: Job, request: Request) -> _Planned:
 
 def _mode(planned: _Planned) -> Mode:
     """How a job is run, by the memory it takes and the cores that it keeps busy."""
-    from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS
-    from repsr_cli.engine.settings import pick_device
-
     plan = planned.plan
     if isinstance(plan, Failure):
         return "in turns"
     if plan.kind == "video":
         return "alone"
+    from repsr_cli.engine.settings import pick_device
+    from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS
+
     if plan.compute.ray is not None:
         return "on a cluster"
     pixels = plan.shown[0] * plan.shown[1]

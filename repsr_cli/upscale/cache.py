@@ -13,6 +13,8 @@ from repsr_cli.errors import RepsrError
 from repsr_cli.files import write_text
 
 T = TypeVar("T")
+# Called with one line for the user.
+Say = Callable[[str], None]
 
 
 def cache_folder() -> Path:
@@ -22,7 +24,7 @@ def cache_folder() -> Path:
     return Path(os.path.expanduser(caches)) / "repsr"  # noqa: PTH111 - never raises
 
 
-def recall(file: Path, value: Callable[[Any], T], say: Callable[[str], None]) -> dict[str, T]:
+def recall(file: Path, value: Callable[[Any], T], say: Say) -> dict[str, T]:
     """What a JSON file of measurements holds, by what they depend on in words.
 
     Args:
@@ -41,7 +43,7 @@ def recall(file: Path, value: Callable[[Any], T], say: Callable[[str], None]) ->
         return {}
 
 
-def remember(file: Path, content: dict[str, Any], say: Callable[[str], None]) -> None:
+def remember(file: Path, content: dict[str, Any], say: Say) -> None:
     """Replace a JSON file of measurements as a whole. Failing to do so is reported, not raised."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

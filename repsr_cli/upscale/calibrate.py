@@ -7,12 +7,9 @@ are tried on noise for a second or two. The choice changes a sample by one code 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import log2
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,43 +17,26 @@ from torch import Tensor
 
 from repsr_cli.engine.backends.registry import ENGINES, PRECISIONS, engine_name, installed_engines
 from repsr_cli.engine.colour_folding import fold, folds
-from repsr_cli.engine.runner import CPU_CONTEXT_PIXELS
 from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
+from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
-from repsr_cli.upscale.cache import cache_folder, recall, remember
+from repsr_cli.upscale.choices import Choice, Memory, kind_of, worth_measuring
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.upscale.precision import processor
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.segments import begun
 from repsr_cli.yuv.formats import PlaneFormat
 
 # LR pixels of a tile with its context. What a core's cache holds is in here somewhere; the first is tried first.
 BUDGETS = (40_000, CPU_CONTEXT_PIXELS, 20_000, 160_000)
-# Seconds for all trials together, and of work from which on they pay.
+# Seconds for all trials together.
 LIMIT = 2.0
-WORTH = 30.0
-# Multiply-accumulates a second and thread, of a processor with AVX2: for the guess whether they pay, and how much to
-# run in one trial, some hundredths of a second.
-_RATE = 25e9
+# How much to run in one trial, some hundredths of a second: multiply-accumulates.
 _SAMPLE = 1e9
 # What is slower than the fastest by more than this at its first trial gets no second one.
 _HOPELESS = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What computes videos of a kind.
-
-    Attributes:
-        engine: as ``--engine`` takes it.
-        tile: as ``--tile`` takes it.
-    """
-
-    engine: str
-    tile: str
 
 
 @dataclass(slots=True)
@@ -113,7 +93,7 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
         say(f"by {variant.engine_name}, tile {variant.tile}, the fastest here as measured before")
         return variant
     macs = fold(upscaler.net, fmt_in, fmt_out).macs_per_pixel * size[0] * size[1] * (plan.frames or 0)
-    if macs < WORTH * _RATE * upscaler.threads:
+    if not worth_measuring(macs, upscaler.threads):
         return upscaler
     began = time.perf_counter()
     trials = measure(upscaler, fmt_in, fmt_out, size, say, LIMIT)
@@ -151,7 +131,7 @@ def measure(
     """
     trials = _Trials(upscaler, fmt_in, fmt_out, size, say, None if limit is None else clock() + limit, clock)
     # What is used without a calibration comes first: should time be short, it is what there is to beat.
-    for engine in sorted(installed_engines(PRECISIONS[upscaler.precision]), key=lambda word: word != upscaler.engine):
+    for engine in sorted(installed_engines(upscaler.precision), key=lambda word: word != upscaler.engine):
         trials.attempt(engine, BUDGETS[0])
     for first in trials.promising():
         for budget in BUDGETS[1:]:
@@ -216,53 +196,12 @@ class _Trials:
         return int(_SAMPLE / fold(self.upscaler.net, self.fmt_in, self.fmt_out).macs_per_pixel)
 
 
-def kind_of(upscaler: Upscaler, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size: tuple[int, int]) -> str:
-    """Everything that the fastest choice depends on, in words: machine, versions, network, planes, size of frames.
-
-    Args:
-        size: (height, width) of a frame, LR px; those of about as many pixels, to the nearest power of two, count as
-            one.
-    """
-    engines = installed_engines(PRECISIONS[upscaler.precision])
-    versions = [f"torch {torch.__version__}", *(engine_name(word) for word in engines[1:])]
-    machine = f"{processor()}, {upscaler.threads} threads" + (", bf16" if upscaler.precision == "bf16" else "")
-    planes = " to ".join(dict.fromkeys(_words(fmt) for fmt in (fmt_in, fmt_out)))
-    pixels = 2 ** round(log2(size[0] * size[1]))
-    return f"{upscaler.spec.name} x{upscaler.scale}, {planes}, {pixels} pixels; {machine}; {', '.join(versions)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """The choices made on this machine, in a JSON file: kinds of videos (``kind_of``) to engines and tiles.
-
-    Attributes:
-        file: where; it need not exist.
-    """
-
-    file: Path
-
-    @classmethod
-    def here(cls) -> Memory:
-        """In the user's folder for caches."""
-        return cls(cache_folder() / "engines.json")
-
-    def recall(self, say: Notify) -> dict[str, Choice]:
-        """All choices; none where there is no file, or where it is damaged, which is reported."""
-        return recall(self.file, _choice, say)
-
-    def keep(self, key: str, choice: Choice, say: Notify) -> None:
-        """Add a choice; the file is replaced as a whole. Failing to do so is reported, not raised."""
-        choices = self.recall(lambda _line: None) | {key: choice}
-        content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}
-        remember(self.file, content, say)
-
-
 def _in_precision_of(job: Mapping[str, Any], upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
     """The network in the precision of an interrupted job, where the user left that open."""
     precision = job.get("precision")
     if plan.compute.precision != "auto" or precision not in PRECISIONS or precision == upscaler.precision:
         return upscaler
-    if upscaler.engine in ENGINES and PRECISIONS[precision] not in ENGINES[upscaler.engine].precisions:
+    if upscaler.engine in ENGINES and precision not in ENGINES[upscaler.engine].precisions:
         return upscaler
     say(f"goes on in {precision}, in which it was begun")
     return upscaler.variant(upscaler.engine, upscaler.tile, precision)
@@ -273,22 +212,8 @@ def _begun(job: Mapping[str, Any], upscaler: Upscaler) -> Choice | None:
 
     In the latter case the job is refused when its folder is opened, with the reason.
     """
-    words = {engine_name(word): word for word in installed_engines(PRECISIONS[upscaler.precision])}
+    words = {engine_name(word): word for word in installed_engines(upscaler.precision)}
     tile = str(job.get("tile"))
     if job.get("engine") not in words or tile.partition(":")[0] != "auto":
         return None
     return Choice(words[job["engine"]], tile)
-
-
-def _choice(entry: dict[str, str]) -> Choice:
-    """A choice as the file has it."""
-    choice = Choice(entry["engine"], entry["tile"])
-    if choice.engine not in ("torch", *ENGINES) or not re.fullmatch(r"auto:[1-9]\d*", choice.tile):
-        raise ValueError(entry)
-    return choice
-
-
-def _words(fmt: PlaneFormat) -> str:
-    subsampling = {(2, 2): "4:2:0", (1, 2): "4:2:2", (2, 1): "4:4:0"}.get(fmt.subsample, "4:4:4")
-    layout = fmt.matrix if fmt.matrix in ("rgb", "grey") else f"{fmt.matrix} {subsampling} {fmt.siting}"
-    return f"{layout} {fmt.depth} bit {'full' if fmt.full_range else 'limited'}"

@@ -61,7 +61,7 @@ def trial(plan: VideoPlan, upscaler: Upscaler, say: Notify) -> Trial:
     decoder = decoder_for(plan, upscaler)
     first = plan.segments[0].first
     # Kernels are chosen and memory is found when a network runs for the first time.
-    network(next(decoder.frames(first, None)).planes)
+    network.begin(next(decoder.frames(first, None)).planes)()
 
     def give() -> Iterator[Frame]:
         began = time.perf_counter()

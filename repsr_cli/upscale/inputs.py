@@ -132,7 +132,7 @@ def natural_order(text: str) -> list[tuple[int, int, str]]:
 
 def kind_of(path: Path) -> Kind | None:
     """Whether a file is an image or a video, by its content; None if neither."""
-    from repsr_cli.image.files import is_image
+    from repsr_cli.image.formats import is_image
 
     if path == PIPE or is_pattern(path):
         return "video"

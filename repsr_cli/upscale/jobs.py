@@ -150,7 +150,7 @@ def _job_for(one: Found, into: bool, request: Request, naming: Naming) -> Job:
 
 def is_animated_image(path: Path) -> bool:
     """Whether a file is an image of frames that follow each other in time."""
-    from repsr_cli.image.files import is_image
+    from repsr_cli.image.formats import is_image
 
     if not is_image(path):
         return False

@@ -7,18 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING
 
-from repsr_cli.engine.settings import pick_device
-from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.model import zoo
-from repsr_cli.model.foreign import ForeignSpec, ForeignSR
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.spec import Spec
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import asked_sides, needed_factor
 from repsr_cli.upscale.judged import Judged
-from repsr_cli.upscale.precision import resolved
+from repsr_cli.upscale.precision import Precision, resolved
 from repsr_cli.upscale.request import Request
+
+if TYPE_CHECKING:  # torch, which planning does without
+    from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.model.foreign import ForeignSpec, ForeignSR
+    from repsr_cli.model.plain import PlainSR
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +133,11 @@ def check_compute(request: Request) -> None:
         UsageError: no such kind of device, devices of several kinds, or as ``zoo.resolve``.
     """
     asked_model(request, request.size.scale, "clean")
-    if request.model.ray is not None:  # the devices are the cluster's
+    # A cluster's devices are its own; and of these two there is always one.
+    if request.model.ray is not None or request.model.devices in (("auto",), ("cpu",)):
         return
+    from repsr_cli.engine.settings import pick_device
+
     devices = [pick_device(name) for name in request.model.devices]
     if len({device.type for device in devices}) > 1:
         names = ", ".join(map(str, devices))
@@ -140,7 +146,7 @@ def check_compute(request: Request) -> None:
 
 def alternatives(model: ModelFile, spec: Spec | ForeignSpec) -> str:
     """What would be crisper, more faithful or faster than a model, as far as it ships; empty if nothing is."""
-    if isinstance(spec, ForeignSpec):
+    if not isinstance(spec, Spec):
         return ""
     shipped, words = zoo.available(), []
     pair = any((each.size, each.scale, each.kind) == (model.size, model.scale, "detail") for each in shipped)
@@ -165,6 +171,21 @@ def alternatives(model: ModelFile, spec: Spec | ForeignSpec) -> str:
     return "".join(f"; {word}" for word in words)
 
 
+def chosen(compute: Compute, spec: Spec | ForeignSpec, described: str, precision: Precision, note: str = "") -> str:
+    """The line that names the model of a job.
+
+    Args:
+        compute: what computes.
+        spec: the network's.
+        described: network, device and number format in words.
+        precision: the number format, and why.
+        note: added to that.
+    """
+    why = f" for {compute.why}" if compute.why else ""
+    checked = f" ({precision.name}: {precision.why})" if precision.why else ""
+    return f"model {compute.model.name}{why}: {described}{checked}{note}{alternatives(compute.model, spec)}"
+
+
 class ModelCache:
     """Models that are loaded, and the upscalers made of them; threads may share one."""
 
@@ -174,16 +195,16 @@ class ModelCache:
         self._lock = RLock()
 
     def network(
-        self, model: ModelFile, load: Callable[[ModelFile], PlainSR | ForeignSR] = zoo.load
+        self, model: ModelFile, load: Callable[[ModelFile], PlainSR | ForeignSR] | None = None
     ) -> PlainSR | ForeignSR:
         """The network of a model, loaded at the first call.
 
         Args:
-            load: how, where its file is not at hand.
+            load: how, where its file is not at hand; None: ``zoo.load``.
         """
         with self._lock:
             if model.key not in self._networks:
-                self._networks[model.key] = load(model)
+                self._networks[model.key] = (load or zoo.load)(model)
             return self._networks[model.key]
 
     def upscaler(
@@ -212,6 +233,8 @@ class ModelCache:
         with self._lock:
             if key not in self._upscalers:
                 first = compute.model.key not in self._networks
+                from repsr_cli.engine.upscaler import Upscaler
+
                 net = self.network(compute.model)
                 precision = resolved(compute.precision, net, device, compute.engine, compute.threads, say)
                 upscaler = Upscaler(
@@ -219,8 +242,5 @@ class ModelCache:
                 )
                 self._upscalers[key] = upscaler
                 if first:
-                    why = f" for {compute.why}" if compute.why else ""
-                    checked = f" ({precision.name}: {precision.why})" if precision.why else ""
-                    chosen = f"model {compute.model.name}{why}: {upscaler.describe()}{checked}{note}"
-                    say(f"{chosen}{alternatives(compute.model, net.spec)}")
+                    say(chosen(compute, net.spec, upscaler.describe(), precision, note))
             return self._upscalers[key]

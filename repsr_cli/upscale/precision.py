@@ -11,23 +11,19 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from repsr_cli.engine.backends.registry import ENGINES, PRECISIONS, computes_bf16, engine_name
-from repsr_cli.engine.colour_folding import folds
-from repsr_cli.engine.planes import PlaneUpscaler
-from repsr_cli.engine.settings import pick_device
-from repsr_cli.engine.upscaler import Upscaler, weights_digest
 from repsr_cli.errors import UsageError
-from repsr_cli.image.resize import downscale
-from repsr_cli.model.foreign import ForeignSR
-from repsr_cli.model.plain import PlainSR
 from repsr_cli.upscale.cache import cache_folder, recall, remember
 from repsr_cli.version import __version__
 from repsr_cli.yuv.formats import PlaneFormat
+
+if TYPE_CHECKING:  # torch, which is not needed where a measurement is remembered
+    from repsr_cli.model.foreign import ForeignSR
+    from repsr_cli.model.plain import PlainSR
 
 # What bf16 may lose against fp32, in dB of PSNR.
 MOST_LOST = 0.02
@@ -73,18 +69,56 @@ def resolved(
         UsageError: the environment asks for a number format that does not exist.
         DeviceError: no such device.
     """
+    from repsr_cli.engine.colour_folding import folds
+    from repsr_cli.engine.settings import pick_device
+    from repsr_cli.engine.upscaler import weights_digest
+
     if asked != "auto" or pick_device(device).type != "cpu":
         return Precision(asked)
+    known = _unmeasured(engine)
+    if known is not None:
+        return known
+    if not folds(net, _RGB):
+        return Precision("fp32")
+    digest = weights_digest(net)
+    return _judged([_lost(net, digest, each, threads, say) for each in _engines(engine)])
+
+
+def remembered(digest: str, engine: str) -> Precision | None:
+    """What ``auto`` means on this CPU for a plain RGB network; None where that has to be measured.
+
+    Args:
+        digest: of its weights.
+        engine: as ``--engine`` takes it.
+
+    Raises:
+        UsageError: the environment asks for a number format that does not exist.
+    """
+    known = _unmeasured(engine)
+    if known is not None:
+        return known
+    file = recall(_file(), float, lambda _line: None)
+    found = [file.get(_key(digest, each)) for each in _engines(engine)]
+    return _judged([lost for lost in found if lost is not None]) if None not in found else None
+
+
+def _unmeasured(engine: str) -> Precision | None:
+    """What ``auto`` means whatever the network; None: that depends on it."""
     wanted = os.environ.get(VARIABLE, "auto")
     if wanted != "auto":
         if wanted not in PRECISIONS:
             raise UsageError(f"{VARIABLE}={wanted}", "no such precision", "Set it to auto, fp32, fp16 or bf16.")
         return Precision(wanted, f"by {VARIABLE}")
-    if not computes_bf16() or not folds(net, _RGB) or engine not in ("auto", "torch", "openvino"):
-        return Precision("fp32")
-    # Images, and videos that are resized, are torch's whatever the engine.
-    with_openvino = engine != "torch" and ENGINES["openvino"].installed
-    lost = max(_lost(net, each, threads, say) for each in ("torch", "openvino")[: 1 + with_openvino])
+    return None if computes_bf16() and engine in ("auto", "torch", "openvino") else Precision("fp32")
+
+
+def _engines(engine: str) -> tuple[str, ...]:
+    """The engines that a check is made with: images, and videos that are resized, are torch's whatever the engine."""
+    return ("torch", "openvino") if engine != "torch" and ENGINES["openvino"].installed else ("torch",)
+
+
+def _judged(losses: list[float]) -> Precision:
+    lost = max(losses)
     if lost < MOST_LOST:
         return Precision("bf16", f"{max(lost, 0):.3f} dB below fp32 in a check")
     return Precision("fp32", f"bf16 is {lost:.2g} dB below it in a check")
@@ -98,6 +132,12 @@ def measured_loss(net: PlainSR, engine: str, threads: int | None = None) -> floa
         engine: ``torch`` or ``openvino``.
         threads: CPU threads.
     """
+    import numpy as np
+
+    from repsr_cli.engine.planes import PlaneUpscaler
+    from repsr_cli.engine.upscaler import Upscaler
+    from repsr_cli.image.resize import downscale
+
     with np.load(_IMAGES, allow_pickle=False) as file:
         hr = file["hr"]
     lr = downscale(hr, net.spec.scale)
@@ -114,16 +154,21 @@ def measured_loss(net: PlainSR, engine: str, threads: int | None = None) -> floa
     return 10 * math.log10(half / exact) if exact and half else math.copysign(math.inf, half - exact)
 
 
-def _lost(net: PlainSR, engine: str, threads: int | None, say: Callable[[str], None]) -> float:
+def _lost(net: PlainSR, digest: str, engine: str, threads: int | None, say: Callable[[str], None]) -> float:
     """As ``measured_loss``, remembered."""
-    file = cache_folder() / "precision.json"
-    versions = f"repsr {__version__}, torch {torch.__version__}, {engine_name(engine)}"
-    key = f"{weights_digest(net)}; {processor()}; {versions}"
-    known = recall(file, float, say)
+    key, known = _key(digest, engine), recall(_file(), float, say)
     if key not in known:
         known[key] = measured_loss(net, engine, threads)
-        remember(file, known, say)
+        remember(_file(), known, say)
     return known[key]
+
+
+def _file() -> Path:
+    return cache_folder() / "precision.json"
+
+
+def _key(digest: str, engine: str) -> str:
+    return f"{digest}; {processor()}; repsr {__version__}, torch {version('torch')}, {engine_name(engine)}"
 
 
 def processor() -> str:

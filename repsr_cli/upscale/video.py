@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
-import torch
 
-from repsr_cli.engine.planes import PlaneUpscaler
-from repsr_cli.engine.upscaler import Upscaler
+from repsr_cli.engine.array_frames import ArrayCompute, ArrayFrames
 from repsr_cli.errors import MediaError
 from repsr_cli.reporting import Outcome, Progress, Reporter
-from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.frame_path import decoder_for, network_for
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.upscale.sinks import Taken, UpscaledFrame, VideoSink, encode_segments
@@ -30,6 +28,10 @@ from repsr_cli.video.packet_chunks import PacketChunk, images
 from repsr_cli.video.segments import Store, fingerprint
 from repsr_cli.video.stages import Stages, run_stages
 from repsr_cli.video.timeline import Segment
+
+if TYPE_CHECKING:  # torch, which some videos do without
+    from repsr_cli.engine.planes import PlaneUpscaler
+    from repsr_cli.engine.upscaler import Upscaler
 
 STAGES = ("decode", "network", "encode")
 
@@ -109,7 +111,7 @@ class _Lane:
     take: Callable[[Iterator[UpscaledFrame]], Taken]
     counted: Callable[[], None]
     decoder: Decoder
-    network: PlaneUpscaler
+    network: PlaneUpscaler | ArrayFrames
     given: Iterator[Frame] | None = None
 
     def run(self, stopped: Event) -> dict[str, float]:
@@ -155,7 +157,9 @@ class _Lane:
                 self.counted()
 
 
-def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler], reporter: Reporter) -> Outcome:
+def upscale_video(
+    plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler | ArrayCompute], reporter: Reporter
+) -> Outcome:
     """Upscale a video.
 
     Args:
@@ -168,9 +172,15 @@ def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler
     began = time.perf_counter()
     sink.check()
     announced = announce(plan, reporter)
-    first = calibrated(upscalers[0], plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
-    if first is not upscalers[0]:
-        upscalers = (first, *(each.variant(first.engine, first.tile, first.precision) for each in upscalers[1:]))
+    first, *others = upscalers
+    if not isinstance(first, ArrayCompute):
+        from repsr_cli.upscale.calibrate import calibrated
+
+        first = calibrated(first, plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
+        alike = [each for each in others if not isinstance(each, ArrayCompute)]
+        if first is not upscalers[0]:
+            alike = [each.variant(first.engine, first.tile, first.precision) for each in alike]
+        upscalers = (first, *alike)
     job = job_record(plan, first.digest(), first.device.type, first.precision, first.engine_name, first.tile)
     with sink.open(job, reporter.say):
         summary = _upscaled(plan, sink, upscalers, reporter)
@@ -178,7 +188,9 @@ def upscale_video(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler
     return video_outcome(plan, summary, announced, time.perf_counter() - began)
 
 
-def _upscaled(plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler], reporter: Reporter) -> Summary:
+def _upscaled(
+    plan: VideoPlan, sink: VideoSink, upscalers: Sequence[Upscaler | ArrayCompute], reporter: Reporter
+) -> Summary:
     """Upscale the segments that are not done."""
     resumed = sum(sink.done.values())
     counter = FrameCounter(plan, reporter, resumed)
@@ -319,7 +331,7 @@ def job_record(plan: VideoPlan, network: str, device: str, precision: str, engin
 def _versions() -> dict[str, str]:
     """Versions of what packets depend on. The encoders are part of PyAV's libavcodec."""
     encoders = ".".join(str(part) for part in av.library_versions["libavcodec"])
-    return {"repsr": __version__, "torch": torch.__version__, "av": av.__version__, "libavcodec": encoders}
+    return {"repsr": __version__, "torch": version("torch"), "av": av.__version__, "libavcodec": encoders}
 
 
 def unfinished(plan: VideoPlan, sink: VideoSink) -> list[Segment]:

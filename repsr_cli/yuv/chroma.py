@@ -12,7 +12,6 @@ borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,40 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from repsr_cli.yuv.filters import filter_for, samples_of
 from repsr_cli.yuv.formats import PlaneFormat
 
 Plane = Tensor | NDArray[Any]
-Planes = tuple[NDArray[Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ChromaFilter:
-    """A pair of filters along one axis on which chroma has half as many samples as luma.
-
-    All taps are binary fractions, so that exact integers stay exact in float32.
-
-    Attributes:
-        even: taps that give luma position 2k, over chroma samples k - 1, k and k + 1.
-        odd: taps that give luma position 2k + 1, over the same.
-        down: taps that give chroma sample k, over luma positions from 2k + ``start`` on.
-        start: offset of the first of them.
-    """
-
-    even: tuple[float, float, float]
-    odd: tuple[float, float, float]
-    down: tuple[float, ...]
-    start: int
-
-
-# Chroma lies midway between two luma samples: Cohen-Daubechies-Feauveau 1.3.
-CENTRED = ChromaFilter((1 / 8, 1, -1 / 8), (-1 / 8, 1, 1 / 8), (1 / 2, 1 / 2), 0)
-# Chroma lies on every other luma sample: CDF 5/3; enlarging is linear.
-COSITED = ChromaFilter((0, 1, 0), (0, 1 / 2, 1 / 2), (-1 / 8, 2 / 8, 6 / 8, 2 / 8, -1 / 8), -2)
-
-
-def filter_for(cosited: bool) -> ChromaFilter:
-    """The filters for an axis by its siting (``PlaneFormat.cosited``)."""
-    return COSITED if cosited else CENTRED
 
 
 def samples_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
@@ -65,19 +34,7 @@ def samples_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
     Returns:
         (1, 3, H, W), of grey (1, 1, H, W), float32, still in samples.
     """
-    expected = 1 if fmt.matrix == "grey" else 3
-    if len(planes) != expected:
-        raise ValueError(f"{fmt.matrix} has {expected} planes, not {len(planes)}")
-    height, width = planes[0].shape
-    chroma_size = fmt.chroma_size(height, width)
-    for plane in planes[1:]:
-        if tuple(plane.shape) != chroma_size:
-            raise ValueError(f"luma of {height}x{width} needs chroma of {chroma_size}, not {tuple(plane.shape)}")
-    samples = torch.empty(1, expected, height, width)
-    samples[0, 0] = _as_float(planes[0])
-    if expected == 3:
-        samples[0, 1:] = enlarge_chroma(torch.stack([_as_float(plane) for plane in planes[1:]]), fmt, height, width)
-    return samples
+    return torch.from_numpy(samples_of([np.asarray(plane) for plane in planes], fmt))
 
 
 def planes_from_samples(samples: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
@@ -133,13 +90,6 @@ def shrink_chroma(chroma: Tensor, fmt: PlaneFormat, axes: tuple[bool, bool] = (T
         if fmt.subsample[axis] == 2 and axes[axis]:
             chroma = _halved(chroma, axis, fmt.cosited[axis])
     return chroma
-
-
-def _as_float(plane: Plane) -> Tensor:
-    # Unsigned 16-bit tensors know few operations; numpy converts, and copies what is strided or read-only.
-    if isinstance(plane, np.ndarray):
-        return torch.from_numpy(plane.astype(np.float32))
-    return plane.to("cpu", torch.float32)
 
 
 def _doubled(chroma: Tensor, axis: int, size: int, cosited: bool) -> Tensor:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.utils.dlpack
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch, which videos on the CPU may do without
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +47,9 @@ class DevicePlanes:
 
     def separated(self) -> tuple[Tensor, Tensor, Tensor]:
         """Views of Y, U and V on the device, uint8 or, unshifted, int16."""
+        import torch
+        import torch.utils.dlpack
+
         luma, chroma = (torch.utils.dlpack.from_dlpack(plane) for plane in self.planes)
         if self.pix_fmt != "nv12":
             # Samples lie in the upper bits, of which int16 takes the first for a sign.

@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 
 from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import save_plain
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from repsr_cli.upscale.models import ModelCache
 from tests.conftest import ROOT
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import load_plain, read_metadata, save_plain
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from tests.conftest import textured
 from tests.unit.training.test_frame_sampling import write_video
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
-from repsr_cli.image.files import is_image, open_image, read_image, write_image
-from repsr_cli.image.formats import FORMATS
+from repsr_cli.image.files import open_image, read_image, write_image
+from repsr_cli.image.formats import FORMATS, is_image
 from repsr_cli.image.page import Page, Strip
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Outcome, Reporter
@@ -178,7 +178,8 @@ import resource, sys
 from pathlib import Path
 import torch
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.request import Request
 from repsr_cli.upscale import image as module

@@ -18,7 +18,8 @@ import torch
 
 from repsr_cli.export.glsl import glsl_network
 from repsr_cli.model.checkpoint import load_plain
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 
 pytestmark = [pytest.mark.shaders, pytest.mark.slow, pytest.mark.timeout(600)]
 

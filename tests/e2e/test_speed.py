@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import save_plain
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from repsr_cli.model.checkpoint import save_plain
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.video.probe import probe
 from tests.conftest import textured
 from tests.sample_videos import make_video

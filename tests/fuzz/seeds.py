@@ -19,8 +19,9 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from repsr_cli.model.checkpoint import TrainingCheckpoint, save_plain, save_training
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR
+from repsr_cli.model.spec import Spec
 from tests.sample_videos import VideoSettings, make_video
 
 CORPUS = Path(__file__).parent / "corpus"

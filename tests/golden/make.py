@@ -18,7 +18,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.image.files import write_image
 from repsr_cli.image.page import Metadata, Page, page_of
 from repsr_cli.model.checkpoint import load_plain, save_plain
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.request import Request
 from tests.conftest import textured

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repsr_cli.model.plain import Spec
 from repsr_cli.model.repsr import RepSR, fuse
+from repsr_cli.model.spec import Spec
 from tests.conftest import randomise_statistics
 
 specs = st.builds(

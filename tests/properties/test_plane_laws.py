@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.chroma import enlarge_chroma, shrink_chroma
 from repsr_cli.yuv.formats import PlaneFormat, Siting
 from repsr_cli.yuv.matrices import LUMA_WEIGHTS

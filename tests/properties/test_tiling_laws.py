@@ -14,7 +14,8 @@ from repsr_cli.engine.runner import BodyShape, TileRunner
 from repsr_cli.engine.settings import RunSettings
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 
 sizes = st.integers(1, 40)
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from repsr_cli.model import zoo
 from repsr_cli.model.checkpoint import TrainingCheckpoint, save_training
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.training.recipe import Data, Network, Recipe, Schedule
 from tests.conftest import ROOT, textured
 

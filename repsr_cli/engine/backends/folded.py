@@ -8,7 +8,8 @@ from repsr_cli.engine.backends.backend import Backend, LayersBackend, MakeBacken
 from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.backends.ncnn import ncnn_layers
 from repsr_cli.engine.backends.onnxruntime import onnxruntime_layers
-from repsr_cli.engine.backends.openvino import OpenVinoBackend, compiles
+from repsr_cli.engine.backends.openvino import OpenVinoBackend
+from repsr_cli.engine.backends.openvino_graphs import compiles
 from repsr_cli.engine.backends.registry import engine_name
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.settings import RunSettings
@@ -33,7 +34,7 @@ def folded_backend(folded: Folded, fmt: PlaneFormat, settings: RunSettings) -> t
         ImportError: the engine is not installed.
     """
     engine, name, threads = settings.engine, engine_name(settings.engine), settings.thread_count
-    if engine == "openvino" and compiles(folded):
+    if engine == "openvino" and compiles(folded.parts):
         return partial(OpenVinoBackend, folded, fmt, threads), name
     if engine == "openvino":
         scale = folded.parts[0].rows

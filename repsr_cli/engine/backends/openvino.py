@@ -1,31 +1,16 @@
-"""Run a folded network with OpenVINO, from samples to rounded samples.
-
-Torch runs a network layer by layer; adding the skip, filtering chroma, clipping and converting to integers each pass
-over memory again. OpenVINO's graph compiler does most of that while a convolution's results are in registers
-(docs/speed.md has the figures). The arithmetic is the same, and results agree to within rounding.
-"""
+"""Run a folded network with OpenVINO where tiles are torch's tensors."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from threading import Lock, get_ident
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from repsr_cli.engine.backends.quiet_import import quiet_import
-from repsr_cli.engine.colour_folding import Folded, Part, cross
+from repsr_cli.engine.backends.openvino_graphs import OpenVinoGraphs
+from repsr_cli.engine.colour_folding import Folded, arrays_of
+from repsr_cli.engine.settings import precision_name
 from repsr_cli.engine.tiling import Tile
-from repsr_cli.yuv.chroma import integers
 from repsr_cli.yuv.formats import PlaneFormat
-
-
-def compiles(folded: Folded) -> bool:
-    """Whether OpenVINO can compute finished samples of every plane."""
-    return not any(any(part.unfinished) for part in folded.parts)
 
 
 class OpenVinoBackend:
@@ -42,118 +27,9 @@ class OpenVinoBackend:
     """
 
     def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int, precision: torch.dtype) -> None:
-        self._openvino = quiet_import("openvino")
-        self._folded = folded
-        self._fmt = fmt
-        self._crossing = any(part.crossing for part in folded.parts)
-        self._core = self._openvino.Core()
-        # As many streams as the runner has tiles under way: one does not wait for the other between layers.
-        self._settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": min(threads, 2),
-            "INFERENCE_PRECISION_HINT": "f32" if precision is torch.float32 else "bf16",
-        }
-        # Compiling for one size takes hundredths of a second, and a plan has few sizes. Each thread has its requests.
-        self._compiled: dict[tuple[int, int], Any] = {}
-        self._requests: dict[tuple[int, tuple[int, int]], Any] = {}
-        self._compiling = Lock()
+        self._graphs = OpenVinoGraphs(arrays_of(folded), fmt, threads, precision_name(precision))
 
     def run(self, context: Tensor, tile: Tile) -> Tensor:
         """As ``Backend.run``, for N = 1: finished samples, uint8, or int16 at depths above 8."""
-        size = (context.shape[-2], context.shape[-1])
-        key = (get_ident(), size)
-        with self._compiling:
-            if size not in self._compiled:
-                self._compiled[size] = self._core.compile_model(self._model(*size), "CPU", self._settings)
-            if key not in self._requests:
-                self._requests[key] = self._compiled[size].create_infer_request()
-        # The results lie in the request's memory until it is used again.
-        found = self._requests[key].infer(
-            [np.ascontiguousarray(context.numpy())], share_inputs=True, share_outputs=True
-        )
-        if not self._crossing:
-            return self._tensor(found[0])
-        luma, chroma = self._tensor(found[0]), self._tensor(found[1])
-        # The filter mirrors at the image's borders; a convolution does not.
-        at_left, at_right = tile.context.left == 0, tile.context.right == tile.image.right
-        if at_left:
-            chroma[:, :, 0] = self._border(found[2], True, at_right and size[1] == 1)[:, 0]
-        if at_right and size[1] > 1:
-            chroma[:, :, -1] = self._border(found[3], False, True)[:, -1]
-        return torch.cat([luma, chroma], -1)
-
-    def _tensor(self, found: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(found if self._fmt.depth == 8 else found.view(np.int16))
-
-    def _border(self, sums: NDArray[np.float32], at_left: bool, at_right: bool) -> Tensor:
-        """Finished chroma of two columns, (h, 2, K), from the network's sums for them, (1, K, h, 2)."""
-        samples = torch.from_numpy(sums[0]).permute(1, 2, 0).contiguous()
-        parts = [replace(part, start=part.start - self._folded.parts[0].stop) for part in self._folded.parts[1:]]
-        for part in parts:
-            cross(samples, part, at_left, at_right)
-        finished = torch.cat([samples[..., part.own] for part in parts], -1)
-        return integers(finished.clamp_(0, self._fmt.peak), self._fmt)
-
-    def _model(self, height: int, width: int) -> Any:
-        """The graph for contexts of one size."""
-        from openvino import opset13 as ops
-
-        *layers, tail = self._folded.body.layers
-        assert isinstance(tail, nn.Conv2d)
-        weight, bias = tail.weight, tail.bias
-        assert bias is not None, "a folded network's convolutions have a bias"
-        skip = self._folded.body.skip.T[:, :, None, None]
-        lr = ops.parameter([1, skip.shape[1], height, width], np.float32)
-        features = lr
-        for layer in layers:
-            if isinstance(layer, nn.Conv2d):
-                features = _convolution(features, layer.weight, layer.bias)
-            else:
-                features = ops.prelu(features, ops.constant(_numbers(layer.weight)))
-
-        def samples(channels: slice) -> Any:
-            added = _convolution(lr, skip[channels])
-            return ops.add(_convolution(features, weight[channels], bias[channels]), added)
-
-        def finished(samples: Any) -> Any:
-            nhwc = ops.transpose(ops.clamp(samples, 0.0, float(self._fmt.peak)), ops.constant(np.array([0, 2, 3, 1])))
-            # One half was added to samples: the fraction is dropped here.
-            return ops.convert(nhwc, "u8" if self._fmt.depth == 8 else "u16")
-
-        if not self._crossing:
-            return self._openvino.Model([finished(samples(slice(None)))], [lr])
-        first = self._folded.parts[0].stop
-        chroma = samples(slice(first, None))
-        columns = [ops.slice(chroma, [start], [stop], [1], [3]) for start, stop in ((0, 2), (-2, 2**31 - 1))]
-        gathered = _convolution(chroma, _crossing(self._folded.parts))
-        return self._openvino.Model([finished(samples(slice(first))), finished(gathered), *columns], [lr])
-
-
-def _crossing(parts: tuple[Part, ...]) -> Tensor:
-    """What ``cross`` does away from borders, of all parts after the first, as a convolution: (samples, K, 1, 3)."""
-    chroma = parts[1:]
-    weight = torch.zeros(sum(part.rows * part.columns for part in chroma), parts[-1].stop - parts[0].stop, 1, 3)
-    row = 0
-    for part in chroma:
-        start = part.start - parts[0].stop
-        count = part.rows * part.columns
-        for sample in range(count):
-            weight[row + sample, start + sample, 0, 1] = 1
-        for line in range(part.rows):
-            weight[row + line * part.columns, start + count + line, 0, 0] = 1
-            weight[row + (line + 1) * part.columns - 1, start + count + part.rows + line, 0, 2] = 1
-        row += count
-    return weight
-
-
-def _convolution(source: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
-    """A convolution that keeps the size."""
-    from openvino import opset13 as ops
-
-    padding = [side // 2 for side in weight.shape[2:]]
-    found = ops.convolution(source, ops.constant(_numbers(weight)), [1, 1], padding, padding, [1, 1])
-    return found if bias is None else ops.add(found, ops.constant(_numbers(bias).reshape(1, -1, 1, 1)))
-
-
-def _numbers(parameter: Any) -> NDArray[np.float32]:
-    return np.ascontiguousarray(parameter.detach().cpu().numpy(), dtype=np.float32)
+        found = self._graphs.run(context.numpy(), tile)
+        return torch.from_numpy(found if found.dtype == np.uint8 else found.view(np.int16))

@@ -8,12 +8,13 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import torch
+from pathlib import Path
 
 from repsr_cli.errors import DeviceError, UsageError
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Number formats, as --precision takes them.
+PRECISIONS = ("fp32", "fp16", "bf16")
+_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Engine:
     packages: tuple[str, ...]
     install: str
     devices: tuple[str, ...] = ("cpu",)
-    precisions: tuple[torch.dtype, ...] = (torch.float32,)
+    precisions: tuple[str, ...] = ("fp32",)
 
     @property
     def installed(self) -> bool:
@@ -47,19 +48,15 @@ class Engine:
 
 # By the values of --engine, except torch, which is always installed.
 ENGINES = {
-    "openvino": Engine("OpenVINO", ("openvino",), "'repsr[openvino]'", precisions=(torch.float32, torch.bfloat16)),
+    "openvino": Engine("OpenVINO", ("openvino",), "'repsr[openvino]'", precisions=("fp32", "bf16")),
     "onnxruntime": Engine("ONNX Runtime", ("onnxruntime", "onnx"), "'repsr[onnx]'"),
     "ncnn": Engine("ncnn", ("ncnn",), "'repsr[ncnn]'"),
-    "compile": Engine(
-        "torch.compile", ("torch",), "torch", ("cpu", "cuda"), (torch.float32, torch.float16, torch.bfloat16)
-    ),
-    "tensorrt": Engine(
-        "Torch-TensorRT", ("torch_tensorrt",), "torch-tensorrt", ("cuda",), (torch.float32, torch.float16)
-    ),
+    "compile": Engine("torch.compile", ("torch",), "torch", ("cpu", "cuda"), PRECISIONS),
+    "tensorrt": Engine("Torch-TensorRT", ("torch_tensorrt",), "torch-tensorrt", ("cuda",), ("fp32", "fp16")),
 }
 
 
-def installed_engines(precision: torch.dtype = torch.float32) -> list[str]:
+def installed_engines(precision: str = "fp32") -> list[str]:
     """The engines that run on this CPU and start without compiling for minutes, torch first.
 
     Args:
@@ -74,10 +71,17 @@ def installed_engines(precision: torch.dtype = torch.float32) -> list[str]:
 
 
 def computes_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16 (AVX-512 BF16, AMX, Arm's BF16), as far as torch tells."""
-    ask: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)  # absent from older torch
-    found = ask()
-    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    """Whether this CPU has instructions for bfloat16 (AVX-512 BF16, AMX, Arm's BF16), as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        import torch
+
+        # Absent from older torch.
+        ask: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
+        return any(ask().get(name) for name in _BF16)
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return not flags.isdisjoint(_BF16)
 
 
 def engine_name(word: str) -> str:
@@ -89,12 +93,12 @@ def engine_name(word: str) -> str:
     return "torch" if word == "torch" else ENGINES[word].name
 
 
-def pick_engine(word: str, device: torch.device, precision: torch.dtype) -> str:
+def pick_engine(word: str, device: str, precision: str) -> str:
     """The engine that runs the frames of videos.
 
     Args:
         word: ``torch``, a key of ``ENGINES``, or ``auto``: OpenVINO where it is installed and applies, else torch.
-        device: where to run.
+        device: kind of device: ``cpu``, ``cuda`` or ``mps``.
         precision: number format.
 
     Raises:
@@ -102,21 +106,21 @@ def pick_engine(word: str, device: torch.device, precision: torch.dtype) -> str:
         DeviceError: a C++ compiler is needed and missing.
     """
     if word == "auto":
-        applies = device.type == "cpu" and precision in ENGINES["openvino"].precisions
+        applies = device == "cpu" and precision in ENGINES["openvino"].precisions
         return "openvino" if applies and ENGINES["openvino"].installed else "torch"
     if word == "torch":
         return word
     if word not in ENGINES:
         raise UsageError(f"engine {word}", "no such engine", f"Choose auto, torch, {', '.join(ENGINES)}.")
     engine = ENGINES[word]
-    if device.type not in engine.devices or precision not in engine.precisions:
-        formats = " or ".join(name for name, dtype in PRECISIONS.items() if dtype in engine.precisions)
+    if device not in engine.devices or precision not in engine.precisions:
+        formats = " or ".join(name for name in PRECISIONS if name in engine.precisions)
         where = " or ".join(engine.devices)
         remedy = f"Add --device {engine.devices[0]} --precision {formats.split()[0]}, or leave it out."
         raise UsageError(f"engine {word}", f"is for {formats} on {where}", remedy)
     if not engine.installed:
         raise UsageError(f"engine {word}", f"{engine.title} is not installed", f"pip install {engine.install}")
-    if word == "compile" and device.type == "cpu" and not any(map(shutil.which, _cpp_compilers())):
+    if word == "compile" and device == "cpu" and not any(map(shutil.which, _cpp_compilers())):
         raise DeviceError("engine compile", "needs a C++ compiler, and none is found", "Install one, or set CXX to it.")
     return word
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
 
-from repsr_cli.engine.threads import torch_threads
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.executors import Executor
 from repsr_cli.upscale.models import ModelCache
@@ -34,6 +33,7 @@ class Local(Executor):
 
     def run_image(self, plan: ImagePlan, sink: ImageSink, reporter: Reporter, stop: Event | None) -> Outcome:
         """As ``Executor`` says."""
+        from repsr_cli.engine.threads import torch_threads
         from repsr_cli.upscale.image import upscale_image
 
         compute, slot, note = plan.compute, 0, ""
@@ -48,6 +48,12 @@ class Local(Executor):
     def run_video(self, plan: VideoPlan, sink: VideoSink, reporter: Reporter) -> Outcome:
         """As ``Executor`` says."""
         from repsr_cli.upscale.video import upscale_video
+        from repsr_cli.upscale.without_torch import without_torch
+
+        alone = without_torch(plan, reporter.say)
+        if alone is not None:
+            return upscale_video(plan, sink, (alone,), reporter)
+        from repsr_cli.engine.threads import torch_threads
 
         upscaler = self._models.upscaler(plan.compute, plan.compute.devices[0], reporter.say)
         with torch_threads(plan.compute.threads):

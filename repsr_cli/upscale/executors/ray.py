@@ -21,7 +21,8 @@ from repsr_cli.engine.settings import pick_precision, precision_name
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.executors import Executor

@@ -9,7 +9,8 @@ import torch
 from repsr_cli.diagnostics import bench
 from repsr_cli.diagnostics.bench import measure_model, measure_speed, start_up_parts
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from tests.unit.engine.test_cuda_batches import on_a_gpu
 
 

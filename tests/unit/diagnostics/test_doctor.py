@@ -10,7 +10,7 @@ import pytest
 from repsr_cli.diagnostics import doctor
 from repsr_cli.diagnostics.doctor import Finding, examine, self_test
 from repsr_cli.model import zoo
-from repsr_cli.upscale.calibrate import Choice, Memory
+from repsr_cli.upscale.choices import Choice, Memory
 
 
 def by_subject() -> dict[str, Finding]:

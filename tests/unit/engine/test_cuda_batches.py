@@ -17,7 +17,8 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.video.cuda_planes import frame_of
 from repsr_cli.yuv.device_planes import DevicePlanes
 from tests.unit.engine.test_openvino import FORMATS

@@ -15,7 +15,8 @@ from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import BodyShape, TileRunner
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.device_planes import on_host
 from repsr_cli.yuv.formats import PlaneFormat
 

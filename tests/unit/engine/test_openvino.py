@@ -9,7 +9,8 @@ import torch
 from repsr_cli.engine.backends.registry import ENGINES, computes_bf16
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.formats import PlaneFormat
 
 needs_openvino = pytest.mark.skipif(not ENGINES["openvino"].installed, reason="needs openvino")

@@ -12,10 +12,11 @@ from repsr_cli.engine.backends.registry import ENGINES, Engine, engine_name, ins
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, UsageError
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.formats import PlaneFormat
 
-CPU, FP32 = torch.device("cpu"), torch.float32
+CPU, FP32 = "cpu", "fp32"
 INSTALL = "'repsr[openvino]'"
 THERE, ABSENT = Engine("OpenVINO", ("torch",), INSTALL), Engine("OpenVINO", ("torch", "no_such_package"), INSTALL)
 
@@ -23,8 +24,8 @@ THERE, ABSENT = Engine("OpenVINO", ("torch",), INSTALL), Engine("OpenVINO", ("to
 def test_auto_takes_openvino_where_it_is_and_applies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "openvino", THERE)
     assert pick_engine("auto", CPU, FP32) == "openvino"
-    assert pick_engine("auto", CPU, torch.bfloat16) == "torch"
-    assert pick_engine("auto", torch.device("cuda"), FP32) == "torch"
+    assert pick_engine("auto", CPU, "bf16") == "torch"
+    assert pick_engine("auto", "cuda", FP32) == "torch"
     assert "openvino" in installed_engines()
     monkeypatch.setitem(ENGINES, "openvino", ABSENT)
     assert pick_engine("auto", CPU, FP32) == "torch"
@@ -39,7 +40,7 @@ def test_asking_for_what_cannot_be_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         assert failure.value.remedy == "pip install 'repsr[openvino]'"
         monkeypatch.setitem(ENGINES, word, THERE)
         assert pick_engine(word, CPU, FP32) == word
-        for device, precision in ((CPU, torch.bfloat16), (torch.device("cuda"), FP32)):
+        for device, precision in ((CPU, "bf16"), ("cuda", FP32)):
             with pytest.raises(UsageError, match="is for fp32 on cpu"):
                 pick_engine(word, device, precision)
     with pytest.raises(UsageError, match="no such engine") as failure:
@@ -59,7 +60,7 @@ def test_compilers_of_torch_are_for_where_they_work(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(DeviceError, match=r"C\+\+ compiler"):
         pick_engine("compile", CPU, FP32)
-    assert pick_engine("compile", torch.device("cuda"), torch.bfloat16) == "compile"
+    assert pick_engine("compile", "cuda", "bf16") == "compile"
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")

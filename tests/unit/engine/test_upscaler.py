@@ -12,7 +12,8 @@ from repsr_cli.engine.body import Body, MixedBody
 from repsr_cli.engine.settings import pick_device
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 
 
 def network(scale: int = 2, channels: int = 8, blocks: int = 2, colors: int = 3) -> Any:

@@ -17,7 +17,8 @@ from repsr_cli.export.agreement import largest_difference
 from repsr_cli.export.formats import FORMATS, Format, check_targets, export, export_all, format_of, write
 from repsr_cli.export.ncnn import ncnn_files
 from repsr_cli.export.planes import parse_planes
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.model.zoo import available, load_compact
 from repsr_cli.yuv.formats import PlaneFormat
 

@@ -15,7 +15,8 @@ from repsr_cli.export import glsl
 from repsr_cli.export.formats import export, format_of, write
 from repsr_cli.export.glsl import glsl_network, parameter_digest, shipped_shaders
 from repsr_cli.export.glsl_interpreter import GlslError, parse, run_shader
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.formats import PlaneFormat
 from tests.conftest import present
 

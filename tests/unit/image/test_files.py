@@ -18,8 +18,8 @@ from PIL import Image, ImageCms, ImageOps
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image import files as images
 from repsr_cli.image.exif import ASCII, Entry, build_exif, stored_orientation
-from repsr_cli.image.files import is_image, open_image, read_image, write_image
-from repsr_cli.image.formats import FORMATS, format_for
+from repsr_cli.image.files import open_image, read_image, write_image
+from repsr_cli.image.formats import FORMATS, format_for, is_image
 from repsr_cli.image.losses import losses
 from repsr_cli.image.page import Metadata, Page, page_of
 

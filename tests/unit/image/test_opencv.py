@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError
-from repsr_cli.image.files import is_image, open_image, read_image, roomier_suffix
+from repsr_cli.image.files import open_image, read_image, roomier_suffix
+from repsr_cli.image.formats import is_image
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.request import Request

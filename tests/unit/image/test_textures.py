@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.errors import MediaError
-from repsr_cli.image.files import is_image, read_image
+from repsr_cli.image.files import read_image
+from repsr_cli.image.formats import is_image
 
 
 def noise(channels: int) -> NDArray[np.uint16]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from repsr_cli.model.blend import blended
-from repsr_cli.model.plain import Spec
+from repsr_cli.model.spec import Spec
 from tests.zoo_of_pairs import network
 
 SPEC = Spec(scale=2, channels=5, blocks=2)

@@ -22,8 +22,9 @@ from repsr_cli.model.checkpoint import (
     save_plain,
     save_training,
 )
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
+from repsr_cli.model.spec import Spec
 from tests.conftest import randomise_statistics
 
 SPEC = Spec(scale=3, channels=6, blocks=2)

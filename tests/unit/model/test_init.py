@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from repsr_cli.model.init import colour_by_interpolation, interpolation_kernels, start_as_interpolation
 from repsr_cli.model.net2net import grow
-from repsr_cli.model.plain import LUMA, PlainSR, Spec
+from repsr_cli.model.plain import LUMA, PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
+from repsr_cli.model.spec import Spec
 
 
 def form(kind: str, spec: Spec) -> PlainSR | RepSR:

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from repsr_cli.model.init import start_as_interpolation
 from repsr_cli.model.net2net import change_scale, grow, resampling_weights
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 
 
 def random_network(spec: Spec) -> PlainSR:

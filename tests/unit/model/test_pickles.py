@@ -24,8 +24,9 @@ from repsr_cli.model.checkpoint import (
     save_training,
 )
 from repsr_cli.model.pickles import UnsafePickle, check_pickle
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR
+from repsr_cli.model.spec import Spec
 
 SPEC = Spec(scale=2, channels=4, blocks=1)
 

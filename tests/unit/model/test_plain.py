@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 
 
 @pytest.mark.parametrize(("blocks", "channels", "scale", "parameters"), [(16, 64, 4, 621_424), (8, 24, 2, 45_156)])

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from repsr_cli.model.plain import Spec
 from repsr_cli.model.repsr import BatchNorm, RepSR, fuse
+from repsr_cli.model.spec import Spec
 from tests.conftest import present, randomise_statistics
 
 

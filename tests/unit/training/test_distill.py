@@ -13,7 +13,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.init import start_as_interpolation
-from repsr_cli.model.plain import LUMA, PlainSR, Spec
+from repsr_cli.model.plain import LUMA, PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.training.dataset import Pack, build_pack
 from repsr_cli.training.distill import distil, with_luma_of
 from repsr_cli.training.evaluate import upscale_pixels

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repsr_cli.model.plain import Spec
 from repsr_cli.model.repsr import RepSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.training.ema import copy_weights, measure_statistics, update_ema
 
 

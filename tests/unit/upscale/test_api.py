@@ -19,7 +19,8 @@ from PIL import Image
 import repsr_cli
 from repsr_cli import CheckpointError, MediaError, Progress, UsageError
 from repsr_cli.model.checkpoint import save_plain
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from repsr_cli.upscale.api import in_arguments
 from tests.conftest import textured
 from tests.sample_videos import frame_times, make_video

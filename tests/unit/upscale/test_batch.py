@@ -18,7 +18,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import CheckpointError, DeviceError, Interrupted, MediaError, UsageError
 from repsr_cli.model import zoo
 from repsr_cli.model.checkpoint import save_plain
-from repsr_cli.model.plain import Spec, identity_network
+from repsr_cli.model.plain import identity_network
+from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.batch import run_jobs, settle_scale
 from repsr_cli.upscale.executors.local import Local
@@ -156,7 +157,7 @@ def test_images_in_flight_use_the_cores_there_are(
 ) -> None:
     """Small images: a thread and a network each. Larger ones: all threads and one network for each."""
     options = Request.of(scale=2, threads=2)
-    monkeypatch.setattr("repsr_cli.engine.runner.CPU_CONTEXT_PIXELS", 48 if way == "apart" else 47)
+    monkeypatch.setattr("repsr_cli.engine.tiling.CPU_CONTEXT_PIXELS", 48 if way == "apart" else 47)
     made, used, before = [], set(), torch.get_num_threads()
     real_init, real_call = Upscaler.__init__, Upscaler.__call__
     # Whoever is quick waits for the other, or one thread might do all the work.

@@ -16,11 +16,13 @@ from repsr_cli.engine.backends.registry import installed_engines
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.job_records import identity
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Outcome, Progress, Reporter
-from repsr_cli.upscale import calibrate
+from repsr_cli.upscale import calibrate, choices
 from repsr_cli.upscale import plan_video as planning
-from repsr_cli.upscale.calibrate import BUDGETS, Choice, Memory, Trial, calibrated, kind_of, measure
+from repsr_cli.upscale.calibrate import BUDGETS, Trial, calibrated, measure
+from repsr_cli.upscale.choices import Choice, Memory, kind_of
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Request
 from repsr_cli.video.timeline import cut
@@ -168,10 +170,10 @@ def test_kinds_tell_apart_what_matters(upscaler: Upscaler, monkeypatch: pytest.M
     ]
     assert kind_of(upscaler, VIDEO, VIDEO, (272, 480)) == kinds[0]
     kinds.append(kind_of(upscaler.variant("torch", "auto", "bf16"), VIDEO, VIDEO, (270, 480)))
-    monkeypatch.setattr(calibrate, "processor", lambda: "another")
+    monkeypatch.setattr(choices, "processor", lambda: "another")
     kinds.append(kind_of(upscaler, VIDEO, VIDEO, (270, 480)))
-    monkeypatch.setattr(calibrate, "installed_engines", lambda _precision: ["torch", "ncnn"])
-    monkeypatch.setattr(calibrate, "engine_name", lambda word: f"{word} 1")
+    monkeypatch.setattr(choices, "installed_engines", lambda _precision: ["torch", "ncnn"])
+    monkeypatch.setattr(choices, "engine_name", lambda word: f"{word} 1")
     kinds.append(kind_of(upscaler, VIDEO, VIDEO, (270, 480)))
     assert len(set(kinds)) == len(kinds)
 
@@ -185,7 +187,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Choice]:
         return [Trial(found.pop(0), 0.01, lambda: None, 1.0)]
 
     monkeypatch.setattr(calibrate, "measure", give)
-    monkeypatch.setattr(calibrate, "WORTH", 0.0)
+    monkeypatch.setattr(choices, "WORTH", 0.0)
     return found
 
 
@@ -232,7 +234,7 @@ def test_where_it_does_not_pay_or_was_not_left_open_nothing_is_measured(
     assert chosen(engine="torch") is upscaler
     assert chosen(tile="64") is upscaler
     assert chosen(width=100) is upscaler
-    monkeypatch.setattr(calibrate, "WORTH", 30.0)
+    monkeypatch.setattr(choices, "WORTH", 30.0)
     assert chosen() is upscaler
     assert len(measured) == 2
 
@@ -288,4 +290,4 @@ def test_only_engines_that_support_a_precision_are_tried(upscaler: Upscaler, mon
     monkeypatch.setattr(calibrate, "_SAMPLE", 1e6)
     half = upscaler.variant("torch", "auto", "bf16")
     engines = {trial.choice.engine for trial in measure(half, VIDEO, VIDEO, SIZE, pytest.fail)}
-    assert engines == set(installed_engines(torch.bfloat16)) <= {"torch", "openvino"}
+    assert engines == set(installed_engines("bf16")) <= {"torch", "openvino"}

@@ -17,7 +17,8 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image, read_image, write_image
 from repsr_cli.image.page import Metadata, Page, page_of
 from repsr_cli.image.resize import imresize
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.sizes import target_size
 from repsr_cli.upscale import image as module

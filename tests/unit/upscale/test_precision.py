@@ -9,7 +9,8 @@ import torch
 
 from repsr_cli.engine.backends.registry import ENGINES
 from repsr_cli.errors import UsageError
-from repsr_cli.model.plain import PlainSR, Spec, identity_network
+from repsr_cli.model.plain import PlainSR, identity_network
+from repsr_cli.model.spec import Spec
 from repsr_cli.model.zoo import load_compact, resolve
 from repsr_cli.upscale import precision
 from repsr_cli.upscale.cache import cache_folder

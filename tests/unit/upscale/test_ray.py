@@ -22,7 +22,8 @@ from PIL import Image
 from repsr_cli.engine.backends.registry import ENGINES, Engine, engine_name
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import DeviceError, MediaError, UsageError
-from repsr_cli.model.plain import PlainSR, Spec
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.batch import run_jobs

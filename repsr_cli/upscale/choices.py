@@ -1,0 +1,121 @@
+"""Remember which engine and tiles are the fastest for videos of a kind on this machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import log2
+from pathlib import Path
+from typing import Protocol
+
+from repsr_cli.engine.backends.registry import ENGINES, engine_name, installed_engines
+from repsr_cli.upscale.cache import Say, cache_folder, recall, remember
+from repsr_cli.upscale.precision import processor
+from repsr_cli.yuv.formats import PlaneFormat
+
+# Seconds of work from which on trials pay.
+WORTH = 30.0
+# Multiply-accumulates a second and thread, of a processor with AVX2: for the guess whether they do.
+RATE = 25e9
+
+
+class Computing(Protocol):
+    """What computes a video, as far as the choice depends on it."""
+
+    @property
+    def name(self) -> str:
+        """The network's size and factor, e.g. ``M4C16 x4``."""
+
+    @property
+    def precision(self) -> str:
+        """Its number format."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What computes videos of a kind.
+
+    Attributes:
+        engine: as ``--engine`` takes it.
+        tile: as ``--tile`` takes it.
+    """
+
+    engine: str
+    tile: str
+
+
+def worth_measuring(macs: int, threads: int) -> bool:
+    """Whether a video takes so long that trials pay.
+
+    Args:
+        macs: multiply-accumulates of all its frames.
+        threads: CPU threads.
+    """
+    return macs >= WORTH * RATE * threads
+
+
+def kind_of(upscaler: Computing, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size: tuple[int, int]) -> str:
+    """Everything that the fastest choice depends on, in words: machine, versions, network, planes, size of frames.
+
+    Args:
+        upscaler: the network.
+        fmt_in: the planes it reads.
+        fmt_out: the planes it writes.
+        size: (height, width) of a frame, LR px; those of about as many pixels, to the nearest power of two, count as
+            one.
+    """
+    engines = installed_engines(upscaler.precision)
+    versions = [f"torch {version('torch')}", *(engine_name(word) for word in engines[1:])]
+    machine = f"{processor()}, {upscaler.threads} threads" + (", bf16" if upscaler.precision == "bf16" else "")
+    planes = " to ".join(dict.fromkeys(_words(fmt) for fmt in (fmt_in, fmt_out)))
+    pixels = 2 ** round(log2(size[0] * size[1]))
+    return f"{upscaler.name}, {planes}, {pixels} pixels; {machine}; {', '.join(versions)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The choices made on this machine, in a JSON file: kinds of videos (``kind_of``) to engines and tiles.
+
+    Attributes:
+        file: where; it need not exist.
+    """
+
+    file: Path
+
+    @classmethod
+    def here(cls) -> Memory:
+        """In the user's folder for caches."""
+        return cls(cache_folder() / "engines.json")
+
+    def recall(self, say: Say) -> dict[str, Choice]:
+        """All choices; none where there is no file, or where it is damaged, which is reported."""
+        return recall(self.file, _choice, say)
+
+    def keep(self, key: str, choice: Choice, say: Say) -> None:
+        """Add a choice; the file is replaced as a whole. Failing to do so is reported, not raised."""
+        choices = self.recall(lambda _line: None) | {key: choice}
+        content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}
+        remember(self.file, content, say)
+
+
+def _choice(entry: dict[str, str]) -> Choice:
+    """A choice as the file has it.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    choice = Choice(entry["engine"], entry["tile"])
+    if choice.engine not in ("torch", *ENGINES) or not re.fullmatch(r"auto:[1-9]\d*", choice.tile):
+        raise ValueError(entry)
+    return choice
+
+
+def _words(fmt: PlaneFormat) -> str:
+    subsampling = {(2, 2): "4:2:0", (1, 2): "4:2:2", (2, 1): "4:4:0"}.get(fmt.subsample, "4:4:4")
+    layout = fmt.matrix if fmt.matrix in ("rgb", "grey") else f"{fmt.matrix} {subsampling} {fmt.siting}"
+    return f"{layout} {fmt.depth} bit {'full' if fmt.full_range else 'limited'}"

@@ -1,0 +1,110 @@
+"""Decide whether a video can be upscaled without torch, whose import takes longer than a short video."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from repsr_cli.engine.array_frames import ArrayCompute
+from repsr_cli.engine.backends.openvino_graphs import compiles
+from repsr_cli.engine.backends.registry import ENGINES
+from repsr_cli.model.zoo import load_arrays
+from repsr_cli.upscale.choices import Memory, kind_of, worth_measuring
+from repsr_cli.upscale.frame_path import formats_of
+from repsr_cli.upscale.models import Compute, chosen
+from repsr_cli.upscale.plan_video import VideoPlan
+from repsr_cli.upscale.precision import Precision, remembered
+from repsr_cli.video.segments import begun
+
+# Devices of GPUs: NVIDIA's, those of Jetson and of WSL, AMD's.
+_GPUS = ("nvidiactl", "nvhost-ctrl", "nvmap", "dxg", "kfd")
+
+
+def without_torch(plan: VideoPlan, say: Callable[[str], None]) -> ArrayCompute | None:
+    """What computes a video by OpenVINO alone, where it would be OpenVINO anyway; None where torch is needed.
+
+    Torch is needed for other models than those that ship, other engines, GPUs, resizes, chroma that OpenVINO does not
+    write, jobs that go on, and for whatever has to be measured first. The result has the same bytes either way.
+
+    Args:
+        plan: of the video.
+        say: reports what was chosen.
+
+    Raises:
+        CheckpointError: the model's file is damaged.
+        UsageError: the environment asks for a number format that does not exist.
+    """
+    compute = plan.compute
+    if "torch" in sys.modules or not _may(compute) or _goes_on(plan):
+        return None
+    network = load_arrays(compute.model)
+    if network is None or plan.size != tuple(side * network.spec.scale for side in _size(plan)):
+        return None
+    precision = Precision(compute.precision)
+    if compute.precision == "auto":
+        precision = remembered(network.digest(), compute.engine) or precision
+    if precision.name not in ENGINES["openvino"].precisions:
+        return None
+    found = ArrayCompute(network, precision.name, compute.tile, compute.threads or _threads(), say)
+    formats = formats_of(plan)
+    folded = found.fold(*formats)
+    if formats[1].depth >= 16 or not compiles(folded.parts):
+        return None
+    return _tiled(found, plan, folded.macs_per_pixel, precision, say)
+
+
+def _tiled(
+    found: ArrayCompute, plan: VideoPlan, macs: int, precision: Precision, say: Callable[[str], None]
+) -> ArrayCompute | None:
+    """With the tiles that were the fastest for such videos; None where that was another engine, or must be measured."""
+    compute, size = plan.compute, _size(plan)
+    remark = ""
+    tiles = found.tile
+    if compute.engine == "auto":
+        choice = Memory.here().recall(lambda _line: None).get(kind_of(found, *formats_of(plan), size))
+        if choice is None and worth_measuring(macs * size[0] * size[1] * (plan.frames or 0), found.threads):
+            return None
+        if choice is not None:
+            if choice.engine != "openvino":
+                return None
+            tiles = choice.tile
+            remark = f"by {found.engine_name}, tile {tiles}, the fastest here as measured before"
+    say(chosen(compute, found.network.spec, found.describe(), precision))
+    if remark:
+        say(f"{plan.source.path.name}: {remark}")
+    return ArrayCompute(found.network, found.precision, tiles, found.threads, say)
+
+
+def _may(compute: Compute) -> bool:
+    """Whether what was asked for leaves the work to OpenVINO on the CPU, with tiles of its own choice."""
+    asked = compute.engine in ("auto", "openvino") and compute.tile == "auto" and compute.ray is None
+    if not asked or not ENGINES["openvino"].installed:
+        return False
+    return compute.devices == ("cpu",) or (compute.devices == ("auto",) and not _may_have_gpu())
+
+
+def _may_have_gpu() -> bool:
+    """Whether ``auto`` might mean another device than the CPU; only torch can tell for certain."""
+    if importlib.metadata.version("torch").endswith("+cpu"):
+        return False
+    return sys.platform != "linux" or any(Path("/dev", name).exists() for name in _GPUS)
+
+
+def _goes_on(plan: VideoPlan) -> bool:
+    """Whether an interrupted job goes on: in what computed it before."""
+    return plan.resume and not plan.benchmark and begun(plan.target) is not None
+
+
+def _size(plan: VideoPlan) -> tuple[int, int]:
+    return plan.source.height, plan.source.width
+
+
+def _threads() -> int:
+    """As many threads as torch would use: by OpenMP's variable, else one for each core that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
