@@ -44,7 +44,11 @@ class Targets:
 
 def uses_teacher(recipe: Recipe) -> bool:
     """Whether a recipe needs what a teacher made."""
-    return recipe.data.target == "teacher" or (recipe.gan.weight > 0 and recipe.gan.real == "teacher")
+    return (
+        recipe.data.target == "teacher"
+        or (recipe.gan.weight > 0 and recipe.gan.real == "teacher")
+        or (recipe.loss.vgg > 0 and recipe.loss.vgg_target != "original")
+    )
 
 
 def check_teacher(recipe: Recipe, crops: CropDataset) -> None:
@@ -54,7 +58,7 @@ def check_teacher(recipe: Recipe, crops: CropDataset) -> None:
         RecipeError: it does.
     """
     if uses_teacher(recipe) and not crops.taught:
-        remedy = "Make it with repsr prepare --teacher, or set data.target and gan.real to original."
+        remedy = "Make it with repsr prepare --teacher, or set data.target, gan.real and loss.vgg_target to original."
         raise RecipeError(recipe.data.train, "was packed without a teacher", remedy)
 
 
@@ -71,7 +75,10 @@ class Objective:
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self._recipe = recipe
-        self._vgg = VggFeatures(recipe.loss.vgg_layers).to(device) if recipe.loss.vgg else None
+        self._vgg: VggFeatures | None = None
+        if recipe.loss.vgg:
+            self._vgg = VggFeatures(recipe.loss.vgg_layers).to(device, memory_format=torch.channels_last)
+        self._device, self._half = device, HALF.get(recipe.run.precision)
 
     def __call__(self, step: int, sr: Tensor, targets: Targets) -> Tensor:
         """The loss of a step, a scalar; ``sr`` is (N, 3, H, W) float32, not clamped."""
@@ -85,10 +92,29 @@ class Objective:
         if loss.fourier:
             total = total + loss.fourier * fourier_distance(sr, wanted)
         if self._vgg is not None:
-            with torch.no_grad():
-                features = self._vgg(targets.original)
-            total = total + loss.vgg * feature_distance(self._vgg(sr.clamp(0, 1)), features)
+            total = total + loss.vgg * self._vgg_distance(sr, targets)
         return total
+
+    def _vgg_distance(self, sr: Tensor, targets: Targets) -> Tensor:
+        """Distance of the features of the crops, or of the middle of some, to those that are wanted."""
+        loss = self._recipe.loss
+        names = ("original", "teacher") if loss.vgg_target == "both" else (loss.vgg_target,)
+        with torch.no_grad():
+            found = [self._features(targets.named(name)) for name in names]
+            wanted = [torch.stack(layer).mean(0) for layer in zip(*found, strict=True)]
+        return feature_distance(self._features(sr.clamp(0, 1)), wanted)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        loss = self._recipe.loss
+        assert self._vgg is not None, "asked for only where a VGG term is wanted"
+        crops = images[: loss.vgg_crops or None]
+        side = loss.vgg_patch * self._recipe.network.scale
+        if 0 < side < min(crops.shape[-2:]):
+            top, left = ((length - side) // 2 for length in crops.shape[-2:])
+            crops = crops[..., top : top + side, left : left + side]
+        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+            features: list[Tensor] = self._vgg(crops.contiguous(memory_format=torch.channels_last))
+        return [layer.float() for layer in features]
 
 
 class Adversary:

@@ -157,8 +157,12 @@ class Loss:
         ms_ssim: weight of 1 - MS-SSIM, added.
         ssim: weight of 1 - SSIM at the finest scale, added; it keeps the contrast of texture.
         fourier: weight of the distance of amplitudes and phases of the spectra, added.
-        vgg: weight of the VGG distance to the original, added; its weights come with ``repsr[perceptual]``.
+        vgg: weight of the VGG distance, added; its weights come with ``repsr[perceptual]``.
         vgg_layers: how many of the five layers it uses.
+        vgg_target: what it compares with: the ``original``, what the ``teacher`` made, or the mean features of
+            ``both``. The original alone teaches texture that pleases this VGG more than the eye.
+        vgg_crops: crops of a step that it looks at, since it costs more than the network; 0: all.
+        vgg_patch: side of the part that it sees in the middle of each, LR px; 0: the whole crop.
     """
 
     name: Literal["l1", "l2", "charbonnier"] = "l1"
@@ -172,6 +176,9 @@ class Loss:
     fourier: float = 0.0
     vgg: float = 0.0
     vgg_layers: int = 4
+    vgg_target: Literal["original", "teacher", "both"] = "original"
+    vgg_crops: int = 0
+    vgg_patch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,6 +488,8 @@ def _check(recipe: Recipe, subject: str) -> None:
         "loss.ms_ssim": recipe.loss.ms_ssim,
         "loss.fourier": recipe.loss.fourier,
         "loss.vgg": recipe.loss.vgg,
+        "loss.vgg_crops": recipe.loss.vgg_crops,
+        "loss.vgg_patch": recipe.loss.vgg_patch,
         "gan.weight": recipe.gan.weight,
         "gan.warmup": recipe.gan.warmup,
         "data.holdout": recipe.data.holdout,

