@@ -242,6 +242,26 @@ def softened(image: Pixels, share: float, factors: Range, random: Generator) -> 
     return np.asarray(part.resize((width, height), Image.Resampling.LANCZOS))
 
 
+def shrunk(image: Pixels, share: float, factors: Range, random: Generator) -> Pixels:
+    """An image made smaller and mirrored at its edges to its former size, or the image itself.
+
+    What fills a pixel grid to the last detail, as small photographs do, is rare among tiles of large ones.
+
+    Args:
+        image: (height, width, 3).
+        share: how often it is shrunk.
+        factors: bounds of the factor.
+        random: of whether and how much; not drawn from where ``share`` is 0.
+    """
+    if share == 0 or random.random() >= share:
+        return image
+    height, width = image.shape[:2]
+    factor = math.exp(random.uniform(math.log(factors[0]), math.log(factors[1])))
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    return np.pad(small, ((0, height - size[1]), (0, width - size[0]), (0, 0)), mode="symmetric")
+
+
 def moving_windows(image: Pixels, side: int, frames: int, fast: float, random: Generator) -> list[Pixels]:
     """A window that pans over an image at constant speed, as a short shot.
 

@@ -38,6 +38,9 @@ class Shot:
         text: share of shots that show lines of text.
         soften: share of images enlarged first, so that they are as soft as frames of video are.
         soften_factor: by how much.
+        shrink: share of images shrunk first, so that they are as full of detail as small photographs are; those are
+            not softened.
+        shrink_factor: by how much, at least 1.
     """
 
     frames: int = 9
@@ -47,6 +50,8 @@ class Shot:
     text: float = 0.0
     soften: float = 0.85
     soften_factor: Range = (1.2, 5.0)
+    shrink: float = 0.0
+    shrink_factor: Range = (1.3, 2.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,8 @@ def _check(mix: Mix, subject: str) -> None:
                 raise RecipeError(subject, f"{where} must be two ascending bounds of 0 or more, not {list(value)}")
     if not 2 <= mix.shot.frames <= 250 or mix.shot.side < 64:
         raise RecipeError(subject, "shot.frames must lie between 2 and 250, and shot.side be 64 or more")
+    if mix.shot.shrink_factor[0] < 1:
+        raise RecipeError(subject, "shot.shrink_factor must be 1 or more")
     if not 1 <= mix.jpeg.quality[0] <= mix.jpeg.quality[1] <= 100:
         raise RecipeError(subject, "jpeg.quality must lie between 1 and 100")
     if not mix.rescale.kernels or set(mix.rescale.kernels) - {"bicubic", "bilinear", "box", "lanczos"}:

@@ -31,6 +31,7 @@ from repsr_cli.training.degradations import (
     draw_degradation,
     letterboxed,
     moving_windows,
+    shrunk,
     softened,
     with_text,
 )
@@ -109,7 +110,10 @@ def degraded_pair(pair: Pair, preparation: Preparation, variant: int, index: int
     degradation = draw_degradation(mix, random)
     unit = LR_UNIT * scale
     side = min(mix.shot.side, *pair.hr.shape[:2]) // unit * unit
-    image = with_text(softened(pair.hr, mix.shot.soften, mix.shot.soften_factor, random), mix.shot.text, random)
+    image = shrunk(pair.hr, mix.shot.shrink, mix.shot.shrink_factor, random)
+    if image is pair.hr:
+        image = softened(image, mix.shot.soften, mix.shot.soften_factor, random)
+    image = with_text(image, mix.shot.text, random)
     windows = moving_windows(image, side, mix.shot.frames, mix.shot.fast, random)
     windows = letterboxed(windows, mix.shot.letterbox, random)
     shot = degrade_shot(windows, scale, degradation, random)

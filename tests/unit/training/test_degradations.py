@@ -15,6 +15,7 @@ from repsr_cli.training.degradations import (
     draw_degradation,
     letterboxed,
     moving_windows,
+    shrunk,
     softened,
     with_text,
 )
@@ -113,6 +114,30 @@ def test_windows_pan_at_constant_speed_inside_the_image(seed: int) -> None:
 def test_a_window_as_large_as_the_image_stands_still() -> None:
     image = textured(40, 40)
     assert all(np.array_equal(window, image) for window in moving_windows(image, 40, 5, 0.3, _random()))
+
+
+@pytest.mark.parametrize("factors", [(1.3, 2.5), (1.0, 1.0), (3.0, 3.0)])
+def test_shrunk_images_keep_size_and_mirror_a_smaller_one(factors: tuple[float, float]) -> None:
+    image = textured(60, 90)
+    small = shrunk(image, 1.0, factors, _random(3))
+    assert small.shape == image.shape
+    if factors[0] == 3:
+        assert np.array_equal(small[:20, :30], small[39:19:-1, :30])
+        assert np.array_equal(small[:20, :30], small[:20, 59:29:-1])
+        assert abs(float(small[:20, :30].mean()) - float(image.mean())) < 2
+
+
+def test_an_image_is_shrunk_as_often_as_asked() -> None:
+    image = textured(60, 90)
+    drawn = [shrunk(image, 0.5, (1.5, 2.0), _random(seed)) is image for seed in range(60)]
+    assert 15 < sum(drawn) < 45
+
+
+def test_no_shrinking_draws_nothing() -> None:
+    random = _random(5)
+    image = textured(60, 90)
+    assert shrunk(image, 0.0, (1.5, 2.0), random) is image
+    assert random.random() == _random(5).random()
 
 
 def test_softened_images_keep_size_and_lose_detail() -> None:

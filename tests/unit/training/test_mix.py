@@ -30,6 +30,7 @@ def test_shipped_mixes_load(file: Path) -> None:
         ("[[video.codecs]]\nname = 'libx264'\nquality = [10, 90]", "quality of libx264 must lie between 0 and 51"),
         ("[shot]\nframes = 1", "shot.frames must lie between 2 and 250"),
         ("[shot]\nframes = 999999999", "shot.frames must lie between 2 and 250"),
+        ("[shot]\nshrink_factor = [0.5, 2]", "shot.shrink_factor must be 1 or more"),
         ("[jpeg]\nquality = [200, 300]", "jpeg.quality must lie between 1 and 100"),
         ("shot = 3", "'shot' must be a section"),
         ("[shot", "cannot be read"),
