@@ -77,7 +77,8 @@ class Objective:
         self._recipe = recipe
         self._vgg: VggFeatures | None = None
         if recipe.loss.vgg:
-            self._vgg = VggFeatures(recipe.loss.vgg_layers).to(device, memory_format=torch.channels_last)
+            features = VggFeatures(recipe.loss.vgg_layers).to(device)
+            self._vgg = features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device, self._half = device, HALF.get(recipe.run.precision)
 
     def __call__(self, step: int, sr: Tensor, targets: Targets) -> Tensor:

@@ -65,7 +65,7 @@ def test_vgg_teaches_the_network_in_half_precision() -> None:
     sr, targets = images()
     sr.requires_grad_()
     values = recipe(vgg_target="both").as_dict()
-    Objective(recipe_from_dict(values | {"run": {"precision": "bf16"}}, "a recipe"), CPU)(0, sr, targets).backward()
+    Objective(recipe_from_dict(values | {"run": {"precision": "bf16"}}, "a recipe"), CPU)(0, sr, targets).backward()  # type: ignore[no-untyped-call]
     assert sr.grad is not None
     assert float(sr.grad.abs().sum()) > 0
 
