@@ -90,9 +90,15 @@ def stderr_console() -> Console:
 
 def print_error(error: RepsrError) -> None:
     """Say on stderr what failed and what to do, also under ``--quiet``."""
-    from rich.text import Text
+    text = visible(str(error))
+    try:
+        from rich.text import Text
 
-    stderr_console().print(Text.assemble(("error: ", "bold red"), visible(str(error))))
+        console = stderr_console()
+    except (ImportError, OSError, MemoryError):  # the error may be that no file can be opened
+        sys.stderr.write(f"error: {text}\n")
+    else:
+        console.print(Text.assemble(("error: ", "bold red"), text))
 
 
 def print_line(line: str, *, result: bool = False) -> None:

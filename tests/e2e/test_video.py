@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repsr_cli.engine import planes as engine_planes
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale import estimate as estimating
-from repsr_cli.upscale import frame_path as device_ends
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale import sinks as upscaling
 from repsr_cli.upscale.plan_video import plan_video
@@ -450,7 +450,7 @@ def test_the_time_is_estimated_by_a_trial(tmp_path: Path, monkeypatch: pytest.Mo
             time.sleep(0.1)
             return super().begin(planes, progress)
 
-    monkeypatch.setattr(device_ends, "PlaneUpscaler", Slow)
+    monkeypatch.setattr(engine_planes, "PlaneUpscaler", Slow)
     monkeypatch.setattr(estimating, "_SECONDS", 0.5)
     source = make_video(tmp_path / "in.mp4", range(240), audio=0)
     plan = plan_video(source, tmp_path / "out.mp4", Request.of(preset="ultrafast"), weight(2))

@@ -12,7 +12,6 @@ from typing import Any
 
 import av
 import pytest
-import torch
 
 from repsr_cli import files
 from repsr_cli.engine.upscaler import Upscaler
@@ -107,9 +106,13 @@ def test_a_job_is_resumed_by_the_same_versions_and_source_only(
 ) -> None:
     target = tmp_path / "out.mp4"
     stopped(16, source, target)
-    for name, module in (("repsr", upscaling), ("av", av), ("torch", torch)):
+    for name, module, read in (
+        ("repsr", upscaling, "__version__"),
+        ("av", av, "__version__"),
+        ("torch", upscaling, "version"),
+    ):
         with monkeypatch.context() as patched:
-            patched.setattr(module, "__version__", "0.0.0")
+            patched.setattr(module, read, (lambda _package: "0.0.0") if name == "torch" else "0.0.0")
             with pytest.raises(UsageError, match=rf"begun with another version of {name} .*0\.0\.0.*--no-resume"):
                 run(source, target)
     versions = dict(av.library_versions, libavcodec=(1, 2, 3))

@@ -23,6 +23,10 @@ from tests.sample_videos import make_video
 pytest.importorskip("watchfiles", reason="watch needs watchfiles")
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Watcher:
     """``repsr watch`` as a process of its own."""
 
@@ -30,7 +34,9 @@ class Watcher:
         self.log = output.with_name(f"log-{time.monotonic_ns()}")
         command = [sys.executable, "-m", "repsr_cli", "watch", folder, "-o", output, "--settle", "0.3", *options]
         with self.log.open("wb") as log, self.log.with_suffix(".out").open("wb") as out:
-            self.process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=log)
+            # Shells let what they start in the background ignore SIGINT, these tests perhaps among it.
+            words = [str(word) for word in command]
+            self.process = subprocess.Popen(words, stdout=out, stderr=log, preexec_fn=_heed_interrupts)
 
     def printed(self) -> list[str]:
         return self.log.with_suffix(".out").read_text().splitlines()
