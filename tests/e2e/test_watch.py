@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,9 @@ from repsr_cli.model.spec import Spec
 from repsr_cli.video.probe import probe
 from tests.conftest import textured
 from tests.sample_videos import make_video
+from tests.signals import heed
 
 pytest.importorskip("watchfiles", reason="watch needs watchfiles")
-
-
-def _heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Watcher:
@@ -34,9 +32,8 @@ class Watcher:
         self.log = output.with_name(f"log-{time.monotonic_ns()}")
         command = [sys.executable, "-m", "repsr_cli", "watch", folder, "-o", output, "--settle", "0.3", *options]
         with self.log.open("wb") as log, self.log.with_suffix(".out").open("wb") as out:
-            # Shells let what they start in the background ignore SIGINT, these tests perhaps among it.
             words = [str(word) for word in command]
-            self.process = subprocess.Popen(words, stdout=out, stderr=log, preexec_fn=_heed_interrupts)
+            self.process = subprocess.Popen(words, stdout=out, stderr=log, preexec_fn=partial(heed, signal.SIGINT))
 
     def printed(self) -> list[str]:
         return self.log.with_suffix(".out").read_text().splitlines()

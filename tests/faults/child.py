@@ -24,6 +24,7 @@ import typer
 import repsr_cli
 from repsr_cli.cli import app
 from tests.faults.shim import Shim
+from tests.signals import heed
 
 # A command that computes for longer hangs, and one that does nothing for so long, however busy the machine is.
 SECONDS = 30.0
@@ -132,6 +133,7 @@ def _child(argv: Sequence[str], folder: Path, shim: Shim, setting: Setting, file
     code: Any = 1
     try:
         os.setpgid(0, 0)
+        heed(signal.SIGINT)
         os.chdir(folder)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         os.dup2(os.open(setting.stdin or os.devnull, os.O_RDONLY), 0)

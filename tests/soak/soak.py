@@ -37,6 +37,7 @@ from PIL import Image
 
 from repsr_cli.cli import app
 from tests.sample_videos import make_video, other_packets, video_packets
+from tests.signals import heed
 
 # Loaded before the processes are forked, so that each starts at once.
 for _name in ("batch", "image", "video"):
@@ -79,6 +80,7 @@ class Run:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(self.errors.fileno(), 2)
+            heed(signal.SIGINT)
             prepare()
             app(["upscale", str(case.source), "-o", str(target or case.target), *OPTIONS])
         except SystemExit as end:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from repsr_cli.training.recipe import Batch, Data, Network, Optimizer, Recipe, R
 from repsr_cli.training.run_log import RunLog, read_log
 from repsr_cli.training.soap import SOAP
 from tests.conftest import ROOT, textured
+from tests.signals import heed
 
 
 @contextmanager
@@ -358,11 +360,7 @@ def test_a_closed_terminal_stops_a_run_that_can_be_resumed(tmp_path: Path) -> No
     (tmp_path / "recipe.toml").write_text(text)
     command = [sys.executable, "-m", "repsr_cli", "train", str(tmp_path / "recipe.toml"), "-o", str(tmp_path / "run")]
 
-    def heed_hangups() -> None:
-        """The tests themselves may run under nohup, which children inherit."""
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-    pipe = subprocess.PIPE
+    pipe, heed_hangups = subprocess.PIPE, partial(heed, signal.SIGHUP)
     with subprocess.Popen([*command, "--json"], cwd=ROOT, preexec_fn=heed_hangups, stdout=pipe, stderr=pipe) as process:
         try:
             assert process.stdout is not None
