@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from repsr_cli.engine.array_tiles import ArrayRunner
 from repsr_cli.engine.backends.openvino_graphs import OpenVinoGraphs
 from repsr_cli.engine.backends.registry import engine_name
 from repsr_cli.engine.plane_folding import FoldedArrays, fold_arrays
-from repsr_cli.engine.reusing_frames import Progress, ReusingFrames, once
-from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache
-from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Tile
+from repsr_cli.engine.reusing_frames import ReusingFrames, once
+from repsr_cli.engine.tile_reuse import Finish, ReuseCache
+from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Progress, Tile
 from repsr_cli.model.arrays import NetworkArrays
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 from repsr_cli.yuv.filters import Planes, samples_of
@@ -79,7 +78,7 @@ class ArrayCompute:
         return fold_arrays(network.convolutions, network.slopes, network.spec.scale, (fmt_in, fmt_out))
 
     def frames(self, fmt_in: PlaneFormat, fmt_out: PlaneFormat, reuse: bool) -> ArrayFrames:
-        """What upscales frames with it; OpenVINO ``compiles`` the parts of the folded network."""
+        """What upscales frames with it, where OpenVINO ``compiles`` every plane to write."""
         return ArrayFrames(self, fmt_in, fmt_out, reuse)
 
 
@@ -112,24 +111,14 @@ class ArrayFrames(ReusingFrames):
             int(compute.tile.partition(":")[2] or CPU_CONTEXT_PIXELS),
             compute.notify,
         )
-        changed = ChangedTiles(runner, fmt_in.subsample, len(folded.black))
-        super().__init__(runner, changed, ReuseCache(reuse), fmt_out, compute.network.spec.scale)
-        self._tiles = runner
-        self._folded = folded
-        self._fmt_in = fmt_in
+        super().__init__(runner, folded, (fmt_in, fmt_out), compute.network.spec.scale, ReuseCache(reuse))
+        self._gain = np.float32(folded.gain)
         self._black = np.array(folded.black, np.float32).reshape(1, -1, 1, 1)
-        counts = [part.rows * part.columns for part in folded.parts]
-        self._own = [slice(stop - count, stop) for count, stop in zip(counts, accumulate(counts), strict=True)]
 
     @property
     def engine(self) -> str:
         """What computes."""
         return self.upscaler.engine_name
-
-    @property
-    def reused(self) -> float:
-        """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
-        return self._cache.reused
 
     def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None) -> Finish:
         """As ``PlaneUpscaler.begin``."""
@@ -140,14 +129,13 @@ class ArrayFrames(ReusingFrames):
     ) -> Callable[[], Planes]:
         lr = samples_of(planes, self._fmt_in)
         lr -= self._black
-        lr *= np.float32(self._folded.gain)
+        lr *= self._gain
 
         def write(found: NDArray[Any], tile: Tile) -> None:
-            core = tile.core.seen_from(tile.core.grown(self._tiles.margin, tile.context)).slices()
-            for part, own, target in zip(self._folded.parts, self._own, targets, strict=True):
-                place(found[0][core][..., own], target[part.window(tile.core)], part.rows, part.columns)
+            for at, target, part in self._places(tile, self._finished, targets):
+                place(found[0][at], target, part.rows, part.columns)
 
-        return once(self._tiles.begin(lr, write, progress, tiles), targets)
+        return once(self._runner.begin(lr, write, progress, tiles), targets)
 
 
 def place(samples: NDArray[Any], target: NDArray[Any], rows: int, columns: int) -> None:

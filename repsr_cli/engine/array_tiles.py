@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.engine.memory import is_out_of_memory, smaller
-from repsr_cli.engine.reusing_frames import Progress
-from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
+from repsr_cli.engine.side_by_side import results
+from repsr_cli.engine.tiling import Progress, Tile, fit_tile, plan_tiles
 
 Samples = NDArray[np.float32]
 Write = Callable[[NDArray[Any], Tile], None]
@@ -82,8 +82,7 @@ class ArrayRunner:
 
     def _side_by_side(self, lr: Samples, plan: list[Tile], write: Write) -> list[Future[None]]:
         def compute(tile: Tile) -> None:
-            wanted = tile.core.grown(self.margin, tile.context).seen_from(tile.context)
-            rows, columns = wanted.slices()
+            rows, columns = tile.with_margin(self.margin).seen_from(tile.context).slices()
             write(self.network.run(lr[(..., *tile.context.slices())], tile)[:, rows, columns], tile)
 
         return [self._pool.submit(compute, tile) for tile in plan]
@@ -94,7 +93,7 @@ class ArrayRunner:
         """Wait for tiles; compute the whole image in smaller ones if memory does not suffice."""
         while True:
             try:
-                for done, _ in enumerate(_results(running), 1):
+                for done, _ in enumerate(results(running), 1):
                     if progress is not None:
                         progress(done, len(plan))
                 return
@@ -105,14 +104,3 @@ class ArrayRunner:
                 self._largest = smaller(side, "cpu", self.notify, error)
             plan = self.plan(*lr.shape[-2:])
             running = self._side_by_side(lr, plan, write)
-
-
-def _results(running: list[Future[None]]) -> Iterator[None]:
-    """Wait for tiles one after the other; nothing writes any more once this ends, whatever happened."""
-    try:
-        for future in running:
-            yield future.result()
-    finally:
-        for future in running:
-            future.cancel()
-        wait(running)

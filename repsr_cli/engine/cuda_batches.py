@@ -25,10 +25,11 @@ from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.memory import is_out_of_memory
 from repsr_cli.engine.plane_folding import cross
-from repsr_cli.engine.runner import NotFiniteError, Progress
+from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
+from repsr_cli.engine.tiling import Progress
 from repsr_cli.yuv.chroma import enlarge_chroma, shrink_chroma
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 from repsr_cli.yuv.filters import Planes

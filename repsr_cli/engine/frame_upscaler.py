@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.cuda_batches import CudaFrames, PlanesNetwork, queues_for
-from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
+from repsr_cli.engine.tiling import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 from repsr_cli.yuv.formats import PlaneFormat
@@ -41,7 +41,6 @@ class FrameUpscaler:
         gpu_format: str | None = None,
     ) -> None:
         folded, cache = fold(upscaler.net, fmt_in, fmt_out), ReuseCache(reuse)
-        self._cache = cache
         self._tiled = TiledFrames(upscaler, folded, fmt_in, fmt_out, cache)
         self.engine = self._tiled.engine
         queues = queues_for(upscaler.device)
@@ -57,7 +56,7 @@ class FrameUpscaler:
     @property
     def reused(self) -> float:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
-        return self._cache.reused
+        return self._tiled.reused
 
     @property
     def ahead(self) -> int:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from repsr_cli.engine.colour_folding import folds
 from repsr_cli.engine.frame_upscaler import FrameUpscaler, size_of
-from repsr_cli.engine.runner import Progress
 from repsr_cli.engine.tile_reuse import Finish
+from repsr_cli.engine.tiling import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.yuv.chroma import Plane, planes_from_samples, samples_from_planes
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from repsr_cli.engine.plane_folding import Part
 from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache, Runner
-from repsr_cli.engine.tiling import Tile
+from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.yuv.device_planes import DevicePlanes
 from repsr_cli.yuv.filters import Planes
 from repsr_cli.yuv.formats import PlaneFormat
 
-# Called with (tiles done, tiles in total); may raise to cancel.
-Progress = Callable[[int, int], None]
+
+class Folding(Protocol):
+    """A network with plane formats folded in, as far as its planes are concerned; as ``colour_folding.Folded``."""
+
+    @property
+    def black(self) -> tuple[float, ...]:
+        """The sample of each input plane where RGB is (0, 0, 0)."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """One for each plane out."""
 
 
 class ReusingFrames(ABC):
@@ -24,20 +35,34 @@ class ReusingFrames(ABC):
 
     Args:
         runner: runs the tiles.
-        changed: finds those that changed.
-        cache: what keeps the frame before.
-        fmt_out: the planes to write.
+        folded: what it computes.
+        formats: the LR planes, and those to write.
         scale: the network's.
+        cache: what keeps the frame before.
     """
 
     def __init__(
-        self, runner: Runner, changed: ChangedTiles, cache: ReuseCache, fmt_out: PlaneFormat, scale: int
+        self,
+        runner: Runner,
+        folded: Folding,
+        formats: tuple[PlaneFormat, PlaneFormat],
+        scale: int,
+        cache: ReuseCache,
     ) -> None:
         self._runner = runner
-        self._changed = changed
-        self._cache = cache
-        self._fmt_out = fmt_out
+        self._fmt_in, self._fmt_out = formats
         self._scale = scale
+        self._cache = cache
+        self._changed = ChangedTiles(runner, self._fmt_in.subsample, len(folded.black))
+        self._parts = folded.parts
+        # Where a network gives finished samples: one plane's after the other's.
+        counts = [part.rows * part.columns for part in folded.parts]
+        self._finished = [slice(stop - count, stop) for count, stop in zip(counts, accumulate(counts), strict=True)]
+
+    @property
+    def reused(self) -> float:
+        """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
+        return self._cache.reused
 
     @abstractmethod
     def _begin(
@@ -71,6 +96,24 @@ class ReusingFrames(ABC):
         """Upscale a frame, all of it, whatever came before; it is not kept."""
         height, width = planes[0].shape
         return self._begin(planes, self._targets(height, width), self._runner.plan(height, width), None)()
+
+    def _places(
+        self, tile: Tile, samples: Sequence[slice], targets: Planes
+    ) -> Iterator[tuple[tuple[slice, slice, slice], NDArray[Any], Part]]:
+        """Where the finished samples of a tile lie, and where they go, plane by plane.
+
+        Args:
+            tile: the tile.
+            samples: the channels of each plane.
+            targets: the planes of the whole frame.
+
+        Yields:
+            The index of a plane's samples in (h, w, K), the core and the margin around it; the window of the plane.
+        """
+        rows, columns = tile.core.seen_from(tile.with_margin(self._runner.margin)).slices()
+        for part, own, target in zip(self._parts, samples, targets, strict=True):
+            if not any(part.unfinished):
+                yield (rows, columns, own), target[part.window(tile.core)], part
 
     def _targets(self, height: int, width: int) -> Planes:
         fmt = self._fmt_out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Barrier, BrokenBarrierError
@@ -14,13 +14,12 @@ from torch import Tensor
 from repsr_cli.engine.backends.backend import Backend, MakeBackend
 from repsr_cli.engine.memory import is_out_of_memory, smaller
 from repsr_cli.engine.settings import RunSettings, precision_name
+from repsr_cli.engine.side_by_side import abandon, results
 from repsr_cli.engine.threads import torch_threads
-from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Tile, fit_tile, plan_tiles
+from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Progress, Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError
 
 Write = Callable[[Tensor, Tile], None]
-# Called with (tiles done, tiles in total); may raise to cancel.
-Progress = Callable[[int, int], None]
 
 
 class NotFiniteError(ArithmeticError):
@@ -150,9 +149,7 @@ class TileRunner:
                 if self.precision is precision:
                     self._finish(lr, write, progress, plan, running)
                     return
-                for future in running:
-                    future.cancel()
-                wait(running)
+                abandon(running)
                 self._finish(lr, write, progress, None, None)
 
         return finish
@@ -171,9 +168,9 @@ class TileRunner:
             plan = tiles if tiles is not None else self.plan(height, width)
             if running is None and self._at_once > 1 and len(plan) > 1:
                 running = self._side_by_side(lr, plan, write)
-            results = self._in_turn(lr, plan, write) if running is None else _results(running)
+            computed = self._in_turn(lr, plan, write) if running is None else results(running)
             try:
-                for done, _ in enumerate(results, 1):
+                for done, _ in enumerate(computed, 1):
                     if progress is not None:
                         progress(done, len(plan))
                 return
@@ -193,8 +190,7 @@ class TileRunner:
             yield
 
     def _compute(self, backend: Backend, lr: Tensor, tile: Tile, write: Write) -> None:
-        wanted = tile.core.grown(self.margin, tile.context).seen_from(tile.context)
-        rows, columns = wanted.slices()
+        rows, columns = tile.with_margin(self.margin).seen_from(tile.context).slices()
         with torch.inference_mode():
             features = backend.run(lr[(..., *tile.context.slices())], tile)
             if features.is_floating_point() and not is_finite(features):
@@ -247,18 +243,6 @@ class TileRunner:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         self._largest = smaller(side, str(device), self._settings.notify, error)
-
-
-def _results(running: list[Future[None]]) -> Iterator[None]:
-    """Wait for tiles one after the other."""
-    try:
-        for future in running:
-            yield future.result()
-    finally:
-        # Nothing may write any more once this returns, whatever happened.
-        for future in running:
-            future.cancel()
-        wait(running)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor | None:

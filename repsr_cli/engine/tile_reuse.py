@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.tiling import Box, Tile
+from repsr_cli.engine.tiling import Box, Progress, Tile
 from repsr_cli.yuv.device_planes import DevicePlanes
 from repsr_cli.yuv.filters import Planes
 
@@ -42,10 +42,19 @@ class Runner(Protocol):
         self,
         lr: Any,
         write: Callable[[Any, Tile], None],
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         tiles: list[Tile] | None = None,
     ) -> None:
         """Run the network over an image."""
+
+    def begin(
+        self,
+        lr: Any,
+        write: Callable[[Any, Tile], None],
+        progress: Progress | None = None,
+        tiles: list[Tile] | None = None,
+    ) -> Callable[[], None]:
+        """Begin a call; returns what waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +181,7 @@ def is_exact(runner: Runner, channels: int, size: tuple[int, int], side: int) ->
     verdicts = []
 
     def within(features: NDArray[Any], tile: Tile, box: Box) -> NDArray[Any]:
-        rows, columns = box.seen_from(tile.core.grown(runner.margin, tile.context)).slices()
+        rows, columns = box.seen_from(tile.with_margin(runner.margin)).slices()
         return features[:, rows, columns]
 
     def compare(found: Any, usual: Tile) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, cycle, islice
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from repsr_cli.engine.backends.folded import folded_backend
 from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.plane_folding import cross, margin_of
-from repsr_cli.engine.reusing_frames import Progress, ReusingFrames, once
+from repsr_cli.engine.reusing_frames import ReusingFrames, once
 from repsr_cli.engine.runner import BodyShape, TileRunner
-from repsr_cli.engine.tile_reuse import ChangedTiles, ReuseCache
-from repsr_cli.engine.tiling import Tile
+from repsr_cli.engine.tile_reuse import ReuseCache
+from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.yuv.chroma import integers, rounded, samples_from_planes, shrink_chroma
 from repsr_cli.yuv.filters import Planes
@@ -47,10 +47,8 @@ class TiledFrames(ReusingFrames):
         channels = max(upscaler.spec.channels, folded.parts[-1].stop)
         shape = BodyShape(upscaler.spec.reach, channels, margin_of(folded.parts))
         self.runner = TileRunner(make_backend, shape, upscaler.settings)
-        changed = ChangedTiles(self.runner, fmt_in.subsample, len(folded.black))
-        super().__init__(self.runner, changed, cache, fmt_out, upscaler.scale)
-        self._fmt_in = fmt_in
-        self._folded = folded
+        super().__init__(self.runner, folded, (fmt_in, fmt_out), upscaler.scale, cache)
+        self._gain = folded.gain
         self._black = torch.tensor(folded.black).view(1, -1, 1, 1)
 
     def sample(self, lr: Tensor, pixels: int) -> tuple[Callable[[], None], float]:
@@ -75,7 +73,7 @@ class TiledFrames(ReusingFrames):
     def _begin(
         self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
     ) -> Callable[[], Planes]:
-        lr = (samples_from_planes(planes, self._fmt_in) - self._black) * self._folded.gain
+        lr = (samples_from_planes(planes, self._fmt_in) - self._black) * self._gain
         return once(self.runner.begin(lr, self._writer(targets), progress, tiles), targets)
 
     def _writer(self, targets: Planes) -> Callable[[Tensor, Tile], None]:
@@ -85,10 +83,7 @@ class TiledFrames(ReusingFrames):
             if found.is_floating_point():
                 self._write(found[0].float(), tile, targets)
                 return
-            # Finished samples: one plane's after the other's.
-            counts = [part.rows * part.columns for part in self._folded.parts]
-            own = [slice(stop - count, stop) for count, stop in zip(counts, accumulate(counts), strict=True)]
-            self._put(found[0], own, tile, targets)
+            self._put(found[0], self._finished, tile, targets)
 
         return write
 
@@ -101,9 +96,9 @@ class TiledFrames(ReusingFrames):
             targets: the planes of the whole frame.
         """
         fmt = self._fmt_out
-        there = tile.core.grown(self.runner.margin, tile.context)
+        there = tile.with_margin(self.runner.margin)
         core = tile.core.seen_from(there)
-        for part, target in zip(self._folded.parts, targets, strict=True):
+        for part, target in zip(self._parts, targets, strict=True):
             if any(part.unfinished):
                 full = torch.empty(there.height * part.rows, there.width * part.columns)
                 place(samples[..., part.start : part.stop].cpu(), full, part.rows, part.columns)
@@ -112,20 +107,12 @@ class TiledFrames(ReusingFrames):
                 target[to] = rounded(chroma[from_], fmt)
             elif part.crossing:
                 cross(samples, part, there.left == 0, there.right == tile.image.right)
-        own = [part.own for part in self._folded.parts]
+        own = [part.own for part in self._parts]
         self._put(integers(samples.clamp_(0, fmt.peak), fmt), own, tile, targets)
 
     def _put(self, whole: Tensor, samples: Sequence[slice], tile: Tile, targets: Planes) -> None:
-        """Shuffle finished samples to their places.
-
-        Args:
-            whole: (h, w, K) integers, of the core and the margin around it.
-            samples: the channels of each plane.
-            tile: the tile.
-            targets: the planes of the whole frame.
-        """
-        core = tile.core.seen_from(tile.core.grown(self.runner.margin, tile.context)).slices()
-        for part, own, target in zip(self._folded.parts, samples, targets, strict=True):
-            if not any(part.unfinished):
-                plane = torch.from_numpy(target if self._fmt_out.depth == 8 else target.view(np.int16))
-                place(whole[core][..., own], plane[part.window(tile.core)], part.rows, part.columns)
+        """Shuffle finished samples, (h, w, K) integers, to their places; the rest as ``_places`` takes it."""
+        for at, target, part in self._places(tile, samples, targets):
+            plane = torch.from_numpy(target if self._fmt_out.depth == 8 else target.view(np.int16))
+            # By torch: where torch is loaded, a frame of `fast` by OpenVINO takes a fifth longer if NumPy does this.
+            place(whole[at], plane, part.rows, part.columns)

@@ -8,8 +8,12 @@ Integers only; units are LR pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+
+# Called with (tiles done, tiles in total); may raise to cancel.
+Progress = Callable[[int, int], None]
 
 SMALLEST_TILE = 32
 
@@ -91,6 +95,10 @@ class Tile:
     def inner(self) -> Box:
         """The core, counted from the corner of the context."""
         return self.core.seen_from(self.context)
+
+    def with_margin(self, margin: int) -> Box:
+        """The core and ``margin`` pixels more on every side, as far as the context goes."""
+        return self.core.grown(margin, self.context)
 
 
 def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int, align: int = 1) -> list[Tile]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.backends.registry import engine_name
 from repsr_cli.engine.body import body_of, place
-from repsr_cli.engine.runner import BodyShape, Progress, TileRunner
+from repsr_cli.engine.runner import BodyShape, TileRunner
 from repsr_cli.engine.settings import Notify, precision_name, resolve_settings
-from repsr_cli.engine.tiling import Tile
+from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.model.arrays import digest_of
 from repsr_cli.model.foreign import ForeignSpec, ForeignSR
 from repsr_cli.model.plain import PlainSR

@@ -235,7 +235,7 @@ def softened(image: Pixels, share: float, factors: Range, random: Generator) -> 
     if random.random() >= share:
         return image
     height, width = image.shape[:2]
-    factor = math.exp(random.uniform(math.log(factors[0]), math.log(factors[1])))
+    factor = _log_uniform(factors, random)
     part_height, part_width = int(height / factor), int(width / factor)
     top, left = int(random.integers(height - part_height + 1)), int(random.integers(width - part_width + 1))
     part = Image.fromarray(image[top : top + part_height, left : left + part_width])
@@ -245,7 +245,7 @@ def softened(image: Pixels, share: float, factors: Range, random: Generator) -> 
 def shrunk(image: Pixels, share: float, factors: Range, random: Generator) -> Pixels:
     """An image made smaller and mirrored at its edges to its former size, or the image itself.
 
-    What fills a pixel grid to the last detail, as small photographs do, is rare among tiles of large ones.
+    Small photographs have detail at every pixel; tiles of large ones rarely do.
 
     Args:
         image: (height, width, 3).
@@ -256,10 +256,15 @@ def shrunk(image: Pixels, share: float, factors: Range, random: Generator) -> Pi
     if share == 0 or random.random() >= share:
         return image
     height, width = image.shape[:2]
-    factor = math.exp(random.uniform(math.log(factors[0]), math.log(factors[1])))
+    factor = _log_uniform(factors, random)
     size = max(1, round(width / factor)), max(1, round(height / factor))
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     return np.pad(small, ((0, height - size[1]), (0, width - size[0]), (0, 0)), mode="symmetric")
+
+
+def _log_uniform(bounds: Range, random: Generator) -> float:
+    """A factor between two bounds, any ratio as likely as any other."""
+    return math.exp(random.uniform(math.log(bounds[0]), math.log(bounds[1])))
 
 
 def moving_windows(image: Pixels, side: int, frames: int, fast: float, random: Generator) -> list[Pixels]:

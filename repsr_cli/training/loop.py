@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from repsr_cli.engine.memory import is_out_of_memory
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.errors import DeviceError, Interrupted, RecipeError, TrainingDiverged
 from repsr_cli.files import remove_leftovers, translated_errors, write_text
@@ -166,7 +166,7 @@ def _enough_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search(r"out of memory|can't allocate memory", str(error)):
+        if not is_out_of_memory(error):
             raise
         remedy = "Lower batch.size or batch.patch, or raise the limit."
         raise DeviceError("batch.size", "not enough memory to train", remedy) from error

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repsr_cli.engine.runner import Progress
+from repsr_cli.engine.tiling import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.upscale.alpha import box_sum
 

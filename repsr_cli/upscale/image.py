@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.tiling import Progress as TileProgress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import Interrupted, UsageError
 from repsr_cli.image.files import ImageSource, open_image
@@ -39,7 +40,6 @@ _STRIP_PIXELS = 1 << 23
 # What networks of one device share: whoever computes holds it.
 Turn = AbstractContextManager[object]
 ALONE: Turn = nullcontext()
-TileProgress = Callable[[int, int], None]
 
 
 def upscale_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repsr_cli.engine.runner import Progress
+from repsr_cli.engine.tiling import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.upscale.constant_regions import upscale_keeping_constants
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from repsr_cli.engine.array_frames import ArrayCompute
@@ -75,7 +76,7 @@ def _tiled(
     say(chosen(compute, found.network.spec, found.describe(), precision))
     if remark:
         say(f"{plan.source.path.name}: {remark}")
-    return ArrayCompute(found.network, found.precision, tiles, found.threads, say)
+    return replace(found, tile=tiles)
 
 
 def _may(compute: Compute) -> bool:
