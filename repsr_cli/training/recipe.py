@@ -162,7 +162,7 @@ class Loss:
         vgg_target: what it compares with: the ``original``, what the ``teacher`` made, or the mean features of
             ``both``. The original alone teaches texture that pleases this VGG more than the eye.
         vgg_crops: crops of a step that it looks at, since it costs more than the network; 0: all.
-        vgg_patch: side of the part that it sees in the middle of each, LR px; 0: the whole crop.
+        vgg_patch: side of the part that it sees of each, near the middle, LR px; 0: the whole crop.
     """
 
     name: Literal["l1", "l2", "charbonnier"] = "l1"

@@ -53,12 +53,27 @@ def test_vgg_of_both_is_the_distance_to_the_mean_of_their_features() -> None:
     assert float(Objective(recipe(vgg_target="both"), CPU)(0, sr, targets)) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_vgg_sees_the_middle_of_the_first_crops() -> None:
+def test_vgg_sees_a_part_of_the_first_crops_that_moves_over_every_phase_of_its_pooling() -> None:
+    sr = torch.rand(3, 3, 64, 72, requires_grad=True)
+    wide = Targets(torch.rand(3, 3, 64, 72))
+    loss = Objective(recipe(vgg_crops=2, vgg_patch=8, vgg_layers=1), CPU)
+    corners = set()
+    for step in range(120):
+        (gradient,) = torch.autograd.grad(loss(step, sr, wide), sr)
+        crops, _, rows, columns = gradient.nonzero().unbind(1)
+        top, left = int(rows.min()), int(columns.min())
+        assert (int(rows.max()) - top, int(columns.max()) - left, int(crops.max())) == (15, 15, 1)
+        corners.add((top, left))
+    tops, lefts = ({corner[axis] for corner in corners} for axis in (0, 1))
+    assert (tops, lefts) == (set(range(16, 32)), set(range(20, 36)))
+
+
+def test_a_step_of_a_resumed_run_sees_the_same_part() -> None:
     sr, targets = images()
-    seen = (slice(2), slice(None), slice(12, 28), slice(8, 24))
-    wanted = distance(sr[seen], targets.original[seen])
-    loss = Objective(recipe(vgg_crops=2, vgg_patch=8), CPU)
-    assert float(loss(0, sr, targets)) == pytest.approx(wanted, rel=1e-4)
+    first, resumed = (Objective(recipe(vgg_patch=8), CPU) for _ in range(2))
+    first(0, sr, targets)
+    assert float(first(1, sr, targets)) == float(resumed(1, sr, targets))
+    assert len({float(resumed(step, sr, targets)) for step in range(10)}) > 5
 
 
 def test_vgg_teaches_the_network_in_half_precision() -> None:
