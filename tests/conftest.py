@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -80,3 +81,12 @@ def _same_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _same_scheduling() -> Iterator[None]:
+    """No test leaves real-time priority behind: everything that later tests start would inherit it."""
+    before = os.sched_getscheduler(0) if sys.platform == "linux" else None
+    yield
+    if before is not None:
+        assert os.sched_getscheduler(0) == before

@@ -119,10 +119,10 @@ class Objective:
         random = np.random.default_rng((self._recipe.run.seed, step))
         places = []
         for length in (height, width):
-            room = length - side if 0 < side < length else 0
-            first = max((room - POOLING + 1) // 2, 0)
-            start = int(random.integers(first, min(first + POOLING, room + 1)))
-            places.append(slice(start, start + side if room else length))
+            slack = length - side if 0 < side < length else 0
+            first = max((slack - POOLING + 1) // 2, 0)
+            start = int(random.integers(first, min(first + POOLING, slack + 1)))
+            places.append(slice(start, start + side if slack else length))
         return (slice(loss.vgg_crops or None), slice(None), *places)
 
     def _features(self, crops: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -27,6 +28,7 @@ from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
 from repsr_cli.video.cuda_planes import frame_of, need_device, refusal
 from repsr_cli.video.frames import carry
 from repsr_cli.video.planes import Planes, fill, new_frame, packed_frame, planes_of
+from repsr_cli.video.scheduling import usual_scheduling
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 
 DEFAULT_CRF = 17.0
@@ -387,13 +389,13 @@ def open_encoder(encoding: Encoding) -> VideoCodecContext:
     os.environ.setdefault("SVT_LOG", "1")
     context = _new_encoder(encoding)
     try:
-        context.open()
+        _open(context)
     except (av.FFmpegError, ValueError) as error:
         given = " ".join(f"{name}={value}" for name, value in encoding.options)
         happened = f"cannot encode {encoding.width}x{encoding.height} {encoding.pix_fmt} with {given or 'no options'}"
         if encoding.codec in NVENC:
             _need_nvenc(encoding.codec)
-            happened += f" ({refusal(_new_encoder(encoding).open)})"
+            happened += f" ({refusal(partial(_open, _new_encoder(encoding)))})"
         remedy = "Check --crf, --preset, --pix-fmt and -e, or choose another encoder with -c."
         raise UsageError(encoding.codec, happened, remedy) from error
     unknown = [name for name in context.options if name != "chroma_sample_location"]
@@ -413,6 +415,11 @@ def _new_encoder(encoding: Encoding) -> VideoCodecContext:
     return context
 
 
+def _open(context: VideoCodecContext) -> None:
+    with usual_scheduling():
+        context.open()
+
+
 def _need_nvenc(codec: str) -> None:
     """Check that there is a GPU with an encoder."""
     need_device(codec, 0, "choose another encoder with -c")
@@ -428,7 +435,7 @@ def nvenc_refusal(codec: str) -> str | None:
     None if it can. A few frames are encoded with default settings and decoded in software.
     """
     plain = Encoding(codec, "yuv420p", 256, 256, Fraction(1, 25), Fraction(25), None, ColourTags(1, 1, 1, 1, None))
-    why = refusal(_new_encoder(plain).open)
+    why = refusal(partial(_open, _new_encoder(plain)))
     if why is not None:
         return why
     try:
@@ -444,6 +451,7 @@ def _there_and_back(encoding: Encoding) -> float | None:
     """Code values by which luma is off on average when encoded and decoded in software; None: frames are missing."""
     ramp = np.add.outer(np.arange(encoding.height), np.arange(encoding.width)) // 4 + 64
     encoder = _new_encoder(encoding)
+    _open(encoder)
     packets: list[Packet[Stream]] = []
     for number in range(3):
         chroma = np.full((encoding.height // 2, encoding.width // 2), 100 + 20 * number, np.uint8)

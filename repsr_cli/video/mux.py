@@ -30,6 +30,7 @@ from repsr_cli.video.encode import EncodedPacket, Encoding, configure
 from repsr_cli.video.matroska import PLACEHOLDER, write_display_size
 from repsr_cli.video.open import open_video, translated
 from repsr_cli.video.probe import StreamInfo, VideoSource, stream_info
+from repsr_cli.video.scheduling import usual_scheduling
 from repsr_cli.video.timecode import later
 from repsr_cli.video.timeline import Timeline
 
@@ -353,7 +354,8 @@ def rehearse(
     try:
         with _scratch(output.format, output.riff) as scratch:
             _, copies = _add_streams(scratch, output, container)
-            scratch.start_encoding()
+            with usual_scheduling():
+                scratch.start_encoding()
             converted = {each.stream.index for each in output.streams if each.action == "convert"}
             tried = {index: stream for index, stream in copies.items() if index not in converted}
             _rehearse_packets(scratch, tried, first or {})
@@ -496,7 +498,8 @@ def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int
                 if container is not None:
                     out.metadata.update({k: v for k, v in container.metadata.items() if k.lower() not in _STALE_TAGS})
                     out.set_chapters(list(_chapters(container, output.window)))
-                out.start_encoding()
+                with usual_scheduling():
+                    out.start_encoding()
                 upscaled = _UpscaledPackets(out, video, output, packets)
                 written = _copy_packets(out, output, container, copies, upscaled)
                 upscaled.write()

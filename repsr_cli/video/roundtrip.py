@@ -10,6 +10,7 @@ import numpy as np
 
 from repsr_cli.video.frames import PlaneReader
 from repsr_cli.video.planes import Planes, new_frame
+from repsr_cli.video.scheduling import usual_scheduling
 
 
 def through_codec(shot: Sequence[Planes], planar: str, codec: str, options: Mapping[str, str]) -> list[Planes]:
@@ -37,6 +38,8 @@ def sized_through_codec(
     encoder.framerate = Fraction(25)
     encoder.thread_count = 1
     encoder.options = dict(options)
+    with usual_scheduling():
+        encoder.open()
     packets = []
     for number, planes in enumerate(shot):
         frame = new_frame(planes, planar)
