@@ -18,7 +18,7 @@ from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.perceptual import POOLING, VggFeatures, feature_distance
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import loss_name
-from repsr_cli.training.structure import fourier_distance, ms_ssim, ssim
+from repsr_cli.training.structure import fourier_distance, grid_pattern, ms_ssim, ssim
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -93,6 +93,8 @@ class Objective:
             total = total + loss.ssim * (1 - ssim(sr, wanted))
         if loss.fourier:
             total = total + loss.fourier * fourier_distance(sr, wanted)
+        if loss.grid:
+            total = total + loss.grid * grid_pattern(sr, wanted, recipe.network.scale)
         if self._vgg is not None:
             total = total + loss.vgg * self._vgg_distance(step, sr, targets)
         return total

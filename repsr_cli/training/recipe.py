@@ -157,6 +157,8 @@ class Loss:
         ms_ssim: weight of 1 - MS-SSIM, added.
         ssim: weight of 1 - SSIM at the finest scale, added; it keeps the contrast of texture.
         fourier: weight of the distance of amplitudes and phases of the spectra, added.
+        grid: weight of what the error has in common from one LR pixel to the next, added; it keeps a VGG term from
+            drawing a cross-hatch.
         vgg: weight of the VGG distance, added; its weights come with ``repsr[perceptual]``.
         vgg_layers: how many of the five layers it uses.
         vgg_target: what it compares with: the ``original``, what the ``teacher`` made, or the mean features of
@@ -174,6 +176,7 @@ class Loss:
     ms_ssim: float = 0.0
     ssim: float = 0.0
     fourier: float = 0.0
+    grid: float = 0.0
     vgg: float = 0.0
     vgg_layers: int = 4
     vgg_target: Literal["original", "teacher", "both"] = "original"
@@ -487,6 +490,7 @@ def _check(recipe: Recipe, subject: str) -> None:
         "loss.ssim": recipe.loss.ssim,
         "loss.ms_ssim": recipe.loss.ms_ssim,
         "loss.fourier": recipe.loss.fourier,
+        "loss.grid": recipe.loss.grid,
         "loss.vgg": recipe.loss.vgg,
         "loss.vgg_crops": recipe.loss.vgg_crops,
         "loss.vgg_patch": recipe.loss.vgg_patch,

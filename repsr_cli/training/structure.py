@@ -1,4 +1,4 @@
-"""Compare the structure of images: SSIM, MS-SSIM and Fourier spectra, as losses.
+"""Compare the structure of images: SSIM, MS-SSIM, Fourier spectra and patterns of the LR grid, as losses.
 
 Source: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment"; the weights of
 the scales are those of its table 1. Fourier loss: Fuoli, Van Gool and Timofte 2021 (arXiv 2106.00783).
@@ -12,6 +12,8 @@ from torch import Tensor
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 11, 1.5
+# Side of the squares, in LR px, over which an error counts as repeating.
+_CELLS = 6
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -110,3 +112,23 @@ def fourier_distance(first: Tensor, second: Tensor) -> Tensor:
     phase = (torch.atan2(turned.imag, turned.real + 1e-8).abs() * (b.abs() > 1e-3)).mean()
     distance: Tensor = (amplitude + phase) / 2
     return distance
+
+
+def grid_pattern(sr: Tensor, wanted: Tensor, scale: int) -> Tensor:
+    """How much of an error repeats from one LR pixel to the next: a scalar, in the units of the images.
+
+    Where the LR image is smooth, a network gives every LR pixel the same square of output pixels. A perceptual term
+    rewards contrast in these squares, and the eye sees it as a cross-hatch. Errors that differ from one LR pixel to the
+    next, as those of texture do, average out here.
+
+    Args:
+        sr: (N, C, H, W), H and W multiples of ``scale``.
+        wanted: the same shape.
+        scale: output pixels along an LR pixel.
+    """
+    by_place: Tensor = F.pixel_unshuffle(sr - wanted, scale)  # (N, C * scale**2, H / scale, W / scale)
+    cells = min(_CELLS, *by_place.shape[-2:])
+    means = F.avg_pool2d(by_place, cells, stride=max(1, cells // 2))
+    means = means.reshape(len(means), sr.shape[1], scale**2, *means.shape[-2:])
+    pattern: Tensor = (means - means.mean(2, keepdim=True)).abs().mean()
+    return pattern

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from repsr_cli.training.structure import WEIGHTS, fourier_distance, ms_ssim, ssim
+from repsr_cli.training.structure import WEIGHTS, fourier_distance, grid_pattern, ms_ssim, ssim
 from tests.conftest import textured
 
 
@@ -91,3 +91,23 @@ def test_gradients_are_finite_where_images_are_flat(measure) -> None:  # type: i
 def test_smaller_than_the_window_is_an_error() -> None:
     with pytest.raises(ValueError, match="11 px or more"):
         ms_ssim(torch.zeros(1, 3, 10, 30), torch.zeros(1, 3, 10, 30))
+
+
+def test_what_repeats_on_the_grid_is_found_and_texture_is_not() -> None:
+    generator = torch.Generator().manual_seed(3)
+    wanted = torch.rand(2, 3, 96, 80, generator=generator)
+    square = torch.randn(3, 4, 4, generator=generator)
+    hatch = 0.1 * (square - square.mean((1, 2), keepdim=True)).tile(24, 20)
+    texture = 0.1 * torch.randn(2, 3, 96, 80, generator=generator)
+    locked = float(grid_pattern(wanted + hatch, wanted, 4))
+    assert locked == pytest.approx(float(hatch.abs().mean()), rel=1e-4)
+    assert float(grid_pattern(wanted + texture, wanted, 4)) < locked / 4
+    # Another period, another brightness, a slow gradient: nothing that sits on this grid.
+    assert float(grid_pattern(wanted + 0.1 * torch.linspace(0, 1, 80), wanted, 4)) < 0.002
+    assert float(grid_pattern(wanted + 0.2, wanted, 4)) == pytest.approx(0, abs=1e-6)
+
+
+def test_crops_smaller_than_a_square_have_a_pattern_too() -> None:
+    wanted = torch.zeros(1, 3, 8, 8)
+    hatch = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).tile(4, 4).expand(1, 3, 8, 8)
+    assert float(grid_pattern(hatch, wanted, 2)) == pytest.approx(0.1)
