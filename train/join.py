@@ -25,12 +25,12 @@ def pairs_of(packs: Sequence[Pack], names: Sequence[str]) -> Iterator[Pair]:
             yield Pair(f"{name}/{entry.name}", entry.group, pack.hr(entry), pack.lr(entry), entry.held_out, teacher)
 
 
-def main() -> None:
-    """Read the packed files, write the one."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the packed files, write the one; ``words`` are those of the command line unless given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packs", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     packs = [Pack(path) for path in arguments.packs]
     for pack, path in zip(packs, arguments.packs, strict=True):
         if pack.scale != packs[0].scale or pack.images[0].teacher != packs[0].images[0].teacher:
