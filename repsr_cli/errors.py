@@ -6,7 +6,21 @@ carries it. A library's exception is translated once, where the library was call
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "could not create a primitive",
+    "cudnn_status_alloc_failed",
+    "failed to allocate",
+    "bad_alloc",
+    "failed to map segment from shared object",
+)
+_NO_THREADS = ("can't start new thread", "resource temporarily unavailable")
 
 
 class RepsrError(Exception):
@@ -87,13 +101,71 @@ def from_system(error: BaseException, subject: object = "") -> RepsrError | None
     Args:
         subject: what was worked on, where the error names no file.
     """
+    if found := shortage(error, subject):
+        return found
     if isinstance(error, OSError) and error.strerror:
-        named = error.filename if isinstance(error.filename, (str, bytes)) else None
         happened = f"the system refused it ({error.strerror})"
-        subject = os.fsdecode(named) if named else subject
-        return MediaError(subject or "a file", happened, "Check the path, permissions and free space.")
-    if isinstance(error, MemoryError):
-        return DeviceError(subject or "memory", "out of memory", "Close other programs, or raise the limit.")
-    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return DeviceError(subject or "threads", "the system allows no more threads", "Raise the limit (ulimit -u).")
+        return MediaError(_named(error) or subject or "a file", happened, "Check the path, permissions and free space.")
     return None
+
+
+def shortage(error: BaseException, subject: object = "") -> RepsrError | None:
+    """The error for a lack of memory, open files or threads, or None.
+
+    Whoever calls a library "not installed" or a file "damaged" asks this first: the import or the decoder may have
+    failed for it.
+
+    Args:
+        subject: as for ``from_system``.
+    """
+    for each in _chain(error):
+        if lacks_memory(each):
+            return DeviceError(subject or "memory", "out of memory", "Close other programs, or raise the limit.")
+        text = _text(each)
+        if _number(each) in (errno.EMFILE, errno.ENFILE) or "too many open files" in text:
+            return MediaError(
+                _named(each) or subject or "files", "no more files can be opened", "Raise the limit (ulimit -n)."
+            )
+        if isinstance(each, RuntimeError) and any(words in text for words in _NO_THREADS):
+            happened = "the system allows no more threads"
+            return DeviceError(subject or "threads", happened, "Raise the limit (ulimit -u).")
+    return None
+
+
+def raise_shortage(error: BaseException, subject: object = "") -> None:
+    """Raise the error for a lack of memory, open files or threads, if an exception comes from one."""
+    if found := shortage(error, subject):
+        raise found from error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, torch or another library means that memory is short."""
+    # By its name: torch, whose CUDA raises it, need not be imported.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # The CPU allocator, oneDNN, MPS and cuDNN raise plain RuntimeErrors, the dynamic linker ImportErrors and OSErrors.
+    return _number(error) == errno.ENOMEM or any(words in _text(error) for words in _NO_MEMORY)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it was raised for."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _number(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says in words of its own: not the name of a file."""
+    return "" if _number(error) is not None else str(error).lower()
+
+
+def _named(error: BaseException) -> str:
+    """The file that an exception of the system names."""
+    name = error.filename if isinstance(error, OSError) else None
+    return os.fsdecode(name) if isinstance(name, (str, bytes)) else ""

@@ -27,17 +27,40 @@ def write_job(record: Path, job: Mapping[str, Any], failure: type[RepsrError] = 
 
 def read_job(record: Path) -> dict[str, Any] | None:
     """The description of a job; None if it is missing or is not what was written."""
-    found = read_json(record)
+    found = _parsed(_content(record))
     job = found.get("job") if isinstance(found, dict) else None
     return job if isinstance(job, dict) and found.get("digest") == identity(job) else None
 
 
-def read_json(record: Path) -> Any:
-    """What a JSON file holds; None if it is missing, damaged or something else than a file."""
+def twice(note: Mapping[str, Any]) -> str:
+    """A note as text that holds it twice, each with its digest, so that damage at one place costs nothing."""
+    line = json.dumps({"note": note, "digest": identity(note)})
+    return f"{line}\n\n{line}\n"  # two ends of line, so that none is the only one between them
+
+
+def read_note(record: Path) -> dict[str, Any]:
+    """The first undamaged note of a file that ``twice`` filled; empty if there is none."""
+    for line in _content(record).splitlines():
+        found = _parsed(line)
+        note = found.get("note") if isinstance(found, dict) else None
+        if isinstance(note, dict) and found.get("digest") == identity(note):
+            return note
+    return {}
+
+
+def _content(record: Path) -> bytes:
+    """What a file holds; nothing if it is missing or something else than a file."""
     try:
         with open_regular(record) as file:
-            return json.loads(file.read(MAX_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+            return file.read(MAX_BYTES)
+    except OSError:
+        return b""
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
         return None
 
 

@@ -48,7 +48,7 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt as error:
             print_error(Interrupted("stopped", "no unfinished file was left under its final name"))
             raise typer.Exit(Interrupted.exit_code) from error
-        except (OSError, MemoryError, RuntimeError) as error:
+        except Exception as error:
             refused = from_system(error)
             if refused is None:
                 raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from repsr_cli.engine.backends.quiet_import import quiet_import
-from repsr_cli.errors import CheckpointError, RepsrError
+from repsr_cli.errors import CheckpointError, RepsrError, raise_shortage
 from repsr_cli.version import __version__
 
 State = Literal["ok", "absent", "broken"]
@@ -87,7 +87,8 @@ def _libraries() -> Iterator[Finding]:
 def _encoders() -> Iterator[Finding]:
     try:
         from av.codec import codecs_available
-    except ImportError:
+    except ImportError as error:
+        raise_shortage(error)
         return  # reported among the libraries
     for name, what in ENCODERS.items():
         if name in codecs_available:
@@ -104,7 +105,8 @@ def _nvidia() -> Iterator[Finding]:
         from repsr_cli.video.nvdec import nvdec_refusal
 
         why = missing_device(0)
-    except ImportError:
+    except ImportError as error:
+        raise_shortage(error)
         return  # PyAV, reported among the libraries
     if why is not None:
         yield Finding("nvdec, nvenc", "absent", f"no GPU ({why})", "With an NVIDIA GPU: install its driver.")
@@ -136,7 +138,8 @@ def _extras() -> Iterator[Finding]:
 def _choices() -> Iterator[Finding]:
     try:
         from repsr_cli.upscale.choices import Memory
-    except ImportError:
+    except ImportError as error:
+        raise_shortage(error)
         return  # torch or PyAV, reported among the libraries
     memory, problems = Memory.here(), list[str]()
     choices = memory.recall(problems.append)
@@ -153,7 +156,8 @@ def _choices() -> Iterator[Finding]:
 def _models() -> Iterator[Finding]:
     try:
         from repsr_cli.model.zoo import available, load_compact
-    except ImportError:
+    except ImportError as error:
+        raise_shortage(error)
         return  # torch, reported among the libraries
     try:
         models = available()
@@ -172,7 +176,8 @@ def _models() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     try:
         import torch
-    except ImportError:
+    except ImportError as error:
+        raise_shortage(error)
         return  # reported among the libraries
     names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.memory import is_out_of_memory, smaller
+from repsr_cli.engine.memory import smaller
 from repsr_cli.engine.side_by_side import results
 from repsr_cli.engine.tiling import Progress, Tile, fit_tile, plan_tiles
+from repsr_cli.errors import lacks_memory
 
 Samples = NDArray[np.float32]
 Write = Callable[[NDArray[Any], Tile], None]
@@ -98,7 +99,7 @@ class ArrayRunner:
                         progress(done, len(plan))
                 return
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not lacks_memory(error):
                     raise
                 side = max(max(each.core.height, each.core.width) for each in plan)
                 self._largest = smaller(side, "cpu", self.notify, error)

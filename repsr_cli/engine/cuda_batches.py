@@ -23,13 +23,13 @@ from repsr_cli.engine.backends.eager import full_precision
 from repsr_cli.engine.backends.torch_compile import compiled
 from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import Folded
-from repsr_cli.engine.memory import is_out_of_memory
 from repsr_cli.engine.plane_folding import cross
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.tiling import Progress
+from repsr_cli.errors import lacks_memory
 from repsr_cli.yuv.chroma import enlarge_chroma, shrink_chroma
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 from repsr_cli.yuv.filters import Planes
@@ -319,7 +319,7 @@ class CudaBatches:
                 larger = self._made(queues, 2 * self.batch)
                 taken = _seconds(larger[0])
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if not lacks_memory(error):
                     raise
                 break
             if taken > WORTHWHILE * 2 * seconds:
@@ -438,7 +438,7 @@ class CudaFrames:
                 batches = CudaBatches(self._queues, self._network(runner.precision), size, runner.budget)
             except RuntimeError as error:
                 self._made = None
-                if is_out_of_memory(error):  # tiles can be halved until they fit
+                if lacks_memory(error):  # tiles can be halved until they fit
                     self._queues = None
                 else:
                     self._give_up(f"fails ({_first_line(error)})")

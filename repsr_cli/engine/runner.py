@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from repsr_cli.engine.backends.backend import Backend, MakeBackend
-from repsr_cli.engine.memory import is_out_of_memory, smaller
+from repsr_cli.engine.memory import smaller
 from repsr_cli.engine.settings import RunSettings, precision_name
 from repsr_cli.engine.side_by_side import abandon, results
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Progress, Tile, fit_tile, plan_tiles
-from repsr_cli.errors import DeviceError, MediaError
+from repsr_cli.errors import DeviceError, MediaError, lacks_memory
 
 Write = Callable[[Tensor, Tile], None]
 
@@ -175,7 +175,7 @@ class TileRunner:
                         progress(done, len(plan))
                 return
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not lacks_memory(error):
                     raise
                 self._shrink(max(max(each.core.height, each.core.width) for each in plan), error)
             except NotFiniteError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repsr_cli.errors import CheckpointError, UsageError
+from repsr_cli.errors import CheckpointError, UsageError, raise_shortage
 from repsr_cli.export import agreement, planes
 from repsr_cli.export.agreement import Run, largest_difference
 from repsr_cli.export.compact import pth_files, pth_runner, safetensors_files, safetensors_runner
@@ -166,7 +166,8 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
             difference = largest_difference(net, run, fmt.clamped)
         else:
             difference = largest_plane_difference(net, plane_format, run)
-    except ImportError:
+    except ImportError as error:
+        raise_shortage(error, target)
         difference = None
     if difference is not None and not difference <= tolerance:
         happened = f"{fmt.program} and torch differ by {difference:.2e}, more than {tolerance:.0e}"

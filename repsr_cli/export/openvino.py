@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from repsr_cli.engine.backends.quiet_import import quiet_import
-from repsr_cli.errors import UsageError
+from repsr_cli.errors import UsageError, shortage
 from repsr_cli.export.agreement import Run
 from repsr_cli.export.onnx import onnx_files
 from repsr_cli.model.plain import PlainSR
@@ -20,9 +20,8 @@ def openvino_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str,
     try:
         openvino = quiet_import("openvino")
     except ImportError as error:
-        raise UsageError(
-            "OpenVINO", "the package openvino is not installed", "pip install 'repsr[openvino]'"
-        ) from error
+        happened, remedy = "the package openvino is not installed", "pip install 'repsr[openvino]'"
+        raise shortage(error) or UsageError("OpenVINO", happened, remedy) from error
 
     model = openvino.Core().read_model(onnx_files(net, planes, {})[0])
     for key, value in metadata.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from repsr_cli.errors import MediaError
+from repsr_cli.errors import MediaError, raise_shortage
 
 
 class Damaged(Exception):
@@ -20,4 +20,5 @@ def reporting_damage(path: Path, what: str, *others: type[Exception]) -> Iterato
     try:
         yield
     except kinds as damage:
+        raise_shortage(damage, path)
         raise MediaError(path, f"the {what} is damaged: {damage}", "Repair or re-export it.") from damage

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.errors import MediaError
+from repsr_cli.errors import MediaError, shortage
 from repsr_cli.files import Noting, writing
 from repsr_cli.image.dds import open_dds
 from repsr_cli.image.exif import exif_for, orientation, upright_xmp
@@ -223,7 +223,8 @@ def _require(subject: Path, kind: str) -> None:
                 plugin: Any = importlib.import_module(module)
             except ImportError as error:
                 remedy = f"Install it: pip install 'repsr[{extra}]'."
-                raise MediaError(subject, f"{kind} needs the package {module.replace('_', '-')}", remedy) from error
+                happened = f"{kind} needs the package {module.replace('_', '-')}"
+                raise shortage(error, subject) or MediaError(subject, happened, remedy) from error
             if kind == "HEIF":
                 plugin.register_heif_opener()
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.errors import MediaError
+from repsr_cli.errors import MediaError, shortage
 from repsr_cli.files import reading
 from repsr_cli.image.page import Metadata, Page, Stored, page_of
 
@@ -55,7 +55,8 @@ def decode(path: Path) -> NDArray[Any] | None:
         import cv2
     except ImportError as error:
         happened = f"it needs OpenCV, which cannot be imported here ({error})"
-        raise MediaError(path, happened, "Install it: pip install opencv-python-headless.") from error
+        remedy = "Install it: pip install opencv-python-headless."
+        raise shortage(error, path) or MediaError(path, happened, remedy) from error
     data = np.frombuffer(path.read_bytes(), np.uint8)
     log = cv2.utils.logging
     level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # the caller reports failures, once

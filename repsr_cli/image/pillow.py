@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from repsr_cli.errors import MediaError
+from repsr_cli.errors import MediaError, raise_shortage
 from repsr_cli.files import reading
 from repsr_cli.image.heif import bits_of, colour_of, primary_properties, with_colour
 from repsr_cli.image.jpeg import BESIDE, jpeg_parts, unsupported_process, with_end, with_parts
@@ -198,6 +198,7 @@ def _translated(path: Path, kind: str) -> Iterator[None]:
             path, f"the {kind}'s header is damaged or of an unknown kind", "Repair or re-export it."
         ) from error
     except _DECODING as error:
+        raise_shortage(error, path)
         unsupported = _unsupported(path, kind) if kind == "JPEG" else None
         if unsupported is not None:
             raise MediaError(path, f"{unsupported}, which is not supported", "Convert it first.") from error

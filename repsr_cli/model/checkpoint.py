@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from repsr_cli.errors import CheckpointError
+from repsr_cli.errors import CheckpointError, shortage
 from repsr_cli.files import write_bytes, writing
 from repsr_cli.model.pickles import UnsafePickle, check_pickle, count_values
 from repsr_cli.model.plain import PlainSR
@@ -165,7 +165,7 @@ def _load_pickle(path: Path, device: str = "cpu") -> Any:
         happened = "holds more than tensors and plain values, or is damaged, and is not loaded"
         raise CheckpointError(path, happened, ACCEPTED) from error
     except _UNREADABLE as error:
-        raise CheckpointError(path, "is not a readable checkpoint", ACCEPTED) from error
+        raise shortage(error, path) or CheckpointError(path, "is not a readable checkpoint", ACCEPTED) from error
 
 
 def _is_training(payload: Any) -> bool:
@@ -298,7 +298,8 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise CheckpointError(path, "no such file") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # the last: too many open files
-        raise CheckpointError(path, f"is not a readable safetensors file ({error})", ACCEPTED) from error
+        happened = f"is not a readable safetensors file ({error})"
+        raise shortage(error, path) or CheckpointError(path, happened, ACCEPTED) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repsr_cli.errors import CheckpointError
+from repsr_cli.errors import CheckpointError, raise_shortage, shortage
 from repsr_cli.model.checkpoint import NotCompactError, load_plain, read_spec, read_tensors
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.spec import Spec
@@ -136,6 +136,7 @@ def _foreign(path: Path, error: NotCompactError) -> ForeignSR:
     try:
         import spandrel  # noqa: F401 - whether it is there
     except ImportError as missing:
+        raise_shortage(missing, path)
         remedy = f"Other architectures need spandrel: pip install 'repsr[spandrel]' ({missing})."
         raise CheckpointError(path, error.happened, remedy) from error
     return load_foreign(path, read_tensors(path))
@@ -156,9 +157,8 @@ def load_foreign(path: Path, state: dict[str, Any]) -> ForeignSR:
         from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
     except ImportError as error:
         happened = f"is not a Compact model, and spandrel, which knows other architectures, cannot be used ({error})"
-        raise CheckpointError(
-            path, happened, "Install it: pip install 'repsr[spandrel]' (it needs torchvision)."
-        ) from error
+        remedy = "Install it: pip install 'repsr[spandrel]' (it needs torchvision)."
+        raise shortage(error, path) or CheckpointError(path, happened, remedy) from error
     try:
         found = ModelLoader(torch.device("cpu")).load_from_state_dict(state)
     except UnsupportedModelError as error:
@@ -166,6 +166,7 @@ def load_foreign(path: Path, state: dict[str, Any]) -> ForeignSR:
         raise CheckpointError(path, happened, "repsr models lists those that ship.") from error
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         # spandrel infers sizes from shapes, and fails in as many ways as a file can be wrong.
+        raise_shortage(error, path)
         raise CheckpointError(path, f"is not a whole model ({error})", "Fetch the file again.") from error
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
         happened = f"is {found.architecture.name}, which does not map RGB images to RGB images"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from repsr_cli.errors import CheckpointError, UsageError
+from repsr_cli.errors import CheckpointError, UsageError, shortage
 from repsr_cli.files import is_file
 from repsr_cli.model.arrays import NetworkArrays, mixed, read_arrays
 
@@ -118,7 +118,8 @@ def available() -> list[ModelFile]:
             for entry in entries
         ]
     except (OSError, KeyError, TypeError, ValueError, tomllib.TOMLDecodeError) as error:
-        raise CheckpointError(index, f"cannot be read ({error})", "Install repsr again.") from error
+        happened = f"cannot be read ({error})"
+        raise shortage(error, index) or CheckpointError(index, happened, "Install repsr again.") from error
     return sorted(models, key=lambda model: (KINDS.index(model.kind), SIZES.index(model.size), model.scale))
 
 

@@ -22,9 +22,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from repsr_cli.engine.memory import is_out_of_memory
 from repsr_cli.engine.threads import torch_threads
-from repsr_cli.errors import DeviceError, Interrupted, RecipeError, TrainingDiverged
+from repsr_cli.errors import DeviceError, Interrupted, RecipeError, TrainingDiverged, lacks_memory
 from repsr_cli.files import remove_leftovers, translated_errors, write_text
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.repsr import RepSR
@@ -166,7 +165,7 @@ def _enough_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if not lacks_memory(error):
             raise
         remedy = "Lower batch.size or batch.patch, or raise the limit."
         raise DeviceError("batch.size", "not enough memory to train", remedy) from error

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from repsr_cli.errors import RecipeError, UsageError
 from repsr_cli.files import check_target, safe_flags, write_text
-from repsr_cli.job_records import read_job, read_json, same_file, write_job
+from repsr_cli.job_records import read_job, read_note, same_file, twice, write_job
 from repsr_cli.training.dataset import (
     PackEntry,
     Pair,
@@ -110,7 +110,7 @@ def _folder(target: Path) -> Path:
 def _note(folder: Path, pack: Path) -> None:
     """Note that a file is complete, which is about to become the target; where that fails, it is forgotten."""
     with suppress(RecipeError, OSError):
-        write_text(folder / _DONE, json.dumps(same_file(pack)), overwrite=True, failure=RecipeError)
+        write_text(folder / _DONE, twice({"file": same_file(pack)}), overwrite=True, failure=RecipeError)
 
 
 def _remove(lock: FolderLock) -> None:
@@ -123,7 +123,7 @@ def is_complete(target: Path) -> bool:
     """Whether a target was finished by a run that was stopped while it tidied up."""
     folder = _folder(target)
     there = same_file(target)
-    return there is not None and is_own_folder(folder) and bool(read_json(folder / _DONE) == there)
+    return there is not None and is_own_folder(folder) and read_note(folder / _DONE).get("file") == there
 
 
 def _claim(folder: Path, job: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from repsr_cli.errors import RecipeError
+from repsr_cli.errors import RecipeError, shortage
 from repsr_cli.files import translated_errors, write_text
 
 
@@ -75,7 +75,6 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise RecipeError(
-            "run.tensorboard", "TensorBoard is not installed", "pip install 'repsr[tensorboard]', or leave it out."
-        ) from error
+        remedy = "pip install 'repsr[tensorboard]', or leave it out."
+        raise shortage(error) or RecipeError("run.tensorboard", "TensorBoard is not installed", remedy) from error
     return SummaryWriter

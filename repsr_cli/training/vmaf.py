@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from repsr_cli.errors import UsageError
+from repsr_cli.errors import UsageError, shortage
 from repsr_cli.video.planes import Planes
 from repsr_cli.video.y4m import write_frame
 
@@ -38,7 +38,7 @@ def vmaf(sr: Sequence[Planes], hr: Sequence[Planes]) -> dict[str, float]:
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
     except ImportError as error:
-        raise UsageError("VMAF", "the package imageio-ffmpeg is not installed", _EXTRA) from error
+        raise shortage(error) or UsageError("VMAF", "the package imageio-ffmpeg is not installed", _EXTRA) from error
     with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
         for name, frames in (("sr.y4m", sr), ("hr.y4m", hr)):
             _write(Path(folder) / name, frames)

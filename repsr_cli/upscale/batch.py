@@ -245,7 +245,7 @@ def run_plan(
 def _planned(job: Job, request: Request) -> _Planned:
     try:
         return _Planned(job, plan_job(job, request))
-    except (RepsrError, OSError, MemoryError) as error:
+    except (RepsrError, OSError, MemoryError, RuntimeError, ImportError) as error:
         return _Planned(job, _failure(job, error))
 
 
@@ -326,7 +326,7 @@ def _run_one(
         return outcome
     except Interrupted:
         raise
-    except (RepsrError, OSError, MemoryError, RuntimeError) as error:
+    except (RepsrError, OSError, MemoryError, RuntimeError, ImportError) as error:
         return _failure(job, error)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from repsr_cli import version
 from repsr_cli.files import Noting, is_file
+from repsr_cli.job_records import read_note, twice
 from repsr_cli.model.zoo import weights_folder
 from repsr_cli.upscale.cache import cache_folder
 from repsr_cli.upscale.inputs import real_path
@@ -41,9 +41,8 @@ class Finished:
     def holds(self, source: Path, target: Path, request: Request) -> bool:
         """Whether this very job has made the target that is there."""
         try:
-            known = json.loads(self._file(target).read_text(encoding="utf-8"))
-            return bool(known == _record(job_digest(source, request), target))
-        except (OSError, ValueError, RecursionError):
+            return read_note(self._file(target)) == _record(job_digest(source, request), target)
+        except OSError:
             return False
 
     def noting(self, source: Path, target: Path, request: Request) -> Noting | None:
@@ -61,7 +60,7 @@ class Finished:
     def _note(self, file: Path, job: str, result: Path) -> None:
         temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
         with suppress(OSError):
-            content = json.dumps(_record(job, result))
+            content = twice(_record(job, result))
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 temporary.write_text(content, encoding="utf-8")

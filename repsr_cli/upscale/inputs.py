@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repsr_cli.errors import MediaError, RepsrError
+from repsr_cli.errors import MediaError, RepsrError, raise_shortage, shortage
 from repsr_cli.files import is_folder, is_temporary
 from repsr_cli.upscale.request import Kind, Naming
 from repsr_cli.video.image_sequence import is_motion_jpeg, is_pattern, numbered
@@ -150,6 +150,7 @@ def kind_of(path: Path) -> Kind | None:
     try:
         from repsr_cli.video.probe import is_video
     except ImportError as error:
+        raise_shortage(error, path)
         if not (mimetypes.guess_type(path)[0] or "").startswith("video/"):
             return None
         raise MediaError(path, "not an image, and videos need PyAV", "Install it: pip install av") from error
@@ -163,15 +164,15 @@ def neither(path: Path) -> MediaError:
             return MediaError(path, "neither an image nor a video: it is empty", "Copy it again.")
     except OSError as error:
         return unreadable(path, error)
-    reason = MediaError(path, "a file of another kind")
+    reason: RepsrError = MediaError(path, "a file of another kind")
     try:
         from repsr_cli.video.probe import probe
 
         probe(path)
     except MediaError as error:
         reason = error
-    except ImportError:
-        pass
+    except ImportError as error:
+        reason = shortage(error, path) or reason
     return MediaError(path, f"neither an image nor a video: {reason.happened}", reason.remedy)
 
 

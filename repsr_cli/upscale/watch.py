@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system
+from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system, shortage
 from repsr_cli.files import remove_leftovers, write_text
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.inputs import HIDDEN, Failure, Inputs, files_in, inputs_of, real_path
@@ -133,7 +133,8 @@ def _changes(folder: Path, naming: Naming, settle: float) -> Iterator[object]:
     try:
         from watchfiles import watch as notifications
     except ImportError as error:
-        raise UsageError("watch", "needs watchfiles", "Install it: pip install 'repsr[watch]'") from error
+        remedy = "Install it: pip install 'repsr[watch]'"
+        raise shortage(error) or UsageError("watch", "needs watchfiles", remedy) from error
     pause = round(min(max(settle / 2, 0.1), 2.0) * 1000)
     changes: Iterator[object] = notifications(
         folder,

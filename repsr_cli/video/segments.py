@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import PendingFile, open_regular, translated_errors, write_bytes, write_text
-from repsr_cli.job_records import MAX_BYTES, identity, read_job, read_json, same_file, write_job
+from repsr_cli.job_records import MAX_BYTES, identity, read_job, read_note, same_file, twice, write_job
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.image_sequence import is_pattern, numbered
 from repsr_cli.video.lock import FolderLock, is_own_folder
@@ -211,7 +211,7 @@ class Store:
 
     def done(self, joined: Path) -> None:
         """Note that a file is complete, which is about to become the target."""
-        write_text(self.folder / _DONE, json.dumps({"job": self.job, "file": same_file(joined)}), overwrite=True)
+        write_text(self.folder / _DONE, twice({"job": self.job, "file": same_file(joined)}), overwrite=True)
 
     def remove(self) -> str:
         """Remove the folder with everything in it. Returns why that failed, or an empty string."""
@@ -307,8 +307,8 @@ def _first_line(file: BinaryIO) -> tuple[dict[str, Any], Any]:
 def _completed_by(target: Path) -> str | None:
     """The job that finished a target and was stopped while it tidied up; None if there is none."""
     folder = job_folder(target)
-    record = read_json(folder / _DONE) if is_own_folder(folder) else None
-    if not isinstance(record, dict) or record.get("file") != same_file(target):
+    record = read_note(folder / _DONE) if is_own_folder(folder) else {}
+    if record.get("file") != same_file(target):
         return None
     job = record.get("job")
     return job if isinstance(job, str) else None

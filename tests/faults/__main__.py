@@ -30,6 +30,7 @@ def main() -> None:
     """Parse, load the injector by starting again, run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1500)
+    parser.add_argument("--first", type=int, default=0, help="leave out so many trials, which ran before")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", action="append", default=[], help="a kind; repeatable")
@@ -80,7 +81,7 @@ def run(words: argparse.Namespace) -> int:
         sys.stderr.write(f"without reference, and left out: {', '.join(missing)}\n")
     commands = [each for each in commands if each.name not in missing]
     apart(lambda: break_off(bench, commands))
-    trials = draw(bench, commands, words)
+    trials = draw(bench, commands, words)[words.first :]
     if words.list:
         for kind, count in Counter(trial.kind for trial in trials).items():
             sys.stdout.write(f"{count:6} {kind}\n")

@@ -23,6 +23,7 @@ import typer
 
 import repsr_cli
 from repsr_cli.cli import app
+from repsr_cli.engine.backends.quiet_import import quiet_import
 from tests.faults.shim import Shim
 from tests.signals import heed
 
@@ -32,11 +33,13 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 # Imported by each trial anew: they start threads, or do something that a trial should see.
-COLD = ("openvino", "onnx", "ncnn", "ray", "tensorflow", "torch._dynamo", "triton")
+COLD = ("onnx", "ncnn", "ray", "tensorflow", "torch._dynamo", "triton")
 
 
 def warm_up(names: Iterable[str] = ()) -> None:
     """Import all of the package and these modules, so that a child begins to work at once."""
+    with suppress(ImportError):
+        quiet_import("openvino")
     package = pkgutil.walk_packages(repsr_cli.__path__, "repsr_cli.")
     for name in (*(module.name for module in package if not module.name.endswith("__main__")), *names):
         if not name.startswith(COLD) and name not in sys.modules:
@@ -118,15 +121,21 @@ def _wait(process: int, began: float, setting: Setting) -> int | None:
             if (ticks := _ticks(process)) != last:
                 last, since = ticks, now
             time.sleep(0.005)
-    os.kill(process, signal.SIGKILL)
+    os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
     return None
 
 
 def _ticks(process: int) -> int:
-    """Time that a process has been at work, in clock ticks."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    """Time that a process and those that it started have been at work, in clock ticks."""
+    place = Path(f"/proc/{process}")
+    fields = (place / "stat").read_text().rpartition(")")[2].split()
+    own = sum(map(int, fields[11:15]))
+    children = [int(child) for task in (place / "task").iterdir() for child in (task / "children").read_text().split()]
+    for child in children:
+        with suppress(OSError):  # it has ended meanwhile
+            own += _ticks(child)
+    return own
 
 
 def _child(argv: Sequence[str], folder: Path, shim: Shim, setting: Setting, files: tuple[int, int]) -> None:

@@ -27,7 +27,7 @@ class Backend(Protocol):
             luma, then of each chroma plane. Valid until the calling thread's next call.
 
         Raises:
-            MemoryError, RuntimeError: among others where memory is short, as ``memory.is_out_of_memory`` finds out.
+            MemoryError, RuntimeError: among others where memory is short, as ``errors.lacks_memory`` finds out.
         """
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from repsr_cli.errors import UsageError
+from repsr_cli.errors import UsageError, shortage
 
 # Supported by every reader of recent years; nothing newer is needed.
 OPSET, IR_VERSION = 17, 8
@@ -25,7 +25,8 @@ class Graph:
         try:
             import onnx
         except ImportError as error:
-            raise UsageError("ONNX", "the package onnx is not installed", "pip install 'repsr[onnx]'") from error
+            remedy = "pip install 'repsr[onnx]'"
+            raise shortage(error) or UsageError("ONNX", "the package onnx is not installed", remedy) from error
         self._onnx = onnx
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}

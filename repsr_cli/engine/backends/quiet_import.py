@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any, cast
 
+from repsr_cli.errors import raise_shortage
+
 # What OpenVINO reports with; it does without where this is not installed.
 _OPENVINO_REPORTS = "openvino_telemetry"
 
@@ -21,6 +23,7 @@ def quiet_import(module: str) -> Any:
 
     Raises:
         ImportError: it is not installed or cannot be imported.
+        RepsrError: memory or open files ran short.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     if _OPENVINO_REPORTS in sys.modules:
@@ -28,5 +31,8 @@ def quiet_import(module: str) -> Any:
     cast(dict[str, Any], sys.modules)[_OPENVINO_REPORTS] = None  # by which an import of it fails
     try:
         return importlib.import_module(module)
+    except ImportError as error:
+        raise_shortage(error, module)
+        raise
     finally:
         sys.modules.pop(_OPENVINO_REPORTS, None)

@@ -20,7 +20,7 @@ from repsr_cli import version
 from repsr_cli.engine.settings import pick_precision, precision_name
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
+from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError, shortage
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Outcome, Progress, Reporter
@@ -402,7 +402,8 @@ def connect(address: str | None) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--ray", "Ray is not installed", "Install it: pip install 'repsr[ray]'.") from error
+        remedy = "Install it: pip install 'repsr[ray]'."
+        raise shortage(error) or UsageError("--ray", "Ray is not installed", remedy) from error
     if not ray.is_initialized():
         # Ray replaces the handler by which the command stops as it does for Ctrl-C.
         before = signal.getsignal(signal.SIGTERM)

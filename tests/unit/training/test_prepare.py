@@ -215,6 +215,8 @@ def test_a_preparation_that_was_killed_as_it_tidied_up_is_complete(
     with pytest.raises(KeyboardInterrupt):
         prepare(images, target, preparation, doubled)
     monkeypatch.undo()
+    note = tmp_path / "a.pack.parts" / "complete.json"
+    note.write_bytes(b"x" + note.read_bytes()[1:])  # damage at one place
     assert is_complete(target)
     prepare(images, target, preparation, stopping_at(1))
     assert target.read_bytes() == whole

@@ -54,6 +54,15 @@ def test_the_same_job_is_known(job: tuple[Path, Path, Finished]) -> None:
     assert "exists" in str(plan_jobs([str(source)], X2, Naming()).failures[0].error)
 
 
+def test_a_damaged_record_of_it_costs_nothing(job: tuple[Path, Path, Finished]) -> None:
+    source, target, known = job
+    (record,) = known.folder.iterdir()
+    content = bytearray(record.read_bytes())
+    content[len(content) // 3] ^= 4
+    record.write_bytes(content)
+    assert known.holds(source, target, X2)
+
+
 @pytest.mark.parametrize(
     "option", [{"scale": 2.5}, {"model": "fast"}, {"crf": 20.0}, {"tta": True}, {"strip_metadata": True}]
 )
