@@ -45,6 +45,9 @@ def warm_up(names: Iterable[str] = ()) -> None:
         if not name.startswith(COLD) and name not in sys.modules:
             with suppress(Exception):  # a backend whose library is not installed
                 importlib.import_module(name)
+    # What one command imports must not write a table as another ends.
+    if (compiler := sys.modules.get("torch._dynamo.utils")) is not None:
+        atexit.unregister(compiler.dump_compile_times)
 
 
 @functools.cache
