@@ -156,7 +156,8 @@ def plant(path: Path, what: str, folder: Path) -> None:
         path.symlink_to(goals.get(what, path))
 
 
-def _unplant(path: Path) -> None:
+def unplant(path: Path) -> None:
+    """Remove what ``plant`` put at a name."""
     if path.is_symlink() or path.is_file() or path.is_fifo():
         path.unlink()
     elif path.is_dir() and (path / "thesis.txt").exists():
@@ -196,7 +197,7 @@ def _appearing(command: Command, operation: str, nth: int, what: str) -> Trial:
                 elif what in ("file", "hard link") and there.read_bytes() != PRECIOUS:
                     lost.append(f"wrote into what took the name {name}")
                 else:
-                    _unplant(there)
+                    unplant(there)
 
         case = Case(setting=Setting(stopped=stopped), restore=look, mine=frozenset({name}),
                     excused=frozenset({f"{name}/thesis.txt"}))  # fmt: skip
@@ -268,7 +269,7 @@ def _planted(command: Command, name: str, what: str, foreign: bool, extra: tuple
         plant(folder / name, what, folder)
 
     def restore(folder: Path) -> None:
-        _unplant(folder / name)
+        unplant(folder / name)
         parent = (folder / name).parent
         if parent.name.startswith(".") and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()

@@ -15,7 +15,7 @@ from typing import Any
 from tests.faults.bench import Bench, Case, Disturbance
 from tests.faults.child import Outcome, Setting
 from tests.faults.commands import RECIPE, SEGMENTS, Command
-from tests.faults.kinds import PLACES, Maker, Trial, make, plant, some
+from tests.faults.kinds import PLACES, Maker, Trial, make, plant, some, unplant
 from tests.fuzz.mutate import mutated
 
 JOB = "out/.v.mp4.repsr"
@@ -56,7 +56,12 @@ def _journal(command: Command, what: str, change: Change, seed: float, detail: s
         shutil.copytree(folder.parent / "broken off" / command.name, folder / "out")
         change(folder / JOB, random.Random(seed))
 
-    case = Case(before=before, mine=frozenset({JOB, JOB + "/"}), excused=frozenset({JOB}), rerun=("--no-resume",))
+    def restore(folder: Path) -> None:  # as the message asks for where something else is at the place of the lock
+        if what.endswith("in its place"):
+            unplant(folder / JOB / detail)
+
+    case = Case(before=before, restore=restore, mine=frozenset({JOB, JOB + "/"}), excused=frozenset({JOB}),
+                rerun=("--no-resume",))  # fmt: skip
     return replace(make("journal", command, what, Disturbance(), case), detail=detail or f"{seed:.4f}")
 
 

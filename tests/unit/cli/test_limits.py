@@ -86,16 +86,16 @@ def test_a_missing_part_of_the_command_line_is_a_bug(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 @pytest.mark.parametrize(
-    ("limit", "value", "codes"),
+    ("limit", "value", "ends"),
     [("RLIMIT_NOFILE", 5, {3}), ("RLIMIT_NOFILE", 6, {0, 3}), ("RLIMIT_AS", 400 << 20, {5})],
 )
-def test_a_command_under_a_limit_ends_with_a_message(tmp_path: Path, limit: str, value: int, codes: set[int]) -> None:
+def test_a_command_under_a_limit_ends_with_a_message(tmp_path: Path, limit: str, value: int, ends: set[int]) -> None:
     Image.fromarray(textured(14, 18)).save(tmp_path / "a.png")
     argv = ["upscale", "a.png", "-o", "b.png", "-n", "fast", "-s", "2", "--threads", "1", "--quiet"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", LIMITED, limit, str(value), *argv]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode in codes, ended.stderr
+    assert ended.returncode in ends, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "damaged" not in ended.stderr
     assert "not installed" not in ended.stderr
