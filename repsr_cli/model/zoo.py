@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -156,6 +157,8 @@ def resolve(
         asked = asked if named else f"{asked} of kind {kind}"
     detail = _dial(asked, parts["detail"] if parts else None, detail, named or (kind if fixed else None))
     sizes = (parts["size"],) if parts else DEFAULT_SIZES
+    if detail is not None and not any(model.kind == "detail" and model.size in sizes for model in models):
+        raise _no_dial(asked, asked, models)
     only = named or (kind if fixed else "real" if detail is not None else None)
     fitting = [model for model in models if model.size in sizes]
     fitting = [model for model in fitting if (model.kind == only if only else model.kind != "detail")]
@@ -168,7 +171,9 @@ def resolve(
     if not large_enough:
         most = max(model.scale for model in fitting)
         up_to = "" if parts and parts["scale"] else "up to "
-        raise CheckpointError(asked, f"enlarges by {up_to}{most}, not {wanted:g}", f"Use -s {most}, twice if need be.")
+        unsaid = ", which is meant where nothing says how much" if scale is None else ""
+        happened = f"enlarges by {up_to}{most}, not {wanted:g}{unsaid}"
+        raise CheckpointError(asked, happened, f"Use -s {most}, twice if need be.")
     found = min(large_enough, key=lambda model: (model.scale, sizes.index(model.size), model.kind != kind))
     if found.kind != "real" or (named == "real" and detail is None):
         return found
@@ -219,6 +224,12 @@ def _dial(name: str, spelled: str | None, detail: float | None, kind: Kind | Non
     return detail
 
 
+def _no_dial(asked: str, found: str, models: Iterable[ModelFile]) -> UsageError:
+    shipped = ", ".join(f"{model.size} x{model.scale}" for model in models if model.kind == "detail") or "none yet"
+    happened = f"no detail model ships for {found}, so there is nothing to set with detail"
+    return UsageError(asked, happened, f"Those that ship: {shipped}.")
+
+
 def _detailed(asked: str, found: ModelFile, others: list[ModelFile], detail: float | None) -> ModelFile:
     """A ``real`` model with some of its ``detail`` model mixed in.
 
@@ -230,9 +241,7 @@ def _detailed(asked: str, found: ModelFile, others: list[ModelFile], detail: flo
     """
     other = next((model for model in others if (model.size, model.scale) == (found.size, found.scale)), None)
     if other is None and detail is not None:
-        shipped = ", ".join(f"{model.size} x{model.scale}" for model in others) or "none yet"
-        happened = f"no detail model ships for {found.size} x{found.scale}, so there is nothing to set with detail"
-        raise UsageError(asked, happened, f"Those that ship: {shipped}.")
+        raise _no_dial(asked, f"{found.size} x{found.scale}", others)
     share = detail if detail is not None else other.default_detail if other is not None else 0.0
     if other is None or share == 0:
         return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -164,7 +166,7 @@ def plan_video(
     encoding, more = plan_encoding(video, format, size, options)
     notes += more
     streams = plan_streams(video, timeline, format, encoding)
-    notes += [*_unkept(video), *_times(video, format, window, options)]
+    notes += [*_unkept(video), *_times(video, timeline, format, window, options)]
     notes += [str(each) for each in streams if each.times or (each.action == "drop" and not each.loses and each.why)]
     return VideoPlan(
         compute=compute,
@@ -274,14 +276,23 @@ def _losses(
     return tuple(losses)
 
 
-def _times(video: VideoSource, format: str, window: Window, options: VideoOptions) -> list[str]:
+def _times(
+    video: VideoSource, timeline: Timeline | None, format: str, window: Window, options: VideoOptions
+) -> list[str]:
     """How the times of the output differ from the source's."""
     notes = []
     if window.shift and options.start is None:
         notes.append(f"its clock begins at {float(-window.shift):.3f} s: every stream is moved to begin at 0")
-    if format in ("matroska", "webm") and video.time_base.denominator != 1000:
-        notes.append("Matroska counts milliseconds: every time is rounded to the nearest")
+    if format in ("matroska", "webm") and (timeline is None or _rounded(timeline.pts, video.time_base, window.shift)):
+        notes.append("Matroska counts milliseconds: the times of frames are rounded to the nearest")
     return notes
+
+
+def _rounded(pts: Iterable[int], time_base: Fraction, shift: Fraction) -> bool:
+    """Whether any of these times is not a number of milliseconds."""
+    unit, moved = 1000 * time_base, 1000 * shift
+    scale = math.lcm(unit.denominator, moved.denominator)
+    return any((time * unit.numerator * (scale // unit.denominator) + int(moved * scale)) % scale for time in pts)
 
 
 def _bytes_needed(

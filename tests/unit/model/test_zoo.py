@@ -129,8 +129,8 @@ def test_the_dial(pairs: Path, name: str | None, kind: zoo.Kind, fixed: bool, de
         ("balanced", "clean", False, float("nan"), "between 0"),
         ("balanced@2", "clean", False, None, "between 0"),
         ("balanced@1.2.3", "clean", False, None, "not a number"),
-        ("fast", "clean", False, 0.5, "no detail model ships for fast x2.*balanced x2, balanced x4"),
-        ("fast", "clean", False, 0.0, "no detail model ships for fast x2"),
+        ("fast", "clean", False, 0.5, "no detail model ships for fast,.*balanced x2, balanced x4"),
+        ("fast", "clean", False, 0.0, "no detail model ships for fast,"),
     ],
 )
 def test_contradictions_are_usage_errors(
@@ -152,6 +152,21 @@ def test_a_file_has_neither_kind_nor_dial(pairs: Path) -> None:
 def test_a_kind_that_is_asked_for_is_not_replaced(pairs: Path) -> None:
     with pytest.raises(CheckpointError, match="fast of kind real: enlarges by up to 2, not 4"):
         zoo.resolve("fast", 4, "real", fixed=True)
+
+
+def test_a_factor_that_nobody_asked_for_is_explained(pairs: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match="by up to 2, not 4, which is meant where nothing says how much. Use -s 2"
+    ):
+        zoo.resolve("fast", None, "real", fixed=True)
+
+
+def test_a_size_without_a_pair_is_refused_for_that(pairs: Path) -> None:
+    for scale in (None, 2, 4):
+        with pytest.raises(
+            UsageError, match=r"no detail model ships for fast.*Those that ship: balanced x2, balanced x4"
+        ):
+            zoo.resolve("fast", scale, "clean", detail=0.5)
 
 
 def test_without_a_pair_there_is_no_dial(shipped: list[zoo.ModelFile]) -> None:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,13 @@ def test_a_model_is_loaded_once_for_all_that_use_it(request_of_a_file: Request, 
     assert other is not first
     assert other.net is first.net is models.network(compute.model)
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize(("base", "rounded"), [(Fraction(1, 25), False), (Fraction(1001, 30000), True)])
+def test_times_that_matroska_rounds_are_said_and_others_are_not(
+    request_of_a_file: Request, tmp_path: Path, base: Fraction, rounded: bool
+) -> None:
+    source = make_video(tmp_path / "in.mp4", range(6), base, audio=0)
+    notes = plan_video(source, tmp_path / "out.mkv", request_of_a_file).notes
+    assert any("the times of frames are rounded" in note for note in notes) == rounded
+    assert not any("rounded" in note for note in plan_video(source, tmp_path / "out.mp4", request_of_a_file).notes)
