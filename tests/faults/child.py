@@ -134,10 +134,9 @@ def _ticks(process: int) -> int:
     place = Path(f"/proc/{process}")
     fields = (place / "stat").read_text().rpartition(")")[2].split()
     own = sum(map(int, fields[11:15]))
-    children = [int(child) for task in (place / "task").iterdir() for child in (task / "children").read_text().split()]
-    for child in children:
-        with suppress(OSError):  # it has ended meanwhile
-            own += _ticks(child)
+    for task in (place / "task").iterdir():
+        with suppress(OSError):  # a thread or a process that has ended meanwhile
+            own += sum(_ticks(int(child)) for child in (task / "children").read_text().split())
     return own
 
 
