@@ -139,3 +139,35 @@ def test_pinned_versions_suit_the_requirements() -> None:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_next_major_version_of_pyav_is_not_accepted() -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (pyav,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "av")
+    assert pyav.specifier.contains("18.0.0")
+    assert not pyav.specifier.contains("19.0.0")
+
+
+# The kinds of faults that were found: so many of each letter.
+FAULTS = {"A": 20, "B": 7, "C": 17, "D": 11, "E": 10}
+
+
+def test_every_kind_of_fault_is_held_by_tests_that_exist() -> None:
+    files = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/*.py")}
+    seen, wrong = set(), []
+    for line in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").splitlines():
+        if (row := re.match(r"\| ([A-E]\d+)\b.*\|([^|]+)\|$", line)) is None:
+            continue
+        name, cell = row.groups()
+        seen.add(name)
+        named = re.findall(r"[\w/]*test_\w+\.py", cell)
+        there = [text for each in named for path, text in files.items() if path == each or path.endswith(f"/{each}")]
+        if not named or len(there) < len(named):
+            wrong.append(f"{name}: {', '.join(named) or 'no test'}")
+        for test in re.findall(r"\b(test_\w+)\b(?!\.py)", cell):
+            if not any(re.search(rf"^def {test}", text, re.MULTILINE) for text in there):
+                wrong.append(f"{name}: {test}")
+    assert not wrong
+    assert seen == {f"{letter}{number + 1}" for letter, count in FAULTS.items() for number in range(count)}
