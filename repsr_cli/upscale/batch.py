@@ -315,7 +315,7 @@ def _run_one(
     try:
         if not plan.benchmark:
             run.made.update(_make_folders(job.target.parent))
-        reporter, note = run.reporter_for(job), size_note(plan)
+        reporter, note = _named(run.reporter_for(job), plan, job), size_note(plan)
         if note:
             reporter.say(f"{job.source.name}: {note}")
         noting = None if run.known is None else run.known.noting(job.source, job.target, run.request)
@@ -328,6 +328,14 @@ def _run_one(
         raise
     except (RepsrError, OSError, MemoryError, RuntimeError, ImportError) as error:
         return _failure(job, error)
+
+
+def _named(reporter: Reporter, plan: Plan, job: Job) -> Reporter:
+    """A reporter that speaks of the job's source, where the plan of an animation reads another file."""
+    if plan.kind == "image" or plan.source.path == job.source:
+        return reporter
+    name = f"{plan.source.path.name}:"
+    return replace(reporter, say=lambda line: reporter.say(line.replace(name, f"{job.source.name}:")))
 
 
 def _failure(job: Job, error: Exception) -> Failure:

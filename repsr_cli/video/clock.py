@@ -156,9 +156,14 @@ def read_clock(packets: Sequence[PacketTimes], codec: str, container: str, time_
 
 
 def numbered(packets: Iterator[Packet[Any]], clock: Clock | None) -> Iterator[Packet[Any]]:
-    """The packets of a video from its beginning, with their times by a clock, or their numbers if it is by order."""
+    """The packets of a video from its beginning, with their times by a clock, or their numbers if it is by order.
+
+    Empty ones, as Theora has where the frame before is shown for longer, would end the decoder and are left out.
+    """
     number = 0
     for packet in packets:
+        if not packet.size and packet.pts is not None:
+            continue
         if clock is not None and packet.size:
             if clock.by_order:
                 packet.pts = number

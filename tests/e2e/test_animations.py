@@ -69,6 +69,16 @@ def test_animations_become_videos(tmp_path: Path, suffix: str, target: str) -> N
         assert means == sorted(means)
 
 
+def test_messages_name_the_animation(tmp_path: Path) -> None:
+    source, lines = animation(tmp_path / "in.gif"), list[str]()
+    request = Request.of(scale=2, model="fast")
+    plan = plan_jobs([str(source)], request, Naming(output=str(tmp_path / "out.mkv")))
+    (done,) = run_jobs(plan.jobs, request, lambda _job: Reporter(say=lines.append))
+    assert isinstance(done, Outcome)
+    assert any(line.startswith("in.gif: ") for line in lines)
+    assert not any("apng" in line for line in lines)
+
+
 def test_a_format_applies_to_animations(tmp_path: Path) -> None:
     outcome = upscale(animation(tmp_path / "in.gif"), Naming(format="mp4"))
     assert outcome.target == tmp_path / "in_x2.mp4"

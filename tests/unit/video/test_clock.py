@@ -6,10 +6,11 @@ import itertools
 from fractions import Fraction
 
 import pytest
+from av import Packet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repsr_cli.video.clock import PacketTimes, read_clock, shifts_of
+from repsr_cli.video.clock import PacketTimes, numbered, read_clock, shifts_of
 from repsr_cli.video.clock import StreamJump as Seen
 
 BASE = Fraction(1, 90000)
@@ -97,3 +98,11 @@ def test_streams_move_at_their_own_jump_or_at_that_of_the_video() -> None:
     shifts = shifts_of(jumps, [{0: 30, 1: 38, 2: 3}], seen)
     assert shifts[1] == ((40, jumps[0].offset),)
     assert shifts[2] == ((3, jumps[0].offset),)
+
+
+def test_empty_packets_do_not_end_the_decoder() -> None:
+    """Theora has them where nothing moves; the one after the last, without a time, flushes the decoder."""
+    first, empty, last, flush = Packet(b"a"), Packet(), Packet(b"b"), Packet()
+    for time, packet in enumerate((first, empty, last)):
+        packet.pts = time
+    assert list(numbered(iter((first, empty, last, flush)), None)) == [first, last, flush]
