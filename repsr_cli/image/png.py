@@ -8,6 +8,7 @@ Source: W3C, Portable Network Graphics (PNG) Specification (Third Edition). Name
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import zlib
@@ -176,7 +177,8 @@ def _parse(file: BinaryIO) -> _File:
             return parser.result(ended=False)
         length, kind = struct.unpack(">I4s", head)
         if kind == b"IEND":
-            return parser.result()
+            file.seek(length + 4, os.SEEK_CUR)
+            return parser.result(rest=_rest(file))
         at = file.tell()
         if kind in (b"IDAT", b"fdAT"):
             parser.add_pixels(at, length, file.read(4) if kind == b"fdAT" else None)
@@ -187,6 +189,13 @@ def _parse(file: BinaryIO) -> _File:
                 parser.skip(kind, "damaged")
             else:
                 parser.add(kind, data)
+
+
+def _rest(file: BinaryIO) -> int:
+    """How many bytes follow; 0 where the first of them are only filling."""
+    at = file.tell()
+    filling = not file.read(1 << 16).strip(b"\0\xff\r\n ")
+    return 0 if filling else file.seek(0, os.SEEK_END) - at
 
 
 def _checked(file: BinaryIO, kind: bytes, length: int) -> bytes | None:
@@ -270,7 +279,7 @@ class _Parser:
         else:
             self._texts.append((keyword, text))
 
-    def result(self, *, ended: bool = True) -> _File:
+    def result(self, *, ended: bool = True, rest: int = 0) -> _File:
         """Everything, after the last chunk."""
         self._finish_frame()
         header, chunks, frames = self._header, self._chunks, self._frames
@@ -290,6 +299,8 @@ class _Parser:
         notes = [f"PNG chunks left out as {why}: {', '.join(names)}." for why, names in self._skipped.items()]
         if not ended:
             notes.append("Its end is missing; all pixels are there.")
+        if rest:
+            notes.append(f"{rest} bytes after the image are left out.")
         metadata = _metadata(chunks, self._texts)
         if metadata.exif is None and metadata.xmp is not None and self._skipped_exif:
             metadata = replace(metadata, xmp=upright_xmp(metadata.xmp))

@@ -329,6 +329,12 @@ def test_a_missing_end_is_said_and_missing_pixels_are_damage(tmp_path: Path) -> 
         opened(tmp_path / "a.png", movie[: movie.rindex(b"fcTL") - 4])
 
 
+@pytest.mark.parametrize(("after", "said"), [(b"", 0), (bytes(900), 0), (b"\r\n", 0), (b"PK\3\4" + bytes(996), 1000)])
+def test_what_follows_the_end_is_said(tmp_path: Path, after: bytes, said: int) -> None:
+    found = opened(tmp_path / "a.png", GOOD + after)
+    assert found.notes == ((f"{said} bytes after the image are left out.",) if said else ())
+
+
 @pytest.mark.parametrize("absent", [False, True])
 def test_a_wrong_checksum_of_zlib_is_no_damage(tmp_path: Path, absent: bool) -> None:
     file = io.BytesIO()
