@@ -94,7 +94,8 @@ class Objective:
         if loss.fourier:
             total = total + loss.fourier * fourier_distance(sr, wanted)
         if loss.grid:
-            total = total + loss.grid * grid_pattern(sr, wanted, recipe.network.scale)
+            # Teachers have such patterns themselves; originals have none.
+            total = total + loss.grid * grid_pattern(sr, targets.original, recipe.network.scale)
         if self._vgg is not None:
             total = total + loss.vgg * self._vgg_distance(step, sr, targets)
         return total

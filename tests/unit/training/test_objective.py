@@ -85,6 +85,18 @@ def test_vgg_teaches_the_network_in_half_precision() -> None:
     assert float(sr.grad.abs().sum()) > 0
 
 
+def test_patterns_on_the_grid_are_looked_for_beside_the_original() -> None:
+    _, targets = images()
+    loss = Objective(
+        recipe_from_dict(
+            recipe(vgg=0.0, grid=1.0).as_dict() | {"data": {"train": "images", "target": "teacher"}}, "a recipe"
+        ),
+        CPU,
+    )
+    assert float(loss(0, targets.original, targets)) == 0
+    assert float(loss(0, targets.named("teacher"), targets)) > 0.01
+
+
 @pytest.mark.parametrize(("target", "needed"), [("original", False), ("teacher", True), ("both", True)])
 def test_a_vgg_target_that_needs_a_teacher_asks_for_one(target: str, needed: bool) -> None:
     assert uses_teacher(recipe(vgg_target=target)) is needed
