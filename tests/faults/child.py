@@ -112,8 +112,11 @@ def run(argv: Sequence[str], folder: Path, shim: Shim, setting: Setting = Settin
 
 
 def _wait(process: int, began: float, setting: Setting) -> int | None:
-    last, since = -1, began
-    while last < SECONDS * TICK and (now := time.perf_counter()) - since < SECONDS:
+    last, idle, now = -1, 0.0, began
+    while last < SECONDS * TICK and idle < SECONDS:
+        # A pause of this process too, as by a debugger or a sleeping machine, is not the command's.
+        now, before = time.perf_counter(), now
+        idle += min(now - before, 1.0)
         ended, status = os.waitpid(process, os.WNOHANG | os.WUNTRACED)
         if ended and os.WIFSTOPPED(status):
             setting.stopped(process)
@@ -122,7 +125,7 @@ def _wait(process: int, began: float, setting: Setting) -> int | None:
             return os.waitstatus_to_exitcode(status)
         else:
             if (ticks := _ticks(process)) != last:
-                last, since = ticks, now
+                last, idle = ticks, 0.0
             time.sleep(0.005)
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
