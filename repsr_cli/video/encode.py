@@ -235,7 +235,7 @@ def writes_hdr(codec: str) -> bool:
 
 def encoder_named(name: str) -> str:
     """The encoder for a codec: ``libx265`` for ``h265``. Any other name stays as it is."""
-    choices = _ENCODERS.get(name.lower(), (name,))
+    choices = _ENCODERS.get(name.lower().replace(".", ""), (name,))  # H.265 too
     return next((each for each in choices if each in codecs_available), choices[0])
 
 

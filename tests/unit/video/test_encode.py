@@ -117,7 +117,7 @@ def test_x265_decodes_every_frame_before_it_shows_it(frames: int) -> None:
     ("name", "encoder"),
     [
         ("h264", "libx264"),
-        ("H265", "libx265"),
+        ("H.265", "libx265"),
         ("hevc", "libx265"),
         ("av1", "libsvtav1"),
         ("vp9", "libvpx-vp9"),
