@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--what", default="", help="a part of what goes wrong")
     parser.add_argument("--detail", default="", help="a part of its detail, such as write#3")
     parser.add_argument("--log", type=Path, help="JSON lines, one per trial")
+    parser.add_argument("--again", type=Path, help="a log of this seed: only the trials in it that went wrong")
     parser.add_argument("--list", action="store_true", help="say how many trials there are of each kind, and stop")
     parser.add_argument("--verbose", action="store_true", help="print each trial that goes wrong")
     words = parser.parse_args()
@@ -68,6 +69,10 @@ def run(words: argparse.Namespace) -> int:
     commands = [
         each for each in COMMANDS if not words.command or each.name in exact or any(part in each.name for part in parts)
     ]
+    wrong = wrong_in(words.again) if words.again else None
+    if wrong is not None:
+        commands = [each for each in commands if each.name in {command for _, command, *_ in wrong}]
+        words.trials = 1_000_000
     apart(lambda: prepare(bench, commands))
     known = frozenset(sys.modules)
     first = side_by_side(words.jobs, bench, commands, lambda bench, command: bench.observe(command, known))
@@ -82,6 +87,8 @@ def run(words: argparse.Namespace) -> int:
     commands = [each for each in commands if each.name not in missing]
     apart(lambda: break_off(bench, commands))
     trials = draw(bench, commands, words)[words.first :]
+    if wrong is not None:
+        trials = [each for each in trials if (each.kind, each.command, each.what, each.detail) in wrong]
     if words.list:
         for kind, count in Counter(trial.kind for trial in trials).items():
             sys.stdout.write(f"{count:6} {kind}\n")
@@ -97,6 +104,12 @@ def run(words: argparse.Namespace) -> int:
             sys.stdout.write(json.dumps(record["result"]) + "\n")
     sys.stdout.write(table(results, words, time.perf_counter() - began) + "\n")
     return int(bool(missing) or any(record["found"] for record in results))
+
+
+def wrong_in(log: Path) -> set[tuple[str, ...]]:
+    """What identifies the trials of a log that went wrong."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    return {tuple(each[key] for key in ("kind", "command", "what", "detail")) for each in records if each["found"]}
 
 
 def prepare(bench: Any, commands: list[Any]) -> None:
