@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 _NO_MEMORY = (
     "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
+    "can't alloc",
+    "cannot alloc",
     "could not create a primitive",
     "cudnn_status_alloc_failed",
     "failed to allocate",

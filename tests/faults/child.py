@@ -196,7 +196,9 @@ def _stream(number: int, kind: str, file: int) -> None:
     if kind == "file":
         os.dup2(file, number)
     elif kind == "full":
-        os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+        full = os.open("/dev/full", os.O_WRONLY)  # which gets the number of a stream that is closed
+        os.dup2(full, number)
+        os.close(full)
     elif kind == "gone":
         reading, writing = os.pipe()
         os.close(reading)
