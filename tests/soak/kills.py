@@ -89,8 +89,8 @@ def soak(source: Path, folder: Path, kills: int, seed: int, options: list[str]) 
     figures: Counter[str] = Counter()
     while figures["kills"] < kills:
         resumed = False
-        # More early than late, so that most runs meet their death, but reaching past the end.
-        while not upscale(source, target, options, 1.1 * whole * chance.random() * chance.random()):
+        # At any time, reaching past the end; the last job ends by itself.
+        while not upscale(source, target, options, 1.1 * whole * chance.random() if figures["kills"] < kills else None):
             figures["kills"] += 1
             if target.exists():
                 raise SystemExit(f"kill {figures['kills']}: a partial file bears the final name")
