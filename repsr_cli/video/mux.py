@@ -501,14 +501,14 @@ def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int
                 with usual_scheduling():
                     out.start_encoding()
                 upscaled = _UpscaledPackets(out, video, output, packets)
-                written = _copy_packets(out, output, container, copies, upscaled)
+                written, nbytes = _copy_packets(out, output, container, copies, upscaled)
                 upscaled.write()
                 written[video.index] = upscaled.written
                 kinds = [stream.type for stream in out.streams]
         if _marks_display(output):
             encoding = output.encoding
             write_display_size(partial, encoding.width, encoding.height, encoding.sar or Fraction(1))
-        _read_back(partial, written, kinds)
+        _read_back(partial, written, nbytes, kinds)
     return upscaled.written
 
 
@@ -556,15 +556,16 @@ def _copy_packets(
     container: InputContainer | None,
     copies: dict[int, Any],
     upscaled: _UpscaledPackets,
-) -> Counter[int]:
+) -> tuple[Counter[int], Counter[int]]:
     """Write the packets of the copied streams, with those of the upscaled one between them in about the order of time.
 
     Returns:
-        How many packets were copied, by the index of the stream in the output.
+        How many packets were copied, and how many bytes, by the index of the stream in the output.
     """
     written: Counter[int] = Counter()
+    nbytes: Counter[int] = Counter()
     if container is None or not copies:
-        return written
+        return written, nbytes
     converting = {each.stream.index for each in output.streams if each.action == "convert"}
     retimer = Retimer({each.stream.index: {at: (pts, dts) for at, pts, dts in each.times} for each in output.streams})
     flags = int(out.format.flags)
@@ -591,9 +592,10 @@ def _copy_packets(
                 continue
         packet.stream = target
         retimer.write(packet, target, flags)
+        nbytes[target.index] += packet.size
         out.mux_one(packet)
         written[target.index] += 1
-    return written
+    return written, nbytes
 
 
 def _is_inside(window: Window, packet: Any) -> bool:
@@ -611,13 +613,17 @@ def _move(packet: Any, seconds: Fraction) -> None:
         packet.dts += shift
 
 
-def _read_back(path: Path, wanted: Mapping[int, int], kinds: Sequence[str]) -> None:
+def _read_back(path: Path, wanted: Mapping[int, int], nbytes: Mapping[int, int], kinds: Sequence[str]) -> None:
     """Check that a file has the packets that were given to its muxer, because some muxers leave packets out."""
     found: Counter[int] = Counter()
+    there: Counter[int] = Counter()
     with open_video(path) as container:
         for packet in container.demux():
             found[packet.stream_index] += packet.size > 0
+            there[packet.stream_index] += packet.size
     for index, count in wanted.items():
+        if there[index] == nbytes.get(index):  # MOV and AVI store PCM without packets: it is cut anew
+            continue
         # MP4 fills the gaps between subtitles with empty packets.
         if found[index] < count or (found[index] > count and kinds[index] != "subtitle"):
             happened = f"stream #{index} has {found[index]} packets where {count} were written"

@@ -115,6 +115,18 @@ def test_odd_packets_of_sound_are_kept(tmp_path: Path, what: str, suffix: str) -
     assert len(frame_times(tmp_path / f"out{suffix}")) == 25
 
 
+@pytest.mark.parametrize(
+    ("source", "sound"),
+    [("in.avi", "pcm_alaw"), ("in.avi", "pcm_mulaw"), ("in.avi", "pcm_s16le"), ("in.mkv", "pcm_s16le")],
+)
+@pytest.mark.parametrize("target", ["out.mov", "out.mkv"])
+def test_pcm_may_be_cut_into_other_packets(tmp_path: Path, source: str, sound: str, target: str) -> None:
+    made = make_other(tmp_path / source, sound)
+    before = b"".join(data for _, data in other_packets(made)[1])
+    run(made, tmp_path / target)
+    assert b"".join(data for _, data in other_packets(tmp_path / target)[1]) == before
+
+
 SOUNDS = [
     (".wmv", "wmav2"), (".wmv", "wmav1"), (".avi", "pcm_mulaw"), (".avi", "pcm_alaw"), (".avi", "adpcm_ms"),
     (".mov", "pcm_mulaw"), (".mov", "pcm_alaw"), (".mkv", "aac"),
