@@ -92,6 +92,9 @@ def repsr(
 
     Start with: repsr upscale clip.mp4 -s 4
     """
+    from repsr_cli.engine.memory import keep_freed_memory
+
+    keep_freed_memory()
 
 
 app.command()(upscale)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from repsr_cli.cores import usable_cores
 from repsr_cli.diagnostics.bench_options import BenchOptions
 from repsr_cli.engine.colour_folding import fold, folds
 from repsr_cli.engine.planes import PlaneUpscaler
@@ -186,7 +187,7 @@ def describe_machine(upscaler: Upscaler) -> dict[str, Any]:
     machine = {
         "system": platform.system(),
         "processor": processor(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": upscaler.threads,
         "torch": torch.__version__,
     }
@@ -257,7 +258,7 @@ def _end_to_end(source: Path, target: Path, options: BenchOptions) -> Row:
     facts: dict[str, Any] = {key: record["facts"][key] for key in ("codec", "occupancy", "reused")}
     facts["start_up_s"] = round(seconds - record["seconds"], 2)
     # Wall time of decoder, network and encoder, divided by their processor time spread over all cores.
-    facts["overhead"] = round((os.cpu_count() or 1) / max(record["facts"]["cores_busy"], 0.01), 3)
+    facts["overhead"] = round(usable_cores() / max(record["facts"]["cores_busy"], 0.01), 3)
     return Row("end to end", int(record["facts"]["frames"]), seconds, facts | _load(busy, seconds))
 
 

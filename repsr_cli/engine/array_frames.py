@@ -93,10 +93,7 @@ class ArrayFrames(ReusingFrames):
 
     Attributes:
         upscaler: how, as given.
-        ahead: how many frames are worth beginning before the first of them is waited for.
     """
-
-    ahead = 1
 
     def __init__(self, compute: ArrayCompute, fmt_in: PlaneFormat, fmt_out: PlaneFormat, reuse: bool) -> None:
         self.upscaler = compute

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.engine.memory import smaller
-from repsr_cli.engine.side_by_side import results
+from repsr_cli.engine.side_by_side import results, tiles_at_once
 from repsr_cli.engine.tiling import Progress, Tile, fit_tile, plan_tiles
 from repsr_cli.errors import lacks_memory
 
@@ -20,7 +20,7 @@ Write = Callable[[NDArray[Any], Tile], None]
 
 
 class Computes(Protocol):
-    """Computes what the pixels of a tile's context become, in two threads at once."""
+    """Computes what the pixels of a tile's context become, in several threads at once."""
 
     def run(self, context: Samples, tile: Tile) -> NDArray[Any]:
         """As ``OpenVinoGraphs.run``."""
@@ -28,7 +28,7 @@ class Computes(Protocol):
 
 @dataclass(slots=True)
 class ArrayRunner:
-    """Runs a network over tiles, two at a time, and passes what it gives to a writer; as ``TileRunner``.
+    """Runs a network over tiles, several at a time, and passes what it gives to a writer; as ``TileRunner``.
 
     Attributes:
         network: computes a tile.
@@ -51,7 +51,12 @@ class ArrayRunner:
     _pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(min(self.threads, 2), thread_name_prefix="tile")
+        self._pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="tile")
+
+    @property
+    def at_once(self) -> int:
+        """How many tiles are computed at once."""
+        return tiles_at_once(self.threads)
 
     def plan(self, height: int, width: int, side: int | None = None) -> list[Tile]:
         """The tiles of an image of this size; with ``side``, cores of that many pixels a side."""

@@ -61,7 +61,7 @@ class FrameUpscaler:
     @property
     def ahead(self) -> int:
         """How many frames are worth beginning before the first of them is waited for."""
-        return 1 if self._cuda is None else self._cuda.ahead
+        return self._tiled.ahead if self._cuda is None else self._cuda.ahead
 
     def begin(self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None) -> Finish:
         """Begin to upscale one frame; as ``PlaneUpscaler.begin``."""

@@ -190,8 +190,11 @@ def cross(samples: Any, part: Part, at_left: bool, at_right: bool) -> None:
         # The outer tap times the sample before the last, from the four sums of four samples that the network writes.
         sums = to_right[:, -1:] + own[:, -1:, :, 0] + (1 - centre / outer) * to_left[:, -1:] - own[:, -1:, :, 1]
         mirrored = sums * (outer / (2 * outer - centre))
-    first[:, 1:] += to_right[:, :-1]
-    last[:, :-1] += to_left[:, 1:]
+    # Row by row, so that inner loops are as long as the window; and without `own[...] +=`, which copies once more.
+    for row in range(part.rows):
+        after, before = first[:, 1:, row], last[:, :-1, row]
+        after += to_right[:, :-1, row]
+        before += to_left[:, 1:, row]
     if at_right:
         last[:, -1:] += mirrored
     if at_left:

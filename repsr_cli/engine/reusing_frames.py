@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.engine.plane_folding import Part
+from repsr_cli.engine.side_by_side import frames_ahead
 from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache, Runner
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.yuv.device_planes import DevicePlanes
@@ -39,6 +40,9 @@ class ReusingFrames(ABC):
         formats: the LR planes, and those to write.
         scale: the network's.
         cache: what keeps the frame before.
+
+    Attributes:
+        ahead: how many frames are worth beginning before the first of them is waited for; 1 before the first frame.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class ReusingFrames(ABC):
         self._runner = runner
         self._fmt_in, self._fmt_out = formats
         self._scale = scale
+        self.ahead = 1
         self._cache = cache
         self._changed = ChangedTiles(runner, self._fmt_in.subsample, len(folded.black))
         self._parts = folded.parts
@@ -75,6 +80,8 @@ class ReusingFrames(ABC):
         height, width = planes[0].shape
         last = self._cache.last(planes, self._runner.precision)
         tiles = self._runner.plan(height, width) if last is None else self._changed(planes, last)
+        if last is None:
+            self.ahead = frames_ahead(self._runner.at_once, len(tiles))
         if last is not None and last.precision is not self._runner.precision:
             # The trial of finer tiles overflowed half precision.
             last, tiles = None, self._runner.plan(height, width)

@@ -14,7 +14,7 @@ from torch import Tensor
 from repsr_cli.engine.backends.backend import Backend, MakeBackend
 from repsr_cli.engine.memory import smaller
 from repsr_cli.engine.settings import RunSettings, precision_name
-from repsr_cli.engine.side_by_side import abandon, results
+from repsr_cli.engine.side_by_side import abandon, results, tiles_at_once
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Progress, Tile, fit_tile, plan_tiles
 from repsr_cli.errors import DeviceError, MediaError, lacks_memory
@@ -51,6 +51,9 @@ class TileRunner:
         make_backend: what makes the backend for a precision.
         shape: of the body.
         settings: device, precision, tile and threads.
+
+    Attributes:
+        at_once: how many tiles are computed at once.
     """
 
     def __init__(self, make_backend: MakeBackend, shape: BodyShape, settings: RunSettings) -> None:
@@ -61,8 +64,8 @@ class TileRunner:
         self._settings = settings
         self._make_backend = make_backend
         self._backend = make_backend(self.precision)
-        self._at_once = 2 if settings.device.type == "cpu" and settings.thread_count > 1 else 1
-        self._pool: ThreadPoolExecutor | None = None
+        self.at_once = tiles_at_once(settings.thread_count) if settings.device.type == "cpu" else 1
+        self._pools: dict[int, ThreadPoolExecutor] = {}
         tile = settings.tile
         self._budget = int(tile[len("auto:") :]) if isinstance(tile, str) and ":" in tile else None
         self._largest: int | None = None
@@ -94,7 +97,8 @@ class TileRunner:
         elif asked == "off":
             tile = (height, width)
         else:
-            tile = fit_tile(height, width, self.overlap, self.budget, self._at_once)
+            # For pairs, however many there are at once: results do not depend on the number of threads.
+            tile = fit_tile(height, width, self.overlap, self.budget, min(self.at_once, 2))
         if self._largest is not None:
             tile = (min(tile[0], self._largest), min(tile[1], self._largest))
         return tile
@@ -111,8 +115,8 @@ class TileRunner:
         Args:
             lr: (N, C, H, W) float32 on the CPU.
             write: called with what the backend gives for a tile's core and the margin around it (clipped to the image),
-                (N, h, w, K), and the tile. It may change the tensor. It is called in inference mode, possibly from two
-                threads at once for different tiles, possibly again for pixels already written.
+                (N, h, w, K), and the tile. It may change the tensor. It is called in inference mode, possibly from
+                several threads at once for different tiles, possibly again for pixels already written.
             progress: called with (tiles done, tiles in total) after each tile; may raise to cancel.
             tiles: what to compute; None: the whole image. If memory is short, the whole image is computed in smaller
                 tiles.
@@ -137,10 +141,10 @@ class TileRunner:
             A function that waits for the end, and raises what a call raises. It does all the work where tiles run one
             after the other. If half precision is abandoned in between, the image is computed again.
         """
-        if self._at_once == 1:
+        if self.at_once == 1:
             return lambda: self(lr, write, progress, tiles)
         plan = tiles if tiles is not None else self.plan(*lr.shape[-2:])
-        running, precision = self._side_by_side(lr, plan, write), self.precision
+        running, precision = self._side_by_side(lr, plan, write, self.at_once), self.precision
         if running is None:
             return lambda: self(lr, write, progress, plan)
 
@@ -166,8 +170,9 @@ class TileRunner:
         height, width = lr.shape[-2:]
         while True:
             plan = tiles if tiles is not None else self.plan(height, width)
-            if running is None and self._at_once > 1 and len(plan) > 1:
-                running = self._side_by_side(lr, plan, write)
+            if running is None and self.at_once > 1 and len(plan) > 1:
+                # Nothing follows: a few tiles are done sooner two by two, each on half the threads.
+                running = self._side_by_side(lr, plan, write, self.at_once if len(plan) >= self.at_once else 2)
             computed = self._in_turn(lr, plan, write) if running is None else results(running)
             try:
                 for done, _ in enumerate(computed, 1):
@@ -197,17 +202,18 @@ class TileRunner:
                 raise NotFiniteError
             write(features[:, rows, columns], tile)
 
-    def _side_by_side(self, lr: Tensor, plan: list[Tile], write: Write) -> list[Future[None]] | None:
-        """Two tiles at once, each on half the threads, so that no thread waits for another tile between layers.
+    def _side_by_side(self, lr: Tensor, plan: list[Tile], write: Write, at_once: int) -> list[Future[None]] | None:
+        """Several tiles at once, each on a share of the threads, so that no thread waits for another between layers.
 
         None where the system allows no more threads: from then on, tiles are computed one after the other.
         """
-        if self._pool is None:
-            self._pool = _pool(self._settings.thread_count)
-        if self._pool is None:
-            self._at_once = 1
-            return None
-        return [self._pool.submit(self._compute, self._backend, lr, tile, write) for tile in plan]
+        if at_once not in self._pools:
+            pool = _pool(at_once, max(self._settings.thread_count // at_once, 1))
+            if pool is None:
+                self.at_once = 1
+                return None
+            self._pools[at_once] = pool
+        return [self._pools[at_once].submit(self._compute, self._backend, lr, tile, write) for tile in plan]
 
     def _raise_precision(self, lr: Tensor, error: BaseException) -> None:
         if not bool(torch.isfinite(lr).all()):
@@ -245,19 +251,21 @@ class TileRunner:
         self._largest = smaller(side, str(device), self._settings.notify, error)
 
 
-def _pool(threads: int) -> ThreadPoolExecutor | None:
-    """Two threads, each with half of torch's threads; None where the system allows no more."""
-    settled, before = Barrier(3), torch.get_num_threads()
+def _pool(count: int, threads: int) -> ThreadPoolExecutor | None:
+    """So many threads, each with so many of torch's; None where the system allows no more."""
+    settled, before = Barrier(count + 1), torch.get_num_threads()
 
     def settle() -> None:
+        # A thread that torch sees for the first time is given the number that was set last: first, so that it stays.
+        torch.get_num_threads()
         # Applies to the calling thread and to new threads; the latter are restored below.
-        torch.set_num_threads(max(threads // 2, 1))
+        torch.set_num_threads(threads)
         with suppress(BrokenBarrierError):
             settled.wait()
 
-    pool = ThreadPoolExecutor(2, thread_name_prefix="tile", initializer=settle)
+    pool = ThreadPoolExecutor(count, thread_name_prefix="tile", initializer=settle)
     try:
-        for _ in range(2):
+        for _ in range(count):
             pool.submit(lambda: None)
         settled.wait()
     except RuntimeError:

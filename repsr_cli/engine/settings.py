@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from repsr_cli.cores import usable_cores
 from repsr_cli.engine.backends.registry import pick_engine
 from repsr_cli.errors import DeviceError, UsageError
 
@@ -132,5 +132,5 @@ def thread_count(threads: int | None) -> int | None:
         UsageError: not a positive number.
     """
     if threads is not None and threads < 1:
-        raise UsageError(f"threads {threads}", "not a positive number", f"This machine has {os.cpu_count()} cores.")
+        raise UsageError(f"threads {threads}", "not a positive number", f"There are {usable_cores()} cores.")
     return threads

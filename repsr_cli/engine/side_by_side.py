@@ -1,9 +1,31 @@
-"""Wait for tiles that are computed side by side."""
+"""Compute tiles side by side: how many, and how to wait for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
+
+# Each has features of some tens of megabytes under way.
+_MOST = 32
+
+
+def tiles_at_once(threads: int) -> int:
+    """How many tiles of a video's frames are computed at once on so many threads: one a thread.
+
+    Several threads on one tile wait for one another after every layer, and for what only one of them does.
+    docs/speed.md has the figures.
+    """
+    return min(threads, _MOST)
+
+
+def frames_ahead(at_once: int, tiles: int) -> int:
+    """How many frames to begin before the first of them is waited for, so that so many tiles are always there.
+
+    Args:
+        at_once: tiles that are computed at once.
+        tiles: of a frame.
+    """
+    return 1 + (at_once - 1) // tiles
 
 
 def results(running: list[Future[None]]) -> Iterator[None]:

@@ -32,6 +32,10 @@ class Runner(Protocol):
     def precision(self) -> object:
         """The current number format."""
 
+    @property
+    def at_once(self) -> int:
+        """How many tiles are computed at once."""
+
     def plan(self, height: int, width: int, side: int | None = None) -> list[Tile]:
         """The tiles of an image of this size; with ``side``, cores of that many pixels a side."""
 
@@ -125,6 +129,7 @@ class ChangedTiles:
         self._runner = runner
         self._subsample = subsample
         self._channels = channels
+        self._fine: dict[tuple[int, int], list[Tile]] = {}
         self._exact: dict[tuple[int, int], bool] = {}
 
     def __call__(self, planes: Sequence[NDArray[Any]], last: Kept) -> list[Tile]:
@@ -139,14 +144,17 @@ class ChangedTiles:
         if not any(plane.any() for plane in differences):
             return []
 
-        def changed(plan: list[Tile]) -> list[Tile]:
-            return [tile for tile in plan if self._touches(tile.context, differences)]
-
-        usual = changed(self._runner.plan(height, width))
+        usual = [tile for tile in self._runner.plan(height, width) if self._touches(tile.context, differences)]
         side = max(64, 6 * self._runner.overlap)
-        fine = changed(self._runner.plan(height, width, side))
-        if 2 * sum(tile.context.area for tile in fine) > sum(tile.context.area for tile in usual):
-            return usual
+        if (height, width) not in self._fine:
+            self._fine[height, width] = self._runner.plan(height, width, side)
+        fine, area, most = [], 0, sum(tile.context.area for tile in usual) / 2
+        for tile in self._fine[height, width]:
+            if self._touches(tile.context, differences):
+                fine.append(tile)
+                area += tile.context.area
+                if area > most:
+                    return usual
         if (height, width) not in self._exact:
             self._exact[height, width] = is_exact(self._runner, self._channels, (height, width), side)
         return fine if self._exact[height, width] else usual
@@ -177,7 +185,8 @@ def is_exact(runner: Runner, channels: int, size: tuple[int, int], side: int) ->
     for tile in runner.plan(*size, side):
         shapes[tile.context.height, tile.context.width, tile.inner] = tile
     fine: dict[Tile, NDArray[Any]] = {}
-    runner(noise, lambda found, tile: fine.__setitem__(tile, _array(found).copy()), tiles=list(shapes.values()))
+    # Begun, as frames are: then the same threads compute them.
+    runner.begin(noise, lambda found, tile: fine.__setitem__(tile, _array(found).copy()), tiles=list(shapes.values()))()
     verdicts = []
 
     def within(features: NDArray[Any], tile: Tile, box: Box) -> NDArray[Any]:
@@ -191,7 +200,7 @@ def is_exact(runner: Runner, channels: int, size: tuple[int, int], side: int) ->
                 same = np.array_equal(within(_array(found), usual, common), within(values, tile, common))
                 verdicts.append(same)
 
-    runner(noise, compare)
+    runner.begin(noise, compare)()
     return all(verdicts)
 
 

@@ -20,8 +20,8 @@ from repsr_cli.engine.runner import BodyShape, TileRunner
 from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.yuv.chroma import integers, rounded, samples_from_planes, shrink_chroma
-from repsr_cli.yuv.filters import Planes
+from repsr_cli.yuv.chroma import integers, rounded, shrink_chroma
+from repsr_cli.yuv.filters import Planes, samples_of
 from repsr_cli.yuv.formats import PlaneFormat
 
 
@@ -48,8 +48,8 @@ class TiledFrames(ReusingFrames):
         shape = BodyShape(upscaler.spec.reach, channels, margin_of(folded.parts))
         self.runner = TileRunner(make_backend, shape, upscaler.settings)
         super().__init__(self.runner, folded, (fmt_in, fmt_out), upscaler.scale, cache)
-        self._gain = folded.gain
-        self._black = torch.tensor(folded.black).view(1, -1, 1, 1)
+        self._gain = np.float32(folded.gain)
+        self._black = np.array(folded.black, np.float32).reshape(1, -1, 1, 1)
 
     def sample(self, lr: Tensor, pixels: int) -> tuple[Callable[[], None], float]:
         """Some of the work on a frame, to be timed.
@@ -59,22 +59,26 @@ class TiledFrames(ReusingFrames):
             pixels: how many the tiles have together at least, context included.
 
         Returns:
-            A function that computes an even number of tiles, so that all threads are busy; and what share of a frame's
+            A function that computes so many tiles that all threads are busy all the time; and what share of a frame's
             work this is, possibly above 1.
         """
         height, width = lr.shape[-2:]
         plan = self.runner.plan(height, width)
         area = sum(tile.context.area for tile in plan)
-        count = 2 * -(-pixels * len(plan) // (2 * area))
-        tiles = list(islice(cycle(plan), max(count, 2)))
+        at_once = max(self.runner.at_once, 2)
+        count = at_once * -(-pixels * len(plan) // (at_once * area))
+        tiles = list(islice(cycle(plan), max(count, at_once)))
         write = self._writer(self._targets(height, width))
-        return lambda: self.runner(lr, write, tiles=tiles), sum(tile.context.area for tile in tiles) / area
+        return lambda: self.runner.begin(lr, write, tiles=tiles)(), sum(tile.context.area for tile in tiles) / area
 
     def _begin(
         self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
     ) -> Callable[[], Planes]:
-        lr = (samples_from_planes(planes, self._fmt_in) - self._black) * self._gain
-        return once(self.runner.begin(lr, self._writer(targets), progress, tiles), targets)
+        # By NumPy, in this thread: torch's threads would take cores from the tiles under way, and wait for one another.
+        lr = samples_of(planes, self._fmt_in)
+        lr -= self._black
+        lr *= self._gain
+        return once(self.runner.begin(torch.from_numpy(lr), self._writer(targets), progress, tiles), targets)
 
     def _writer(self, targets: Planes) -> Callable[[Tensor, Tile], None]:
         """What writes tiles into the planes of a frame."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import ClassVar, Literal
 from av.container import InputContainer
 from av.video.format import VideoFormat
 
+from repsr_cli.cores import usable_cores
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import video_size
@@ -438,7 +438,7 @@ def plan_encoding(
         sar=video.sar,
         tags=_output_tags(video.tags, video.planar, pix_fmt),
         options=encoder_options(codec, options.crf, options.preset, options.encoder_options, video.hdr),
-        threads=min(_ENCODER_THREADS, os.cpu_count() or 1),
+        threads=min(_ENCODER_THREADS, usable_cores()),
         # Apple's players know HEVC in MP4 by this name alone.
         tag="hvc1" if format in ("mp4", "mov") and ("265" in codec or "hevc" in codec) else "",
     )

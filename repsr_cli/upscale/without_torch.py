@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from repsr_cli.cores import usable_cores
 from repsr_cli.engine.array_frames import ArrayCompute
 from repsr_cli.engine.backends.openvino_graphs import compiles
 from repsr_cli.engine.backends.registry import ENGINES
@@ -108,4 +109,4 @@ def _threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()

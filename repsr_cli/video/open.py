@@ -5,7 +5,6 @@ No file name is interpreted as an address, and no playlist may lead to another f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from repsr_cli.cores import usable_cores
 from repsr_cli.errors import MediaError
 from repsr_cli.video.image_sequence import is_motion_jpeg, is_pattern, numbered
 
@@ -193,7 +193,7 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
         raise MediaError(path, "no decoder for its video stream")
     if not stream.codec_context.is_open:
         stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+        stream.codec_context.thread_count = min(DECODER_THREADS, usable_cores())
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
@@ -217,7 +217,7 @@ def new_decoder(codec: str, settings: dict[str, Any], hwaccel: HWAccel | None = 
     for name, value in settings.items():
         setattr(context, name, value)
     context.thread_type = "AUTO"
-    context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+    context.thread_count = min(DECODER_THREADS, usable_cores())
     context.options = {"max_pixels": str(MAX_PIXELS)}
     return context
 

@@ -13,7 +13,7 @@ from repsr_cli.engine.tiling import Tile
 
 
 class Backend(Protocol):
-    """Runs a body. May be called from two threads at once."""
+    """Runs a body. May be called from several threads at once."""
 
     def run(self, context: Tensor, tile: Tile) -> Tensor:
         """Compute what the pixels of a tile's context become.
@@ -34,7 +34,7 @@ class Backend(Protocol):
 # Makes a backend that computes in a precision. Engines that only know fp32 are not asked for another.
 MakeBackend = Callable[[torch.dtype], Backend]
 
-# Convolutions and activations, (N, C, H, W) to (N, K, H, W) float32. May be called from two threads at once.
+# Convolutions and activations, (N, C, H, W) to (N, K, H, W) float32. May be called from several threads at once.
 Layers = Callable[[Tensor], Tensor]
 
 

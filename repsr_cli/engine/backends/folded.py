@@ -13,6 +13,7 @@ from repsr_cli.engine.backends.openvino_graphs import compiles
 from repsr_cli.engine.backends.registry import engine_name
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.settings import RunSettings
+from repsr_cli.engine.side_by_side import tiles_at_once
 from repsr_cli.yuv.formats import PlaneFormat
 
 _LAYERS = {"onnxruntime": onnxruntime_layers, "ncnn": ncnn_layers}
@@ -41,8 +42,8 @@ def folded_backend(folded: Folded, fmt: PlaneFormat, settings: RunSettings) -> t
         settings.notify(f"{name} does not support chroma of this siting at x{scale}: torch computes the frames")
         name = "torch"
     elif engine in _LAYERS:
-        # Two tiles are computed at once.
-        backend = LayersBackend(_LAYERS[engine](folded.body.layers, max(threads // 2, 1)), folded.body.skip)
+        each = max(threads // tiles_at_once(threads), 1)
+        backend = LayersBackend(_LAYERS[engine](folded.body.layers, each), folded.body.skip)
         return partial(_always, backend), name
     return partial(TorchBackend, folded.body, settings.device, engine=engine), name
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from repsr_cli.engine.backends.quiet_import import quiet_import
 from repsr_cli.engine.plane_folding import FoldedArrays, Part, Weights, cross
+from repsr_cli.engine.side_by_side import tiles_at_once
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.yuv.formats import PlaneFormat
 
@@ -47,7 +48,9 @@ class OpenVinoGraphs:
         # As many streams as the runner has tiles under way: one does not wait for the other between layers.
         self._settings = {
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": min(threads, 2),
+            "NUM_STREAMS": tiles_at_once(threads),
+            # Pinned threads of two processes would share the first cores, and leave none to the decoder and encoder.
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision),
         }
         # Compiling for one size takes hundredths of a second, and a plan has few sizes. Each thread has its requests.

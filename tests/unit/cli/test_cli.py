@@ -34,6 +34,16 @@ def run(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, **kwargs)
 
 
+def test_commands_keep_freed_memory() -> None:
+    code = (
+        "from repsr_cli.engine import memory\n"
+        "memory.keep_freed_memory = lambda: print('kept')\n"
+        "from repsr_cli.cli import app\n"
+        "app(['models'])\n"
+    )
+    assert run("-c", code).stdout.startswith("kept")
+
+
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"

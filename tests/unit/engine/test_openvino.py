@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +111,18 @@ def test_what_it_does_not_take_is_said() -> None:
     PlaneUpscaler(Upscaler(net, device="cpu", notify=messages.append), FORMATS["left"], FORMATS["left"])
     assert len(messages) == 1
     assert "torch computes" in messages[0]
+
+
+@needs_openvino
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="tells no affinity")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is one core only")
+def test_threads_stay_on_all_cores_that_they_may_use() -> None:
+    """Pinned to a core, those of two processes would share it."""
+    fmt = FORMATS["left"]
+    planes = PlaneUpscaler(Upscaler(network(2), "cpu", threads=1, engine="openvino"), fmt, fmt, reuse=False)
+    before = os.sched_getaffinity(0)
+    try:
+        planes(random_planes(fmt, 40, 60))
+        assert os.sched_getaffinity(0) == before
+    finally:
+        os.sched_setaffinity(0, before)

@@ -285,7 +285,7 @@ def test_tiles_side_by_side_give_the_same(two_threads: Any) -> None:
     net, lr = network(), torch.rand(2, 3, 40, 50)
     seen = []
     upscaler = Upscaler(net, device="cpu", tile=16)
-    assert upscaler._runner._at_once == 2
+    assert upscaler._runner.at_once == 2
     with torch.no_grad():
         expected = net(lr)
     assert torch.allclose(upscaler(lr, lambda *at: seen.append(at)), expected, atol=1e-6)
