@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 
 SMALLEST_TILE = 32
 
-# Measured with 16, 32 and 64 channels (docs/speed.md): contexts of this size run at the speed of the machine's matrix
+# Measured with 16, 32 and 64 channels: contexts of this size run at the speed of the machine's matrix
 # products; larger ones do not fit the cache that cores share, smaller ones spend too much on overlap.
 CPU_CONTEXT_PIXELS = 80_000
 

@@ -1,7 +1,7 @@
 """Choose the fastest engine and tile size for a video on this machine: timed once, and remembered.
 
 On one processor ncnn wins on small tiles, on another OpenVINO on whole frames, and with another network torch does: no
-rule predicts it (docs/speed.md). So where a video is long enough that it pays, engines and budgets of pixels for tiles
+rule predicts it. So where a video is long enough that it pays, engines and budgets of pixels for tiles
 are tried on noise for a second or two. The choice changes a sample by one code value at most.
 """
 
