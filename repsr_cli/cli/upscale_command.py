@@ -85,7 +85,7 @@ def upscale(
                     printer.failed(Failure(str(job.source), error))
         else:
             total = _Total(board, len(plan.jobs))
-            for result in run_jobs(plan.jobs, request, lambda job: board.reporter(job.source.name), known):
+            for result in run_jobs(plan.jobs, request, lambda job: board.reporter(job.source.name), known.noting):
                 printer.failed(result) if isinstance(result, Failure) else printer.done(result)
                 total.advance()
     printer.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import itertools
 import json
@@ -29,11 +30,12 @@ from repsr_cli.options import declared_options, default_of
 from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
 from repsr_cli.upscale.estimate import trial
-from repsr_cli.upscale.inputs import Found, find_inputs
+from repsr_cli.upscale.inputs import PIPE, Found, find_inputs
 from repsr_cli.upscale.jobs import Job, plan_jobs
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.plan_image import plan_image
 from repsr_cli.upscale.request import GROUPS, Naming, Request
+from repsr_cli.video.image_sequence import is_pattern
 from repsr_cli.video.open import main_stream, open_video
 from repsr_cli.video.probe import probe
 
@@ -87,9 +89,8 @@ def preview(inputs: Sequence[str], request: Request, options: PreviewOptions, sa
     text = json.dumps(shows).replace("<", "\\u003c")
     if len(text) > PAGE_LIMIT:
         raise UsageError(target, f"a page of {len(text) >> 20} MiB is too large for browsers", "Show less at a time.")
-    write_text(
-        target, filled("preview.html", title=f"{len(found)} previews", shows=text), overwrite=request.run.overwrite
-    )
+    title = html.escape(f"Preview of {', '.join(each.path.name for each in found)}")
+    write_text(target, filled("preview.html", title=title, shows=text), overwrite=request.run.overwrite)
     return target
 
 
@@ -100,6 +101,10 @@ def _found(inputs: Sequence[str], say: Callable[[str], None]) -> list[Found]:
         raise inside.failures[0].error
     for note in inside.notes():
         say(note)
+    for each in inside.files:
+        if each.path == PIPE or is_pattern(each.path):
+            happened = "a preview needs files, not frames from a pipe or numbered images"
+            raise UsageError(each.path, happened, "Name a video, or some of the images.")
     if not inside.files:
         raise UsageError(" ".join(inputs), "no image or video found", "Name a file, or a folder that holds some.")
     if len(inside.files) > MOST:
@@ -135,8 +140,25 @@ def _choices(path: Path, video: bool, request: Request, options: PreviewOptions)
         numbers = {"detail": detail, "crf": crf}
         words = [f"{name} {value:g}" for name, value in numbers.items() if value is not None]
         name = " ".join([model, *([codec] if codec else []), *words])
-        made.append(Choice(name, asked, shlex.join(["repsr", "upscale", str(path), *_words(asked)])))
+        made.append(Choice(name, asked, shlex.join(["repsr", "upscale", _typed(path), *_words(asked)])))
     return made
+
+
+def _typed(path: Path) -> str:
+    """A path as it is typed: neither an option nor a list, whatever its name begins with."""
+    return f"./{path}" if str(path).startswith(("-", "@")) else str(path)
+
+
+def target_of(path: Path, choice: Choice, folder: Path) -> Path:
+    """Where the result of an input would go, were it made in a folder.
+
+    Raises:
+        RepsrError: it cannot be made.
+    """
+    plan = plan_jobs([str(path)], choice.request, Naming(output=f"{folder}/x/"))
+    if plan.failures:
+        raise plan.failures[0].error
+    return plan.jobs[0].target
 
 
 def _words(request: Request) -> Iterator[str]:
@@ -155,7 +177,7 @@ def _words(request: Request) -> Iterator[str]:
             elif isinstance(value, tuple):  # height and width
                 yield from (flag, f"{value[1]}x{value[0]}")
             else:
-                yield from (flag, f"{value:g}" if isinstance(value, float) else str(value))
+                yield from (flag, f"{value:.15g}" if isinstance(value, float) else str(value))
 
 
 def scenes(path: Path, count: int) -> list[float]:
@@ -194,7 +216,7 @@ def scenes(path: Path, count: int) -> list[float]:
     # Black frames and titles have little contrast: they are left out where there are others. The first frame is the one
     # with the most contrast, each further one the most different.
     contrast = [float(look.std()) for look in looks]
-    kept = [number for number, each in enumerate(contrast) if each > max(contrast) / 4]
+    kept = [number for number, each in enumerate(contrast) if each >= max(contrast) / 4]
     times, looks = [times[number] for number in kept], [looks[number] for number in kept]
     chosen = [int(np.argmax([look.std() for look in looks]))]
     while len(chosen) < min(count, len(times)):
@@ -213,7 +235,7 @@ def _video(
     rows: list[dict[str, Any]] = []
     rates: dict[tuple[str | None, str | None], float] = {}
     for choice in choices:
-        target = plan_jobs([str(path)], choice.request, Naming(output=f"{folder}/x/")).jobs[0].target
+        target = target_of(path, choice, folder)
         whole = plan_job(Job("video", path, target), choice.request)
         assert whole.kind == "video"
         upscaler = models.upscaler(whole.compute, whole.compute.devices[0])
@@ -237,7 +259,8 @@ def _video(
         copied = 0 if whole.timeline is None else sum(
             whole.timeline.nbytes.get(each.stream.index, 0) for each in whole.streams if each.action == "copy"
         )  # fmt: skip
-        rows.append(_row(choice, whole.size, _bytes(weights, frames) + copied, rates[key]))
+        size = whole.size[::-1] if source.rotation % 180 else whole.size
+        rows.append(_row(choice, size, _bytes(weights, frames) + copied, rates[key]))
     frames_shown = [
         _scene(f"{at:.2f} s", small, large) for at, small, large in zip(times, before, results, strict=True)
     ]
@@ -272,7 +295,7 @@ def _image(path: Path, choices: Sequence[Choice], models: ModelCache, folder: Pa
     rows: list[dict[str, Any]] = []
     results = []
     for choice in choices:
-        real = plan_jobs([str(path)], choice.request, Naming(output=f"{folder}/x/")).jobs[0].target
+        real = target_of(path, choice, folder)
         factor = plan_job(Job("image", path, real), choice.request)
         scaled = choice.request.having(
             scale=factor.factor, width=None, height=None, size=None, fit=None, short_side=None, allow_loss=True

@@ -6,6 +6,6 @@
   figure.onpointermove = event => { if (event.buttons) follow(event); };
   addEventListener("keydown", event => {
     const step = { ArrowLeft: -2, ArrowRight: 2 }[event.key];
-    if (!step || event.target.matches?.("select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!step || event.target.matches?.("select") || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault(); move(+slider.value + step);
   });

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError, from_system
 from repsr_cli.files import Noting
 from repsr_cli.reporting import Outcome, Reporter
-from repsr_cli.upscale.finished import Finished
 from repsr_cli.upscale.inputs import PIPE, Failure
 from repsr_cli.upscale.jobs import Job, is_animated_image
 from repsr_cli.upscale.request import Request
@@ -35,6 +34,8 @@ EIGHT_K = (7680, 4320)
 # How jobs are run: small images side by side on a CPU, medium ones several at a time on one network, large ones and
 # videos alone; all that a cluster computes by as many threads as it takes tasks.
 Mode = Literal["side by side", "in turns", "alone", "on a cluster"]
+# Of a source, its target and the request.
+NotingFor = Callable[[Path, Path, Request], Noting | None]
 # LR pixels of an image of which several may be in flight: some 200 MB each at factor 4, 8 bit.
 SMALL_PIXELS = 4 << 20
 
@@ -54,7 +55,7 @@ class _Run:
     models: ModelCache
     reporter_for: Callable[[Job], Reporter]
     request: Request
-    known: Finished | None = None
+    noting_for: NotingFor | None = None
     made: set[Path] = field(default_factory=set)
 
 
@@ -75,7 +76,7 @@ def run_jobs(
     jobs: Sequence[Job],
     request: Request,
     reporter_for: Callable[[Job], Reporter],
-    known: Finished | None = None,
+    noting_for: NotingFor | None = None,
     models: ModelCache | None = None,
 ) -> Iterator[Outcome | Failure]:
     """Upscale one job after the other.
@@ -84,7 +85,7 @@ def run_jobs(
         jobs: from ``plan_jobs``.
         request: the request, with its scale settled.
         reporter_for: gives each job its reporter, when work on it begins; called from several threads.
-        known: where jobs that were finished are noted.
+        noting_for: what is called with each complete result before it gets its name.
         models: models to share with other calls.
 
     Yields:
@@ -98,7 +99,7 @@ def run_jobs(
     from repsr_cli.upscale.models import ModelCache, check_compute
 
     check_compute(request)
-    run, done = _Run(models or ModelCache(), reporter_for, request, known), 0
+    run, done = _Run(models or ModelCache(), reporter_for, request, noting_for), 0
     try:
         planned = (_planned(job, request) for job in jobs)
         for mode, group in groupby(planned, key=_mode):
@@ -129,12 +130,13 @@ def plan_job(job: Job, request: Request) -> Plan:
     from repsr_cli.upscale.plan_video import plan_video
 
     if job.source == PIPE or not is_animated_image(job.source):
-        return plan_video(job.source, job.target, request, judged=_judged_by_images(job.source))
+        plan = plan_video(job.source, job.target, request, judged=_judged_by_images(job.source))
+        return replace(plan, anew=job.anew)
     from repsr_cli.upscale.animation import as_video
 
     animation = as_video(job.source)
     plan = plan_video(animation.path, job.target, request, judged=_judged_by_image(job.source))
-    return replace(plan, losses=(*plan.losses, *animation.losses), notes=(*plan.notes, *animation.notes))
+    return replace(plan, anew=job.anew, losses=(*plan.losses, *animation.losses), notes=(*plan.notes, *animation.notes))
 
 
 def _judged_by_images(pattern: Path) -> Judged | None:
@@ -318,7 +320,7 @@ def _run_one(
         reporter, note = _named(run.reporter_for(job), plan, job), size_note(plan)
         if note:
             reporter.say(f"{job.source.name}: {note}")
-        noting = None if run.known is None else run.known.noting(job.source, job.target, run.request)
+        noting = None if run.noting_for is None else run.noting_for(job.source, job.target, run.request)
         outcome = run_plan(plan, executor or executor_for(plan, run.models), reporter, stop, noting)
         outcome = replace(outcome, source=job.source)  # the plan of an animation reads another file
         if note:

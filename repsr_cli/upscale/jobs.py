@@ -36,11 +36,13 @@ class Job:
     Attributes:
         kind: ``image`` or ``video``, by content.
         target: the file to write; it does not exist, or the user allowed replacing it.
+        anew: where another job of the same target was begun, begin anew instead of refusing to.
     """
 
     kind: Kind
     source: Path
     target: Path
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

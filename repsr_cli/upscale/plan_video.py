@@ -72,6 +72,7 @@ class VideoPlan:
         flagged_only: only frames that are flagged as interlaced.
         reuse: keep the output of what did not change since the frame before.
         resume: keep finished segments and continue from them.
+        anew: do not refuse where such segments are of another job; make them anew.
         allow_loss: let streams be dropped that the container cannot hold.
         benchmark: write nothing.
         pipe: standard input, of which only the header was read; None of a file, whose plan can be pickled.
@@ -101,6 +102,7 @@ class VideoPlan:
     overwrite: bool
     allow_loss: bool
     benchmark: bool
+    anew: bool = False
     pipe: InputContainer | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -196,7 +196,7 @@ class FileSink:
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
         """Open the folder of segments; what is in it outlives a failure, unless nothing could continue from it."""
         plan, self._say = self.plan, say
-        store = self._store = Store.begin(plan.target, job, plan.resumable)
+        store = self._store = Store.begin(plan.target, job, plan.resumable, plan.anew)
         try:
             if store.complete:
                 self.done = {segment.index: segment.frames for segment in plan.segments}

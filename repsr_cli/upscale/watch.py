@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system, shortage
-from repsr_cli.files import remove_leftovers, write_text
+from repsr_cli.files import Noting, remove_leftovers, write_text
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.inputs import HIDDEN, Failure, Inputs, files_in, inputs_of, real_path
 from repsr_cli.upscale.jobs import Job, check_naming, check_options, plan_found
@@ -229,6 +229,20 @@ def _stamp(path: Path) -> Stamp | None:
     return None
 
 
+def _check_unchanged(source: Path, stamp: Stamp) -> None:
+    """Refuse a result whose source changed meanwhile: what exists is left alone, so it would stay for good.
+
+    A source that is gone was complete.
+
+    Raises:
+        MediaError: the file is not what it was.
+    """
+    if _stamp(source) not in (stamp, None):
+        raise MediaError(
+            source, "changed while it was being upscaled", "It is upscaled again once it stops changing (see --settle)."
+        )
+
+
 class _Begun:
     """The record of files on which work has begun and not ended, which survives the process.
 
@@ -323,7 +337,8 @@ class _Queue:
             say(note)
         yield from plan.failures
         yield from map(Skipped, plan.skipped)
-        self._waiting += [(job, stamps[job.source]) for job in plan.jobs]
+        # Nobody is there to be asked, should a source or the options have changed since the work on it began.
+        self._waiting += [(replace(job, anew=True), stamps[job.source]) for job in plan.jobs]
         self._waiting.sort(key=self._rank)
 
     def upscale_next(self) -> Iterator[Outcome | Failure]:
@@ -344,8 +359,11 @@ class _Queue:
             self._begun.begin(job, stamps[job.source])
             return self._reporter_for(job)
 
+        def unchanged(source: Path, *_: object) -> Noting:
+            return lambda _result: _check_unchanged(source, stamps[source])
+
         try:
-            yield from run_jobs(jobs, self._request, begin, models=self._models)
+            yield from run_jobs(jobs, self._request, begin, noting_for=unchanged, models=self._models)
         finally:
             self._begun.end(job.source for job in jobs)
 

@@ -97,12 +97,13 @@ class Store:
     complete: bool = False
 
     @classmethod
-    def begin(cls, target: Path, job: Mapping[str, Any], resume: bool) -> Store:
+    def begin(cls, target: Path, job: Mapping[str, Any], resume: bool, anew: bool = False) -> Store:
         """Open the folder of a target, or create it.
 
         Args:
             job: what the packets depend on, JSON-able: source, segments, encoder, network, device, precision, tile.
             resume: keep finished segments.
+            anew: make segments of another job anew, instead of refusing to.
 
         Raises:
             UsageError: they belong to another job, another process uses the folder, or it is not to be trusted.
@@ -115,13 +116,13 @@ class Store:
             if complete:
                 return store
             try:
-                store._prepare(target, job, resume)
+                store._prepare(target, job, resume, anew)
             except BaseException:
                 store.close()
                 raise
         return store
 
-    def _prepare(self, target: Path, job: Mapping[str, Any], resume: bool) -> None:
+    def _prepare(self, target: Path, job: Mapping[str, Any], resume: bool, anew: bool) -> None:
         """Remove what an earlier run left and this one cannot use, and describe the job.
 
         Raises:
@@ -132,7 +133,7 @@ class Store:
         described, wanted = read_job(record), json.loads(json.dumps(job))
         keep = frozenset({_WRITING}) if resume and described in (None, wanted) else frozenset[str]()
         if resume and segments:
-            if described is not None:
+            if described is not None and not anew:
                 _check_same(target, described, wanted)
             keep |= segments
         self.lock.clear(keep)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from repsr_cli.cli import app
-from repsr_cli.compare.preview import scenes
+from repsr_cli.compare.preview import Choice, scenes, target_of
+from repsr_cli.errors import MediaError
+from repsr_cli.upscale.request import Request
 from tests.conftest import textured
-from tests.sample_videos import make_video
+from tests.sample_videos import image, make_video
 
 
 def shows(page: Path) -> Any:
@@ -54,6 +59,102 @@ def test_every_choice_of_an_image_and_a_video_is_on_one_page(tmp_path: Path) -> 
         assert "CONSOLE" not in run.stderr
         with Image.open(shot) as shown:
             assert len(shown.convert("RGB").getcolors(1 << 24) or []) > 100
+
+
+def test_commands_do_what_they_say_whatever_files_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ['-n it\'s "q" $HOME.png', "@a.png", "a b [1].png"]
+    for name in names:
+        Image.fromarray(textured(16, 24)).save(name)
+    size = ["-s", "1.23456789"]
+    result = CliRunner().invoke(app, ["preview", "-n", "light", *size, "-o", "p.html", "--threads", "1", "--", *names])
+    assert result.exit_code == 0, result.output
+    for name, show in zip(names, shows(Path("p.html")), strict=True):
+        words = shlex.split(show["choices"][0]["command"])
+        assert words[3:5] == size
+        assert CliRunner().invoke(app, words[1:]).exit_code == 0
+        assert Path(f"{name.removesuffix('.png')}_x1.23457.png").exists(), list(tmp_path.iterdir())
+
+
+def test_images_of_one_colour_are_shown(tmp_path: Path) -> None:
+    grey = image(0, 32, 48, "yuv420p")
+    clip = make_video(
+        tmp_path / "c.mp4", [0, 1], Fraction(1, 25), (32, 48), frames=[tuple(0 * p + 99 for p in grey)] * 2
+    )
+    page = tmp_path / "p.html"
+    command = ["preview", str(clip), "-n", "light", "-s", "2", "--threads", "1", "-o", str(page)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert shows(page)[0]["scenes"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("f%d.png", "numbered images"), ("-", "a pipe")])
+def test_what_cannot_be_shown_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(textured(16, 24)).save("f1.png")
+    result = CliRunner().invoke(app, ["preview", name, "-n", "light", "-s", "2", "-o", "p.html"])
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not Path("p.html").exists()
+
+
+def test_an_input_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="no such file"):
+        target_of(tmp_path / "gone.png", Choice("light", Request.of(scale=2.0), ""), tmp_path)
+
+
+def test_the_size_of_a_portrait_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "c.mp4", list(range(3)), Fraction(1, 25), (32, 64), rotation=90)
+    page = tmp_path / "p.html"
+    command = ["preview", str(clip), "-n", "light", "-s", "2", "--threads", "1", "--at", "0", "-o", str(page)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    (show,) = shows(page)
+    assert show["choices"][0]["pixels"] == "64x128"
+    assert (show["scenes"][0]["width"], show["scenes"][0]["height"]) == (64, 128)
+
+
+KEYS = """
+<script>
+  const seen = [];
+  const press = (key, more) =>
+    document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, ...more}));
+  const note = () =>
+    seen.push([slider.value, get("right").value, state.scene, state.input, state.zoom, get("view").scrollLeft]);
+  note();
+  for (const key of ["ArrowRight", "2", "9", "s", "i", "z", "z", "z"]) { press(key); note(); }
+  for (const key of ["ArrowLeft", "ArrowRight"]) { press(key, {shiftKey: true}); note(); }
+  state.input = 0; draw();
+  document.querySelectorAll("#scenes button")[1].focus(); document.activeElement.click();
+  seen.push(document.activeElement.textContent, document.documentElement.scrollWidth - innerWidth);
+  document.title = JSON.stringify(seen);
+</script>
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
+def test_a_page_is_used_by_keyboard_alone_and_fits_a_phone(tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "c.mp4", list(range(50)), Fraction(1, 25), (300, 400))
+    Image.fromarray(textured(48, 64)).save(tmp_path / "a.png")
+    page = tmp_path / "p.html"
+    words = ["preview", clip, tmp_path / "a.png", "-n", "light", "-n", "fast", "-s", "2", "-o", page]
+    words += ["--at", "0.4", "--at", "1.2", "--threads", "1"]
+    assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
+    page.write_text(page.read_text() + KEYS)
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,800", "--dump-dom"]
+    shown = subprocess.run([*command, page.as_uri()], check=True, capture_output=True, timeout=120, text=True).stdout
+    title = re.search("<title>(.*?)</title>", shown)
+    assert title is not None
+    *seen, focused, wider = json.loads(html.unescape(title[1]))
+    at = [[float(slider), int(right), *rest] for slider, right, *rest in seen]
+    assert [step[:5] for step in at] == [
+        [50, 1, 0, 0, 0], [52, 1, 0, 0, 0], [52, 2, 0, 0, 0], [52, 2, 0, 0, 0], [52, 2, 1, 0, 0], [52, 2, 0, 1, 0],
+        [52, 2, 0, 1, 1], [52, 2, 0, 1, 2], [52, 2, 0, 1, 3], [52, 2, 0, 1, 3], [52, 2, 0, 1, 3],
+    ]  # fmt: skip
+    assert at[-2][5] < at[-3][5] < at[-1][5]
+    assert (focused, wider <= 0) == ("1.20 s", True)
 
 
 def test_frames_of_different_scenes_are_chosen(tmp_path: Path) -> None:

@@ -157,12 +157,13 @@ def test_a_job_that_is_killed_as_its_result_gets_its_name_is_known(
     monkeypatch.setattr(files, "_sync_folder", killed)
     jobs = plan_jobs([str(source)], asked, Naming(), known).jobs
     with pytest.raises(Killed):
-        list(run_jobs(jobs, asked, lambda job: Reporter(), known))
+        list(run_jobs(jobs, asked, lambda job: Reporter(), known.noting))
     monkeypatch.undo()
     made = target.read_bytes()
     again = plan_jobs([str(source)], asked, Naming(), known)
     assert not again.failures
-    results = list(run_jobs(again.jobs, asked, lambda job: Reporter(), known))  # of a video, the folder is removed
+    # Of a video, the folder is removed.
+    results = list(run_jobs(again.jobs, asked, lambda job: Reporter(), known.noting))
     assert all(isinstance(each, Outcome) for each in results)
     assert target.read_bytes() == made
     assert not list(tmp_path.glob(".*"))

@@ -14,12 +14,15 @@ from typer.testing import CliRunner
 
 from repsr_cli.cli import app
 from repsr_cli.errors import MediaError
-from repsr_cli.reporting import Reporter
+from repsr_cli.model.checkpoint import save_plain
+from repsr_cli.model.plain import identity_network
+from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale import batch, watch
 from repsr_cli.upscale.inputs import Failure, Inputs
 from repsr_cli.upscale.jobs import Job
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.upscale.request import Naming, Request
+from repsr_cli.video.timeline import read_video
 from tests.sample_videos import make_video
 
 
@@ -186,6 +189,47 @@ def test_what_changes_while_it_waits_is_upscaled_once_it_has_settled_and_what_ha
     assert queue(stamped(tmp_path / "a.png")) == ["a.png"]
     assert queue() == ["d.mp4"]  # and fails there, as any file that is not there
     assert queue() == []
+
+
+def test_a_result_of_a_file_that_changes_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    model, output = tmp_path / "model.safetensors", tmp_path / "out"
+    save_plain(model, identity_network(2), {})
+    output.mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    make_video(tmp_path / "b.mkv", [0, 40], Fraction(1, 1000))
+    replaced: list[str] = []
+
+    def replace_once(job: Job) -> Reporter:
+        def progress(_: Progress) -> None:
+            if job.source.name not in replaced:
+                replaced.append(job.source.name)
+                if job.kind == "image":
+                    Image.new("RGB", (16, 8)).save(job.source)
+                else:
+                    make_video(job.source, [0, 40, 80], Fraction(1, 1000))
+
+        return Reporter(progress=progress)
+
+    waiting = watch._Queue(
+        tmp_path,
+        Request.of(scale=2.0, model=str(model), threads=1),
+        Naming(output=str(output), skip_existing=True),
+        ModelCache(),
+        replace_once,
+        watch._Begun(tmp_path / "record"),
+    )
+    for name, result in (("a.png", "a_x2.png"), ("b.mkv", "b_x2.mkv")):
+        assert not list(waiting.add([stamped(tmp_path / name)], print))
+        (failed,) = waiting.upscale_next()
+        assert isinstance(failed, Failure)
+        assert "changed while it was being upscaled" in str(failed.error)
+        assert not (output / result).exists()
+        assert not list(waiting.add([stamped(tmp_path / name)], print))
+        (done,) = waiting.upscale_next()
+        assert isinstance(done, Outcome), done
+    with Image.open(output / "a_x2.png") as large:
+        assert large.size == (32, 16)
+    assert len(read_video(output / "b_x2.mkv")[1].pts) == 3
 
 
 def test_stopped_after_the_last_job_nothing_is_left_to_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

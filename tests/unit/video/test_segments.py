@@ -195,6 +195,9 @@ def test_damage_of_the_record_that_is_still_json_is_no_other_job(tmp_path: Path)
         store.close()
     with pytest.raises(UsageError, match="begun with another a"):
         Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True)
+    anew = Store.begin(tmp_path / "out.mp4", {"a": 2}, resume=True, anew=True)
+    assert anew.finished() == {}
+    anew.remove()
 
 
 def test_segments_whose_job_nobody_knows_any_more_are_made_anew(tmp_path: Path) -> None:
