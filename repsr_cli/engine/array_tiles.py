@@ -51,7 +51,10 @@ class ArrayRunner:
     _pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="tile")
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.at_once, thread_name_prefix="tile")
 
     @property
     def at_once(self) -> int:
@@ -103,6 +106,10 @@ class ArrayRunner:
                     if progress is not None:
                         progress(done, len(plan))
                 return
+            except KeyboardInterrupt:  # as TileRunner
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool = self._new_pool()
+                raise
             except (RuntimeError, MemoryError) as error:
                 if not lacks_memory(error):
                     raise

@@ -179,6 +179,11 @@ class TileRunner:
                     if progress is not None:
                         progress(done, len(plan))
                 return
+            except KeyboardInterrupt:
+                # Nobody waits for the images that were begun after this one, but the end of the process would.
+                while self._pools:
+                    self._pools.popitem()[1].shutdown(wait=False, cancel_futures=True)
+                raise
             except (RuntimeError, MemoryError) as error:
                 if not lacks_memory(error):
                     raise

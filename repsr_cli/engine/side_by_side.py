@@ -39,6 +39,4 @@ def results(running: list[Future[None]]) -> Iterator[None]:
 
 def abandon(running: list[Future[None]]) -> None:
     """Leave out the tiles that have not begun, and wait for the others."""
-    for future in running:
-        future.cancel()
-    wait(running)
+    wait([future for future in running if not future.cancel()])

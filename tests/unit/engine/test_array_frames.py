@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,40 @@ def test_the_bytes_are_those_with_torch(name: str, scale: int) -> None:
         for height, width in ((1, 1), (3, 2), (70, 90)):
             planes = random_planes(fmt, height, width)
             assert equal(ours.begin(planes)(), with_torch(planes))
+
+
+@needs_openvino
+def test_interrupted_the_frames_that_were_begun_ahead_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[None] = []
+    tiles = 0
+    interrupted, others = threading.Event(), set(threading.enumerate())
+    run = OpenVinoGraphs.run
+
+    def counted(this: Any, context: Any, tile: Any) -> Any:
+        computed.append(None)
+        if len(computed) > tiles + 4 > 4:
+            interrupted.wait(60)
+        return run(this, context, tile)
+
+    def interrupt(*_: int) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OpenVinoGraphs, "run", counted)
+    fmt = FORMATS[next(iter(FORMATS))]
+    frames = without_torch(network(2), tile="auto:3000").frames(fmt, fmt, reuse=False)
+    planes = random_planes(fmt, 150, 200)
+    whole = frames.begin(planes)()
+    tiles = len(computed)
+    finish = frames.begin(planes, interrupt)
+    for _ in range(20):
+        frames.begin(planes)
+    with pytest.raises(KeyboardInterrupt):
+        finish()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(60)
+    assert len(computed) < 20 * tiles
+    assert equal(frames.begin(planes)(), whole)
 
 
 @needs_openvino

@@ -183,6 +183,38 @@ def test_in_bf16_tiles_are_under_way_before_a_frame_is_waited_for(monkeypatch: p
     finish()
 
 
+def test_interrupted_the_frames_that_were_begun_ahead_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[None] = []
+    tiles = 0
+    interrupted, others = threading.Event(), set(threading.enumerate())
+    run = TorchBackend.run
+
+    def counted(this: Any, lr: Any, tile: Any) -> Any:
+        computed.append(None)
+        if len(computed) > tiles + 4 > 4:
+            interrupted.wait(60)
+        return run(this, lr, tile)
+
+    def interrupt(*_: int) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TorchBackend, "run", counted)
+    upscaler = Upscaler(network(), device="cpu", precision="bf16", threads=2, engine="torch", tile=20)
+    frames = PlaneUpscaler(upscaler, LEFT, LEFT, reuse=False)
+    whole = frames(frame(LEFT))
+    tiles = len(computed)
+    finish = frames.begin(frame(LEFT), interrupt)
+    for seed in range(20):
+        frames.begin(frame(LEFT, seed=seed))
+    with pytest.raises(KeyboardInterrupt):
+        finish()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(60)
+    assert len(computed) < 20 * tiles
+    assert same(frames(frame(LEFT)), whole)
+
+
 @pytest.mark.parametrize("reuse", [True, False])
 def test_frames_begun_in_half_precision_before_one_overflows_are_what_fp32_gives(reuse: bool) -> None:
     net, quiet, loud = overflowing()
