@@ -38,6 +38,7 @@ from repsr_cli.upscale.request import GROUPS, Naming, Request
 from repsr_cli.video.image_sequence import is_pattern
 from repsr_cli.video.open import main_stream, open_video
 from repsr_cli.video.probe import probe
+from repsr_cli.video.timeline import read_video
 
 # Of larger images a window from the middle is shown, (height, width) px.
 WINDOW = (480, 640)
@@ -228,9 +229,11 @@ def scenes(path: Path, count: int) -> list[float]:
 def _video(
     path: Path, times: Sequence[float], choices: Sequence[Choice], models: ModelCache, folder: Path
 ) -> dict[str, Any]:
-    source = probe(path)
+    source, timeline = read_video(path)
     begin, step = float(source.start * source.time_base), 1 / float(source.rate or 25)
     before = [frame_at(path, begin + at) for at in times]
+    # A time after the last frame, where only sound is left, shows that frame.
+    times = [min(at, float(timeline.pts[-1] * source.time_base) - begin) for at in times]
     results: list[list[NDArray[np.uint8]]] = [[] for _ in times]
     rows: list[dict[str, Any]] = []
     rates: dict[tuple[str | None, str | None], float] = {}

@@ -108,11 +108,12 @@ def test_an_input_that_is_gone_is_an_error(tmp_path: Path) -> None:
 def test_the_size_of_a_portrait_is_the_one_that_is_shown(tmp_path: Path) -> None:
     clip = make_video(tmp_path / "c.mp4", list(range(3)), Fraction(1, 25), (32, 64), rotation=90)
     page = tmp_path / "p.html"
-    command = ["preview", str(clip), "-n", "light", "-s", "2", "--threads", "1", "--at", "0", "-o", str(page)]
+    command = ["preview", str(clip), "-n", "light", "-s", "2", "--threads", "1", "--at", "0.5", "-o", str(page)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     (show,) = shows(page)
     assert show["choices"][0]["pixels"] == "64x128"
+    assert show["scenes"][0]["name"] == "0.08 s"  # the last of three frames
     assert (show["scenes"][0]["width"], show["scenes"][0]["height"]) == (64, 128)
 
 
