@@ -82,7 +82,7 @@ def test_the_ends_of_the_dial_are_the_models(photo: Path, tmp_path: Path) -> Non
     [
         (["-n", "balanced-clean", "--detail", "0.5"], "models of kind clean have no dial"),
         (["--kind", "clean", "--detail", "0.5"], "models of kind clean have no dial"),
-        (["-n", "fast", "--detail", "0.5"], "no detail model ships for fast x2"),
+        (["-n", "fast", "--detail", "0.5"], "no detail model ships for fast, so there is nothing to set"),
         (["-n", "WEIGHTS/repsr-balanced-real-x2.safetensors", "--detail", "0.5"], "is a file"),
         (["-n", "WEIGHTS/repsr-balanced-real-x2.safetensors", "--kind", "real"], "is a file"),
         (["--detail", "1.01"], "detail lies between 0"),
