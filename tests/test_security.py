@@ -27,8 +27,8 @@ RUNS_CODE = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "
 READS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "ctypes", "code"}
 TALKS = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "xmlrpc"}
 
-# Python has no renameat2; libc, which every process has loaded, is asked for it by name.
-EXCEPTIONS = {"repsr_cli/files.py": ["import ctypes"]}
+# Python has no renameat2 and no mallopt; libc, which every process has loaded, is asked for them by name.
+EXCEPTIONS = {"repsr_cli/files.py": ["import ctypes"], "repsr_cli/engine/memory.py": ["import ctypes"]}
 
 
 def dotted(node: ast.expr) -> str:

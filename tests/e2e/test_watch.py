@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,19 @@ from tests.signals import heed
 pytest.importorskip("watchfiles", reason="watch needs watchfiles")
 
 
+RUNNING: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on_watching() -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    yield
+    while RUNNING:
+        process = RUNNING.pop()
+        process.kill()
+        process.wait()
+
+
 class Watcher:
     """``repsr watch`` as a process of its own."""
 
@@ -34,6 +47,7 @@ class Watcher:
         with self.log.open("wb") as log, self.log.with_suffix(".out").open("wb") as out:
             words = [str(word) for word in command]
             self.process = subprocess.Popen(words, stdout=out, stderr=log, preexec_fn=partial(heed, signal.SIGINT))
+        RUNNING.append(self.process)
 
     def printed(self) -> list[str]:
         return self.log.with_suffix(".out").read_text().splitlines()
@@ -97,7 +111,7 @@ def test_thirty_files_and_two_kills(tmp_path: Path, model: Path) -> None:
 
     for number in range(30):
         if number % 10 == 4:
-            make_video(folder / f".{number}.mp4", list(range(60)), Fraction(1, 25)).rename(folder / f"{number}.mp4")
+            make_video(folder / f".{number}.mp4", list(range(600)), Fraction(1, 25)).rename(folder / f"{number}.mp4")
         else:
             image(folder / f"{number}.png", number, height=400 if number % 5 == 0 else 40)
         if number == 14:
