@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from repsr_cli.errors import DeviceError
 from repsr_cli.model.arrays import NetworkArrays
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.yuv.formats import PlaneFormat
+from tests.unit.engine.interrupts import check_frames_are_given_up
 from tests.unit.engine.test_openvino import FORMATS, NOT_COMPILED, needs_openvino, network, random_planes
 
 
@@ -50,36 +50,9 @@ def test_the_bytes_are_those_with_torch(name: str, scale: int) -> None:
 
 @needs_openvino
 def test_interrupted_the_frames_that_were_begun_ahead_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    computed: list[None] = []
-    tiles = 0
-    interrupted, others = threading.Event(), set(threading.enumerate())
-    run = OpenVinoGraphs.run
-
-    def counted(this: Any, context: Any, tile: Any) -> Any:
-        computed.append(None)
-        if len(computed) > tiles + 4 > 4:
-            interrupted.wait(60)
-        return run(this, context, tile)
-
-    def interrupt(*_: int) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(OpenVinoGraphs, "run", counted)
     fmt = FORMATS[next(iter(FORMATS))]
     frames = without_torch(network(2), tile="auto:3000").frames(fmt, fmt, reuse=False)
-    planes = random_planes(fmt, 150, 200)
-    whole = frames.begin(planes)()
-    tiles = len(computed)
-    finish = frames.begin(planes, interrupt)
-    for _ in range(20):
-        frames.begin(planes)
-    with pytest.raises(KeyboardInterrupt):
-        finish()
-    for thread in set(threading.enumerate()) - others:
-        thread.join(60)
-    assert len(computed) < 20 * tiles
-    assert equal(frames.begin(planes)(), whole)
+    check_frames_are_given_up(frames, lambda _: random_planes(fmt, 150, 200), OpenVinoGraphs, monkeypatch)
 
 
 @needs_openvino

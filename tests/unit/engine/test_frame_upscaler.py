@@ -19,6 +19,7 @@ from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.device_planes import on_host
 from repsr_cli.yuv.formats import PlaneFormat
+from tests.unit.engine.interrupts import check_frames_are_given_up
 
 LEFT = PlaneFormat("bt709", full_range=False, depth=8, subsample=(2, 2), siting="left")
 CENTER = PlaneFormat("bt601", full_range=True, depth=10, subsample=(2, 2), siting="center")
@@ -184,35 +185,9 @@ def test_in_bf16_tiles_are_under_way_before_a_frame_is_waited_for(monkeypatch: p
 
 
 def test_interrupted_the_frames_that_were_begun_ahead_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    computed: list[None] = []
-    tiles = 0
-    interrupted, others = threading.Event(), set(threading.enumerate())
-    run = TorchBackend.run
-
-    def counted(this: Any, lr: Any, tile: Any) -> Any:
-        computed.append(None)
-        if len(computed) > tiles + 4 > 4:
-            interrupted.wait(60)
-        return run(this, lr, tile)
-
-    def interrupt(*_: int) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(TorchBackend, "run", counted)
     upscaler = Upscaler(network(), device="cpu", precision="bf16", threads=2, engine="torch", tile=20)
     frames = PlaneUpscaler(upscaler, LEFT, LEFT, reuse=False)
-    whole = frames(frame(LEFT))
-    tiles = len(computed)
-    finish = frames.begin(frame(LEFT), interrupt)
-    for seed in range(20):
-        frames.begin(frame(LEFT, seed=seed))
-    with pytest.raises(KeyboardInterrupt):
-        finish()
-    for thread in set(threading.enumerate()) - others:
-        thread.join(60)
-    assert len(computed) < 20 * tiles
-    assert same(frames(frame(LEFT)), whole)
+    check_frames_are_given_up(frames, lambda number: frame(LEFT, seed=number), TorchBackend, monkeypatch)
 
 
 @pytest.mark.parametrize("reuse", [True, False])
