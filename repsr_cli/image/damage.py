@@ -8,6 +8,14 @@ from pathlib import Path
 
 from repsr_cli.errors import MediaError, raise_shortage
 
+# Bytes that hold nothing where they follow an image.
+FILLING = b"\0\xff\r\n "
+
+
+def left_out_after(nbytes: int) -> list[str]:
+    """The note on so many bytes after an image, if there are any."""
+    return [f"{nbytes} bytes after the image are left out."] if nbytes else []
+
 
 class Damaged(Exception):
     """What is wrong, in words that follow "is damaged:"."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from repsr_cli.image.damage import FILLING, left_out_after
 from repsr_cli.image.page import Metadata
 
 SEGMENT_BYTES = 65533
@@ -107,8 +108,7 @@ def _left_out(between: bytes) -> list[str]:
     """What is not kept of the data after an image and before a video, sentence by sentence."""
     if _IMAGE in between:
         return [BESIDE]
-    rest = len(between.strip(b"\0\xff\r\n "))
-    return [f"{rest} bytes after the image are left out."] if rest else []
+    return left_out_after(len(between.strip(FILLING)))
 
 
 def with_parts(encoded: bytes, metadata: Metadata) -> bytes:

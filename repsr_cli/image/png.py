@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repsr_cli.files import reading
-from repsr_cli.image.damage import Damaged, reporting_damage
+from repsr_cli.image.damage import FILLING, Damaged, left_out_after, reporting_damage
 from repsr_cli.image.exif import upright_xmp
 from repsr_cli.image.inflate import inflate
 from repsr_cli.image.page import Metadata, Page, Stored, Strip
@@ -192,10 +192,10 @@ def _parse(file: BinaryIO) -> _File:
 
 
 def _rest(file: BinaryIO) -> int:
-    """How many bytes follow; 0 where the first of them are only filling."""
+    """How many bytes follow; 0 where all of them are only filling."""
     at = file.tell()
-    filling = not file.read(1 << 16).strip(b"\0\xff\r\n ")
-    return 0 if filling else file.seek(0, os.SEEK_END) - at
+    data = any(block.strip(FILLING) for block in iter(lambda: file.read(1 << 16), b""))
+    return file.seek(0, os.SEEK_END) - at if data else 0
 
 
 def _checked(file: BinaryIO, kind: bytes, length: int) -> bytes | None:
@@ -299,8 +299,7 @@ class _Parser:
         notes = [f"PNG chunks left out as {why}: {', '.join(names)}." for why, names in self._skipped.items()]
         if not ended:
             notes.append("Its end is missing; all pixels are there.")
-        if rest:
-            notes.append(f"{rest} bytes after the image are left out.")
+        notes += left_out_after(rest)
         metadata = _metadata(chunks, self._texts)
         if metadata.exif is None and metadata.xmp is not None and self._skipped_exif:
             metadata = replace(metadata, xmp=upright_xmp(metadata.xmp))

@@ -329,7 +329,10 @@ def test_a_missing_end_is_said_and_missing_pixels_are_damage(tmp_path: Path) -> 
         opened(tmp_path / "a.png", movie[: movie.rindex(b"fcTL") - 4])
 
 
-@pytest.mark.parametrize(("after", "count"), [(b"", 0), (bytes(900), 0), (b"\r\n", 0), (b"PK\3\4" + bytes(996), 1000)])
+@pytest.mark.parametrize(
+    ("after", "count"),
+    [(b"", 0), (bytes(900), 0), (b"\r\n", 0), (b"PK\3\4" + bytes(996), 1000), (bytes(70_000) + b"PK", 70_002)],
+)
 def test_what_follows_the_end_is_named(tmp_path: Path, after: bytes, count: int) -> None:
     found = opened(tmp_path / "a.png", GOOD + after)
     assert found.notes == ((f"{count} bytes after the image are left out.",) if count else ())
