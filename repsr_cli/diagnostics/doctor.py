@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from repsr_cli.cores import usable_cores
 from repsr_cli.engine.backends.quiet_import import quiet_import
 from repsr_cli.errors import CheckpointError, RepsrError, raise_shortage
 from repsr_cli.version import __version__
@@ -57,7 +57,7 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Check everything, quick checks first."""
-    cores = os.cpu_count()
+    cores = usable_cores()
     yield Finding(
         "repsr", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
     )
