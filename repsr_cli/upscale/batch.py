@@ -136,7 +136,13 @@ def plan_job(job: Job, request: Request) -> Plan:
 
     animation = as_video(job.source)
     plan = plan_video(animation.path, job.target, request, judged=_judged_by_image(job.source))
-    return replace(plan, anew=job.anew, losses=(*plan.losses, *animation.losses), notes=(*plan.notes, *animation.notes))
+    return replace(
+        plan,
+        original=job.source,
+        anew=job.anew,
+        losses=(*plan.losses, *animation.losses),
+        notes=(*plan.notes, *animation.notes),
+    )
 
 
 def _judged_by_images(pattern: Path) -> Judged | None:
@@ -317,12 +323,11 @@ def _run_one(
     try:
         if not plan.benchmark:
             run.made.update(_make_folders(job.target.parent))
-        reporter, note = _named(run.reporter_for(job), plan, job), size_note(plan)
+        reporter, note = run.reporter_for(job), size_note(plan)
         if note:
             reporter.say(f"{job.source.name}: {note}")
         noting = None if run.noting_for is None else run.noting_for(job.source, job.target, run.request)
         outcome = run_plan(plan, executor or executor_for(plan, run.models), reporter, stop, noting)
-        outcome = replace(outcome, source=job.source)  # the plan of an animation reads another file
         if note:
             outcome = replace(outcome, notes=(note, *outcome.notes), announced=(note, *outcome.announced))
         return outcome
@@ -330,14 +335,6 @@ def _run_one(
         raise
     except (RepsrError, OSError, MemoryError, RuntimeError, ImportError) as error:
         return _failure(job, error)
-
-
-def _named(reporter: Reporter, plan: Plan, job: Job) -> Reporter:
-    """A reporter that speaks of the job's source, where the plan of an animation reads another file."""
-    if plan.kind == "image" or plan.source.path == job.source:
-        return reporter
-    name = f"{plan.source.path.name}:"
-    return replace(reporter, say=lambda line: reporter.say(line.replace(name, f"{job.source.name}:")))
 
 
 def _failure(job: Job, error: Exception) -> Failure:

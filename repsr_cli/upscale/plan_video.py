@@ -59,6 +59,7 @@ class VideoPlan:
     Attributes:
         compute: what computes.
         factor: how many times the video is enlarged, on the axis that grows more.
+        original: the file that was named; an animation is read from a copy, which ``source`` describes.
         timeline: its packets; None on standard input, which can be read only once.
         nvdec: how a GPU decodes it; None: it is decoded in software.
         format: FFmpeg's name of its container.
@@ -81,6 +82,7 @@ class VideoPlan:
     kind: ClassVar[Literal["video"]] = "video"
     compute: Compute
     factor: float
+    original: Path
     source: VideoSource
     timeline: Timeline | None
     nvdec: Nvdec | None
@@ -173,6 +175,7 @@ def plan_video(
     return VideoPlan(
         compute=compute,
         factor=factor,
+        original=source,
         source=video,
         timeline=timeline,
         nvdec=nvdec,

@@ -176,7 +176,7 @@ def upscale_video(
     if not isinstance(first, ArrayCompute):
         from repsr_cli.upscale.calibrate import calibrated
 
-        first = calibrated(first, plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
+        first = calibrated(first, plan, lambda line: reporter.say(f"{plan.original.name}: {line}"))
         alike = [each for each in others if not isinstance(each, ArrayCompute)]
         if first is not upscalers[0]:
             alike = [each.variant(first.engine, first.tile, first.precision) for each in alike]
@@ -298,7 +298,7 @@ def announce(plan: VideoPlan, reporter: Reporter) -> tuple[str, ...]:
     """Report what the plan assumes, changes or leaves out; returns the sentences."""
     announced = (*plan.notes, *(f"lost: {loss}" for loss in plan.losses))
     for note in announced:
-        reporter.say(f"{plan.source.path.name}: {note}")
+        reporter.say(f"{plan.original.name}: {note}")
     return announced
 
 
@@ -385,7 +385,7 @@ def video_outcome(plan: VideoPlan, summary: Summary, announced: tuple[str, ...],
         "repeated_frames": [round(at, 6) for at in sorted(summary.repeated)],
         **plan.compute.facts(),
     }
-    return Outcome(plan.source.path, plan.target, seconds, facts, (*announced, *_closing_notes(summary)), announced)
+    return Outcome(plan.original, plan.target, seconds, facts, (*announced, *_closing_notes(summary)), announced)
 
 
 def _closing_notes(summary: Summary) -> tuple[str, ...]:

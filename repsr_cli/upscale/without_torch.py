@@ -76,7 +76,7 @@ def _tiled(
             remark = f"by {found.engine_name}, tile {tiles}, the fastest here as measured before"
     say(chosen(compute, found.network.spec, found.describe(), precision))
     if remark:
-        say(f"{plan.source.path.name}: {remark}")
+        say(f"{plan.original.name}: {remark}")
     return replace(found, tile=tiles)
 
 

@@ -220,7 +220,7 @@ class Ray(Executor):
         if there.devices[0] != "cpu":
             return there, "torch"
         local = self._models.upscaler(replace(plan.compute, precision=there.precision, ray=None), "cpu", reporter.say)
-        local = calibrated(local, plan, lambda line: reporter.say(f"{plan.source.path.name}: {line}"))
+        local = calibrated(local, plan, lambda line: reporter.say(f"{plan.original.name}: {line}"))
         return replace(there, engine=local.engine, tile=local.tile), local.engine_name
 
 
