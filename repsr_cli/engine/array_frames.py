@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.array_tiles import ArrayRunner
 from repsr_cli.engine.backends.openvino_graphs import OpenVinoGraphs
 from repsr_cli.engine.backends.registry import engine_name
 from repsr_cli.engine.plane_folding import FoldedArrays, fold_arrays
 from repsr_cli.engine.reusing_frames import ReusingFrames, once
+from repsr_cli.engine.runner import TileRunner, Write
+from repsr_cli.engine.side_by_side import tiles_at_once
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
-from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Progress, Tile
+from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.model.arrays import NetworkArrays
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 from repsr_cli.yuv.filters import Planes, samples_of
@@ -82,6 +84,17 @@ class ArrayCompute:
         return ArrayFrames(self, fmt_in, fmt_out, reuse)
 
 
+class ArrayRunner(TileRunner):
+    """Runs tiles of arrays, all of them on threads of their own."""
+
+    def _pool(self, count: int) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(count, thread_name_prefix="tile")
+
+    def _compute(self, backend: OpenVinoGraphs, lr: NDArray[np.float32], tile: Tile, write: Write) -> None:
+        rows, columns = tile.with_margin(self.margin).seen_from(tile.context).slices()
+        write(backend.run(lr[(..., *tile.context.slices())], tile)[:, rows, columns], tile)
+
+
 class ArrayFrames(ReusingFrames):
     """Upscales frames by OpenVINO; gives the bytes that ``PlaneUpscaler`` gives with this engine.
 
@@ -104,8 +117,9 @@ class ArrayFrames(ReusingFrames):
             compute.precision,
             compute.network.spec.reach + folded.margin,
             folded.margin,
-            compute.threads,
-            int(compute.tile.partition(":")[2] or CPU_CONTEXT_PIXELS),
+            tiles_at_once(compute.threads),
+            compute.tile,
+            str(compute.device),
             compute.notify,
         )
         super().__init__(runner, folded, (fmt_in, fmt_out), compute.network.spec.scale, ReuseCache(reuse))

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.engine.plane_folding import Part
+from repsr_cli.engine.runner import TileRunner
 from repsr_cli.engine.side_by_side import frames_ahead
-from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache, Runner
+from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.yuv.device_planes import DevicePlanes
 from repsr_cli.yuv.filters import Planes
@@ -47,7 +48,7 @@ class ReusingFrames(ABC):
 
     def __init__(
         self,
-        runner: Runner,
+        runner: TileRunner,
         folded: Folding,
         formats: tuple[PlaneFormat, PlaneFormat],
         scale: int,

@@ -4,61 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.tiling import Box, Progress, Tile
+from repsr_cli.engine.runner import TileRunner
+from repsr_cli.engine.tiling import Box, Tile
 from repsr_cli.yuv.device_planes import DevicePlanes
 from repsr_cli.yuv.filters import Planes
 
 # Waits for a frame and returns it. Raises what computing it raised.
 Finish = Callable[[], Planes | DevicePlanes]
-
-
-class Runner(Protocol):
-    """What runs tiles: ``TileRunner`` on tensors, ``ArrayRunner`` on arrays."""
-
-    @property
-    def overlap(self) -> int:
-        """Pixels of context on every side."""
-
-    @property
-    def margin(self) -> int:
-        """Pixels around its core that a writer needs of every tile."""
-
-    @property
-    def precision(self) -> object:
-        """The current number format."""
-
-    @property
-    def at_once(self) -> int:
-        """How many tiles are computed at once."""
-
-    def plan(self, height: int, width: int, side: int | None = None) -> list[Tile]:
-        """The tiles of an image of this size; with ``side``, cores of that many pixels a side."""
-
-    def noise(self, channels: int, height: int, width: int) -> Any:
-        """Input for trials, (1, channels, height, width), of low amplitude."""
-
-    def __call__(
-        self,
-        lr: Any,
-        write: Callable[[Any, Tile], None],
-        progress: Progress | None = None,
-        tiles: list[Tile] | None = None,
-    ) -> None:
-        """Run the network over an image."""
-
-    def begin(
-        self,
-        lr: Any,
-        write: Callable[[Any, Tile], None],
-        progress: Progress | None = None,
-        tiles: list[Tile] | None = None,
-    ) -> Callable[[], None]:
-        """Begin a call; returns what waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +82,7 @@ class ChangedTiles:
         channels: of the runner's input.
     """
 
-    def __init__(self, runner: Runner, subsample: tuple[int, int], channels: int) -> None:
+    def __init__(self, runner: TileRunner, subsample: tuple[int, int], channels: int) -> None:
         self._runner = runner
         self._subsample = subsample
         self._channels = channels
@@ -168,7 +125,7 @@ class ChangedTiles:
         return any(bool(plane[at].any()) for plane, at in zip(differences, windows, strict=True))
 
 
-def is_exact(runner: Runner, channels: int, size: tuple[int, int], side: int) -> bool:
+def is_exact(runner: TileRunner, channels: int, size: tuple[int, int], side: int) -> bool:
     """Whether finer tiles give the same bits as a runner's usual ones.
 
     A library may compute images of another size by another kernel, which adds in another order. So every shape of a

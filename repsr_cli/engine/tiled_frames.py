@@ -16,7 +16,7 @@ from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.plane_folding import cross, margin_of
 from repsr_cli.engine.reusing_frames import ReusingFrames, once
-from repsr_cli.engine.runner import BodyShape, TileRunner
+from repsr_cli.engine.tensor_tiles import BodyShape, TensorRunner
 from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.engine.upscaler import Upscaler
@@ -46,7 +46,7 @@ class TiledFrames(ReusingFrames):
         make_backend, self.engine = folded_backend(folded, fmt_out, upscaler.settings)
         channels = max(upscaler.spec.channels, folded.parts[-1].stop)
         shape = BodyShape(upscaler.spec.reach, channels, margin_of(folded.parts))
-        self.runner = TileRunner(make_backend, shape, upscaler.settings)
+        self.runner = TensorRunner(make_backend, shape, upscaler.settings)
         super().__init__(self.runner, folded, (fmt_in, fmt_out), upscaler.scale, cache)
         self._gain = np.float32(folded.gain)
         self._black = np.array(folded.black, np.float32).reshape(1, -1, 1, 1)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.backends.registry import engine_name
 from repsr_cli.engine.body import body_of, place
-from repsr_cli.engine.runner import BodyShape, TileRunner
 from repsr_cli.engine.settings import Notify, precision_name, resolve_settings
+from repsr_cli.engine.tensor_tiles import BodyShape, TensorRunner
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.model.arrays import digest_of
 from repsr_cli.model.foreign import ForeignSpec, ForeignSR
@@ -58,7 +58,7 @@ class Upscaler:
             notify("this network computes luma only: colour is enlarged by bicubic interpolation")
         body = body_of(net)
         shape = BodyShape(net.spec.reach, max(net.spec.channels, 3 * self.scale**2))
-        self._runner = TileRunner(partial(TorchBackend, body, self.settings.device), shape, self.settings)
+        self._runner = TensorRunner(partial(TorchBackend, body, self.settings.device), shape, self.settings)
 
     def variant(self, engine: str, tile: str | int, precision: str | None = None) -> Upscaler:
         """The same network on the same device, with another engine and other tiles.

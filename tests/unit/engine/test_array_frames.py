@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repsr_cli.engine.array_frames import ArrayCompute, ArrayFrames, place
-from repsr_cli.engine.array_tiles import ArrayRunner
+from repsr_cli.engine.array_frames import ArrayCompute, ArrayFrames, ArrayRunner, place
 from repsr_cli.engine.backends.openvino_graphs import OpenVinoGraphs
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.upscaler import Upscaler, weights_digest
@@ -152,7 +151,7 @@ def test_samples_are_shuffled_to_their_place(rows: int, columns: int, kind: type
 def test_tiles_cover_an_image_as_torch_cuts_it() -> None:
     net = network(2)
     fmt: PlaneFormat = FORMATS["left"]
-    ours = ArrayRunner(None, "fp32", 4, 1, 2, 3000, lambda _line: None)  # type: ignore[arg-type]
+    ours = ArrayRunner(None, "fp32", 4, 1, 2, "auto:3000", "cpu", lambda _line: None)
     with_torch = PlaneUpscaler(Upscaler(net, "cpu", "fp32", "auto:3000", 2, engine="torch"), fmt, fmt)
     tiles = with_torch._folded._tiled.runner.plan(200, 260) if with_torch._folded is not None else []
     assert ours.plan(200, 260) == tiles
