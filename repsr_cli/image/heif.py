@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from repsr_cli.files import reading
 _META_BYTES = 1 << 26
 _UNSPECIFIED = 2
 _NCLX = b"colrnclx"
+_NO_APERTURE = "Its container crops it to an area that is not within the image: all of it is used."
 
 
 def primary_properties(path: Path) -> tuple[tuple[bytes, bytes], ...]:
@@ -68,6 +70,34 @@ def bits_of(properties: tuple[tuple[bytes, bytes], ...]) -> int:
         if kind == b"pixi" and len(content) > 5:
             return content[5]
     return 0
+
+
+def clean_aperture(
+    properties: tuple[tuple[bytes, bytes], ...], height: int, width: int
+) -> tuple[tuple[slice, slice] | None, str]:
+    """What is shown of an image as decoded, before any rotation (ISO/IEC 14496-12, CleanApertureBox).
+
+    Returns:
+        ((rows, columns), or None for all of it; a sentence, or an empty string).
+    """
+    content = next((content for kind, content in properties if kind == b"clap"), None)
+    if content is None:
+        return None, ""
+    try:
+        values = struct.unpack(">IIIIiIiI", content)
+        columns, rows, right, down = (Fraction(a, b) for a, b in zip(values[::2], values[1::2], strict=True))
+    except (struct.error, ZeroDivisionError):
+        return None, _NO_APERTURE
+    top, left = (height - rows) / 2 + down, (width - columns) / 2 + right
+    parts = top, left, rows, columns
+    if any(part.denominator > 1 for part in parts) or min(top, left) < 0 or min(rows, columns) < 1:
+        return None, _NO_APERTURE
+    if top + rows > height or left + columns > width:
+        return None, _NO_APERTURE
+    if rows == height and columns == width:
+        return None, ""
+    shown = slice(int(top), int(top + rows)), slice(int(left), int(left + columns))
+    return shown, f"Cropped to {columns}x{rows} of its {width}x{height}, as its container says."
 
 
 def with_colour(encoded: bytes, primaries: int, transfer: int) -> bytes:

@@ -24,7 +24,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from repsr_cli.errors import MediaError, raise_shortage
 from repsr_cli.files import reading
-from repsr_cli.image.heif import bits_of, colour_of, primary_properties, with_colour
+from repsr_cli.image.heif import bits_of, clean_aperture, colour_of, primary_properties, with_colour
 from repsr_cli.image.jpeg import BESIDE, jpeg_parts, unsupported_process, with_end, with_parts
 from repsr_cli.image.opencv import decode
 from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
@@ -69,6 +69,9 @@ def open_pillow(path: Path, kind: str) -> Stored:
         animated = count > 1
         loop = _loop(image, kind) if animated else None
         metadata = _metadata(image, path, kind, None)
+        shown = None if animated else _shown(image, path, kind)[0]
+        if shown is not None:
+            height, width = (side.stop - side.start for side in shown)
 
     def pages() -> Iterator[Page]:
         with _translated(path, kind):
@@ -296,6 +299,11 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
             notes += ("Grey became RGB, as its ICC profile is for RGB.",)
         else:
             icc, notes = None, (*notes, "Its ICC profile is for other channels than it has, and is left out.")
+    if not animated:
+        shown, note = _shown(image, path, kind)
+        notes += (note,) if note else ()
+        if shown is not None:
+            pixels, alpha = pixels[shown], None if alpha is None else alpha[shown]
     duration = Fraction(image.info.get("duration", 0)).limit_denominator(1000) / 1000 if animated else None
     metadata = _metadata(image, path, kind, icc)
     if kind == "TGA" and alpha is not None and not alpha.any() and not _tga_has_alpha(path):
@@ -303,6 +311,14 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
     if kind == "JPEG":
         notes = tuple(dict.fromkeys((*notes, *_notes_of_jpeg(path))))
     return page_of(pixels, alpha, metadata, duration, notes)
+
+
+def _shown(image: Image.Image, path: Path, kind: str) -> tuple[tuple[slice, slice] | None, str]:
+    """As ``clean_aperture``: libheif crops what it decodes, libavif and OpenCV leave that to others."""
+    if kind != "AVIF":
+        return None, ""
+    width, height = image.size
+    return clean_aperture(primary_properties(path), height, width)
 
 
 def _tga_has_alpha(path: Path) -> bool:
