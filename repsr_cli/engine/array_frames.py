@@ -20,7 +20,7 @@ from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.model.arrays import NetworkArrays
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
-from repsr_cli.yuv.filters import Planes, samples_of
+from repsr_cli.yuv.filters import Planes
 from repsr_cli.yuv.formats import PlaneFormat
 
 
@@ -123,8 +123,6 @@ class ArrayFrames(ReusingFrames):
             compute.notify,
         )
         super().__init__(runner, folded, (fmt_in, fmt_out), compute.network.spec.scale, ReuseCache(reuse))
-        self._gain = np.float32(folded.gain)
-        self._black = np.array(folded.black, np.float32).reshape(1, -1, 1, 1)
 
     @property
     def engine(self) -> str:
@@ -138,15 +136,11 @@ class ArrayFrames(ReusingFrames):
     def _begin(
         self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
     ) -> Callable[[], Planes]:
-        lr = samples_of(planes, self._fmt_in)
-        lr -= self._black
-        lr *= self._gain
-
         def write(found: NDArray[Any], tile: Tile) -> None:
             for at, target, part in self._places(tile, self._finished, targets):
                 place(found[0][at], target, part.rows, part.columns)
 
-        return once(self._runner.begin(lr, write, progress, tiles), targets)
+        return once(self._runner.begin(self._lr(planes), write, progress, tiles), targets)
 
 
 def place(samples: NDArray[Any], target: NDArray[Any], rows: int, columns: int) -> None:

@@ -5,31 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.plane_folding import Part
+from repsr_cli.engine.plane_folding import FoldedArrays, Part
 from repsr_cli.engine.runner import TileRunner
 from repsr_cli.engine.side_by_side import frames_ahead
 from repsr_cli.engine.tile_reuse import ChangedTiles, Finish, ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.yuv.device_planes import DevicePlanes
-from repsr_cli.yuv.filters import Planes
+from repsr_cli.yuv.filters import Planes, samples_of
 from repsr_cli.yuv.formats import PlaneFormat
 
-
-class Folding(Protocol):
-    """A network with plane formats folded in, as far as its planes are concerned; as ``colour_folding.Folded``."""
-
-    @property
-    def black(self) -> tuple[float, ...]:
-        """The sample of each input plane where RGB is (0, 0, 0)."""
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """One for each plane out."""
+if TYPE_CHECKING:  # torch, which arrays do without
+    from repsr_cli.engine.colour_folding import Folded
 
 
 class ReusingFrames(ABC):
@@ -49,7 +40,7 @@ class ReusingFrames(ABC):
     def __init__(
         self,
         runner: TileRunner,
-        folded: Folding,
+        folded: Folded | FoldedArrays,
         formats: tuple[PlaneFormat, PlaneFormat],
         scale: int,
         cache: ReuseCache,
@@ -60,6 +51,8 @@ class ReusingFrames(ABC):
         self.ahead = 1
         self._cache = cache
         self._changed = ChangedTiles(runner, self._fmt_in.subsample, len(folded.black))
+        self._black = np.array(folded.black, np.float32).reshape(1, -1, 1, 1)
+        self._gain = np.float32(folded.gain)
         self._parts = folded.parts
         # Where a network gives finished samples: one plane's after the other's.
         counts = [part.rows * part.columns for part in folded.parts]
@@ -104,6 +97,17 @@ class ReusingFrames(ABC):
         """Upscale a frame, all of it, whatever came before; it is not kept."""
         height, width = planes[0].shape
         return self._begin(planes, self._targets(height, width), self._runner.plan(height, width), None)()
+
+    def _lr(self, planes: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """The network's input, (1, C, H, W).
+
+        By NumPy, in the calling thread: torch's threads would take cores from the tiles under way, and wait for one
+        another.
+        """
+        lr = samples_of(planes, self._fmt_in)
+        lr -= self._black
+        lr *= self._gain
+        return lr
 
     def _places(
         self, tile: Tile, samples: Sequence[slice], targets: Planes

@@ -21,7 +21,7 @@ from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.yuv.chroma import integers, rounded, shrink_chroma
-from repsr_cli.yuv.filters import Planes, samples_of
+from repsr_cli.yuv.filters import Planes
 from repsr_cli.yuv.formats import PlaneFormat
 
 
@@ -48,8 +48,6 @@ class TiledFrames(ReusingFrames):
         shape = BodyShape(upscaler.spec.reach, channels, margin_of(folded.parts))
         self.runner = TensorRunner(make_backend, shape, upscaler.settings)
         super().__init__(self.runner, folded, (fmt_in, fmt_out), upscaler.scale, cache)
-        self._gain = np.float32(folded.gain)
-        self._black = np.array(folded.black, np.float32).reshape(1, -1, 1, 1)
 
     def sample(self, lr: Tensor, pixels: int) -> tuple[Callable[[], None], float]:
         """Some of the work on a frame, to be timed.
@@ -74,11 +72,8 @@ class TiledFrames(ReusingFrames):
     def _begin(
         self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
     ) -> Callable[[], Planes]:
-        # By NumPy, in this thread: torch's threads would take cores from the tiles under way, and wait for one another.
-        lr = samples_of(planes, self._fmt_in)
-        lr -= self._black
-        lr *= self._gain
-        return once(self.runner.begin(torch.from_numpy(lr), self._writer(targets), progress, tiles), targets)
+        lr = torch.from_numpy(self._lr(planes))
+        return once(self.runner.begin(lr, self._writer(targets), progress, tiles), targets)
 
     def _writer(self, targets: Planes) -> Callable[[Tensor, Tile], None]:
         """What writes tiles into the planes of a frame."""
