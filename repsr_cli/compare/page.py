@@ -10,7 +10,6 @@ from pathlib import Path
 
 from repsr_cli.compare.images import shown
 from repsr_cli.errors import UsageError
-from repsr_cli.upscale.jobs import source_size
 from repsr_cli.upscale.request import Kind
 
 PAGE_LIMIT = 200 << 20  # bytes; browsers open larger pages slowly or not at all
@@ -38,7 +37,7 @@ def page(before: Path, after: Path, kind: Kind) -> str:
     if weight > PAGE_LIMIT:
         happened = f"a page that contains {weight >> 20} MiB is too large for browsers"
         raise UsageError(after, happened, "Compare a shorter video, or use --split.")
-    sizes = [source_size(kind, path) for path in (before, after)]
+    sizes = [_size(kind, path) for path in (before, after)]
     height, width = max(sizes, key=lambda size: size[0] * size[1])
     element = _image_element if kind == "image" else _video_element
     return filled(
@@ -52,6 +51,18 @@ def page(before: Path, after: Path, kind: Kind) -> str:
         after_media=element(after, "after"),
         play='<button id="play" type="button">Play</button>' if kind == "video" else "",
     )
+
+
+def _size(kind: Kind, path: Path) -> tuple[int, int]:
+    """(height, width) of an image or video as it is shown, from its header."""
+    if kind == "image":
+        from repsr_cli.image.files import open_image
+
+        image = open_image(path)
+        return image.height, image.width
+    from repsr_cli.video.probe import probe
+
+    return probe(path).display_size
 
 
 def filled(template: str, **values: object) -> str:

@@ -118,14 +118,14 @@ def fuse_checkpoint(checkpoint: Path, metadata: dict[str, str] | None = None) ->
     return Fused(plain, strings, parameters, errors[torch.float64], errors[torch.float32])
 
 
-def fuse_model(model: ModelFile, metadata: dict[str, str] | None = None) -> Fused:
+def fuse_model(model: ModelFile) -> Fused:
     """As ``fuse_checkpoint``, of a model that was found by its name.
 
     Raises:
         CheckpointError: as ``fuse_checkpoint``, or it is not what was shipped.
     """
     check_digest(model)
-    fused = fuse_checkpoint(model.path, metadata)
+    fused = fuse_checkpoint(model.path)
     if model.blend is None:
         return fused
     mixed = {"detail": repr(model.blend.share), "detail_sha256": _digest(model.blend.path)}

@@ -25,7 +25,6 @@ BESIDE = "Only the main image is kept: previews, depth or gain maps beside it ar
 """The note on files of several images."""
 
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 # Segments that the encoder writes anew: JFIF, EXIF and XMP, ICC and indexes of other images, Ducky and Adobe.
 _REWRITTEN = (
     (0xE0, b""),

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import LearningDidNotWin, RecipeError, UsageError
@@ -33,8 +32,6 @@ PROBE_STEPS = 60  # of a short run that measures speed
 FEWEST_STEPS = 200
 MOST_MINUTES = 1_000_000
 WINS_BY = 0.02  # dB; less is within the noise between two seeds
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

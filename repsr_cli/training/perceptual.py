@@ -151,24 +151,9 @@ def looks_beside(hr: Pixels) -> Callable[[Pixels], dict[str, float]]:
 
 
 @torch.inference_mode()
-def vgg_distance(sr: Pixels, hr: Pixels) -> float:
-    """VGG distance of two images (height, width, 3); 0 where they are equal, less is better.
-
-    Raises:
-        UsageError: the weights are not there.
-    """
-    return float(feature_distance(_features(sr), _features(hr)))
-
-
-@torch.inference_mode()
 def _features(image: Pixels) -> list[Tensor]:
     found: list[Tensor] = vgg_features()(_tensor(image))
     return found
-
-
-def gradient_ratio(sr: Pixels, hr: Pixels) -> float:
-    """Mean absolute difference of neighbouring luma, over the original's: below 1 is soft, above 1 harsh or noisy."""
-    return _gradient(sr) / _gradient(hr)
 
 
 def _gradient(image: Pixels) -> float:

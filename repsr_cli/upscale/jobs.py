@@ -221,25 +221,6 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for known in FORMATS for suffix in known.suffixes)
 
 
-def source_size(kind: Kind, path: Path, max_pixels: int | None = None) -> tuple[int, int]:
-    """(height, width) of an image or video as it is shown, from its header.
-
-    Args:
-        kind: which it is.
-        max_pixels: refuse an image that would hold more at a time; None: ``repsr_cli.image.files.MAX_PIXELS``.
-    """
-    if path == PIPE:
-        raise UsageError(path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s.")
-    if kind == "image":
-        from repsr_cli.image.files import MAX_PIXELS, open_image
-
-        image = open_image(path, max_pixels or MAX_PIXELS)
-        return image.height, image.width
-    from repsr_cli.video.probe import probe
-
-    return probe(path).display_size
-
-
 def _without_results(inside: Inputs, request: Request, naming: Naming) -> list[Found]:
     """The files without results of such a request that lie in folders: ``a_x4.png`` where there is ``a.png``.
 
