@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from repsr_cli.engine.colour_folding import fold
-from repsr_cli.engine.cuda_batches import CudaFrames, PlanesNetwork, queues_for
+from repsr_cli.engine.cuda_batches import PlanesNetwork, queues_for
+from repsr_cli.engine.cuda_frames import CudaFrames
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.tiling import Progress

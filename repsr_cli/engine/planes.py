@@ -113,7 +113,7 @@ class PlaneUpscaler:
 
         Args:
             planes: in ``fmt_in``; may be strided views, or planes on a device, where they stay if it computes whole
-                frames (``repsr_cli.engine.cuda_batches``).
+                frames (``repsr_cli.engine.cuda_frames``).
             progress: called with (tiles done, tiles in total) after each tile that is computed; may raise to cancel.
 
         Returns:
