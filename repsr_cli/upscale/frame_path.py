@@ -9,7 +9,7 @@ from repsr_cli.engine.array_frames import ArrayCompute, ArrayFrames
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.decode import Decoder
-from repsr_cli.video.encode import gpu_format
+from repsr_cli.video.encoders import gpu_format
 from repsr_cli.yuv.formats import PlaneFormat
 
 if TYPE_CHECKING:  # torch, which some videos do without

@@ -23,13 +23,13 @@ from repsr_cli.upscale.models import Compute, choose_model
 from repsr_cli.upscale.request import Request, SizeOptions, VideoOptions
 from repsr_cli.video.clock import RAW
 from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.encode import (
+from repsr_cli.video.encode import open_encoder
+from repsr_cli.video.encoders import (
     Encoding,
     choose_pix_fmt,
     encoder_named,
     encoder_options,
     find_encoder,
-    open_encoder,
     reduction,
     writes_hdr,
 )

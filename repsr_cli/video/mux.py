@@ -26,7 +26,8 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import write_bytes
 from repsr_cli.video.clock import shifted
 from repsr_cli.video.copy_times import Retimer, collect
-from repsr_cli.video.encode import EncodedPacket, Encoding, configure
+from repsr_cli.video.encode import EncodedPacket, configure
+from repsr_cli.video.encoders import Encoding
 from repsr_cli.video.matroska import PLACEHOLDER, write_display_size
 from repsr_cli.video.open import open_video, translated
 from repsr_cli.video.probe import StreamInfo, VideoSource, stream_info

@@ -16,7 +16,7 @@ from av.container import InputContainer
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video.colour_tags import ColourTags, override_tags, resolve_tags
-from repsr_cli.video.encode import Encoding
+from repsr_cli.video.encoders import Encoding
 from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.planes import Planes, planar_name
 from repsr_cli.video.probe import VideoSource, stream_info

@@ -22,14 +22,8 @@ from repsr_cli.upscale.request import Request
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.cuda_planes import frame_of, missing_device
 from repsr_cli.video.decode import Decoder
-from repsr_cli.video.encode import (
-    Encoding,
-    SegmentEncoder,
-    encoder_options,
-    gpu_format,
-    nvenc_refusal,
-    open_encoder,
-)
+from repsr_cli.video.encode import SegmentEncoder, nvenc_refusal, open_encoder
+from repsr_cli.video.encoders import Encoding, encoder_options, gpu_format
 from repsr_cli.video.nvdec import Nvdec, find_nvdec, nvdec_refusal
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut, scan

@@ -31,16 +31,8 @@ from repsr_cli.video import nvdec as video_nvdec
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.cuda_planes import device_planes, downloaded, frame_of, missing_device
 from repsr_cli.video.decode import Decoder
-from repsr_cli.video.encode import (
-    NVENC,
-    Encoding,
-    SegmentEncoder,
-    choose_pix_fmt,
-    encoder_options,
-    gpu_format,
-    nvenc_refusal,
-    open_encoder,
-)
+from repsr_cli.video.encode import SegmentEncoder, nvenc_refusal, open_encoder
+from repsr_cli.video.encoders import NVENC, Encoding, choose_pix_fmt, encoder_options, gpu_format
 from repsr_cli.video.frames import PlaneReader
 from repsr_cli.video.nvdec import GIVEN, Nvdec, find_nvdec
 from repsr_cli.video.open import new_decoder

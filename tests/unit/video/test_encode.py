@@ -8,15 +8,8 @@ import pytest
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
-from repsr_cli.video.encode import (
-    Encoding,
-    SegmentEncoder,
-    choose_pix_fmt,
-    encoder_named,
-    encoder_options,
-    find_encoder,
-    open_encoder,
-)
+from repsr_cli.video.encode import SegmentEncoder, open_encoder
+from repsr_cli.video.encoders import Encoding, choose_pix_fmt, encoder_named, encoder_options, find_encoder
 from tests.sample_videos import image
 
 

@@ -12,7 +12,8 @@ import av
 import pytest
 
 from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.encode import Encoding, open_encoder
+from repsr_cli.video.encode import open_encoder
+from repsr_cli.video.encoders import Encoding
 from repsr_cli.video.roundtrip import through_codec
 from repsr_cli.video.scheduling import usual_scheduling
 from tests.conftest import textured

@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.video.encode import (
-    EncodedPacket,
-)
+from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.segments import SegmentWriter, Store, begun, fingerprint, job_folder
 
 
