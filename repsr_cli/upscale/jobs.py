@@ -325,7 +325,7 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
 
         format_for(target)
     else:
-        from repsr_cli.video.mux import format_of
+        from repsr_cli.video.plan_streams import format_of
 
         format_of(target)
     if target == PIPE:

@@ -36,8 +36,9 @@ from repsr_cli.video.encoders import (
 from repsr_cli.video.frames import UNNAMED
 from repsr_cli.video.image_sequence import is_pattern
 from repsr_cli.video.interlace import survey
-from repsr_cli.video.mux import IMAGES, Y4M, StreamAction, Window, format_of, plan_streams
+from repsr_cli.video.mux import StreamAction, Window
 from repsr_cli.video.nvdec import Nvdec, find_nvdec
+from repsr_cli.video.plan_streams import IMAGES, Y4M, format_of, plan_streams
 from repsr_cli.video.planes import planar_name
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Segment, Timeline, cut, read_video

@@ -21,8 +21,9 @@ from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.encode import SegmentEncoder
 from repsr_cli.video.image_sequence import existing
 from repsr_cli.video.lock import FolderLock
-from repsr_cli.video.mux import IMAGES, Y4M, Output, join, write_images
+from repsr_cli.video.mux import Output, join, write_images
 from repsr_cli.video.open import translated
+from repsr_cli.video.plan_streams import IMAGES, Y4M
 from repsr_cli.video.planes import Planes
 from repsr_cli.video.segments import SegmentWriter, Store, being_numbered, free_space, is_complete, job_folder
 from repsr_cli.video.y4m import PIPE, header, write_frame

@@ -21,9 +21,9 @@ from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Request, VideoOptions
-from repsr_cli.video import mux
+from repsr_cli.video import plan_streams
 from repsr_cli.video.copy_times import Retimer
-from repsr_cli.video.mux import _meaningless
+from repsr_cli.video.plan_streams import _meaningless
 from repsr_cli.video.planes import new_frame
 from repsr_cli.video.probe import StreamInfo, probe
 from tests.sample_videos import _tone, frame_times, image, make_video, other_packets
@@ -160,7 +160,7 @@ def test_what_mp4_cannot_hold_is_named_and_matroska_suggested(tmp_path: Path) ->
 
 def test_chapters_that_go_with_such_sound_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_other(tmp_path / "in.avi", "pcm_mulaw")
-    monkeypatch.setattr(mux, "_has_chapters", lambda _container: True)
+    monkeypatch.setattr(plan_streams, "_has_chapters", lambda _container: True)
     with pytest.raises(UsageError, match=r"#1 audio pcm_mulaw: chapters cannot be written beside it"):
         run(source, tmp_path / "out.mkv")
 
