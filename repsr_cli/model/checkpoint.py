@@ -260,7 +260,10 @@ def plain_bytes(net: PlainSR, metadata: Mapping[str, str]) -> bytes:
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     spec = json.dumps(asdict(net.spec))
-    content: bytes = save(state, {"format": "pt", "architecture": "Compact", "spec": spec, **metadata})
+    strings = {"format": "pt", "architecture": "Compact", "spec": spec, **metadata}
+    # The format's strings are UTF-8, which a file's name need not be.
+    strings = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in strings.items()}
+    content: bytes = save(state, strings)
     # The library writes its metadata in any order; files of equal content have equal bytes here.
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])

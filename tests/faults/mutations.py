@@ -3,8 +3,8 @@
     python -m tests.faults.mutations image|video FOLDER... [--inputs 1000] [--seed 0] [--jobs 2] [--log FILE]
 
 Each input ends in a documented exit code without a traceback, or in an output that is whole: of an image, what Pillow
-reads without complaint, at twice the size, and if Pillow complains, so does the command; of a video, as many frames as
-a plain decoder finds. Videos are cut to a few million pixels first. The exit code is 1 if anything is wrong.
+(else FFmpeg) reads without complaint, at twice the size, and if Pillow complains, so does the command; of a video, as
+many frames as a plain decoder finds. Videos are cut to a few million pixels first. The exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -142,8 +142,20 @@ def _video(source: Path, target: Path) -> str:
     return f"{there} frames of {due}" if there < due else ""
 
 
+def _decoded_size(path: Path) -> tuple[int, int]:
+    """Of an image that FFmpeg reads, px; (0, 0): it does not."""
+    import av
+
+    try:
+        with av.open(str(path)) as opened:
+            frame = next(opened.decode(video=0))
+    except (av.FFmpegError, StopIteration):
+        return 0, 0
+    return frame.width, frame.height
+
+
 def _image(source: Path, target: Path, stderr: str) -> str:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -151,6 +163,8 @@ def _image(source: Path, target: Path, stderr: str) -> str:
             with Image.open(target) as image:
                 image.load()
                 there = ImageOps.exif_transpose(image).size
+        except UnidentifiedImageError:  # such as a TIFF of grey and alpha in 16 bits, which FFmpeg reads
+            there = _decoded_size(target)
         except Exception as error:
             return f"the output cannot be opened: {error}"
         try:

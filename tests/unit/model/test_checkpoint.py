@@ -46,6 +46,14 @@ def test_fused_file_round_trip_with_metadata(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9.mkv", b"\xff\xfe", "Kraków, 東京".encode()])
+def test_metadata_may_hold_names_that_are_not_utf_8(tmp_path: Path, name: bytes) -> None:
+    text = os.fsdecode(name)
+    save_plain(tmp_path / "net.safetensors", PlainSR(SPEC), {"learnt_from": text})
+    stored = read_metadata(tmp_path / "net.safetensors")["learnt_from"]
+    assert stored == text.encode("utf-8", "backslashreplace").decode()
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_training_checkpoint_round_trip(tmp_path: Path, frozen: bool) -> None:
     net, average = RepSR(SPEC), RepSR(SPEC)
