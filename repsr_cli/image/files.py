@@ -27,7 +27,8 @@ from repsr_cli.image.netpbm import open_netpbm, write_netpbm
 from repsr_cli.image.opencv import open_hdr
 from repsr_cli.image.page import Image, Metadata, Page, Stored, Strip, upright
 from repsr_cli.image.pillow import bits_beyond, open_pillow, write_pillow
-from repsr_cli.image.png import open_png, write_png
+from repsr_cli.image.png import open_png
+from repsr_cli.image.png_writer import write_png
 from repsr_cli.image.sgi import is_deep_sgi, open_deep_sgi
 from repsr_cli.image.tiff import open_tiff, write_tiff
 

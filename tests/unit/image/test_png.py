@@ -17,7 +17,9 @@ from PIL import Image, PngImagePlugin
 from repsr_cli.errors import MediaError
 from repsr_cli.image import png as image_png
 from repsr_cli.image.page import Metadata, Page, page_of
-from repsr_cli.image.png import SIGNATURE, _paeth, open_png, write_png
+from repsr_cli.image.png import open_png
+from repsr_cli.image.png_chunks import SIGNATURE
+from repsr_cli.image.png_writer import _paeth, write_png
 from tests.conftest import frame_count, present
 
 
