@@ -4,7 +4,8 @@
 
 Each input ends in a documented exit code without a traceback, or in an output that is whole: of an image, what Pillow
 (else FFmpeg) reads without complaint, at twice the size, and if Pillow complains, so does the command; of a video, as
-many frames as a plain decoder finds. Videos are cut to a few million pixels first. The exit code is 1 if anything is wrong.
+many frames as a plain decoder finds. Videos are cut to a few million pixels first. The exit code is 1 if anything is
+wrong.
 """
 
 from __future__ import annotations
