@@ -7,9 +7,10 @@ Joined recordings begin again in the middle, and damaged ones have single times 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from fractions import Fraction
+from heapq import heappush, heapreplace
 from itertools import accumulate, pairwise
 from statistics import median, median_low
 from typing import Any, NamedTuple
@@ -33,6 +34,10 @@ _FRAMES = frozenset({"vp8", "vp9", "av1", "mjpeg", "prores", "dnxhd", "ffv1"})
 _FAR, _FAR_STEPS = 10, 100
 # Packets to each side that a time is compared with: more than decoders reorder.
 _AROUND = 8
+# Frames in a row, as shown, whose times may be out of place; more are another recording.
+_RUN = 4
+# Packets to each side that tell whether time goes on where it seems to go back, and steps that are a pause.
+_WIDE, _PAUSE = 24, 8
 # Streams that can be joined by appending files count 33 bits. What seems to jump by more than half of that jumped back.
 _COUNTING = ("mpegts", "mpeg")
 _HALF_TURN = Fraction(1 << 32, 90000)
@@ -118,13 +123,29 @@ def ordered_clock(packets: Sequence[PacketTimes], codec: str, times: Sequence[in
     return Clock(tuple(times), by_order=True, ranks=ranks, keys=frozenset(keys))
 
 
-def read_clock(packets: Sequence[PacketTimes], codec: str, container: str, time_base: Fraction) -> Reading:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How the order in which frames are shown can differ from that of their packets.
+
+    Attributes:
+        depth: how many frames at most are decoded before another and shown after it.
+        shown: finds the numbers of the packets in the order in which their frames are shown, by decoding them all.
+    """
+
+    depth: int
+    shown: Callable[[], Sequence[int]]
+
+
+def read_clock(
+    packets: Sequence[PacketTimes], codec: str, container: str, time_base: Fraction, order: Order | None = None
+) -> Reading:
     """Check the stored times of a video, and correct what is wrong.
 
     Args:
         packets: in the order of reading.
         container: FFmpeg's name of the demuxer.
         time_base: seconds per unit of its times.
+        order: tells which times are out of place; None: only times that are far off are noticed.
     """
     pts = [packet.pts if packet.shown else None for packet in packets]
     known = sorted({time for time in pts if time is not None})
@@ -133,11 +154,29 @@ def read_clock(packets: Sequence[PacketTimes], codec: str, container: str, time_
     step = _usual_step([packet.dts for packet in packets if packet.shown], known)
     notes = []
     wrong = _outliers(pts, max(_FAR / time_base, Fraction(_FAR_STEPS * step)), time_base)
+    placed: dict[int, int] = {}
+    ascending = False
+    if order is not None and (wrong or _is_disordered(pts, order.depth, step)):
+        shown = order.shown()
+        if sorted(shown) == [number for number, time in enumerate(pts) if time is not None]:
+            # What is shown after all others may be far off; of every other frame, those beside it tell.
+            turned = _HALF_TURN / time_base
+            wrong = [number for number in wrong if number == shown[-1] and (pts[number] or 0) - known[-2] > turned]
+            placed = _out_of_place(shown, [pts[number] or 0 for number in shown], step)
+            ascending = all(b > a for a, b in pairwise(placed.get(number, pts[number] or 0) for number in shown))
+    if placed:
+        at = float((pts[min(placed)] or 0) * time_base)
+        notes.append(f"{_count(placed, 'timestamp')} out of place ({at:.3f} s): taken from the frames around")
+        for number, new in placed.items():
+            pts[number] = new
     if wrong:
         at = float((pts[wrong[0]] or 0) * time_base)
         notes.append(f"{_count(wrong, 'timestamp')} far from all around ({at:.3f} s): taken from the cadence")
         _replace(pts, wrong, step)
-    jumps = _jumps(packets, pts, frozenset(wrong), container, time_base, step)
+    jumps: tuple[Jump, ...] = ()
+    # Some decoding times are made up by FFmpeg, from times that are out of place too.
+    if not ascending or container in _COUNTING:
+        jumps = _jumps(packets, pts, frozenset(wrong) | placed.keys(), container, time_base, step)
     for jump in jumps:
         at = float((packets[jump.packet].dts or 0) * time_base)
         notes.append(
@@ -276,8 +315,77 @@ def _usual_step(dts: Sequence[int | None], known: Sequence[int]) -> int:
     return max(1, round(median(steps or [b - a for a, b in pairwise(known)])))
 
 
-def _count(items: Sequence[Any], what: str) -> str:
+def _count(items: Sized, what: str) -> str:
     return f"{len(items)} {what} is" if len(items) == 1 else f"{len(items)} {what}s are"
+
+
+def _is_disordered(pts: Sequence[int | None], depth: int, step: int) -> bool:
+    """Whether times may be out of place.
+
+    One is earlier than those of more packets before it than can be, and time goes on after it; or, where frames are
+    shown in another order than they are decoded, few are closer together, or the last further away, than usual.
+    """
+    times = [time for time in pts if time is not None]
+    latest: list[int] = []  # so many times before as may be later, and one: a heap
+    for place, time in enumerate(times):
+        if len(latest) > depth and latest[0] > time:
+            before, after = times[max(0, place - _WIDE) : place], times[place : place + _WIDE]
+            if len(before) < _WIDE or len(after) < _WIDE or median(after) > median(before):
+                return True
+            latest = []  # set back for good
+        if len(latest) <= depth:
+            heappush(latest, time)
+        elif time > latest[0]:
+            heapreplace(latest, time)
+    gaps = [b - a for a, b in pairwise(sorted(times))]
+    return bool(depth) and (gaps[-1] > _PAUSE * step or 0 < sum(2 * gap <= step for gap in gaps) <= _RUN)
+
+
+def _out_of_place(shown: Sequence[int], times: list[int], step: int) -> dict[int, int]:
+    """New times of frames that would be shown in another order by those they have.
+
+    Args:
+        shown: numbers of the packets in the order in which their frames are shown.
+        times: of these.
+
+    Returns:
+        By number of the packet.
+    """
+    mended = list(times)
+    for place in range(len(mended) - 1):
+        if mended[place] >= mended[place + 1]:
+            _exchange(mended, place, step) or _put_between(mended, place, step)
+    return {number: new for number, old, new in zip(shown, times, mended, strict=True) if new != old}
+
+
+def _put_between(times: list[int], place: int, step: int) -> bool:
+    """Move some frames that end or begin where times descend between those beside them, in place, if there is room."""
+    for ends in (False, True):
+        for length in range(1, _RUN + 1):
+            for first in (place - length + 1, place + 1):
+                following = first + length
+                at_end = first == 0 or following == len(times)
+                if first < 0 or following > len(times) or at_end != ends or length == len(times):
+                    continue
+                lower = times[first - 1] if first else times[following] - (length + 1) * step
+                upper = times[following] if following < len(times) else times[first - 1] + (length + 1) * step
+                if 2 * (upper - lower) >= (2 * length + 1) * step:
+                    for index in range(length):
+                        times[first + index] = lower + (upper - lower) * (index + 1) // (length + 1)
+                    return True
+    return False
+
+
+def _exchange(times: list[int], place: int, step: int) -> bool:
+    """Put a few times around a descent into order, in place, if frames then follow each other as usual."""
+    for length in range(2, _RUN + 1):
+        for first in range(max(0, place + 2 - length), place + 1):
+            ordered = sorted(times[first : first + length])
+            beside = [*times[max(0, first - 1) : first], *ordered, *times[first + length : first + length + 1]]
+            if all(3 * step <= 4 * (b - a) <= 5 * step for a, b in pairwise(beside)):
+                times[first : first + length] = ordered
+                return True
+    return False
 
 
 def _outliers(pts: Sequence[int | None], far: Fraction, time_base: Fraction) -> list[int]:

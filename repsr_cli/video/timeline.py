@@ -27,10 +27,12 @@ from repsr_cli.video.clock import (
     RAW,
     Clock,
     Jump,
+    Order,
     PacketTimes,
     Reading,
     StreamJump,
     jumps_back,
+    numbered,
     ordered_clock,
     read_clock,
     shifts_of,
@@ -255,7 +257,8 @@ class _Packets:
             step = source.frame_seconds / source.time_base
             times = [round(n * step) for n in range(sum(packet.shown for packet in packets))] if timeless else None
             return Reading(ordered_clock(packets, source.codec, times), notes=(_UNORDERED,))
-        return read_clock(packets, source.codec, source.container, source.time_base)
+        order = Order(self._stream.codec_context.reorder_depth, lambda: list(order_of_showing(source)))
+        return read_clock(packets, source.codec, source.container, source.time_base, order)
 
     def _is_unordered(self) -> bool:
         """Whether the presentation times are missing, or made up in the order of decoding."""
@@ -389,16 +392,24 @@ def _all(container: InputContainer) -> Iterator[Packet[Any]]:
 
 def is_reordered(source: VideoSource) -> bool:
     """Whether the first frames of a video are shown in another order than they are decoded."""
-    places: list[int] = []
+    return any(b < a for a, b in pairwise(order_of_showing(source, _ORDER_FRAMES)))
+
+
+def order_of_showing(source: VideoSource, packets: int | None = None) -> Iterator[int]:
+    """The numbers of a video's packets in the order in which their frames are shown, by decoding them.
+
+    Args:
+        packets: how many to read; None: all.
+    """
     with translated(source.path), source.open() as container:
         stream = main_stream(container, source.path)
-        for number, packet in enumerate(islice(container.demux(stream), _ORDER_FRAMES)):
+        for number, packet in enumerate(islice(numbered(container.demux(stream), None), packets)):
             packet.pts = number
             try:
-                places += [frame.pts for frame in stream.codec_context.decode(packet) if frame.pts is not None]
+                frames = stream.codec_context.decode(packet)
             except av.FFmpegError:
                 continue
-    return any(b < a for a, b in pairwise(places))
+            yield from (frame.pts for frame in frames if frame.pts is not None)
 
 
 def _is_ready(stream: Any) -> bool:

@@ -7,7 +7,7 @@ import io
 import itertools
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -179,25 +179,71 @@ def test_all_streams_are_moved_alike_where_the_clock_starts_again(tmp_path: Path
         assert max(abs(each - Fraction(26, 25)) for each in moved) <= Fraction(1, 1000)
 
 
+def with_times(source: Path, target: Path, numbers: Sequence[int], change: Callable[[int], int]) -> Path:
+    """The same transport stream with other presentation times of some packets of its video, in 90 kHz."""
+    data = bytearray(source.read_bytes())
+    headers = [at for at in range(len(data) - 4) if data[at : at + 4] == b"\0\0\1\xe0" and data[at + 7] & 0x80]
+    for number in numbers:
+        at = headers[number] + 9
+        there = data[at : at + 5]
+        time = (there[0] >> 1 & 7) << 30 | there[1] << 22 | there[2] >> 1 << 15 | there[3] << 7 | there[4] >> 1
+        wrong = change(time) % (1 << 33)
+        data[at] = there[0] & 0xF0 | (wrong >> 29 & 0x0E) | 1
+        data[at + 1], data[at + 2] = wrong >> 22 & 0xFF, (wrong >> 14 & 0xFE) | 1
+        data[at + 3], data[at + 4] = wrong >> 7 & 0xFF, (wrong << 1 & 0xFE) | 1
+    target.write_bytes(data)
+    return target
+
+
 @pytest.mark.parametrize("numbers", [(3,), (0,), (11,), (5, 6), (2, 17)])
 @pytest.mark.parametrize("wrong", [(1 << 33) - 1, 90000 * 7200])
 def test_a_time_that_is_far_off_is_taken_from_the_cadence(tmp_path: Path, numbers: tuple[int, ...], wrong: int) -> None:
     whole = make_video(tmp_path / "whole.ts", range(24), size=(48, 64), options={"bf": "2"}, audio=0)
-    data = bytearray(whole.read_bytes())
-    headers = [at for at in range(len(data) - 4) if data[at : at + 4] == b"\0\0\1\xe0" and data[at + 7] & 0x80]
-    for number in numbers:
-        at = headers[number] + 9
-        mark = data[at] & 0xF0
-        data[at] = mark | (wrong >> 29 & 0x0E) | 1
-        data[at + 1], data[at + 2] = wrong >> 22 & 0xFF, (wrong >> 14 & 0xFE) | 1
-        data[at + 3], data[at + 4] = wrong >> 7 & 0xFF, (wrong << 1 & 0xFE) | 1
-    source = tmp_path / "in.ts"
-    source.write_bytes(data)
+    source = with_times(whole, tmp_path / "in.ts", numbers, lambda _: wrong)
     outcome = run(source, tmp_path / "out.mkv")
     assert outcome.facts["frames"] == 24
     assert outcome.facts["repeated_frames"] == []
-    assert any("far from all around" in note for note in outcome.notes)
+    assert any("out of place" in note for note in outcome.notes)
     assert steps(tmp_path / "out.mkv") == {Fraction(1, 25)}
+
+
+@pytest.mark.parametrize("bf", ["0", "2"])
+@pytest.mark.parametrize(
+    ("numbers", "seconds"),
+    [((10,), 5), ((10,), 1), ((20,), 0.2), ((0,), 3), ((38,), 5), ((10, 25), 5), ((10, 11), 3), ((20,), -0.2)],
+)
+def test_a_time_out_of_place_is_taken_from_the_frames_around(
+    tmp_path: Path, bf: str, numbers: tuple[int, ...], seconds: float
+) -> None:
+    whole = make_video(tmp_path / "whole.ts", range(40), size=(48, 64), options={"bf": bf}, gop=12, audio=0)
+    source = with_times(whole, tmp_path / "in.ts", numbers, lambda time: time + round(90000 * seconds))
+    outcome = run(source, tmp_path / "out.mkv", scale=1, codec="ffv1", on_error="keep")
+    assert outcome.facts["repeated_frames"] == []
+    assert any("out of place" in note for note in outcome.notes)
+    assert steps(tmp_path / "out.mkv") == {Fraction(1, 25)}
+    before, after = decoded(whole), decoded(tmp_path / "out.mkv")
+    assert len(before) == len(after) == 40
+    assert all(np.array_equal(there[0], here[0]) for there, here in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(("bf", "paused"), [("2", 39), ("16", 39), ("16", 30)])
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
+def test_a_pause_is_no_wrong_time(tmp_path: Path, suffix: str, bf: str, paused: int) -> None:
+    times = [40 * n + (15000 if n >= paused else 0) for n in range(40)]
+    source = tmp_path / f"in{suffix}"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"bf": bf, "b-adapt": "0", "x264-params": "scenecut=0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times):
+            frame = new_frame(image(number, 48, 64, "yuv420p"), "yuv420p")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    outcome = run(source, tmp_path / "out.mkv", scale=1)
+    assert not any("out of place" in note or "far from all" in note for note in outcome.notes)
+    found = frame_times(tmp_path / "out.mkv")
+    assert [round(1000 * (time - found[0][0])) for time, _ in found] == times
 
 
 @pytest.mark.parametrize("audio", [0, 1])

@@ -10,7 +10,7 @@ from av import Packet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repsr_cli.video.clock import PacketTimes, numbered, read_clock, shifts_of
+from repsr_cli.video.clock import Order, PacketTimes, numbered, read_clock, shifts_of
 from repsr_cli.video.clock import StreamJump as Seen
 
 BASE = Fraction(1, 90000)
@@ -74,6 +74,47 @@ def test_a_single_wrong_time_is_replaced(frames: int, data: st.DataObject, reord
     found[number] = found[number]._replace(pts=wrong)
     times = clocked(found)
     assert times == sorted(each.pts or 0 for each in packets(frames, 10**9, reordered))
+
+
+def order_of(found: list[PacketTimes], reordered: bool = True) -> Order:
+    """The order in which frames are shown, as their true times tell."""
+    times = [each.pts or 0 for each in found]
+    return Order(int(reordered), lambda: sorted(range(len(times)), key=times.__getitem__))
+
+
+@given(st.integers(30, 60), st.data(), st.booleans(), st.sampled_from(["mpegts", "matroska,webm"]))
+def test_a_time_out_of_place_is_found_by_the_order(
+    frames: int, data: st.DataObject, reordered: bool, container: str
+) -> None:
+    right = packets(frames, 10**9, reordered)
+    order = order_of(right, reordered)
+    number = data.draw(st.sampled_from(list(order.shown())[1:-1]))
+    wrong = (right[number].pts or 0) + data.draw(st.integers(20, 10**7)) * STEP // 2
+    found = [each if n != number else each._replace(pts=wrong) for n, each in enumerate(right)]
+    clock = read_clock(found, "h264", container, BASE, order).clock
+    assert clock is not None
+    assert list(clock.times) == [each.pts for each in right]
+
+
+def test_frames_that_changed_places_change_them_back() -> None:
+    right = packets(40, 10**9)
+    found = list(right)
+    found[20], found[21] = (
+        one._replace(pts=other.pts) for one, other in ((found[20], found[21]), (found[21], found[20]))
+    )
+    clock = read_clock(found, "h264", "mpegts", BASE, Order(0, order_of(right).shown)).clock
+    assert clock is not None
+    assert list(clock.times) == [each.pts for each in right]
+
+
+@given(st.integers(0, 30), st.booleans())
+def test_recordings_that_overlap_are_not_out_of_place(shared: int, reordered: bool) -> None:
+    first, second = packets(40, 10**9, reordered), packets(40, 10**9 + (40 - shared) * STEP, reordered)
+    shown = [*order_of(first).shown(), *(40 + number for number in order_of(second).shown())]
+    with_order, without = (
+        read_clock(first + second, "h264", "mpegts", BASE, order) for order in (Order(1, lambda: shown), None)
+    )
+    assert with_order == without
 
 
 def test_a_counter_that_turned_over_was_set_back() -> None:
