@@ -359,7 +359,7 @@ def _out_of_place(shown: Sequence[int], times: list[int], step: int) -> dict[int
 
 
 def _put_between(times: list[int], place: int, step: int) -> bool:
-    """Move some frames that end or begin where times descend between those beside them, in place, if there is room."""
+    """Move some frames that end or begin where times descend between those beside them, in place, if they fit there."""
     for ends in (False, True):
         for length in range(1, _RUN + 1):
             for first in (place - length + 1, place + 1):
