@@ -258,12 +258,8 @@ def _video(
             results[number].append(frame_at(part, float(made.start * made.time_base)))
             weights.append(_packet_sizes(part))
             part.unlink()
-        frames = whole.frames or 0
-        copied = 0 if whole.timeline is None else sum(
-            whole.timeline.nbytes.get(each.stream.index, 0) for each in whole.streams if each.action == "copy"
-        )  # fmt: skip
         size = whole.size[::-1] if source.rotation % 180 else whole.size
-        rows.append(_row(choice, size, _bytes(weights, frames) + copied, rates[key]))
+        rows.append(_row(choice, size, _bytes(weights, whole.frames or 0) + whole.bytes_copied, rates[key]))
     frames_shown = [
         _scene(f"{at:.2f} s", small, large) for at, small, large in zip(times, before, results, strict=True)
     ]

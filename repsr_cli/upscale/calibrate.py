@@ -24,8 +24,8 @@ from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
 from repsr_cli.upscale.choices import Choice, Memory, kind_of, worth_measuring
+from repsr_cli.upscale.frame_path import formats_of
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.segments import begun
 from repsr_cli.yuv.formats import PlaneFormat
 
@@ -79,8 +79,7 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
     chosen = _begun(job, upscaler)
     if chosen is not None:
         return upscaler.variant(chosen.engine, chosen.tile)
-    fmt_in = plane_format(plan.source.planar, plan.source.tags, plan.source.path)
-    fmt_out = plane_format(plan.encoding.pix_fmt, plan.encoding.tags, plan.source.path)
+    fmt_in, fmt_out = formats_of(plan)
     size = (plan.source.height, plan.source.width)
     # A resize goes by way of RGB images, which are torch's.
     if not folds(upscaler.net, fmt_out) or plan.size != (size[0] * upscaler.scale, size[1] * upscaler.scale):

@@ -68,7 +68,6 @@ class VideoPlan:
         window: what is kept of the source.
         losses: what the output will lack.
         notes: what was assumed or changed, a sentence each.
-        bytes_needed: about how much space the work takes on the target's disk.
         on_error: at a corrupt frame, ``stop`` or ``keep`` (repeat the frame before it).
         deinterlace: deinterlace with bwdif.
         flagged_only: only frames that are flagged as interlaced.
@@ -96,7 +95,6 @@ class VideoPlan:
     streams: tuple[StreamAction, ...]
     losses: tuple[str, ...]
     notes: tuple[str, ...]
-    bytes_needed: int
     on_error: Literal["stop", "keep"]
     deinterlace: bool
     flagged_only: bool
@@ -122,6 +120,17 @@ class VideoPlan:
     def frames(self) -> int | None:
         """Frames to upscale, as far as the packets tell; None if they cannot be counted ahead."""
         return None if self.timeline is None else sum(segment.frames for segment in self.segments)
+
+    @property
+    def bytes_copied(self) -> int:
+        """Bytes of the streams that are copied, as far as the packets tell."""
+        sizes = {} if self.timeline is None else self.timeline.nbytes
+        return sum(sizes.get(each.stream.index, 0) for each in self.streams if each.action == "copy")
+
+    @property
+    def bytes_needed(self) -> int:
+        """About how much space the work takes on the target's disk."""
+        return 2 * self.encoding.bytes_expected(self.frames or 0) + self.bytes_copied
 
     def __str__(self) -> str:
         source, encoding = self.source, self.encoding
@@ -189,7 +198,6 @@ def plan_video(
         streams=streams,
         losses=_losses(video, timeline, format, encoding, streams, options),
         notes=tuple(notes),
-        bytes_needed=_bytes_needed(timeline, segments, streams, encoding),
         on_error=options.on_error,
         deinterlace=options.deinterlace,
         flagged_only=flagged_only,
@@ -299,17 +307,6 @@ def _rounded(pts: Iterable[int], time_base: Fraction, shift: Fraction) -> bool:
     unit, moved = 1000 * time_base, 1000 * shift
     scale = math.lcm(unit.denominator, moved.denominator)
     return any((time * unit.numerator * (scale // unit.denominator) + int(moved * scale)) % scale for time in pts)
-
-
-def _bytes_needed(
-    timeline: Timeline | None, segments: tuple[Segment, ...], streams: tuple[StreamAction, ...], encoding: Encoding
-) -> int:
-    """About how much space the work takes on the target's disk."""
-    frames, copied = 0, 0
-    if timeline is not None:
-        frames = sum(segment.frames for segment in segments)
-        copied = sum(timeline.nbytes.get(each.stream.index, 0) for each in streams if each.action == "copy")
-    return 2 * encoding.bytes_expected(frames) + copied
 
 
 def _decoding(video: VideoSource, options: VideoOptions, compute: Compute) -> tuple[Nvdec | None, list[str]]:
