@@ -71,9 +71,7 @@ class PendingFile:
         """
         _check(target, overwrite)
         path = _temporary_name(target, suffix)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
-            flags |= getattr(os, name, 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | safe_flags()
         try:
             pending = cls(target, path, os.fdopen(os.open(path, flags, 0o666), "w+b"), overwrite)
             if not overwrite:
