@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.export.fuse import FuseReport, fuse_file
+from repsr_cli.export.fuse import FuseReport, fuse_checkpoint, write_fused
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training
 from repsr_cli.model.zoo import KINDS
 from repsr_cli.training.conditions import parse_conditions
@@ -219,7 +219,7 @@ def main(words: Sequence[str] | None = None) -> None:
     default = detail_default(arguments, name, size, checkpoint)
     target = arguments.weights / f"{stem}.safetensors"
     source = arguments.run / arguments.checkpoint
-    report = fuse_file(source, target, overwrite=True, metadata={"licence": "Apache-2.0"})
+    report = write_fused(fuse_checkpoint(source, {"licence": "Apache-2.0"}), target, overwrite=True)
 
     others = {key: Path(file) for key, _, file in (other.partition("=") for other in arguments.other)}
     networks = {name: target, **others}

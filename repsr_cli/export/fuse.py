@@ -13,7 +13,6 @@ import torch
 from repsr_cli.errors import CheckpointError, UsageError
 from repsr_cli.export.agreement import PROBE_SIZES
 from repsr_cli.export.agreement import TOLERANCE as FLOAT32_TOLERANCE
-from repsr_cli.export.formats import check_targets
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_plain
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
@@ -156,24 +155,6 @@ def write_fused(fused: Fused, target: Path, overwrite: bool = False) -> FuseRepo
         step=int(fused.metadata.get("step", 0)),
         sha256=_digest(target),
     )
-
-
-def fuse_file(
-    checkpoint: Path, target: Path, overwrite: bool = False, metadata: dict[str, str] | None = None
-) -> FuseReport:
-    """Fuse a checkpoint's averaged network and write it as safetensors in the Compact layout.
-
-    Args:
-        checkpoint: as in ``fuse_checkpoint``.
-        target: the file to write, ``.safetensors``.
-
-    Raises:
-        UsageError: the target exists, has another suffix, or is the checkpoint itself.
-        CheckpointError: as in ``fuse_checkpoint``; then nothing is written.
-    """
-    check_fused_name(target)
-    check_targets(checkpoint, [target], overwrite)
-    return write_fused(fuse_checkpoint(checkpoint, metadata), target, overwrite)
 
 
 def _load(checkpoint: Path) -> tuple[RepSR | PlainSR, dict[str, str]]:

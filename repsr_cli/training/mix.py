@@ -9,7 +9,6 @@ import dataclasses
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from repsr_cli.errors import RecipeError
 from repsr_cli.training.recipe import build_section, read_toml
@@ -159,10 +158,6 @@ class Mix:
     noise: Noise = field(default_factory=Noise)
     jpeg: Jpeg = field(default_factory=Jpeg)
     video: Video = field(default_factory=Video)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Nested plain values."""
-        return dataclasses.asdict(self)
 
 
 def load_mix(path: Path) -> Mix:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ def prepare(
     """
     job: dict[str, Any] = {
         "scale": preparation.scale,
-        "mix": hashlib.sha256(json.dumps(preparation.mix.as_dict(), sort_keys=True).encode()).hexdigest(),
+        "mix": hashlib.sha256(json.dumps(asdict(preparation.mix), sort_keys=True).encode()).hexdigest(),
         "variants": preparation.variants,
         "seed": preparation.seed,
         "holdout": preparation.holdout,

@@ -277,10 +277,6 @@ class Recipe:
     validation: Validation = field(default_factory=Validation)
     run: Run = field(default_factory=Run)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Nested plain values, as TOML and checkpoints hold them."""
-        return dataclasses.asdict(self)
-
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe.
@@ -341,7 +337,7 @@ def toml_of(recipe: Recipe) -> str:
     # JSON strings, numbers, booleans and lists of them are valid TOML.
     return "\n".join(
         f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
-        for section, values in recipe.as_dict().items()
+        for section, values in dataclasses.asdict(recipe).items()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class TrainingState:
         optimizer = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         if self.adversary is not None:
             optimizer["adversary"] = self.adversary.state_dict()
-        values = recipe.as_dict()
+        values = asdict(recipe)
         save_training(
             path,
             TrainingCheckpoint(self.net, self.ema, values, self.step, optimizer, dict(self.progress), self.images),
@@ -72,8 +72,8 @@ class TrainingState:
         """
         checkpoint = load_training(path)
         # Keys that an older checkpoint does not know have their defaults.
-        before = recipe_from_dict(checkpoint.recipe, str(path)).as_dict()
-        theirs, ours = (deciding_values(each) for each in (before, recipe.as_dict()))
+        before = asdict(recipe_from_dict(checkpoint.recipe, str(path)))
+        theirs, ours = (deciding_values(each) for each in (before, asdict(recipe)))
         for name, value in ours.items():
             if theirs.get(name) != value:
                 happened = f"was made by another recipe: {name} was {theirs.get(name)}"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def test_killed_and_resumed_equals_uninterrupted(images: Path, tmp_path: Path) -
     )
     steps = {"steps": 200, "learning_rate": 1e-3, "warmup": 4, "bn_freeze": 0.2}
     recipe = _recipe(images, schedule=steps)
-    command = [sys.executable, "-c", script, json.dumps(recipe.as_dict()), str(tmp_path / "run")]
+    command = [sys.executable, "-c", script, json.dumps(asdict(recipe)), str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     for line in process.stdout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
         folder.mkdir(exist_ok=True)
         size = Network(scale=2, blocks=3, channels=8, block="plain")
         recipe = Recipe(size, Data(train="images"), Schedule(steps=7, learning_rate=0.1))
-        save_training(folder / "best.pt", TrainingCheckpoint(net, net, recipe.as_dict(), 7))
+        save_training(folder / "best.pt", TrainingCheckpoint(net, net, asdict(recipe), 7))
         line = json.dumps({"step": 7200, "steps_per_second": 2.0})
         (folder / "log.jsonl").write_text(f"{line}\n", encoding="utf-8")
         main([str(folder), "--benchmark", str(benchmark), "--weights", str(weights), *words])

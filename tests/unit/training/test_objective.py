@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_step_of_a_resumed_run_sees_the_same_part() -> None:
 def test_vgg_teaches_the_network_in_half_precision() -> None:
     sr, targets = images()
     sr.requires_grad_()
-    values = recipe(vgg_target="both").as_dict()
+    values = asdict(recipe(vgg_target="both"))
     Objective(recipe_from_dict(values | {"run": {"precision": "bf16"}}, "a recipe"), CPU)(0, sr, targets).backward()  # type: ignore[no-untyped-call]
     assert sr.grad is not None
     assert float(sr.grad.abs().sum()) > 0
@@ -89,7 +90,7 @@ def test_patterns_on_the_grid_are_looked_for_beside_the_original() -> None:
     _, targets = images()
     loss = Objective(
         recipe_from_dict(
-            recipe(vgg=0.0, grid=1.0).as_dict() | {"data": {"train": "images", "target": "teacher"}}, "a recipe"
+            asdict(recipe(vgg=0.0, grid=1.0)) | {"data": {"train": "images", "target": "teacher"}}, "a recipe"
         ),
         CPU,
     )
