@@ -25,9 +25,9 @@ from pathlib import Path
 from repsr_cli.cli import app
 from tests.sample_videos import make_video, video_packets
 
-# Loaded before the processes are forked, so that each starts at once.
-for _name in ("batch", "video"):
-    importlib.import_module(f"repsr_cli.upscale.{_name}")
+# Loaded before the processes are forked, so that each starts at once; a job that goes on needs torch.
+for _name in ("torch", "repsr_cli.upscale.batch", "repsr_cli.upscale.video"):
+    importlib.import_module(_name)
 
 OPTIONS = ["-n", "fast", "-s", "2", "--threads", "1", "--preset", "veryfast"]
 
