@@ -62,6 +62,12 @@ def to_pixels(sr: Tensor, dtype: DTypeLike, grey: bool) -> NDArray[Any]:
     return (values * peak).add_(0.5).clamp_(0, peak).numpy().astype(target)
 
 
+def to_8_bit(sr: Tensor) -> NDArray[np.uint8]:
+    """A tensor as an RGB image of 8 bits per channel, as ``to_pixels``."""
+    pixels: NDArray[np.uint8] = to_pixels(sr, np.uint8, grey=False)
+    return pixels
+
+
 def _peak(dtype: DTypeLike) -> int:
     kind = np.dtype(dtype)
     if kind not in (np.dtype(np.uint8), np.dtype(np.uint16)):

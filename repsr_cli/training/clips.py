@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.pixels import to_8_bit, to_tensor
 from repsr_cli.engine.planes import PlaneUpscaler, planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
@@ -149,9 +149,5 @@ def _looks(results: Sequence[Sequence[Planes]], frames: Sequence[Pixels]) -> lis
     for index in range(0, len(frames), _EVERY):
         measure = looks_beside(frames[index])
         for result, found in zip(results, seen, strict=True):
-            found.append(measure(_rgb(result[index])))
+            found.append(measure(to_8_bit(rgb_from_planes(result[index], FORMAT))))
     return [mean_scores(found) for found in seen]
-
-
-def _rgb(planes: Planes) -> Pixels:
-    return to_pixels(rgb_from_planes(planes, FORMAT), np.dtype(np.uint8), grey=False).astype(np.uint8)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.pixels import to_8_bit, to_tensor
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.image.files import read_image
@@ -59,7 +59,7 @@ def fidelity(sr: Pixels, hr: Pixels, border: int) -> dict[str, float]:
 
 def upscale_pixels(upscaler: Upscaler, lr: Pixels) -> Pixels:
     """Upscale an image (H, W, 3) tile by tile to 8-bit pixels (H * scale, W * scale, 3)."""
-    return to_pixels(upscaler(to_tensor(lr)), np.dtype(np.uint8), grey=False).astype(np.uint8, copy=False)
+    return to_8_bit(upscaler(to_tensor(lr)))
 
 
 def pairs_of(

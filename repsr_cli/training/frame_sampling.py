@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from repsr_cli.engine.pixels import to_pixels
+from repsr_cli.engine.pixels import to_8_bit
 from repsr_cli.engine.planes import rgb_from_planes
 from repsr_cli.errors import RecipeError
 from repsr_cli.video.colour_tags import plane_format
@@ -109,6 +109,6 @@ def frames_at(sampling: Sampling, wanted: tuple[int, ...], scale: int) -> Iterat
     for first, end in runs:
         for frame in decoder.frames(first, end):
             if frame.pts in chosen:
-                rgb = to_pixels(rgb_from_planes(on_host(frame.planes), fmt), np.dtype(np.uint8), grey=False)
+                rgb = to_8_bit(rgb_from_planes(on_host(frame.planes), fmt))
                 height, width = (side - side % scale for side in rgb.shape[:2])
-                yield frame.pts, rgb[:height, :width].astype(np.uint8, copy=False)
+                yield frame.pts, rgb[:height, :width]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
-from repsr_cli.engine.pixels import to_pixels, to_tensor
+from repsr_cli.engine.pixels import to_8_bit, to_tensor
 from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RecipeError, UsageError
@@ -100,7 +100,7 @@ def compress(shot: list[Pixels], encodings: tuple[Encoding, ...], fmt: PlaneForm
     planes = [planes_from_rgb(to_tensor(frame), fmt) for frame in shot]
     for encoding in encodings:
         planes = through_codec(planes, "yuv420p", encoding.codec, encoder_options(encoding))
-    return [to_pixels(rgb_from_planes(frame, fmt), np.dtype(np.uint8), grey=False).astype(np.uint8) for frame in planes]
+    return [to_8_bit(rgb_from_planes(frame, fmt)) for frame in planes]
 
 
 def degraded_pair(pair: Pair, preparation: Preparation, variant: int, index: int) -> Pair:

@@ -327,7 +327,7 @@ def recipe_from_dict(values: dict[str, Any], subject: str) -> Recipe:
     Raises:
         RecipeError: as ``load_recipe``.
     """
-    recipe = typing.cast(Recipe, _build(Recipe, values, subject, ""))
+    recipe = typing.cast(Recipe, build_section(Recipe, values, subject))
     _check(recipe, subject)
     return recipe
 
@@ -363,21 +363,18 @@ def _toml_value(text: str) -> Any:
         raise RecipeError(reprlib.repr(text), "is not a value of a recipe") from error
 
 
-def build_section(kind: type, values: dict[str, Any], subject: str) -> Any:
+def build_section(kind: type, values: dict[str, Any], subject: str, section: str = "") -> Any:
     """Build a frozen dataclass of sections from nested plain values, checking names and types.
 
     Args:
         kind: the dataclass; fields may be dataclasses, tuples, literals and plain values.
         values: what a TOML file holds.
         subject: names it in errors.
+        section: where the values stand in the file; empty at the top.
 
     Raises:
         RecipeError: an unknown or missing key, or a value of the wrong type.
     """
-    return _build(kind, values, subject, "")
-
-
-def _build(kind: type, values: dict[str, Any], subject: str, section: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     place = f"[{section}]" if section else "the recipe"
@@ -403,7 +400,7 @@ def _convert(hint: Any, value: Any, subject: str, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise RecipeError(subject, f"'{where}' must be a section", f"Write [{where}].")
-        return _build(typing.cast(type, hint), value, subject, where)
+        return build_section(typing.cast(type, hint), value, subject, where)
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in options:

@@ -192,9 +192,7 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
     if stream.codec_context is None:
         raise MediaError(path, "no decoder for its video stream")
     if not stream.codec_context.is_open:
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(DECODER_THREADS, usable_cores())
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        _configure(stream.codec_context)
     return stream
 
 
@@ -216,10 +214,15 @@ def new_decoder(codec: str, settings: dict[str, Any], hwaccel: HWAccel | None = 
     assert isinstance(context, VideoCodecContext)
     for name, value in settings.items():
         setattr(context, name, value)
+    _configure(context)
+    return context
+
+
+def _configure(context: VideoCodecContext) -> None:
+    """Set a decoder's threads, and the limit on its frames."""
     context.thread_type = "AUTO"
     context.thread_count = min(DECODER_THREADS, usable_cores())
     context.options = {"max_pixels": str(MAX_PIXELS)}
-    return context
 
 
 def check_size(path: Path, context: VideoCodecContext) -> None:
