@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -286,8 +285,7 @@ def upscale_file(
         planned = plan_job(plan.jobs[0], request)
         if not planned.benchmark:
             planned.target.parent.mkdir(parents=True, exist_ok=True)
-        outcome = run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
-        return replace(outcome, source=plan.jobs[0].source)
+        return run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
 
 
 @contextmanager

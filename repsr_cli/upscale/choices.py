@@ -7,33 +7,21 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from math import log2
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from repsr_cli.engine.backends.registry import ENGINES, engine_name, installed_engines
 from repsr_cli.upscale.cache import Say, cache_folder, recall, remember
 from repsr_cli.upscale.precision import processor
 from repsr_cli.yuv.formats import PlaneFormat
 
+if TYPE_CHECKING:  # torch, which short videos do without
+    from repsr_cli.engine.array_frames import ArrayCompute
+    from repsr_cli.engine.upscaler import Upscaler
+
 # Seconds of work from which on trials pay.
 WORTH = 30.0
 # Multiply-accumulates a second and thread, of a processor with AVX2: for the guess whether they do.
 RATE = 25e9
-
-
-class Computing(Protocol):
-    """What computes a video, as far as the choice depends on it."""
-
-    @property
-    def name(self) -> str:
-        """The network's size and factor, e.g. ``M4C16 x4``."""
-
-    @property
-    def precision(self) -> str:
-        """Its number format."""
-
-    @property
-    def threads(self) -> int:
-        """CPU threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +47,7 @@ def worth_measuring(macs: int, threads: int) -> bool:
     return macs >= WORTH * RATE * threads
 
 
-def kind_of(upscaler: Computing, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size: tuple[int, int]) -> str:
+def kind_of(upscaler: Upscaler | ArrayCompute, fmt_in: PlaneFormat, fmt_out: PlaneFormat, size: tuple[int, int]) -> str:
     """Everything that the fastest choice depends on, in words: machine, versions, network, planes, size of frames.
 
     Args:
