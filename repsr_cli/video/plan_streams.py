@@ -32,7 +32,7 @@ from repsr_cli.video.mux import (
 from repsr_cli.video.open import translated
 from repsr_cli.video.probe import StreamInfo, VideoSource, stream_info
 from repsr_cli.video.scheduling import usual_scheduling
-from repsr_cli.video.timeline import Timeline
+from repsr_cli.video.timeline import Timeline, is_ready
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 IMAGES = "images"
@@ -127,6 +127,8 @@ def _action(asked: _Asked) -> StreamAction:
         return StreamAction(info, "drop", f"{meaning}, which means nothing in another file")
     if info.cover:
         return _cover(asked)
+    if not is_ready(stream):
+        return StreamAction(info, "drop", "nothing in it says what it contains: scrambled or damaged", loses=True)
     way = _way_into(format, stream, asked.first.get(info.index, ()))
     if way is not None:
         return _copied(asked, way)

@@ -50,6 +50,8 @@ SEGMENT_FRAMES = 120
 _ORDER_FRAMES = 40
 # How far to look for streams that begin late, step by step; the packets up to there are held in memory.
 _PROBINGS = (Probing(32 << 20, 60), Probing(128 << 20, 600), Probing(1 << 30, 36000))
+# Frames per second beyond which FFmpeg may have taken a unit of time for a frame, where few frames were found in time.
+_FASTEST = 1000
 # A frame of MPEG-4 that only says "as before" has no more bytes than this.
 _EMPTY_FRAME = 19
 _UNORDERED = "the file has no presentation times: its frames take the times of its packets in turn"
@@ -152,12 +154,13 @@ def _probing(path: Path, count: int, unready: frozenset[int]) -> Probing:
     """How far to read a file to find all its streams.
 
     Args:
-        unready: indices of those of which only packets tell what they contain.
+        unready: indices of those of which only packets tell what they contain. Scrambled ones never do.
     """
     for probing in _PROBINGS:
         with open_video(path, probing) as container:
             streams = container.streams
-            if len(streams) >= count and all(_is_ready(streams[index]) for index in unready):
+            ready = all(is_ready(streams[index]) for index in unready)
+            if len(streams) >= count and (ready or container.size <= probing.nbytes or probing == _PROBINGS[-1]):
                 return probing
     happened = f"a stream of it begins after more than {_PROBINGS[-1].nbytes / 1e9:.0f} GB"
     raise MediaError(path, happened, "Remux it first: ffmpeg -i IN -map 0 -c copy OUT.mkv")
@@ -166,14 +169,16 @@ def _probing(path: Path, count: int, unready: frozenset[int]) -> Probing:
 def timed(source: VideoSource, timeline: Timeline) -> VideoSource:
     """A video as described, with its first time and its rate by the clock of its timeline."""
     clock = timeline.clock
+    steps = [b - a for a, b in pairwise(timeline.pts)]
+    found = 1 / (median_low(steps) * source.time_base) if steps else source.rate
+    if source.rate and found and source.rate > _FASTEST and source.rate > 10 * found:
+        source = replace(source, rate=found)
     if clock is None or not timeline.pts:
         return source
     if not clock.by_order:
         # The first frame that decodes is that of the first packet with its time.
         return replace(source, start=timeline.moved.get(source.start, source.start))
-    steps = [b - a for a, b in pairwise(timeline.pts)]
-    rate = 1 / (median_low(steps) * source.time_base) if steps else source.rate
-    return replace(source, start=timeline.pts[0], rate=rate)
+    return replace(source, start=timeline.pts[0], rate=found)
 
 
 class _Packets:
@@ -192,7 +197,7 @@ class _Packets:
         self.unordered: set[int] = set()
         self._latest: dict[int, int] = {}
         self._source, self._stream = source, stream
-        self._unready = {each.index for each in container.streams.audio if not _is_ready(each)}
+        self._unready = {each.index for each in container.streams if not is_ready(each)}
         self._is_shown = shown_by(source.codec)
         self._stamps: dict[int, Fraction] = {}
         self._begins: dict[int, Fraction] = {}
@@ -412,10 +417,13 @@ def order_of_showing(source: VideoSource, packets: int | None = None) -> Iterato
             yield from (frame.pts for frame in frames if frame.pts is not None)
 
 
-def _is_ready(stream: Any) -> bool:
-    """Whether FFmpeg has found out what a stream's sound is."""
+def is_ready(stream: Any) -> bool:
+    """Whether FFmpeg has found out what a stream's sound or images are."""
     context = stream.codec_context
-    return context is None or bool(context.sample_rate and context.channels)
+    if context is None or stream.type not in ("audio", "video"):
+        return True
+    known = (context.sample_rate, context.channels) if stream.type == "audio" else (context.width, context.height)
+    return all(known)
 
 
 def shown_by(codec: str) -> Callable[[Packet[Any]], bool]:

@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.audio.frame import AudioFrame
 from PIL import Image
 
 from repsr_cli.engine.upscaler import Upscaler
@@ -334,6 +335,52 @@ def test_a_stream_that_begins_late_arrives(tmp_path: Path, make: Callable[[Path]
     outcome = run(source, tmp_path / "out.mkv")
     assert outcome.facts["frames"] == 300
     assert len(other_packets(tmp_path / "out.mkv")[1]) > 40
+
+
+def late_videos(path: Path, begins: Sequence[int]) -> Path:
+    """A transport stream of 10 s with videos that begin at these frames, and sound from the beginning."""
+    with av.open(str(path), "w") as out:
+        streams: list[Any] = [out.add_stream("libx264", rate=25, options={"crf": "40", "bf": "0"}) for _ in begins]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = out.add_stream("ac3", rate=48000, layout="mono")
+        for number in range(250):
+            samples = AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), format="fltp", layout="mono")
+            samples.sample_rate, samples.pts = 48000, 1920 * number
+            out.mux(sound.encode(samples))
+            for stream, begin in zip(streams, begins, strict=True):
+                if number >= begin:
+                    frame = new_frame(image(number, 48, 64, "yuv420p"), "yuv420p")
+                    frame.pts, frame.time_base = number, Fraction(1, 25)
+                    out.mux(stream.encode(frame))
+        for stream in (*streams, sound):
+            out.mux(stream.encode(None))
+    return path
+
+
+def test_videos_that_begin_late_arrive(tmp_path: Path) -> None:
+    outcome = run(late_videos(tmp_path / "in.ts", (0, 200)), tmp_path / "out.mkv")
+    assert outcome.facts["frames"] == 250
+    assert len(other_packets(tmp_path / "out.mkv")[1]) == 50
+    outcome = run(late_videos(tmp_path / "late.ts", (200,)), tmp_path / "late.mkv")
+    assert outcome.facts["frames"] == 50
+    assert probe(tmp_path / "late.mkv").rate == 25
+
+
+def test_sound_that_is_scrambled_is_named(tmp_path: Path) -> None:
+    path, noise = late_videos(tmp_path / "in.ts", (0,)), random.Random(1)
+    data = bytearray(path.read_bytes())
+    for at in range(0, len(data), 188):
+        if int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF != 0x101:
+            continue
+        begin = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+        begin += 9 + data[begin + 8] if data[at + 1] & 0x40 else 0  # the header of a PES packet
+        data[begin : at + 188] = bytes(noise.randrange(0, 256, 2) for _ in range(at + 188 - begin))
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="scrambled or damaged"):
+        run(path, tmp_path / "out.mkv")
+    outcome = run(path, tmp_path / "out.mkv", allow_loss=True)
+    assert outcome.facts["frames"] == 250
 
 
 @pytest.mark.parametrize("head", [b"%PDF-1.7\n", b"PK\x03\x04 ", b"some notes about a photo: "])
