@@ -13,6 +13,7 @@ from fractions import Fraction
 from av.video.format import VideoFormat
 
 from repsr_cli.errors import MediaError, UsageError
+from repsr_cli.video.planes import subsampling
 from repsr_cli.yuv.formats import Matrix, PlaneFormat, Siting
 
 UNSPECIFIED = 2
@@ -100,10 +101,9 @@ def resolve_tags(
     full = pix_fmt.startswith("yuvj")
     range_ = tags.range or (2 if full else 1)
     siting = tags.siting
-    subsampled = len(layout.components) > 1 and layout.chroma_width(16) < 16
     if siting is None:
         siting = "center" if full else "left"
-        if subsampled:
+        if subsampling(layout)[1] > 1:
             notes.append(f"no chroma siting in the stream: taken as {siting}")
     return ColourTags(matrix, range_, primaries, transfer, siting), tuple(notes)
 
@@ -137,8 +137,7 @@ def plane_format(pix_fmt: str, tags: ColourTags, subject: object = "") -> PlaneF
     if tags.matrix not in _MATRICES:
         remedy = "Name the matrix to use with --matrix."
         raise MediaError(subject, f"colour matrix {tags.matrix} of ITU-T H.273 is not supported", remedy)
-    subsample = (16 // layout.chroma_height(16), 16 // layout.chroma_width(16))
-    return PlaneFormat(_MATRICES[tags.matrix], tags.range == 2, depth, subsample, tags.siting or "left")
+    return PlaneFormat(_MATRICES[tags.matrix], tags.range == 2, depth, subsampling(layout), tags.siting or "left")
 
 
 @dataclass(frozen=True, slots=True)

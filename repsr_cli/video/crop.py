@@ -10,7 +10,7 @@ from pathlib import Path
 from av.video.format import VideoFormat
 
 from repsr_cli.errors import MediaError
-from repsr_cli.video.planes import Planes
+from repsr_cli.video.planes import Planes, subsampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def find_crop(path: Path, description: Sequence[str], planar: str, height: int, 
             continue
         left, right, top, bottom = map(int, found.groups())
         crop = Crop(top, bottom, left, right)
-        rows, columns = _steps(planar)
+        rows, columns = subsampling(VideoFormat(planar))
         if top + bottom >= height or left + right >= width:
             raise MediaError(path, f"its container crops all of its {width}x{height} ({crop})", "Remux it without.")
         if top % rows or left % columns:
@@ -75,18 +75,10 @@ def cropped(planes: Planes, planar: str, crop: Crop, height: int, width: int) ->
     """
     if not crop:
         return planes
-    rows, columns = _steps(planar)
+    rows, columns = subsampling(VideoFormat(planar))
     result = []
     for number, plane in enumerate(planes):
         down, across = (rows, columns) if number in (1, 2) else (1, 1)
         top, left = crop.top // down, crop.left // across
         result.append(plane[top : top - (-height // down), left : left - (-width // across)])
     return tuple(result)
-
-
-def _steps(planar: str) -> tuple[int, int]:
-    """Rows and columns of luma for one of chroma."""
-    layout = VideoFormat(planar, 16, 16)
-    if layout.is_rgb or len(layout.components) < 3:
-        return 1, 1
-    return 16 // layout.chroma_height(16), 16 // layout.chroma_width(16)

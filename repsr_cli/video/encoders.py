@@ -13,6 +13,7 @@ from av.video.format import VideoFormat
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
+from repsr_cli.video.planes import subsampling
 
 DEFAULT_CRF = 17.0
 
@@ -306,10 +307,8 @@ def _chroma(name: str) -> int:
 
 
 def _divides(name: str, height: int, width: int) -> bool:
-    layout = VideoFormat(name)
-    if len(layout.components) < 3 or layout.is_rgb:
-        return True
-    return width % (16 // layout.chroma_width(16)) == 0 and height % (16 // layout.chroma_height(16)) == 0
+    rows, columns = subsampling(VideoFormat(name))
+    return height % rows == 0 and width % columns == 0
 
 
 def gpu_format(encoding: Encoding) -> str | None:

@@ -32,10 +32,16 @@ def planar_name(pix_fmt: str) -> str:
         return f"gbrp{suffix}"
     if len(layout.components) - layout_has_alpha(layout) == 1:
         return f"gray{suffix}"
-    v, h = 16 // layout.chroma_height(16), 16 // layout.chroma_width(16)
     # Chroma at a quarter of the width (DV, old Indeo) is interpolated, the exception to "without loss".
     names = {(1, 1): "444", (1, 2): "422", (2, 2): "420", (2, 1): "440", (1, 4): "422", (4, 4): "420"}
-    return f"yuv{names[v, h]}p{suffix}"
+    return f"yuv{names[subsampling(layout)]}p{suffix}"
+
+
+def subsampling(layout: VideoFormat) -> tuple[int, int]:
+    """Rows and columns of luma for one sample of chroma; (1, 1) for RGB and grey."""
+    if layout.is_rgb or len(layout.components) < 3:
+        return 1, 1
+    return 16 // layout.chroma_height(16), 16 // layout.chroma_width(16)
 
 
 def layout_has_alpha(layout: VideoFormat) -> bool:

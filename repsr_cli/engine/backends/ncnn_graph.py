@@ -58,12 +58,12 @@ class NcnnGraph:
         return "\n".join(["7767517", f"{len(self._lines)} {self._blobs}", *self._lines, ""]).encode(), self._weights
 
 
-def load_ncnn(files: tuple[bytes, bytes], threads: int | None = None) -> Any:
+def load_ncnn(files: tuple[bytes, bytes], threads: int) -> Any:
     """Load a network in ncnn, to be computed in fp32 throughout.
 
     Args:
         files: text of layers, weights.
-        threads: processor threads of one computation; None: ncnn's own choice.
+        threads: processor threads of one computation.
 
     Raises:
         ImportError: ncnn is not installed.
@@ -71,8 +71,7 @@ def load_ncnn(files: tuple[bytes, bytes], threads: int | None = None) -> Any:
     import ncnn
 
     net = ncnn.Net()
-    if threads is not None:
-        net.opt.num_threads = threads
+    net.opt.num_threads = threads
     for half in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(net.opt, half, False)
     # From memory it takes weights only as a string, which cannot contain zero bytes.
