@@ -6,12 +6,11 @@ A *share* is the probability of a step, from 0 to 1; a *range* is a pair of boun
 from __future__ import annotations
 
 import dataclasses
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from repsr_cli.errors import RecipeError
-from repsr_cli.training.recipe import build_section, read_toml
+from repsr_cli.training.sections import build_section, read_toml
 
 Range = tuple[float, float]
 
@@ -170,7 +169,7 @@ def load_mix(path: Path) -> Mix:
         RecipeError: no such file, not TOML, unknown section or key, or a value out of bounds.
     """
     values = read_toml(path, "mix", "train/mixes")
-    mix = typing.cast(Mix, build_section(Mix, values, str(path)))
+    mix = build_section(Mix, values, str(path))
     _check(mix, str(path))
     return mix
 
