@@ -5,52 +5,35 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from av.container import InputContainer
-from av.video.format import VideoFormat
 
-from repsr_cli.cores import usable_cores
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import video_size
 from repsr_cli.upscale.judge_video import judge_video
 from repsr_cli.upscale.judged import Judged
 from repsr_cli.upscale.models import Compute, choose_model
+from repsr_cli.upscale.plan_encoding import CODEC_OF, plan_encoding
 from repsr_cli.upscale.request import Request, SizeOptions, VideoOptions
 from repsr_cli.video.clock import RAW
-from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.encode import open_encoder
-from repsr_cli.video.encoders import (
-    Encoding,
-    choose_pix_fmt,
-    encoder_named,
-    encoder_options,
-    find_encoder,
-    reduction,
-    writes_hdr,
-)
+from repsr_cli.video.encoders import Encoding, reduction, writes_hdr
 from repsr_cli.video.frames import UNNAMED
 from repsr_cli.video.image_sequence import is_pattern
 from repsr_cli.video.interlace import survey
 from repsr_cli.video.mux import StreamAction, Window
 from repsr_cli.video.nvdec import Nvdec, find_nvdec
 from repsr_cli.video.plan_streams import IMAGES, Y4M, format_of, plan_streams
-from repsr_cli.video.planes import planar_name
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Segment, Timeline, cut, read_video
-from repsr_cli.video.y4m import PIPE, PIXEL_FORMATS, describe_pipe, is_steady, open_pipe
+from repsr_cli.video.y4m import PIPE, describe_pipe, is_steady, open_pipe
 
-# What is written without a choice of encoder.
-_CODEC_OF = {IMAGES: "png", Y4M: "rawvideo"}
 # Above this share of frames with two moments in them, a video is interlaced whatever else it is.
 _COMBED = 0.25
-_ENCODER_THREADS = 16
-# Frames per second beyond which SVT-AV1 refuses to work.
-_SVT_RATE = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +268,7 @@ def _losses(
     steady = timeline is None or is_steady(timeline.pts, video.time_base, video.rate)
     if format in (Y4M, IMAGES) and not steady:
         losses.append(f"the times of its frames, which do not come at a constant rate: {format} cannot say when")
-    if options.codec is None and options.pix_fmt is None and format not in _CODEC_OF:
+    if options.codec is None and options.pix_fmt is None and format not in CODEC_OF:
         losses += filter(None, [reduction(video.planar, encoding.pix_fmt)])
     return tuple(losses)
 
@@ -402,97 +385,6 @@ def target_size(video: VideoSource, scale: float, size: SizeOptions) -> tuple[tu
         happened = f"{width}x{height} is smaller than the source, {shown_width}x{shown_height}"
         raise UsageError(video.path, happened, "Ask for a larger size.")
     return ((width, height) if video.rotation % 180 else (height, width)), note
-
-
-def plan_encoding(
-    video: VideoSource, format: str, size: tuple[int, int], options: VideoOptions
-) -> tuple[Encoding, list[str]]:
-    """Choose encoder, pixel format and tags, and try them.
-
-    Returns:
-        (settings, what was changed, a sentence each).
-
-    Raises:
-        UsageError: the encoder does not take an option.
-        MediaError: it takes no planar format.
-    """
-    height, width = size
-    notes = []
-    depth = VideoFormat(video.planar).components[0].bits
-    codec = _codec(video, format, options)
-    if options.codec is None and codec in ("libx265", "libsvtav1"):
-        notes.append(f"encoded by {codec}, for HDR or its {depth} bits")
-    find_encoder(codec)
-    wanted = video.planar if options.pix_fmt is None else planar_name(_known(options.pix_fmt))
-    if format == IMAGES and options.pix_fmt is None:
-        wanted = {1: "gray", 3: "gbrp"}[len(VideoFormat(video.planar).components)] + ("16le" if depth > 8 else "")
-    pix_fmt, why = choose_pix_fmt(codec, wanted, height, width, PIXEL_FORMATS if format == Y4M else ())
-    if why is not None:
-        notes.append(why)
-    if video.tags.hdr:
-        notes.append("the networks were trained on images of standard range: look at the highlights of this HDR video")
-    encoding = Encoding(
-        codec=codec,
-        pix_fmt=pix_fmt,
-        height=height,
-        width=width,
-        time_base=video.time_base,
-        rate=_rate(video, codec),
-        sar=video.sar,
-        tags=_output_tags(video.tags, video.planar, pix_fmt),
-        options=encoder_options(codec, options.crf, options.preset, options.encoder_options, video.hdr),
-        threads=min(_ENCODER_THREADS, usable_cores()),
-        # Apple's players know HEVC in MP4 by this name alone.
-        tag="hvc1" if format in ("mp4", "mov") and ("265" in codec or "hevc" in codec) else "",
-    )
-    open_encoder(encoding)
-    return encoding, notes
-
-
-def _codec(video: VideoSource, format: str, options: VideoOptions) -> str:
-    """The encoder."""
-    asked = None if options.codec is None else encoder_named(options.codec)
-    if format in _CODEC_OF:
-        if asked not in (None, _CODEC_OF[format]):
-            raise UsageError(f"--codec {asked}", f"{format} is written by {_CODEC_OF[format]}", "Leave it out.")
-        return _CODEC_OF[format]
-    if asked is not None:
-        return asked
-    depth = VideoFormat(video.planar).components[0].bits
-    if format != "webm":
-        return "libx265" if depth > 10 or video.tags.hdr else "libx264"
-    # SVT-AV1 is faster with more than 8 bits, and writes HDR metadata. It knows 4:2:0 only, up to 10 bits and 240 fps.
-    fits = video.planar in _formats("libsvtav1") and (video.rate or 0) <= _SVT_RATE
-    if depth > 8 and (fits or video.hdr is not None or video.planar not in _formats("libvpx-vp9")):
-        return "libsvtav1"
-    return "libvpx-vp9"
-
-
-def _formats(codec: str) -> set[str]:
-    """The pixel formats that an encoder takes."""
-    return {each.name for each in find_encoder(codec).video_formats or ()}
-
-
-def _rate(video: VideoSource, codec: str) -> Fraction:
-    """Frames per second for an encoder's rate control; times are written apart from it."""
-    rate = video.rate or Fraction(25)
-    return min(rate, Fraction(_SVT_RATE)) if codec == "libsvtav1" else rate
-
-
-def _known(pix_fmt: str) -> str:
-    """A pixel format by FFmpeg's name."""
-    try:
-        return VideoFormat(pix_fmt).name
-    except ValueError as error:
-        raise UsageError(f"--pix-fmt {pix_fmt}", "no such pixel format", "Try yuv420p or yuv420p10le.") from error
-
-
-def _output_tags(tags: ColourTags, planar_in: str, planar_out: str) -> ColourTags:
-    """The tags of the output: the source's, but for what changes between RGB and YCbCr."""
-    rgb_in, rgb_out = VideoFormat(planar_in).is_rgb, VideoFormat(planar_out).is_rgb
-    if rgb_in and not rgb_out:
-        return replace(tags, matrix=1, range=1)
-    return replace(tags, matrix=0, range=2) if rgb_out else tags
 
 
 def _unkept(video: VideoSource) -> list[str]:

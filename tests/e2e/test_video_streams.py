@@ -18,7 +18,7 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Outcome, Reporter
-from repsr_cli.upscale import plan_video as planning
+from repsr_cli.upscale import plan_encoding as planning
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Request, VideoOptions
 from repsr_cli.video import plan_streams
