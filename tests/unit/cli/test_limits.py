@@ -65,11 +65,29 @@ def test_a_package_that_could_not_be_opened_is_not_called_missing(
         use()
 
 
+ENDING = """
+import atexit, sys
+from repsr_cli.__main__ import main
+def fail(): raise {error}("at the end")
+atexit.register(fail)
+sys.argv = ["repsr", "--version"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("error", "lines"), [("MemoryError", 0), ("ValueError", 1)])
+def test_python_itself_says_no_more_where_memory_ends(error: str, lines: int) -> None:
+    script = [sys.executable, "-c", ENDING.format(error=error)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.count("Exception ignored") == lines, done.stderr
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EMFILE, os.strerror(errno.EMFILE), "x.py"), NO_FILES])
 def test_what_is_refused_while_the_command_line_is_imported_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     refuse(monkeypatch, "repsr_cli.cli", error)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which the command replaces
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 3
