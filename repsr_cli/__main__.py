@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def unless_out_of_memory(failure: UnraisableHookArgs) -> None:
-    """Report what failed while Python cleaned up, unless memory ended: the command has said so in its own words."""
+    """Report what failed while Python cleaned up, unless memory ended: the command reports that itself."""
     if not issubclass(failure.exc_type, MemoryError):
         sys.__unraisablehook__(failure)
 
