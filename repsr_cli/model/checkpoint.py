@@ -28,6 +28,7 @@ from torch import Tensor
 
 from repsr_cli.errors import CheckpointError, shortage
 from repsr_cli.files import write_bytes, writing
+from repsr_cli.model.arrays import digest_of
 from repsr_cli.model.pickles import UnsafePickle, check_pickle, count_values
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
@@ -36,6 +37,8 @@ from repsr_cli.model.spec import Spec
 FORMAT = 1
 # A header holds names, shapes and a few strings: that of 10,000 layers is far smaller.
 MAX_HEADER = 8 << 20
+# In the metadata of a fused model: a digest of its weights.
+_DIGEST = "weights_digest"
 WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net", "net_g")
 # What reading a damaged file raises, in torch, in zipfile and here.
 _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -52,7 +55,7 @@ class TrainingCheckpoint:
         ema: its exponential moving average, which is what gets fused and shipped.
         recipe: the resolved recipe, nested plain values.
         progress: the loop's other state, counters and best figures, as plain values.
-        images: digest of the images it trains on; empty in checkpoints of earlier versions.
+        images: digests of the images it trains and validates on; empty in checkpoints of earlier versions.
     """
 
     net: RepSR | PlainSR
@@ -260,7 +263,7 @@ def plain_bytes(net: PlainSR, metadata: Mapping[str, str]) -> bytes:
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     spec = json.dumps(asdict(net.spec))
-    strings = {"format": "pt", "architecture": "Compact", "spec": spec, **metadata}
+    strings = {"format": "pt", "architecture": "Compact", "spec": spec, **metadata, _DIGEST: _digest(state)}
     # The format's strings are UTF-8, which a file's name need not be.
     strings = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in strings.items()}
     content: bytes = save(state, strings)
@@ -271,6 +274,26 @@ def plain_bytes(net: PlainSR, metadata: Mapping[str, str]) -> bytes:
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """A digest of tensors, whatever their order."""
+    return digest_of((name, state[name].numpy()) for name in sorted(state))
+
+
+def _stored_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, without prefixes, and as they were written where the file tells.
+
+    Files of other projects have no digest, and those that were converted to other numbers have that of the original.
+    """
+    with _open_safetensors(path) as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        digest = (file.metadata() or {}).get(_DIGEST)
+    alike = all(value.dtype == torch.float32 for value in state.values())
+    if digest is not None and alike and digest != _digest(state):
+        happened = f"is damaged: its weights are not those that its {_DIGEST} was made of"
+        raise CheckpointError(path, happened, f"Use a copy. If the weights were changed on purpose, remove {_DIGEST}.")
+    return {_bare(key): value for key, value in state.items()}
 
 
 def save_plain(path: Path, net: PlainSR, metadata: Mapping[str, str], *, overwrite: bool = True) -> None:
@@ -405,8 +428,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: missing, damaged, unsafe, or a training checkpoint, which holds more than a model.
     """
     if _is_safetensors(path):
-        with _open_safetensors(path) as file:
-            tensors = {_bare(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        tensors = _stored_tensors(path)
     else:
         payload = _load_pickle(path)
         if _is_training(payload):
@@ -459,9 +481,7 @@ def load_plain(path: Path) -> PlainSR:
         CheckpointError: missing, damaged, unsafe, or another architecture; the message says what was found.
     """
     if _is_safetensors(path):
-        with _open_safetensors(path) as file:
-            keys = file.keys()
-            state = {_bare(key): file.get_tensor(key) for key in keys}
+        state = _stored_tensors(path)
     else:
         payload = _load_pickle(path)
         if _is_training(payload):

@@ -230,7 +230,7 @@ class _Trainer:
         self.last = run / "last.pt"
         self.data = open_run_data(recipe, pack)
         check_teacher(recipe, self.data.crops)
-        self.state = fresh_state(recipe, device, pack.fingerprint())
+        self.state = fresh_state(recipe, device, self.data.digests)
         self.objective = Objective(recipe, device)
         if recipe.gan.weight:
             self.state.adversary = Adversary(recipe, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,12 @@ class RunData:
 
     Attributes:
         crops: to train on.
+        digests: of the images to train on, and of those to validate on where these are not among them.
     """
 
     crops: CropDataset
     validation: Sequence[tuple[Pixels, Pixels]]
+    digests: str
 
 
 def open_pack(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]) -> Pack:
@@ -65,11 +68,23 @@ def open_run_data(recipe: Recipe, pack: Pack) -> RunData:
     for entry in held_out:
         check_measurable(entry.name, entry.height, entry.width, pack.scale)
     images = [(np.array(pack.lr(entry)), np.array(pack.hr(entry))) for entry in held_out]
+    digests = pack.fingerprint()
     if recipe.data.validation:
         pairs = pairs_of(Path(recipe.data.validation).expanduser(), recipe.network.scale)
         images = [(lr, hr) for _name, lr, hr in pairs]
+        digests += f" {_digest(images)}"
     largest = max(recipe.batch.patch, recipe.batch.late_patch if recipe.batch.late else 0)
-    return RunData(_crops(recipe, pack, training, largest), images)
+    return RunData(_crops(recipe, pack, training, largest), images, digests)
+
+
+def _digest(pairs: Sequence[tuple[Pixels, Pixels]]) -> str:
+    """A digest of images, in their order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        for pixels in pair:
+            digest.update(f"{pixels.shape} ".encode())
+            digest.update(pixels.tobytes())
+    return digest.hexdigest()
 
 
 def draw_batch(

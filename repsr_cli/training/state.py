@@ -39,7 +39,7 @@ class TrainingState:
         ema: its exponential moving average.
         scaler: scales gradients in fp16; disabled otherwise.
         adversary: the discriminator of adversarial training, with its optimiser.
-        images: digest of the images of the run; a checkpoint of other images is refused.
+        images: digests of the images of the run, as ``RunData`` has them; a checkpoint of other images is refused.
         progress: counters and best figures, as checkpoints hold them: ``averaged`` (updates of the average),
             ``rate_factor`` (of the learning rate), ``lowest_loss``, ``best_psnr_y`` (dB) and ``best_step``.
     """
@@ -78,10 +78,12 @@ class TrainingState:
             if theirs.get(name) != value:
                 happened = f"was made by another recipe: {name} was {theirs.get(name)}"
                 raise RecipeError(path, happened, "Choose another -o.")
-        if checkpoint.images and self.images and checkpoint.images != self.images:
+        digests = zip(("data.train", "data.validation"), checkpoint.images.split(), self.images.split(), strict=False)
+        other = next((name for name, there, here in digests if there != here), None)
+        if other is not None:
             raise RecipeError(
                 path,
-                "was made with other images than data.train has now",
+                f"was made with other images than {other} has now",
                 "Put those images back, or begin another run from it: --set run.start_from=CHECKPOINT and another -o.",
             )
         try:
@@ -114,7 +116,7 @@ def fresh_state(recipe: Recipe, device: torch.device, images: str = "") -> Train
     """The state of a run before its first step; it depends on the recipe's seed only.
 
     Args:
-        images: digest of its images.
+        images: digests of its images.
     """
     torch.manual_seed(recipe.run.seed)
     net, ema = build_network(recipe), build_network(recipe)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from repsr_cli.errors import CheckpointError
 from repsr_cli.model.checkpoint import (
@@ -19,6 +21,7 @@ from repsr_cli.model.checkpoint import (
     load_training,
     read_metadata,
     read_spec,
+    read_tensors,
     save_plain,
     save_training,
 )
@@ -44,6 +47,32 @@ def test_fused_file_round_trip_with_metadata(tmp_path: Path) -> None:
     assert metadata["licence"] == "CC0-1.0"
     assert '"scale": 3' in metadata["spec"]
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_flipped_bit_of_a_fused_model_is_named(tmp_path: Path) -> None:
+    save_plain(tmp_path / "net.safetensors", PlainSR(SPEC), {})
+    whole = (tmp_path / "net.safetensors").read_bytes()
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:begin])
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        damaged = bytearray(whole)
+        damaged[begin + tensor["data_offsets"][0]] ^= 1
+        (tmp_path / "net.safetensors").write_bytes(damaged)
+        for load in (load_plain, read_tensors):
+            with pytest.raises(CheckpointError, match="is damaged: its weights"):
+                load(tmp_path / "net.safetensors")
+
+
+def test_models_of_other_tools_need_no_digest(tmp_path: Path) -> None:
+    net = PlainSR(SPEC)
+    save_file(net.state_dict(), tmp_path / "theirs.safetensors")
+    assert _same(load_plain(tmp_path / "theirs.safetensors"), net)
+    save_plain(tmp_path / "ours.safetensors", net, {})
+    half = {name: value.half() for name, value in net.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors", read_metadata(tmp_path / "ours.safetensors"))
+    assert load_plain(tmp_path / "half.safetensors").spec == SPEC
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.mkv", b"\xff\xfe", "Kraków, 東京".encode()])

@@ -101,6 +101,16 @@ def test_a_run_is_not_resumed_with_other_images(run: tuple[Recipe, Path], what: 
     assert (folder / "last.pt").read_bytes() == before
 
 
+def test_a_run_is_not_resumed_with_other_images_to_validate_on(tmp_path: Path) -> None:
+    recipe = _recipe(_images(tmp_path / "images"))
+    recipe = replace(recipe, data=replace(recipe.data, validation=str(_images(tmp_path / "validation", 2))))
+    train(recipe, tmp_path / "run")
+    assert train(recipe, tmp_path / "run", resume=True).step == 4
+    _changed(tmp_path / "validation", "one pixel")
+    with pytest.raises(RecipeError, match=r"other images than data\.validation"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
 def test_images_that_moved_and_old_checkpoints_are_resumed(run: tuple[Recipe, Path], tmp_path: Path) -> None:
     recipe, folder = run
     Path(recipe.data.train).rename(tmp_path / "moved")
