@@ -204,7 +204,7 @@ def other_packets(path: Path) -> dict[int, list[tuple[Fraction, bytes]]]:
 
 def video_packets(path: Path) -> list[tuple[int, int, int, str]]:
     """(pts, dts, key, digest) of the first video stream's packets."""
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="surrogateescape") as container:
         packets: Iterator[Any] = container.demux(container.streams.video[0])
         return [
             (packet.pts, packet.dts, packet.is_keyframe, hashlib.sha256(bytes(packet)).hexdigest())

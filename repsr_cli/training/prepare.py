@@ -211,7 +211,7 @@ def prepare(
         target: the packed file, for ``data.train`` of a recipe.
         teacher: gives (height * scale, width * scale, 3) for (height, width, 3).
         progress: called with (images done, images in all).
-        say: gets a line on what is left out.
+        say: gets a line on what is left out, and on what cannot be removed afterwards.
 
     Raises:
         RecipeError: an image cannot be used, or the file not written.
@@ -227,4 +227,4 @@ def prepare(
         "images": pack_digest(folder, preparation.scale),
     }
     tasks = degraded_tasks(folder, preparation, teacher, progress, say)
-    write_resumable(target, preparation.scale, job, tasks, overwrite=overwrite)
+    write_resumable(target, preparation.scale, job, tasks, overwrite=overwrite, say=say)

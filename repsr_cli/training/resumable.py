@@ -43,12 +43,14 @@ def write_resumable(
     tasks: Iterable[Task],
     *,
     overwrite: bool,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Make pairs one after the other and pack them.
 
     Args:
         job: everything that decides the pairs, as JSON takes it.
         tasks: the name of each pair and what makes it, in an order that ``job`` decides.
+        say: gets a line if what was only needed on the way cannot be removed.
 
     Raises:
         UsageError: an unfinished file of another job lies there, or the target exists.
@@ -57,14 +59,17 @@ def write_resumable(
     with writing_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if not overwrite and is_complete(target) and read_job(_folder(target) / _JOB) in (None, _as_read(job)):
-            _remove(FolderLock.take(_folder(target), target))
+            _remove(FolderLock.take(_folder(target), target), target, say)
             return
         check_target(target, overwrite=overwrite, failure=RecipeError)
-        _write(target, scale, job, tasks, overwrite=overwrite)
+        lock = FolderLock.take(_folder(target), target)
+        _write(target, scale, job, tasks, lock, overwrite=overwrite)
+        _remove(lock, target, say)
 
 
-def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task], *, overwrite: bool) -> None:
-    lock = FolderLock.take(_folder(target), target)
+def _write(
+    target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task], lock: FolderLock, *, overwrite: bool
+) -> None:
     worthless = False
     try:
         folder = lock.folder
@@ -95,11 +100,11 @@ def _write(target: Path, scale: int, job: dict[str, Any], tasks: Iterable[Task],
                 overwrite=overwrite,
                 noting=lambda pack: _note(folder, pack),
             )
-        _remove(lock)
-    finally:
+    except BaseException:
         if worthless:
-            _remove(lock)
+            _remove(lock, target)
         lock.release()
+        raise
 
 
 def _folder(target: Path) -> Path:
@@ -113,10 +118,12 @@ def _note(folder: Path, pack: Path) -> None:
         write_text(folder / _DONE, twice({"file": same_file(pack)}), overwrite=True, failure=RecipeError)
 
 
-def _remove(lock: FolderLock) -> None:
+def _remove(lock: FolderLock, target: Path, say: Callable[[str], None] = lambda _line: None) -> None:
     """Remove what is not needed any more; files that others put there stay, and what cannot be removed."""
-    with suppress(OSError):
+    try:
         lock.remove((_PIXELS, _LINES, _JOB, _DONE), others=False)
+    except OSError as error:
+        say(f"{target.name} is complete; {lock.folder} could not be removed: {error.strerror or error}")
 
 
 def is_complete(target: Path) -> bool:

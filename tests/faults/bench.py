@@ -263,7 +263,7 @@ class Bench:
             found += self._leftovers(command, (before, after), outcome, (what, case))
             if outcome.code != 0 and case.rerun is not None:
                 case.restore(folder)
-                found += self._rerun(command, folder, case)
+                found += self._rerun(command, folder, what, case)
             return outcome, found, came
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -315,13 +315,13 @@ class Bench:
         names = [name for name in self._left(command, *states) if not below(name, case.excused)]
         jobs = {f"out/.{Path(name).name}.repsr" for name in command.outputs}
         jobs |= {f"{name}.parts" for name in command.outputs if name.endswith(".pack")}
-        if outcome.code != 0:
+        if outcome.code != 0 or what.operation == "open":  # a folder that could not be opened once was not emptied
             names = [name for name in names if not any(name == job or name.startswith(job + "/") for job in jobs)]
         if outcome.code is None or outcome.code < 0:
             names = [name for name in names if "/." not in name]
         return [f"left behind: {', '.join(_general(name) for name in names[:3])}"] if names else []
 
-    def _rerun(self, command: Command, folder: Path, case: Case) -> list[str]:
+    def _rerun(self, command: Command, folder: Path, what: Disturbance, case: Case) -> list[str]:
         complete = all(self._right(command, name, folder / name) for name in command.outputs) and command.outputs
         before = snapshot(folder)
         tries: list[Sequence[str]] = [(*case.extra, *(case.rerun or ()))]
@@ -331,6 +331,9 @@ class Bench:
             outcome = self.run(command, folder, Disturbance(), Case(extra=tuple(extra)))
             if outcome.code in {0, *command.fails}:
                 break
+        if what.sticky and outcome.code == 2 and "--skip-existing" in outcome.stderr:
+            # Nothing could be written any more, so neither that a result was finished: its user does as the error says.
+            outcome = self.run(command, folder, Disturbance(), Case(extra=(*case.extra, "--skip-existing")))
         found = [f"rerun: {each}" for each in ending(outcome)]
         done_before = complete and not case.old and outcome.code == 2
         if outcome.code not in {0, *command.fails} and not done_before:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
@@ -242,6 +243,25 @@ def test_images_that_are_too_small_are_named(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert all(f"small{number}.png" in lines[0] for number in range(3))
     assert len(Pack(tmp_path / "b.pack").images) == 2
+
+
+def test_a_folder_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, preparation, _ = preparation_of(tmp_path, 2)
+
+    def refused(self: FolderLock, *_: object, **__: object) -> None:
+        self.release()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(FolderLock, "remove", refused)
+    lines: list[str] = []
+    prepare(images, tmp_path / "a.pack", preparation, doubled, say=lines.append)
+    folder = tmp_path / "a.pack.parts"
+    assert lines == [f"a.pack is complete; {folder} could not be removed: Input/output error"]
+    assert folder.exists()
+    monkeypatch.undo()
+    prepare(images, tmp_path / "a.pack", preparation, doubled, say=lines.append)
+    assert len(lines) == 1
+    assert not folder.exists()
 
 
 def test_two_preparations_do_not_write_one_file(tmp_path: Path) -> None:
