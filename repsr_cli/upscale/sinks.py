@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -42,6 +42,7 @@ class UpscaledFrame:
         planes: its samples.
         pts: its timestamp, in the source's time base.
         origin: the decoded frame, where it carries metadata to pass on.
+        repeats: as in ``Frame``.
     """
 
     segment: int
@@ -49,6 +50,7 @@ class UpscaledFrame:
     pts: int
     duration: int
     origin: VideoFrame | None
+    repeats: bool = False
 
 
 class VideoSink(Protocol):
@@ -56,10 +58,12 @@ class VideoSink(Protocol):
 
     Attributes:
         done: frames of each segment that is complete, by index.
+        repeated: times of frames that could not be decoded, in the source's time base, of what earlier runs made.
         keyed: whether segments may come in any order, from several devices, and whole from other machines.
     """
 
     done: dict[int, int]
+    repeated: tuple[int, ...]
     keyed: bool
 
     def check(self) -> None:
@@ -111,6 +115,7 @@ class NullSink:
     def __init__(self, plan: VideoPlan) -> None:
         self.plan = plan
         self.done: dict[int, int] = {}
+        self.repeated: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Allow everything: nothing is written."""
@@ -186,6 +191,7 @@ class FileSink:
         self.plan = plan
         self._noting = noting
         self.done: dict[int, int] = {}
+        self.repeated: tuple[int, ...] = ()
         self._store: Store | None = None
         self._say: Callable[[str], None] = lambda _line: None
 
@@ -209,7 +215,8 @@ class FileSink:
             _check_renaming(store.folder, plan)
             if not store.lock.holds:
                 say(f"{store.folder.parent} supports no locks: make sure no other repsr writes {plan.target.name}")
-            self.done = store.finished(say)
+            self.done = store.finished(say, whole=plan.on_error == "stop")
+            self.repeated = store.repeated()
             if self.done:
                 say(f"{len(self.done)} of {len(plan.segments)} segments are there already: going on")
             yield
@@ -285,12 +292,13 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
     encoder: SegmentEncoder | None = None
     writer: SegmentWriter | None = None
     segment = -1
+    repeated: set[int] = set()
 
     def close() -> None:
         if encoder is None or writer is None:
             return
         for packet in encoder.finish():
-            writer.add(packet)
+            writer.add(replace(packet, repeats=packet.pts in repeated))
         writer.finish()
         done[segment] = encoder.frames
 
@@ -303,8 +311,9 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
                     writer = SegmentWriter(store, segment)
                 assert encoder is not None
                 assert writer is not None
+                repeated |= {frame.pts} if frame.repeats else set()
                 for packet in encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin):
-                    writer.add(packet)
+                    writer.add(replace(packet, repeats=packet.pts in repeated))
                 yield
             close()
         finally:

@@ -147,7 +147,7 @@ class _Lane:
         carries = frame.origin is not None and CARRIED & side_data(frame.origin).keys()
         origin = frame.origin if carries else None
         planes = self.network.begin(frame.planes)
-        return lambda: UpscaledFrame(segment, planes(), frame.pts, frame.duration, origin)
+        return lambda: UpscaledFrame(segment, planes(), frame.pts, frame.duration, origin, frame.repeats)
 
     def encode(self, frames: Iterator[UpscaledFrame]) -> None:
         """Hand frames on, and count them."""
@@ -213,7 +213,7 @@ def _upscaled(
         tile=network.upscaler.tile,
         devices=tuple(str(lane.network.upscaler.device) for lane in lanes),
         reused=sum(lane.network.reused for lane in lanes) / len(lanes),
-        repeated=tuple(at for lane in lanes for at in lane.decoder.repeated),
+        repeated=(*earlier_repeats(plan, sink), *(at for lane in lanes for at in lane.decoder.repeated)),
         notes=tuple(note for lane in lanes for note in lane.decoder.notes),
         stages=stages,
     )
@@ -324,6 +324,7 @@ def job_record(plan: VideoPlan, network: str, device: str, precision: str, engin
         "decoder": "software" if plan.nvdec is None else "nvdec",
         "encoding": repr(plan.encoding),
         "planes": f"{plan.source.planar} {plan.source.tags}",
+        "crop": str(plan.source.crop),
         "segments": [[segment.first, segment.end] for segment in plan.segments],
     }
 
@@ -337,6 +338,11 @@ def _versions() -> dict[str, str]:
 def unfinished(plan: VideoPlan, sink: VideoSink) -> list[Segment]:
     """The segments that are not done."""
     return [segment for segment in plan.segments if segment.index not in sink.done]
+
+
+def earlier_repeats(plan: VideoPlan, sink: VideoSink) -> tuple[float, ...]:
+    """Seconds of frames that could not be decoded, in what earlier runs made."""
+    return tuple(float((pts - plan.source.start) * plan.source.time_base) for pts in sink.repeated)
 
 
 def complete(plan: VideoPlan, sink: VideoSink, frames: int) -> None:

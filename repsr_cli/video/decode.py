@@ -301,7 +301,8 @@ class Decoder:
             raise MediaError(source.path, f"the frame at {at:.3f} s is {how}, and there is none before it to repeat")
         self.repeated.append(at)
         following = self.timeline.after(pts) if self.timeline is not None else None
-        return replace(previous, pts=pts, duration=(following - pts) if following else previous.duration)
+        duration = (following - pts) if following else previous.duration
+        return replace(previous, pts=pts, duration=duration, repeats=True)
 
     def _ends_here(self, pts: int) -> bool:
         """Whether a damaged frame is the last of a recorded broadcast, which ends anywhere."""

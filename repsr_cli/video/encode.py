@@ -44,6 +44,7 @@ class EncodedPacket:
         pts: presentation time in the encoding's time base.
         duration: of the frame shown.
         key: whether decoding can begin here.
+        repeats: whether the frame stands for one that could not be decoded.
     """
 
     pts: int
@@ -51,6 +52,7 @@ class EncodedPacket:
     duration: int
     key: bool
     data: bytes
+    repeats: bool = False
 
 
 def configure(context: VideoCodecContext, encoding: Encoding, global_header: bool = True) -> None:

@@ -30,6 +30,7 @@ class Frame:
         pts: presentation time in units of ``time_base``.
         duration: in the same units; 0 if unknown.
         origin: the decoded frame that owns the memory of the planes and has the side data.
+        repeats: whether it is the frame before once more, in place of one that is missing or damaged.
     """
 
     planes: Planes | DevicePlanes
@@ -37,6 +38,7 @@ class Frame:
     duration: int
     time_base: Fraction
     origin: VideoFrame | None = field(default=None, repr=False)
+    repeats: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -5,8 +5,9 @@ file for every finished segment. A segment file is written under another name fi
 exists. Whatever is damaged, the description too, is made anew.
 
 A segment file: a line of JSON that names the job and the segment; for every packet five integers (pts, dts, duration,
-key, size) and its bytes; five zeros. The line, every packet and the zeros are each followed by the SHA-256 of all
-before. So a packet is checked before it is used, whenever it is read.
+flags, size) and its bytes; five zeros. Flags are 1 for a keyframe, and 2 for a frame that could not be decoded and
+repeats the one before. The line, every packet and the zeros are each followed by the SHA-256 of all before. So a
+packet is checked before it is used, whenever it is read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -95,6 +96,7 @@ class Store:
     lock: FolderLock
     job: str
     complete: bool = False
+    _repeated: dict[int, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def begin(cls, target: Path, job: Mapping[str, Any], resume: bool, anew: bool = False) -> Store:
@@ -171,13 +173,15 @@ class Store:
             raise MediaError(self.path(index), "arrived damaged", "Run the same command again.")
         return frames
 
-    def finished(self, say: Callable[[str], None] = lambda _line: None) -> dict[int, int]:
+    def finished(self, say: Callable[[str], None] = lambda _line: None, whole: bool = False) -> dict[int, int]:
         """The number of frames of the finished segments, by index; what is damaged or of another job is removed.
 
         Args:
             say: gets a line where something is removed.
+            whole: remove those as well in which a frame could not be decoded.
         """
-        found, removed = {}, 0
+        found, removed, partial = {}, 0, 0
+        self._repeated.clear()
         for path in sorted(self.folder.glob("*.segment")):
             name = _SEGMENT.fullmatch(path.name)
             index = int(name[1]) if name else -1
@@ -185,11 +189,21 @@ class Store:
             if frames is None:
                 self._discard(path)
                 removed += 1
+            elif whole and self._repeated.get(index):
+                self._discard(path)
+                del self._repeated[index]
+                partial += 1
             else:
                 found[index] = frames
         if removed:
             say(f"segments that are damaged or of another job are made anew: {removed}")
+        if partial:
+            say(f"segments with frames that could not be decoded are made anew: {partial}")
         return found
+
+    def repeated(self) -> tuple[int, ...]:
+        """Times of the frames of ``finished`` segments that could not be decoded."""
+        return tuple(sorted(pts for times in self._repeated.values() for pts in times))
 
     def packets(self, index: int) -> Iterator[EncodedPacket]:
         """The packets of a segment, each checked before it is given.
@@ -224,10 +238,15 @@ class Store:
 
     def _count(self, index: int) -> int | None:
         """The number of packets of a segment, or None if it is damaged or not of this job."""
+        frames, repeated = 0, []
         try:
-            return sum(1 for _ in _records(self.path(index), self.job, index))
+            for packet in _records(self.path(index), self.job, index):
+                frames += 1
+                repeated += [packet.pts] if packet.repeats else []
         except (OSError, _Damaged):
             return None
+        self._repeated[index] = repeated
+        return frames
 
     def _discard(self, path: Path) -> None:
         with suppress(OSError):
@@ -244,7 +263,7 @@ class SegmentWriter:
 
     def add(self, packet: EncodedPacket) -> None:
         """Append a packet."""
-        head = _PACKET.pack(packet.pts, packet.dts, packet.duration, packet.key, len(packet.data))
+        head = _PACKET.pack(packet.pts, packet.dts, packet.duration, packet.key | packet.repeats << 1, len(packet.data))
         self._write(head + packet.data)
 
     def finish(self) -> None:
@@ -273,7 +292,7 @@ def _records(path: Path, job: str, index: int) -> Iterator[EncodedPacket]:
             head = file.read(_PACKET.size)
             if len(head) < _PACKET.size:
                 raise _Damaged
-            pts, dts, duration, key, size = _PACKET.unpack(head)
+            pts, dts, duration, flags, size = _PACKET.unpack(head)
             left -= _PACKET.size + _DIGEST
             if not 0 <= size <= left:
                 raise _Damaged
@@ -285,7 +304,7 @@ def _records(path: Path, job: str, index: int) -> Iterator[EncodedPacket]:
                 raise _Damaged
             if not size:
                 break
-            yield EncodedPacket(pts, dts, duration, bool(key), data)
+            yield EncodedPacket(pts, dts, duration, bool(flags & 1), data, bool(flags & 2))
         if file.read(1):
             raise _Damaged
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from repsr_cli import files
@@ -24,7 +25,8 @@ from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.request import Naming, Request
 from repsr_cli.video.segments import Store, is_complete, job_folder
 from repsr_cli.video.timeline import cut
-from tests.sample_videos import frame_times, make_video
+from tests.e2e.test_video_reading import with_clean_aperture
+from tests.sample_videos import damage, frame_times, make_video
 from tests.upscaling import upscale_video
 
 Act = Callable[[], object]
@@ -50,12 +52,12 @@ def run_until(frame: int, act: Act, source: Path, target: Path, **options: objec
     return upscale_video(source, target, identity(), Request.of(**options), Reporter(progress=progress))
 
 
-def stopped(frame: int, source: Path, target: Path) -> None:
+def stopped(frame: int, source: Path, target: Path, **options: object) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_until(frame, stop, source, target)
+        run_until(frame, stop, source, target, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +137,57 @@ def test_a_byte_in_the_middle_of_the_source_makes_another_job(tmp_path: Path) ->
     data[len(data) // 2] ^= 255
     source.write_bytes(data)
     with pytest.raises(UsageError, match="begun with another source"):
+        run(source, target)
+
+
+def test_frames_that_an_earlier_run_could_not_decode_are_named(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "in.mp4", range(24), options={"bf": "0", "slices": "1"}, gop=6)
+    source, target = damage(whole, tmp_path / "broken.mp4", 6), tmp_path / "out.mp4"
+    at_once = run(source, tmp_path / "once.mp4", on_error="keep")
+    assert 0.24 in at_once.facts["repeated_frames"]
+    stopped(20, source, target, on_error="keep")
+    outcome = run(source, target, on_error="keep")
+    assert outcome.facts["resumed_frames"] > 6
+    assert outcome.facts["repeated_frames"] == at_once.facts["repeated_frames"]
+    assert any("repeat the one before, at 0.24" in note for note in outcome.notes)
+
+
+def test_frames_that_an_earlier_run_could_not_decode_are_kept_only_if_asked_for(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "in.mp4", range(24), options={"bf": "0", "slices": "1"}, gop=6)
+    source, target = damage(whole, tmp_path / "broken.mp4", 6), tmp_path / "out.mp4"
+    stopped(20, source, target, on_error="keep")
+    with pytest.raises(MediaError, match=r"the frame at 0\.\d+ s is (damaged|missing)"):
+        run(source, target)
+    assert not target.exists()
+    outcome = run(source, target, on_error="keep")
+    assert outcome.facts["resumed_frames"] > 0
+    assert 0.24 in outcome.facts["repeated_frames"]
+
+
+@pytest.mark.parametrize("changed", ["crop", "source"])
+def test_an_index_in_the_middle_of_the_source_makes_another_job(tmp_path: Path, changed: str) -> None:
+    noise = np.random.default_rng(1)
+    frames = [
+        tuple(noise.integers(16, 235, size, np.uint8) for size in ((240, 320), *[(120, 160)] * 2)) for _ in range(24)
+    ]
+    source = make_video(tmp_path / "in.mp4", range(24), size=(240, 320), options={"qp": "1"}, frames=frames, audio=0)
+    with_clean_aperture(source, 4, 0, 0, 0, (240, 320))
+    free = 1_200_000
+    whole = source.read_bytes() + free.to_bytes(4, "big") + b"free" + bytes(free - 8)
+    source.write_bytes(whole)
+    target = tmp_path / "out.mkv"
+    stopped(16, source, target)
+    data = bytearray(whole)
+    at = data.index(b"moov")
+    assert 2**20 < at < len(data) - 2**20
+    if changed == "crop":
+        down = data.index(b"clap", at) + 28  # by how many halves of a row: cut off at the bottom instead of the top
+        assert data[down : down + 4] == (4).to_bytes(4, "big")
+        data[down : down + 4] = (-4).to_bytes(4, "big", signed=True)
+    else:
+        data[data.index(b"avcC", at) + 7] ^= 1  # the level that the decoder is told
+    source.write_bytes(data)
+    with pytest.raises(UsageError, match=f"begun with another {changed}"):
         run(source, target)
 
 

@@ -40,6 +40,7 @@ from repsr_cli.upscale.video import (
     Summary,
     announce,
     complete,
+    earlier_repeats,
     job_record,
     unfinished,
     upscale_chunk,
@@ -286,7 +287,7 @@ class _Run:
         resumed = sum(sink.done.values())
         counter = FrameCounter(self.plan, reporter, resumed)
         stages = dict.fromkeys(STAGES, 0.0)
-        repeated, notes = list[float](), list[str]()
+        repeated, notes = [*earlier_repeats(self.plan, sink)], list[str]()
         for finished in self._segments(unfinished(self.plan, sink)):
             counter.add(sum(sink.put(index, data) for index, data in finished.segments.items()))
             repeated += finished.repeated
