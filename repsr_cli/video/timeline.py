@@ -68,7 +68,7 @@ class Timeline:
         nbytes: bytes in the packets of every stream, by index.
         begin: presentation time in seconds of the first packet of any stream.
         damage: the first sign of damage; None if there is none.
-        digest: of all packets, with their streams and times, and of what the decoder is told beside them.
+        digest: of all packets, with their streams and times, and of the decoder's settings beside them.
         unordered: streams whose packets' times do not ascend, or are missing.
         clock: the times of its frames, where those that are stored are not right; ``pts`` and ``keys`` are by it.
         shifts: by stream, how copied streams are moved as the video's clock is: (number of the first packet, seconds).

@@ -185,7 +185,7 @@ def test_an_index_in_the_middle_of_the_source_makes_another_job(tmp_path: Path, 
         assert data[down : down + 4] == (4).to_bytes(4, "big")
         data[down : down + 4] = (-4).to_bytes(4, "big", signed=True)
     else:
-        data[data.index(b"avcC", at) + 7] ^= 1  # the level that the decoder is told
+        data[data.index(b"avcC", at) + 7] ^= 1  # the level, which the decoder reads
     source.write_bytes(data)
     with pytest.raises(UsageError, match=f"begun with another {changed}"):
         run(source, target)
