@@ -315,6 +315,7 @@ def existing(bench: Bench, chance: random.Random, commands: list[Command]) -> It
             for data in (PRECIOUS, b""):
 
                 def before(folder: Path, name: str = name, data: bytes = data) -> None:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     (folder / name).write_bytes(data)
 
                 def restore(folder: Path, name: str = name) -> None:
