@@ -12,12 +12,13 @@ from av.container import InputContainer
 from av.filter import Graph
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video.clock import Clock, in_order, numbered
 from repsr_cli.video.crop import cropped
 from repsr_cli.video.cuda_planes import ON_GPU, device_planes
-from repsr_cli.video.frames import Frame, PlaneReader
+from repsr_cli.video.frames import Frame, PlaneReader, holds
 from repsr_cli.video.nvdec import Nvdec
 from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.probe import VideoSource
@@ -273,10 +274,11 @@ class Decoder:
         # The format of a frame on a GPU is "cuda"; sw_format is that of its samples.
         pix_fmt = (image.sw_format or image.format).name
         height, width = source.decoded_size
-        if (image.height, image.width, pix_fmt) != (height, width, self._pix_fmt):
+        expected = filtered_format(source, self._pix_fmt) if self.deinterlace else self._pix_fmt
+        if (image.height, image.width, pix_fmt) != (height, width, expected):
             at = float(pts * source.time_base)
             happened = (
-                f"changes from {width}x{height} {self._pix_fmt} to {image.width}x{image.height} {pix_fmt} at {at:.3f} s"
+                f"changes from {width}x{height} {expected} to {image.width}x{image.height} {pix_fmt} at {at:.3f} s"
             )
             raise MediaError(source.path, happened, f"Upscale it in parts, with --end {at:.3f} and --start {at:.3f}.")
         duration = image.duration if self._clock is None else 0
@@ -340,6 +342,11 @@ def approached(
     return None
 
 
+def filtered_format(source: VideoSource, pix_fmt: str) -> str:
+    """The pixel format in which frames are deinterlaced: bwdif takes planes only."""
+    return pix_fmt if holds(pix_fmt, source.planar) else source.planar
+
+
 def deinterlaced(
     images: Iterator[VideoFrame | None], source: VideoSource, pix_fmt: str, flagged_only: bool
 ) -> Iterator[VideoFrame | None]:
@@ -348,7 +355,8 @@ def deinterlaced(
     Source: bwdif is the weighted blend of Bob Weaver and the cubic interpolation of the BBC's PH-2071.
     """
     graph = Graph()
-    layout = VideoFormat(pix_fmt)
+    filtered = filtered_format(source, pix_fmt)
+    layout, reformatter = VideoFormat(filtered), VideoReformatter()
     height, width = source.decoded_size
     buffer = graph.add_buffer(width=width, height=height, format=layout, time_base=source.time_base)
     bwdif = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={'interlaced' if flagged_only else 'all'}")
@@ -374,6 +382,8 @@ def deinterlaced(
         if image is None:
             yield None
             continue
+        if image.format.name == pix_fmt != filtered:
+            image = reformatter.reformat(image, format=filtered, threads=1)
         graph.vpush(image)
         yield from pull()
     graph.vpush(None)

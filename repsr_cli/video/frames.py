@@ -66,12 +66,16 @@ class PlaneReader:
 
     def read(self, frame: VideoFrame) -> tuple[Planes, VideoFrame]:
         """The planes of a frame, and the frame that owns their memory."""
-        name = frame.format.name.replace("yuvj", "yuv")
-        # The first planes of yuva420p and similar formats are those of the format without alpha.
-        if name != self.planar and name.replace("yuva", "yuv").replace("gbrap", "gbrp") != self.planar:
+        if not holds(frame.format.name, self.planar):
             # In one thread: see cuda_planes.downloaded.
             frame = self._reformatter.reformat(frame, format=self.planar, threads=1)
         return planes_of(frame, self.planar), frame
+
+
+def holds(pix_fmt: str, planar: str) -> bool:
+    """Whether the first planes of a pixel format are those of a planar format, as in yuva420p those of yuv420p are."""
+    name = pix_fmt.replace("yuvj", "yuv")
+    return planar in (name, name.replace("yuva", "yuv").replace("gbrap", "gbrp"))
 
 
 def side_data(frame: VideoFrame) -> dict[str, bytes]:

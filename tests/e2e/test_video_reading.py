@@ -466,6 +466,20 @@ def test_deinterlacing_does_not_depend_on_flags(tmp_path: Path) -> None:
     assert frame_times(tmp_path / "out.mkv") == frame_times(source)
 
 
+@pytest.mark.parametrize("pix_fmt", ["uyvy422", "bgr24"])
+def test_packed_pixels_are_deinterlaced(tmp_path: Path, pix_fmt: str) -> None:
+    planes = make_video(tmp_path / "planes.mkv", codec="ffv1", size=(64, 96), frames=moving(24, True), audio=0)
+    source = tmp_path / "in.avi"
+    with av.open(str(planes)) as before, av.open(str(source), "w") as after:
+        stream = after.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        for frame in before.decode(before.streams.video[0]):
+            after.mux(stream.encode(frame.reformat(format=pix_fmt)))
+    outcome = run(source, tmp_path / "out.mkv", scale=1, deinterlace=True, codec="ffv1")
+    assert outcome.facts["frames"] == 24
+    assert combing(tmp_path / "out.mkv") < 0.3 * combing(planes)
+
+
 @pytest.mark.parametrize(("suffix", "order"), [(".mp4", "tff"), (".mkv", "bff"), (".ts", "tff")])
 def test_images_that_are_fields_are_refused(tmp_path: Path, suffix: str, order: str) -> None:
     params = f"interlace={order}:log-level=none"
