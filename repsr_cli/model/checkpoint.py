@@ -111,6 +111,10 @@ def _checked_archive(path: Path, file: BinaryIO) -> BinaryIO:
             raise CheckpointError(path, "is an archive that claims to hold more than it does", "Get the file again.")
         if len({record.filename for record in records}) < len(records):
             raise CheckpointError(path, "is an archive with two records of one name", "Get the file again.")
+        if not any(record.CRC for record in records):
+            # Written without checksums (torch.serialization.set_crc32_options): then zipfile must not compare them.
+            for record in records:
+                record.CRC = None  # type: ignore[assignment]
         for record in records:
             checked.writestr(record.filename, _record(path, archive, record))
         for record in records:

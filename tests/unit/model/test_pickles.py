@@ -170,6 +170,17 @@ def test_a_flipped_bit_in_any_tensor_is_named(tmp_path: Path) -> None:
                 load(tmp_path / "flipped.pt")
 
 
+def test_an_archive_without_checksums_loads(tmp_path: Path) -> None:
+    net = PlainSR(Spec(scale=2, channels=4, blocks=1))
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(net.state_dict(), tmp_path / "net.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    loaded = load_plain(tmp_path / "net.pth").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in net.state_dict().items())
+
+
 def _flat(checkpoint: TrainingCheckpoint) -> list[Any]:
     networks = [list(net.state_dict().items()) for net in (checkpoint.net, checkpoint.ema)]
     tensors = [(key, value.tolist()) for each in networks for key, value in each]
