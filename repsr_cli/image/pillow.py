@@ -124,7 +124,10 @@ def write_pillow(
     encoded = io.BytesIO()
     try:
         image.save(encoded, kind, **options)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        # AVIF's encoder says so where it can start no thread, for instance. Other errors come from making the pages.
+        if isinstance(error, RuntimeError) and not str(error).startswith("Failed to "):
+            raise
         raise OSError(f"the {kind} encoder refuses it: {error}") from error
     file.write(_with_metadata(encoded.getvalue(), kind, first.metadata))
 

@@ -315,7 +315,7 @@ class Bench:
         names = [name for name in self._left(command, *states) if not below(name, case.excused)]
         jobs = {f"out/.{Path(name).name}.repsr" for name in command.outputs}
         jobs |= {f"{name}.parts" for name in command.outputs if name.endswith(".pack")}
-        if outcome.code != 0 or what.operation == "open":  # a folder that could not be opened once was not emptied
+        if outcome.code != 0 or what.operation in ("open", "close"):  # a folder that cannot be used is not emptied
             names = [name for name in names if not any(name == job or name.startswith(job + "/") for job in jobs)]
         if outcome.code is None or outcome.code < 0:
             names = [name for name in names if "/." not in name]

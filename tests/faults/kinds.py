@@ -288,12 +288,12 @@ def _planted(command: Command, name: str, what: str, foreign: bool, extra: tuple
     says = f"{what} at {shown}{', of another owner' if foreign else ''}{', -y' if extra else ''}"
     disturbance = Disturbance(foreign=name if foreign else "")
     trial = replace(make("links", command, says, disturbance, case), detail=name)
-    named = target or any(other.startswith(f"{name}/") for other in command.outputs)
+    named = target or name.endswith("/packs") or any(other.startswith(f"{name}/") for other in command.outputs)
     return _into_folder(trial) if named and what in ("folder", "link to a folder") else trial
 
 
 def _into_folder(trial: Trial) -> Trial:
-    """A folder that has the target's name may be written into, as with ``-o FOLDER``."""
+    """A folder that has the target's name, or that of packed files, may be written into, as with ``-o FOLDER``."""
 
     def run(bench: Bench) -> tuple[Outcome, list[str], bool]:
         outcome, found, came = trial.run(bench)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from repsr_cli.errors import MediaError
 from repsr_cli.image.files import open_image, write_image
@@ -49,6 +50,25 @@ def test_a_full_disk_ends_a_jpeg_2000() -> None:
     """Its encoder would try for ever to write to a descriptor."""
     with Path("/dev/full").open("w+b", buffering=0) as full, pytest.raises(OSError, match="No space left"):
         write_pillow(full, "JPEG2000", [noise(90, 120)], count=1, loop=None, lossless=True)
+
+
+def test_an_encoder_that_fails_is_an_error_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to encode image: Encoding of color planes failed")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(MediaError, match="the AVIF encoder refuses it: Failed to encode image"):
+        write_image(tmp_path / "a.avif", iter((noise(16, 24),)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_while_pages_are_made_is_not_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the network failed")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(RuntimeError, match="the network failed"):
+        write_image(tmp_path / "a.avif", iter((noise(16, 24),)))
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".avif"])
