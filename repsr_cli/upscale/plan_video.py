@@ -22,7 +22,7 @@ from repsr_cli.upscale.plan_encoding import CODEC_OF, plan_encoding
 from repsr_cli.upscale.request import Request, SizeOptions, VideoOptions
 from repsr_cli.video.clock import RAW
 from repsr_cli.video.encoders import Encoding, reduction, writes_hdr
-from repsr_cli.video.frames import UNNAMED
+from repsr_cli.video.frames import unkept
 from repsr_cli.video.image_sequence import is_pattern
 from repsr_cli.video.interlace import survey
 from repsr_cli.video.mux import StreamAction, Window
@@ -388,16 +388,6 @@ def target_size(video: VideoSource, scale: float, size: SizeOptions) -> tuple[tu
 
 
 def _unkept(video: VideoSource) -> list[str]:
-    """What rides on frames and cannot be carried over: PyAV gives no way to write it."""
-    names = {
-        "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
-        "DOVI_RPU_BUFFER": "Dolby Vision metadata",
-        "AMBIENT_VIEWING_ENVIRONMENT": "the ambient viewing environment",
-        "ICC_PROFILE": "an ICC profile",
-        "SPHERICAL": "the spherical mapping",
-        "STEREO3D": "the stereo layout",
-        "AFD": "the active format description",
-        UNNAMED: "data of a kind that PyAV cannot name (EXIF, the second view of stereo video)",
-    }
-    found = [words for name, words in names.items() if name in video.side_data]
-    return [f"not carried over: {', '.join(found)}"] if found else []
+    """What rides on frames and cannot be carried over."""
+    found = unkept(video.side_data)
+    return [f"not carried over: {found}"] if found else []

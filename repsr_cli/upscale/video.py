@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.upscale.sinks import Taken, UpscaledFrame, VideoSink, encode_segments
 from repsr_cli.version import __version__
 from repsr_cli.video.decode import Decoder
-from repsr_cli.video.frames import CARRIED, Frame, nbytes, side_data
+from repsr_cli.video.frames import CARRIED, Frame, nbytes, side_data, unkept
 from repsr_cli.video.packet_chunks import PacketChunk, images
 from repsr_cli.video.segments import Store, fingerprint
 from repsr_cli.video.stages import Stages, run_stages
@@ -34,6 +35,8 @@ if TYPE_CHECKING:  # torch, which some videos do without
     from repsr_cli.engine.upscaler import Upscaler
 
 STAGES = ("decode", "network", "encode")
+# The display matrix that changes nothing.
+_UNROTATED = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +147,21 @@ class _Lane:
     def upscale(self, item: tuple[int, Frame]) -> Callable[[], UpscaledFrame]:
         """Begin to enlarge one frame."""
         segment, frame = item
-        carries = frame.origin is not None and CARRIED & side_data(frame.origin).keys()
-        origin = frame.origin if carries else None
+        found = {} if frame.origin is None else side_data(frame.origin)
+        self._note_others(found)
+        origin = frame.origin if CARRIED & found.keys() else None
         planes = self.network.begin(frame.planes)
         return lambda: UpscaledFrame(segment, planes(), frame.pts, frame.duration, origin, frame.repeats)
+
+    def _note_others(self, found: Mapping[str, bytes]) -> None:
+        """Note what the first frame, by which the plan was made, does not have."""
+        source, notes = self.plan.source, self.decoder.notes
+        lost = unkept(found.keys() - set(source.side_data))
+        sentences = [f"not carried over, on some frames: {lost}"] if lost else []
+        matrix = source.matrix or _UNROTATED
+        if "DISPLAYMATRIX" in found and struct.unpack("=9i", found["DISPLAYMATRIX"][:36]) != matrix:
+            sentences.append("some frames are to be rotated in another way than the first: they are not")
+        notes += [sentence for sentence in sentences if sentence not in notes]
 
     def encode(self, frames: Iterator[UpscaledFrame]) -> None:
         """Hand frames on, and count them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -18,6 +19,18 @@ from repsr_cli.yuv.device_planes import DevicePlanes
 CARRIED = frozenset({"A53_CC", "S12M_TIMECODE"})
 # Stands for all side data of kinds that PyAV has no name for: EXIF, the view of a stereo video, and so on.
 UNNAMED = "UNNAMED"
+
+# What PyAV gives no way to write.
+_UNKEPT = {
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
+    "DOVI_RPU_BUFFER": "Dolby Vision metadata",
+    "AMBIENT_VIEWING_ENVIRONMENT": "the ambient viewing environment",
+    "ICC_PROFILE": "an ICC profile",
+    "SPHERICAL": "the spherical mapping",
+    "STEREO3D": "the stereo layout",
+    "AFD": "the active format description",
+    UNNAMED: "data of a kind that PyAV cannot name (EXIF, the second view of stereo video)",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +101,15 @@ def side_data(frame: VideoFrame) -> dict[str, bytes]:
     except ValueError:  # the container of PyAV 18 has no names for the kinds of FFmpeg 8, and fails as a whole
         known = _without_unnamed(frame)
     return {UNNAMED: b""} | ({} if known is None else {item.type.name: bytes(item) for item in container(known)})
+
+
+def unkept(kinds: Collection[str]) -> str:
+    """What rides on frames and cannot be carried over, in words; an empty string if there is nothing.
+
+    Args:
+        kinds: of side data, by FFmpeg's names.
+    """
+    return ", ".join(words for name, words in _UNKEPT.items() if name in kinds)
 
 
 def _without_unnamed(frame: VideoFrame) -> VideoFrame | None:

@@ -87,15 +87,15 @@ def test_data_that_a_camera_appends_is_no_damage(tmp_path: Path, trailer: bytes)
     assert run(source, tmp_path / "out.mp4").facts["frames"] == 6
 
 
-@pytest.mark.parametrize(("suffix", "orientation"), [(".avi", 6), (".mkv", 1), (".mov", 3)])
-def test_side_data_that_pyav_cannot_name_is_said(tmp_path: Path, suffix: str, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    exif[0x010F] = "A camera"
-    with av.open(str(tmp_path / f"in{suffix}"), "w") as out:
+def with_exif(path: Path, orientations: Sequence[int]) -> Path:
+    """A Motion JPEG of frames with EXIF of these orientations, or without EXIF (0)."""
+    with av.open(str(path), "w") as out:
         stream = out.add_stream("mjpeg", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        for n in range(5):
+        for n, orientation in enumerate(orientations):
+            exif = Image.Exif()
+            if orientation:
+                exif[0x0112], exif[0x010F] = orientation, "A camera"
             written = io.BytesIO()
             Image.new("RGB", (64, 48), (40 * n, 90, 20)).save(written, "jpeg", exif=exif)
             packet = av.Packet(written.getvalue())
@@ -103,9 +103,23 @@ def test_side_data_that_pyav_cannot_name_is_said(tmp_path: Path, suffix: str, or
             packet.pts = packet.dts = n
             packet.duration, packet.is_keyframe = 1, True
             out.mux_one(packet)
-    source = tmp_path / f"in{suffix}"
+    return path
+
+
+def test_side_data_of_later_frames_is_said(tmp_path: Path) -> None:
+    outcome = run(with_exif(tmp_path / "in.mkv", [0, 0, 1, 1, 1]), tmp_path / "out.mkv")
+    assert [note for note in outcome.notes if "cannot name" in note and "on some frames" in note]
+    assert not any("rotated" in note for note in outcome.notes)
+    outcome = run(with_exif(tmp_path / "turned.mkv", [1, 1, 6, 1, 1]), tmp_path / "turned.out.mkv")
+    assert any("rotated in another way" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize(("suffix", "orientation"), [(".avi", 6), (".mkv", 1), (".mov", 3)])
+def test_side_data_that_pyav_cannot_name_is_said(tmp_path: Path, suffix: str, orientation: int) -> None:
+    source = with_exif(tmp_path / f"in{suffix}", [orientation] * 5)
     outcome = run(source, tmp_path / "out.mkv")
     assert outcome.facts["frames"] == 5
+    assert not any("rotated" in note for note in outcome.notes)
     assert any("cannot name" in note for note in outcome.notes)
     assert probe(tmp_path / "out.mkv").rotation == probe(source).rotation == {1: 0, 3: -180, 6: -90}[orientation]
 
