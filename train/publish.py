@@ -143,8 +143,8 @@ def model_card(
         if section != "run"
     )
     hours = hours_of(arguments.run / "log.jsonl")
-    earlier = sum(hours_of(run / "log.jsonl") for run in arguments.stage)
-    stages = f", after {earlier:.1f} hours of earlier stages" if arguments.stage else ""
+    earlier = arguments.earlier + sum(hours_of(run / "log.jsonl") for run in arguments.stage)
+    stages = f", after {earlier:.1f} hours of earlier stages" if earlier else ""
     teachers = f"\n- **Teachers**: {'; '.join(arguments.teacher)}. They do not ship." if arguments.teacher else ""
     failures = " ".join(["Detail finer than the LR grid is guessed or stays soft;", FAILURES[arguments.kind]])
     return f"""# {target.stem}
@@ -196,6 +196,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--detail-default", type=float, help="detail models: the dial where nothing is asked for")
     parser.add_argument("--checkpoint", default="best.pt", help="file of the run to publish")
     parser.add_argument("--stage", action="append", default=[], type=Path, help="an earlier run, for its hours")
+    parser.add_argument("--earlier", default=0.0, type=float, help="hours of still earlier runs, from a model card")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--degrade", action="append", default=[], help=f"also measure {DEGRADED} so: jpeg:75, x264:26")
     parser.add_argument(
