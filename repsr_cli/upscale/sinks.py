@@ -6,7 +6,7 @@ A sink does not know where frames are computed. What it takes in from several de
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import Noting, PendingFile, publish, translated_errors
 from repsr_cli.files import check_target as check_file
 from repsr_cli.upscale.plan_video import VideoPlan
-from repsr_cli.video.encode import SegmentEncoder
+from repsr_cli.video.encode import EncodedPacket, SegmentEncoder
 from repsr_cli.video.image_sequence import existing
 from repsr_cli.video.lock import FolderLock
 from repsr_cli.video.mux import Output, join, write_images
@@ -294,11 +294,15 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
     segment = -1
     repeated: set[int] = set()
 
+    def write(packets: Iterable[EncodedPacket]) -> None:
+        assert writer is not None
+        for packet in packets:
+            writer.add(replace(packet, repeats=packet.pts in repeated))
+
     def close() -> None:
         if encoder is None or writer is None:
             return
-        for packet in encoder.finish():
-            writer.add(replace(packet, repeats=packet.pts in repeated))
+        write(encoder.finish())
         writer.finish()
         done[segment] = encoder.frames
 
@@ -310,10 +314,9 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
                     segment, encoder = frame.segment, SegmentEncoder(plan.encoding)
                     writer = SegmentWriter(store, segment)
                 assert encoder is not None
-                assert writer is not None
-                repeated |= {frame.pts} if frame.repeats else set()
-                for packet in encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin):
-                    writer.add(replace(packet, repeats=packet.pts in repeated))
+                if frame.repeats:
+                    repeated.add(frame.pts)
+                write(encoder.encode(frame.planes, frame.pts, frame.duration, frame.origin))
                 yield
             close()
         finally:

@@ -52,21 +52,24 @@ def test_a_full_disk_ends_a_jpeg_2000() -> None:
         write_pillow(full, "JPEG2000", [noise(90, 120)], count=1, loop=None, lossless=True)
 
 
-def test_an_encoder_that_fails_is_an_error_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_with(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let Pillow's encoders raise this."""
+
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("Failed to encode image: Encoding of color planes failed")
+        raise RuntimeError(text)
 
     monkeypatch.setattr(Image.Image, "save", fail)
+
+
+def test_an_encoder_that_fails_is_an_error_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, "Failed to encode image: Encoding of color planes failed")
     with pytest.raises(MediaError, match="the AVIF encoder refuses it: Failed to encode image"):
         write_image(tmp_path / "a.avif", iter((noise(16, 24),)))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_fails_while_pages_are_made_is_not_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("the network failed")
-
-    monkeypatch.setattr(Image.Image, "save", fail)
+    fail_with(monkeypatch, "the network failed")
     with pytest.raises(RuntimeError, match="the network failed"):
         write_image(tmp_path / "a.avif", iter((noise(16, 24),)))
 
