@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Annotated, Any, cast
 
 import typer
@@ -20,10 +22,13 @@ from repsr_cli.cli.preview_command import preview
 from repsr_cli.cli.streams import lenient_streams, lost_output, visible
 from repsr_cli.cli.upscale_command import upscale
 from repsr_cli.cli.watch_command import watch
+from repsr_cli.errors import UsageError
 from repsr_cli.version import __version__
 
 # Python looks for garbage before it ends, through all that was imported: a third of a second where torch was.
 atexit.register(gc.freeze)
+
+_EMPTY_OPTION = re.compile(r"--[a-z-]+=")
 
 
 class _Commands(TyperGroup):
@@ -44,15 +49,31 @@ class _Commands(TyperGroup):
                 print_error(lost)
                 raise SystemExit(lost.exit_code) from end
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """As Click does it."""
+    def make_context(self, info_name: Any, args: list[str], *others: Any, **kwargs: Any) -> Any:
+        """As Click does it; refuses arguments that are empty."""
+        refused = _empty_argument(args)
+        if refused is not None:
+            print_error(refused)
+            raise SystemExit(refused.exit_code)
         with _shown():
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, args, *others, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """As Click does it."""
         with _shown():
             return super().invoke(ctx)
+
+
+def _empty_argument(arguments: list[str]) -> UsageError | None:
+    """An error for the first empty argument: to Python, an empty path is the current folder.
+
+    Only ``--suffix`` may be empty.
+    """
+    for before, argument in pairwise(["repsr", *arguments]):
+        if (not argument and before != "--suffix") or (_EMPTY_OPTION.fullmatch(argument) and argument != "--suffix="):
+            after = f"the argument after {before}" if not argument else argument.removesuffix("=")
+            return UsageError(after, "is empty", "In a script, see whether its variable is set.")
+    return None
 
 
 @contextmanager

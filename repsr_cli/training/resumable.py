@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from repsr_cli.errors import RecipeError, UsageError
-from repsr_cli.files import check_target, safe_flags, write_text
+from repsr_cli.files import check_target, is_temporary, safe_flags, write_text
 from repsr_cli.job_records import read_job, read_note, same_file, twice, write_job
 from repsr_cli.training.dataset import (
     PackEntry,
@@ -29,7 +29,7 @@ from repsr_cli.training.dataset import (
     parsed_entry,
     writing_errors,
 )
-from repsr_cli.video.lock import FolderLock, is_own_folder
+from repsr_cli.video.lock import FolderLock, is_own_folder, remove_empty
 
 _JOB, _PIXELS, _LINES, _DONE = "job.json", "pixels", "pairs.jsonl", "complete.json"
 _BLOCK = 1 << 20  # digested at a time
@@ -121,14 +121,20 @@ def _note(folder: Path, pack: Path) -> None:
 def _remove(lock: FolderLock, target: Path, say: Callable[[str], None] = lambda _line: None) -> None:
     """Remove what is not needed any more; files that others put there stay, and what cannot be removed."""
     try:
-        lock.remove((_PIXELS, _LINES, _JOB, _DONE), others=False)
+        lock.remove(is_temporary, last=(_PIXELS, _LINES, _JOB, _DONE))
     except OSError as error:
         say(f"{target.name} is complete; {lock.folder} could not be removed: {error.strerror or error}")
 
 
 def is_complete(target: Path) -> bool:
-    """Whether a target was finished by a run that was stopped while it tidied up."""
+    """Whether a target was finished by a run that was stopped while it tidied up.
+
+    Removes the empty folder of a run that was stopped as it removed that.
+    """
+    if not target.name:  # such as the current folder
+        return False
     folder = _folder(target)
+    remove_empty(folder)
     there = same_file(target)
     return there is not None and is_own_folder(folder) and read_note(folder / _DONE).get("file") == there
 

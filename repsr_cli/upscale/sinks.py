@@ -25,7 +25,15 @@ from repsr_cli.video.mux import Output, join, write_images
 from repsr_cli.video.open import translated
 from repsr_cli.video.plan_streams import IMAGES, Y4M
 from repsr_cli.video.planes import Planes
-from repsr_cli.video.segments import SegmentWriter, Store, being_numbered, free_space, is_complete, job_folder
+from repsr_cli.video.segments import (
+    SegmentWriter,
+    Store,
+    being_numbered,
+    free_space,
+    is_complete,
+    is_job_file,
+    job_folder,
+)
 from repsr_cli.video.y4m import PIPE, header, write_frame
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
 
@@ -333,14 +341,14 @@ def raw_output(target: Path, overwrite: bool, noting: Noting | None = None) -> I
     with translated_errors(target):
         lock = FolderLock.take(job_folder(target), target)
         try:
-            lock.clear()
+            lock.clear(is_job_file)
             with _beside(lock.folder, target, overwrite) as pending:
                 yield pending.file
                 pending.file.close()
                 publish(pending.path, target, overwrite=overwrite, noting=noting)
         finally:
             with suppress(OSError):  # the folder or the disk is gone, or the target is complete
-                lock.remove()
+                lock.remove(is_job_file)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError, from_system, shortage
-from repsr_cli.files import Noting, remove_leftovers, write_text
+from repsr_cli.files import Noting, is_temporary, remove_leftovers, write_text
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.inputs import HIDDEN, Failure, Inputs, files_in, inputs_of, real_path
 from repsr_cli.upscale.jobs import Job, check_naming, check_options, plan_found
@@ -90,7 +90,7 @@ def watch(
             output, f"cannot be written to ({error.strerror})", "Choose another folder with -o."
         ) from error
     try:
-        lock.clear(keep=frozenset({_RECORD}))
+        lock.clear(is_temporary)
         begun = _Begun(output / RECORD_FOLDER / _RECORD)
         queue = _Queue(folder, request, naming, ModelCache(), reporter_for, begun)
         looks = _Looks(folder, naming, options.settle)

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,32 +89,31 @@ class FolderLock:
         with suppress(OSError):  # closing writes what is buffered
             self.file.close()
 
-    def clear(self, keep: frozenset[str] = frozenset()) -> None:
-        """Remove the files in the folder except the lock. Folders in it stay.
+    def clear(self, own: Callable[[str], bool]) -> None:
+        """Remove files of the folder. What else is in it stays: it belongs to somebody else.
 
         Args:
-            keep: names of files to keep.
+            own: whether a file of that name is to be removed.
 
         Raises:
             OSError: a file cannot be removed, or the folder was exchanged.
         """
         for path in sorted(self.folder.iterdir()):
-            if path.name != _NAME and path.name not in keep:
+            if path.name != _NAME and own(path.name):
                 self._unlink(path.name)
 
-    def remove(self, last: tuple[str, ...] = (), *, others: bool = True) -> None:
+    def remove(self, own: Callable[[str], bool], last: tuple[str, ...] = ()) -> None:
         """Remove and release the folder. The lock goes late, so that no other process sees half a folder.
 
         Args:
+            own: whether a file of that name is to be removed; the folder stays if others are in it.
             last: names of files to remove after the lock, in order.
-            others: remove all others before; False: they stay, and so does the folder if there are any.
 
         Raises:
             OSError: a file cannot be removed, or the folder was exchanged. It is released in any case.
         """
         try:
-            if others:
-                self.clear(keep=frozenset(last))
+            self.clear(lambda name: name not in last and own(name))
             if sys.platform == "win32":  # open files cannot be removed there
                 self.release()
             self._unlink(_NAME)
@@ -121,8 +121,7 @@ class FolderLock:
                 self._unlink(name)
         finally:
             self.release()
-        with suppress(OSError):  # another process uses it already, or it holds a folder
-            self.folder.rmdir()
+        remove_empty(self.folder)
 
     def _unlink(self, name: str) -> None:
         """Remove a file of the folder, even if the folder's path leads elsewhere by now; folders stay."""
@@ -141,6 +140,12 @@ class FolderLock:
                 raise
         finally:
             os.close(folder)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder if it is empty. Not so if another process uses it already, or if something of others is in it."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def is_own_folder(folder: Path) -> bool:

@@ -24,17 +24,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.files import PendingFile, open_regular, translated_errors, write_bytes, write_text
+from repsr_cli.files import PendingFile, is_temporary, open_regular, translated_errors, write_bytes, write_text
 from repsr_cli.job_records import MAX_BYTES, identity, read_job, read_note, same_file, twice, write_job
 from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.image_sequence import is_pattern, numbered
-from repsr_cli.video.lock import FolderLock, is_own_folder
+from repsr_cli.video.lock import FolderLock, is_own_folder, remove_empty
 from repsr_cli.video.open import translated
 
 _PACKET = struct.Struct("<qqqqq")
 _DIGEST = hashlib.sha256().digest_size
 _ENDS = 2**20
-_SEGMENT = re.compile(r"([0-9]{6,9})\.segment")
+_SEGMENT = re.compile(r"[0-9]{6,9}\.segment")
 _JOB = "job.json"
 # Says that the target is complete, from before it gets its name until the folder is removed.
 _DONE = "complete.json"
@@ -65,16 +65,25 @@ def job_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.repsr")
 
 
+def is_job_file(name: str) -> bool:
+    """Whether a file of that name in a job's folder is one that a job put there, and may remove."""
+    return name in (_JOB, _DONE, _WRITING) or _SEGMENT.fullmatch(name) is not None or is_temporary(name)
+
+
 def begun(target: Path) -> dict[str, Any] | None:
     """The description of an interrupted job, as given to ``Store.begin``; None if there is nothing to resume."""
     folder = job_folder(target)
-    if not (is_own_folder(folder) and any(folder.glob("*.segment"))):
+    if not (is_own_folder(folder) and _segments(folder)):
         return None
     return read_job(folder / _JOB)
 
 
 def is_complete(target: Path) -> bool:
-    """Whether a job finished a target and was stopped while it tidied up."""
+    """Whether a job finished a target and was stopped while it tidied up.
+
+    Removes the empty folder of a job that was stopped as it removed that, which says nothing any more.
+    """
+    remove_empty(job_folder(target))
     return _completed_by(target) is not None
 
 
@@ -131,20 +140,20 @@ class Store:
             UsageError: there are segments of another job.
         """
         record = self.folder / _JOB
-        segments = frozenset(path.name for path in self.folder.iterdir() if _SEGMENT.fullmatch(path.name))
+        segments = frozenset(path.name for path in _segments(self.folder))
         described, wanted = read_job(record), json.loads(json.dumps(job))
         keep = frozenset({_WRITING}) if resume and described in (None, wanted) else frozenset[str]()
         if resume and segments:
             if described is not None and not anew:
                 _check_same(target, described, wanted)
             keep |= segments
-        self.lock.clear(keep)
+        self.lock.clear(lambda name: name not in keep and is_job_file(name))
         write_job(record, job)
 
     def close(self) -> bool:
         """Release the folder, and remove it if no segment is finished. Returns whether it was kept."""
         try:
-            kept = any(self.folder.glob("*.segment"))
+            kept = bool(_segments(self.folder))
         except OSError:
             kept = True
         if kept:
@@ -182,10 +191,9 @@ class Store:
         """
         found, removed, partial = {}, 0, 0
         self._repeated.clear()
-        for path in sorted(self.folder.glob("*.segment")):
-            name = _SEGMENT.fullmatch(path.name)
-            index = int(name[1]) if name else -1
-            frames = self._count(index) if index >= 0 and self.path(index) == path else None
+        for path in _segments(self.folder):
+            index = int(path.stem)
+            frames = self._count(index) if self.path(index) == path else None
             if frames is None:
                 self._discard(path)
                 removed += 1
@@ -229,12 +237,12 @@ class Store:
         write_text(self.folder / _DONE, twice({"job": self.job, "file": same_file(joined)}), overwrite=True)
 
     def remove(self) -> str:
-        """Remove the folder with everything in it. Returns why that failed, or an empty string."""
+        """Remove the folder with all files of this job. Returns why that failed, or an empty string."""
         try:
-            self.lock.remove(last=(_JOB, _WRITING, _DONE))
+            self.lock.remove(is_job_file, last=(_JOB, _WRITING, _DONE))
         except OSError as error:
             return (error.strerror or str(error)) if self.folder.exists() else ""
-        return "it holds a folder, which repsr did not make" if self.folder.is_dir() else ""
+        return "it holds something that repsr did not put there" if self.folder.is_dir() else ""
 
     def _count(self, index: int) -> int | None:
         """The number of packets of a segment, or None if it is damaged or not of this job."""
@@ -332,6 +340,11 @@ def _completed_by(target: Path) -> str | None:
         return None
     job = record.get("job")
     return job if isinstance(job, str) else None
+
+
+def _segments(folder: Path) -> list[Path]:
+    """The files of segments in a folder, in order."""
+    return sorted(path for path in folder.glob("*.segment") if _SEGMENT.fullmatch(path.name))
 
 
 def _check_same(target: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

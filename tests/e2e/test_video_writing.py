@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import os
@@ -289,6 +290,36 @@ def test_the_same_command_tidies_up_after_a_kill(
     assert hidden(tmp_path) == []
     with pytest.raises(UsageError, match="exists"):
         run(source, target)
+
+
+@pytest.mark.parametrize("naming", [Naming(), Naming(skip_existing=True)], ids=["refused", "skipped"])
+def test_the_empty_folder_of_a_job_killed_at_its_very_end_goes(tmp_path: Path, source: Path, naming: Naming) -> None:
+    target = tmp_path / "out.mp4"
+    run(source, target)
+    job_folder(target).mkdir()
+    plan_jobs([str(source)], Request.of(scale=2), dataclasses.replace(naming, output=str(target)))
+    assert hidden(tmp_path) == []
+    job_folder(target).mkdir()
+    with pytest.raises(UsageError, match="exists"):
+        run(source, target)
+    assert hidden(tmp_path) == []
+
+
+def test_files_of_others_in_the_folder_of_a_job_stay(tmp_path: Path, source: Path) -> None:
+    target = tmp_path / "out.mp4"
+    folder = job_folder(target)
+    folder.mkdir()
+    for name in ("thesis.txt", "x.segment", ".DS_Store", "lock.txt", "job.json.bak"):
+        (folder / name).write_text("precious")
+    lines: list[str] = []
+    run(source, target, lines)
+    assert (
+        f"out.mp4 is complete; {folder} could not be removed: it holds something that repsr did not put there" in lines
+    )
+    assert {path.name for path in folder.iterdir()} == {
+        "thesis.txt", "x.segment", ".DS_Store", "lock.txt", "job.json.bak",
+    }  # fmt: skip
+    assert {path.read_text() for path in folder.iterdir()} == {"precious"}
 
 
 def test_a_complete_target_is_not_another_jobs(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

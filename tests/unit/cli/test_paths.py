@@ -84,6 +84,34 @@ def test_paths_that_the_system_refuses(here: Path, line: str) -> None:
     assert not [path for path in here.iterdir() if path.name.startswith((".", "b."))]
 
 
+@pytest.mark.parametrize("line", [line for line in LINES if {"@{}", "{}/b.png"}.isdisjoint(line.split())])
+def test_empty_paths_are_not_the_current_folder(here: Path, line: str) -> None:
+    before = sorted(here.rglob("*"))
+    words = [word.replace("{}", "") for word in line.split() if "=" not in word or line.startswith("prepare")]
+    given = run(*words) if "" in words else run(*words, "--output=")
+    assert given.exit_code == 2
+    assert given.stderr.startswith("error: ")
+    assert "is empty. In a script, see whether its variable is set." in given.stderr
+    assert sorted(here.rglob("*")) == before
+
+
+def test_an_empty_suffix_is_one(here: Path) -> None:
+    for words in (("--suffix", "", "-f", "ppm"), ("--suffix=", "-f", "pgm")):
+        assert run("upscale", "a.png", "-n", "fast", "-s", "2", *words).exit_code == 0
+    assert {"a.ppm", "a.pgm"} <= {path.name for path in here.iterdir()}
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "-o {}" in line.replace("{}/", "") and "run" not in line])
+@pytest.mark.parametrize("folder", [".", "./", "..", "/", "images/..", "images/."])
+def test_a_folder_in_place_of_a_file_is_refused(here: Path, line: str, folder: str) -> None:
+    if line.startswith(("upscale", "train")):
+        pytest.skip("these write into folders")
+    result = run(*(word.replace("{}", folder) for word in line.split()))
+    assert isinstance(result.exception, SystemExit), (line, repr(result.exception)[:200])
+    assert result.exit_code == 2
+    assert sorted(path.name for path in here.iterdir()) == ["a.png", "images", "loop", "recipe.toml"]
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may search everything")
 @pytest.mark.parametrize("line", LINES)
 def test_folders_that_may_not_be_searched(here: Path, line: str) -> None:

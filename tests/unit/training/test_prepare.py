@@ -222,8 +222,10 @@ def test_a_preparation_that_was_killed_as_it_tidied_up_is_complete(
     prepare(images, target, preparation, stopping_at(1))
     assert target.read_bytes() == whole
     assert not (tmp_path / "a.pack.parts").exists()
+    (tmp_path / "a.pack.parts").mkdir()  # killed a moment later
     with pytest.raises((UsageError, RecipeError), match="exists"):
         prepare(images, target, preparation, doubled)
+    assert not (tmp_path / "a.pack.parts").exists()
 
 
 def test_images_that_are_too_small_are_named(tmp_path: Path) -> None:

@@ -21,8 +21,19 @@ def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
     first.release()
     second = FolderLock.take(folder, target)
     (folder / "rest").touch()
-    second.remove()
+    (folder / "last").touch()
+    second.remove("rest".__eq__, last=("last",))
     assert not folder.exists()
+
+
+def test_files_of_others_stay_with_their_folder(tmp_path: Path) -> None:
+    lock = FolderLock.take(tmp_path / ".x.repsr", tmp_path / "x")
+    for name in ("own", "thesis.txt"):
+        (lock.folder / name).touch()
+    lock.clear("own".__eq__)
+    assert sorted(path.name for path in lock.folder.iterdir()) == ["lock", "thesis.txt"]
+    lock.remove("own".__eq__)
+    assert [path.name for path in lock.folder.iterdir()] == ["thesis.txt"]
 
 
 def test_a_lock_on_a_folder_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,14 +47,14 @@ def test_a_lock_on_a_folder_that_is_gone_is_none(tmp_path: Path, monkeypatch: py
         # Between opening the file and locking it, the holder finishes.
         calls.append(file)
         if len(calls) == 1:
-            first.remove()
+            first.remove(bool)
         honest(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
     second = FolderLock.take(folder, tmp_path / "x")
     assert len(calls) == 2
     assert (folder / "lock").exists()
-    second.remove()
+    second.remove(bool)
 
 
 def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -99,6 +110,6 @@ def test_a_folder_that_is_exchanged_for_a_link_is_not_emptied(tmp_path: Path) ->
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(victim)
     with pytest.raises(OSError, match=r"."):
-        lock.clear()
+        lock.clear(bool)
     assert (victim / "thesis.txt").exists()
     lock.release()
