@@ -143,9 +143,10 @@ class FolderLock:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder if it is empty. Not so if another process uses it already, or if something of others is in it."""
-    with suppress(OSError):
-        folder.rmdir()
+    """Remove a folder of this user, unless something is in it: another process's lock, or files of others."""
+    if is_own_folder(folder):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def is_own_folder(folder: Path) -> bool:

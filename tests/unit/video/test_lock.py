@@ -9,7 +9,7 @@ from typing import BinaryIO
 import pytest
 
 from repsr_cli.errors import UsageError
-from repsr_cli.video.lock import FolderLock
+from repsr_cli.video.lock import FolderLock, remove_empty
 
 
 def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -100,6 +100,9 @@ def test_the_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="belongs to another user"):
         FolderLock.take(folder, tmp_path / "x")
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    (folder / "thesis.txt").unlink()
+    remove_empty(folder)
+    assert folder.exists()
 
 
 def test_a_folder_that_is_exchanged_for_a_link_is_not_emptied(tmp_path: Path) -> None:
