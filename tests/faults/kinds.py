@@ -203,7 +203,7 @@ def _appearing(command: Command, operation: str, nth: int, what: str) -> Trial:
                     excused=frozenset({f"{name}/thesis.txt"}))  # fmt: skip
         outcome, found, came = bench.trial(command, Disturbance(operation, nth, "stop"), case)
         if what in ("folder", "link to a folder"):  # early enough, it is as if a folder was given by -o
-            harmless = ("exit 0, but", "left behind: others/")
+            harmless = ("exit 0, but", "left behind: others/", f"left behind: {name}/")
             found = [each for each in found if not each.startswith(harmless)]
         elif outcome.code == 0 and planted:  # the target was replaced, or another name was found for the output
             found.append(f"exit 0 though something took the name {name}")
