@@ -1,7 +1,7 @@
 """Combine two videos into one: side by side, or one half of each.
 
-FFmpeg's overlay filter keeps the second video's timestamps and picks the nearest frame of the first, so the videos may
-differ in frame rate and time base.
+Frames have the times of the second video, each with the nearest frame of the first, so the videos may differ in frame
+rate and time base.
 """
 
 from __future__ import annotations
@@ -127,6 +127,18 @@ class _Side:
             frame.origin.pts, frame.origin.time_base = frame.pts, frame.time_base
             yield frame.origin
 
+    def shown(self, height: int, width: int) -> Iterator[_Shown]:
+        """Its frames in order of time, as a screen shows them, at a size of even sides."""
+        graph: av.filter.Graph | None = None
+        for frame in self.frames():
+            if graph is None:
+                graph = av.filter.Graph()
+                filters = *self.fits(height, width), ("format", "yuv420p"), ("buffersink", "")
+                _chain(graph, self.buffer(graph, frame), *filters)
+                graph.configure()
+            graph.vpush(frame)
+            yield _Shown(frame.time or 0.0, frame.pts, _planes(graph.vpull()))
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed and noticed, a sentence each."""
@@ -135,10 +147,10 @@ class _Side:
         damage = (f"{repeated} frames could not be decoded and repeat the one before",) if repeated else ()
         return (*torn, *self.timeline.notes, *self.decoder.notes, *damage)
 
-    def buffer(self, graph: av.filter.Graph, like: av.VideoFrame, name: str | None = None) -> FilterContext:
+    def buffer(self, graph: av.filter.Graph, like: av.VideoFrame) -> FilterContext:
         """Where a graph takes frames like this one in."""
         return graph.add_buffer(
-            width=like.width, height=like.height, format=like.format, time_base=self.source.time_base, name=name
+            width=like.width, height=like.height, format=like.format, time_base=self.source.time_base
         )
 
     def fits(self, height: int, width: int) -> list[tuple[str, str]]:
@@ -190,8 +202,22 @@ def _ascending(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
             end = (frame.time or 0.0) + seconds
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A frame as it is shown.
+
+    Attributes:
+        seconds: when.
+        planes: Y (height, width), and U and V of half the sides; BT.709, limited range.
+    """
+
+    seconds: float
+    pts: int | None
+    planes: tuple[NDArray[np.uint8], ...]
+
+
 class _Comparison:
-    """A filter graph with two inputs that are fed in order of time.
+    """Frames of two videos in one.
 
     Args:
         sides: the videos; the second's timestamps are kept.
@@ -199,53 +225,47 @@ class _Comparison:
     """
 
     def __init__(self, sides: tuple[_Side, _Side], split: bool) -> None:
+        self.sides, self.split = sides, split
         self.time_base = sides[1].source.time_base
         # H.264 in 4:2:0 needs even sizes.
-        self.height, width = (side // 2 * 2 for side in sides[1].source.display_size)
-        self.width = width if split else 2 * width
-        self.graph = av.filter.Graph()
-        self._frames = [side.frames() for side in sides]
-        self._heads: list[av.VideoFrame | None] = [next(frames) for frames in self._frames]
-        fits = [side.fits(self.height, width) for side in sides]
-        halve = [("crop", f"{width // 2}:{self.height}:0:0")] if split else []
-        widen = [] if split else [("pad", f"{self.width}:{self.height}:{width}:0")]
-        self.inputs = [
-            side.buffer(self.graph, head, name)
-            for side, head, name in zip(sides, self._heads, "ab", strict=True)
-            if head is not None
-        ]
-        plain = ("format", "yuv420p")
-        before = _chain(self.graph, self.inputs[0], *fits[0], plain, *halve)
-        after = _chain(self.graph, self.inputs[1], *fits[1], plain, *widen)
-        over = self.graph.add("overlay", "0:0:ts_sync_mode=nearest:eof_action=repeat")
-        after.link_to(over, 0, 0)
-        before.link_to(over, 0, 1)
-        line = ("drawbox", f"x={(width // 2 if split else width) - 1}:y=0:w=2:h=ih:color=white:t=fill")
-        self.output = _chain(self.graph, over, line, ("buffersink", ""))
-        self.graph.configure()
+        self.height, self._each = (side // 2 * 2 for side in sides[1].source.display_size)
+        self.width = self._each if split else 2 * self._each
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """One frame for every frame of the second video, at its time."""
-        heads = self._heads
-        while any(heads):
-            # The side that is behind goes first, so that the graph buffers little.
-            index = min((i for i in (0, 1) if heads[i] is not None), key=lambda i: _seconds(heads[i]))
-            self.inputs[index].push(heads[index])
-            heads[index] = next(self._frames[index], None)
-            if heads[index] is None:
-                self.inputs[index].push(None)
-            yield from self._pull()
-        yield from self._pull()
+        """One frame for every frame of the second video, at its time, with the nearest of the first."""
+        firsts, seconds = (side.shown(self.height, self._each) for side in self.sides)
+        first, following = next(firsts), next(firsts, None)
+        for second in seconds:
+            while following is not None and _distance(following, second) < _distance(first, second):
+                first, following = following, next(firsts, None)
+            joined = tuple(map(self._joined, first.planes, second.planes, (1, 2, 2)))
+            line = self.width // 4 * 2
+            for plane, factor, white in zip(joined, (1, 2, 2), (235, 128, 128), strict=True):
+                plane[:, (line - 1) // factor : line // factor + 1] = white
+            frame = av.VideoFrame.from_ndarray(
+                np.concatenate([plane.reshape(-1, self.width) for plane in joined]), format="yuv420p"
+            )
+            frame.pts, frame.time_base = second.pts, self.time_base
+            yield frame
 
-    def _pull(self) -> Iterator[av.VideoFrame]:
-        while True:
-            try:
-                frame = self.output.pull()
-            except (av.BlockingIOError, av.EOFError):
-                return
-            if isinstance(frame, av.VideoFrame):
-                frame.pict_type = av.video.frame.PictureType.NONE
-                yield frame
+    def _joined(self, before: NDArray[np.uint8], after: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+        """A plane of both, ``factor`` times smaller than the frame: side by side, or the left and the right half."""
+        if not self.split:
+            return np.concatenate([before, after], axis=1)
+        cut = self.width // 4 * 2 // factor
+        return np.concatenate([before[:, :cut], after[:, cut:]], axis=1)
+
+
+def _distance(one: _Shown, other: _Shown) -> float:
+    return abs(one.seconds - other.seconds)
+
+
+def _planes(frame: av.VideoFrame) -> tuple[NDArray[np.uint8], ...]:
+    """The planes of a frame of even sides in 4:2:0."""
+    height, width = frame.height, frame.width
+    packed = frame.to_ndarray().astype(np.uint8, copy=False).reshape(-1)
+    luma, *chroma = np.split(packed, [height * width, height * width * 5 // 4])
+    return luma.reshape(height, width), *(plane.reshape(height // 2, width // 2) for plane in chroma)
 
 
 def _upright(rotation: int) -> list[tuple[str, str]]:
@@ -265,5 +285,5 @@ def _fit(width: int, height: int, tags: ColourTags) -> tuple[str, str]:
     )
 
 
-def _seconds(frame: av.VideoFrame | None) -> float:
-    return frame.time if frame is not None and frame.time is not None else 0.0
+def _seconds(frame: av.VideoFrame) -> float:
+    return frame.time or 0.0

@@ -127,6 +127,25 @@ def test_videos_meet_by_time(tmp_path: Path, form: Form) -> None:
 
 
 @pytest.mark.parametrize("form", ["beside", "split"])
+@pytest.mark.parametrize("size", [(34, 48), (36, 64), (62, 96), (30, 46), (180, 320)])
+def test_every_row_of_videos_is_shown(tmp_path: Path, form: Form, size: tuple[int, int]) -> None:
+    before = make_video(tmp_path / "a.mp4", range(3), size=size, audio=0)
+    after = make_video(tmp_path / "b.mp4", range(3), size=(2 * size[0], 2 * size[1]), audio=0)
+    result = shown_frame(compare(before, after, tmp_path / "c.mp4", form).target).astype(float)
+    width, height = 2 * size[1], 2 * size[0]
+    assert result.shape == (height, width * (1 if form == "split" else 2), 3)
+    enlarged = Image.fromarray(shown_frame(before)).resize((width, height), Image.Resampling.BICUBIC)
+    sides = np.asarray(enlarged, float), shown_frame(after).astype(float)
+    if form == "split":
+        middle = width // 4 * 2
+        sides = sides[0][:, :middle], sides[1][:, middle:]
+    parts = result[:, : sides[0].shape[1] - 6], result[:, -sides[1].shape[1] + 6 :]
+    wanted = sides[0][:, :-6], sides[1][:, 6:]
+    for part, whole in zip(parts, wanted, strict=True):
+        assert np.abs(part - whole).mean(axis=(1, 2)).max() < 20
+
+
+@pytest.mark.parametrize("form", ["beside", "split"])
 def test_videos_are_cropped_as_for_upscaling(tmp_path: Path, form: Form) -> None:
     plain = make_video(tmp_path / "a.mp4", range(6), size=(48, 96), audio=0)
     whole = shown_frame(plain).astype(int)
