@@ -14,6 +14,7 @@ _NO_MEMORY = (
     "out of memory",
     "can't alloc",
     "cannot alloc",
+    "could not alloc",
     "could not create a primitive",
     "cudnn_status_alloc_failed",
     "failed to allocate",

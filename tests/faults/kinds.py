@@ -377,11 +377,30 @@ def limits(bench: Bench, chance: random.Random, commands: list[Command]) -> Iter
                 # Where memory ends, libraries in C++ and Rust abort, and some do not look.
                 ends = {signal.SIGABRT, signal.SIGSEGV} if name in ("-v", "-d") else set()
                 case = Case(setting=Setting(prepare=_limiter(number, value)), signals=frozenset(ends))
-                trial = make("limits", command, f"ulimit {name}", Disturbance(), case)
-                yield replace(trial, detail=str(value))
+                trial = make("limits", _talking(command), f"ulimit {name}", Disturbance(), case)
+                yield _naming_frames(replace(trial, detail=str(value)))
         for nth in some(bench.references[command.name].counts["thread"], chance):
             case = Case(loose=True)
             yield make("limits", command, "ulimit -u", Disturbance("thread", nth, "errno", errno.EAGAIN, True), case)
+
+
+def _talking(command: Command) -> Command:
+    """A comparison of videos, with what it says about their frames; other commands unchanged."""
+    if command.name != "compare videos":
+        return command
+    return replace(command, argv=tuple(word for word in command.argv if word != "--quiet"))
+
+
+def _naming_frames(trial: Trial) -> Trial:
+    """A comparison shows the frame before where a decoder found no memory for one, and says so."""
+
+    def run(bench: Bench) -> tuple[Outcome, list[str], bool]:
+        outcome, found, came = trial.run(bench)
+        if trial.command == "compare videos" and "could not be decoded and repeat the one before" in outcome.stderr:
+            found = [each for each in found if not each.startswith("exit 0, but")]
+        return outcome, found, came
+
+    return replace(trial, run=run)
 
 
 def _limiter(number: int, value: int) -> Callable[[], None]:
