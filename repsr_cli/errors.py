@@ -20,6 +20,7 @@ _NO_MEMORY = (
     "failed to allocate",
     "bad_alloc",
     "failed to map segment from shared object",
+    "cannot map zero-fill pages",
 )
 _NO_THREADS = ("can't start new thread", "resource temporarily unavailable")
 

@@ -27,7 +27,7 @@ Failure = type[RepsrError]
 Noting = Callable[[Path], object]
 
 _MARK = ".part"
-_LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(_MARK)}(\.\w+)?")
+_LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(_MARK)}(\.\w+)?", re.DOTALL)
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 # Leaves space for the random part whatever the file system's limit on names (255 bytes nearly everywhere) is.

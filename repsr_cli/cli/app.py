@@ -50,8 +50,8 @@ class _Commands(TyperGroup):
                 raise SystemExit(lost.exit_code) from end
 
     def make_context(self, info_name: Any, args: list[str], *others: Any, **kwargs: Any) -> Any:
-        """As Click does it; refuses arguments that are empty."""
-        refused = _empty_argument(args)
+        """As Click does it; refuses empty arguments, but not where a shell asks how to complete them."""
+        refused = None if kwargs.get("resilient_parsing") else _empty_argument(args)
         if refused is not None:
             print_error(refused)
             raise SystemExit(refused.exit_code)
@@ -69,10 +69,14 @@ def _empty_argument(arguments: list[str]) -> UsageError | None:
 
     Only ``--suffix`` may be empty.
     """
+    options = True
     for before, argument in pairwise(["repsr", *arguments]):
-        if (not argument and before != "--suffix") or (_EMPTY_OPTION.fullmatch(argument) and argument != "--suffix="):
-            after = f"the argument after {before}" if not argument else argument.removesuffix("=")
-            return UsageError(after, "is empty", "In a script, see whether its variable is set.")
+        options = options and before != "--"
+        remedy = "In a script, see whether its variable is set."
+        if not argument and not (options and before == "--suffix"):
+            return UsageError(f"the argument after {before or repr('')}", "is empty", remedy)
+        if options and argument != "--suffix=" and _EMPTY_OPTION.fullmatch(argument):
+            return UsageError(argument.removesuffix("="), "is empty", remedy)
     return None
 
 

@@ -231,7 +231,7 @@ def _video(
 ) -> dict[str, Any]:
     source, timeline = read_video(path)
     begin, step = float(source.start * source.time_base), 1 / float(source.rate or 25)
-    before = [frame_at(path, begin + at) for at in times]
+    before = [frame_at(path, at) for at in times]
     # A time after the last frame, where only sound is left, shows that frame.
     times = [min(at, float(timeline.pts[-1] * source.time_base) - begin) for at in times]
     results: list[list[NDArray[np.uint8]]] = [[] for _ in times]
@@ -254,8 +254,7 @@ def _video(
             )
             plan = plan_job(Job("video", path, part), short)
             run_plan(plan, executor_for(plan, models), Reporter())
-            made = probe(part)
-            results[number].append(frame_at(part, float(made.start * made.time_base)))
+            results[number].append(frame_at(part, 0.0))
             weights.append(_packet_sizes(part))
             part.unlink()
         size = whole.size[::-1] if source.rotation % 180 else whole.size

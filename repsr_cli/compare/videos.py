@@ -1,7 +1,7 @@
 """Combine two videos into one: side by side, or one half of each.
 
-Frames have the times of the second video, each with the nearest frame of the first, so the videos may differ in frame
-rate and time base.
+Both begin with their first frames. Every frame of the second video is shown beside the nearest frame of the first, so
+they may differ in frame rate and time base. Where one ends, its last frame stays until the other ends.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,12 +56,12 @@ def compare_videos(before: Path, after: Path, target: Path, *, split: bool, repo
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
             stream.time_base = stream.codec_context.time_base = compared.time_base
-            track = _Audio(audio, sides[0].timeline, out)
+            track = _Audio(audio, sides[0].timeline, out, float(sides[1].begin - sides[0].begin))
             total = len(sides[1].timeline.pts)
             for number, frame in enumerate(compared.frames(), 1):
                 out.mux(stream.encode(frame))
-                out.mux(track.until(_seconds(frame)))
-                reporter.progress(Progress(number, total, "frame"))
+                out.mux(track.until(frame.time or 0.0))
+                reporter.progress(Progress(number, max(number, total), "frame"))
             out.mux(stream.encode(None))
             out.mux(track.until(None))
         for side in sides:
@@ -73,15 +74,19 @@ def compare_videos(before: Path, after: Path, target: Path, *, split: bool, repo
 def frame_at(path: Path, seconds: float) -> NDArray[np.uint8]:
     """The frame of a video at a time, as a screen shows it: RGB, (H, W, 3).
 
+    Args:
+        seconds: after its first frame.
+
     Raises:
         MediaError: the video cannot be decoded.
         UsageError: the video is shorter.
     """
     side = _Side.of(path)
-    wanted = bisect_right(side.timeline.pts, round(seconds / side.source.time_base))
-    first = side.timeline.pts[max(0, wanted - 1)]
+    times, step = side.timeline.pts, side.source.time_base
+    wanted = bisect_right(times, times[0] + round(seconds / step))
+    first = times[max(0, wanted - 1)]
     # Few files store how long the last frame is shown.
-    if wanted == len(side.timeline.pts) and seconds > float(first * side.source.time_base) + 1:
+    if wanted == len(times) and seconds > float((first - times[0]) * step) + 1:
         raise UsageError(path, f"is shorter than {seconds:g} s", "Choose an earlier time.")
     with closing(side.frames(first)) as frames:
         frame = next(frames)
@@ -127,8 +132,14 @@ class _Side:
             frame.origin.pts, frame.origin.time_base = frame.pts, frame.time_base
             yield frame.origin
 
+    @property
+    def begin(self) -> Fraction:
+        """The time of its first frame, in seconds."""
+        return self.timeline.pts[0] * self.source.time_base
+
     def shown(self, height: int, width: int) -> Iterator[_Shown]:
         """Its frames in order of time, as a screen shows them, at a size of even sides."""
+        begin = float(self.begin)
         graph: av.filter.Graph | None = None
         for frame in self.frames():
             if graph is None:
@@ -137,7 +148,7 @@ class _Side:
                 _chain(graph, self.buffer(graph, frame), *filters)
                 graph.configure()
             graph.vpush(frame)
-            yield _Shown(frame.time or 0.0, frame.pts, _planes(graph.vpull()))
+            yield _Shown((frame.time or 0.0) - begin, _planes(graph.vpull()))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -166,9 +177,10 @@ class _Audio:
     Args:
         container: the video, opened for this alone.
         out: gets an audio stream if the video has one.
+        later: by how many seconds it is moved.
     """
 
-    def __init__(self, container: InputContainer, timeline: Timeline, out: OutputContainer) -> None:
+    def __init__(self, container: InputContainer, timeline: Timeline, out: OutputContainer, later: float) -> None:
         self._frames: Iterator[av.AudioFrame] = iter(())
         self._stream: AudioStream | None = None
         if container.streams.audio:
@@ -176,7 +188,7 @@ class _Audio:
             layout = "mono" if source.codec_context.layout.nb_channels == 1 else "stereo"
             self._stream = out.add_stream("aac", rate=min(source.rate or 48_000, 48_000), layout=layout)
             packets = shifted(container.demux(source), timeline.shifts)
-            self._frames = _ascending(frame for packet in packets for frame in source.decode(packet))
+            self._frames = _ascending((frame for packet in packets for frame in source.decode(packet)), later)
         self._head = next(self._frames, None)
 
     def until(self, seconds: float | None) -> list[av.Packet[AudioStream]]:
@@ -192,10 +204,12 @@ class _Audio:
         return packets
 
 
-def _ascending(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
-    """Frames without those that begin while the one before still sounds, as where recordings are joined."""
+def _ascending(frames: Iterator[av.AudioFrame], later: float) -> Iterator[av.AudioFrame]:
+    """Frames, moved, without those that begin while the one before still sounds, as where recordings are joined."""
     end = -math.inf
     for frame in frames:
+        if frame.pts is not None and frame.time_base:
+            frame.pts += round(later / frame.time_base)
         seconds = frame.samples / (frame.sample_rate or 48_000)
         if frame.time is None or frame.time > end - seconds / 2:
             yield frame
@@ -207,17 +221,16 @@ class _Shown:
     """A frame as it is shown.
 
     Attributes:
-        seconds: when.
+        seconds: since the first frame of its video.
         planes: Y (height, width), and U and V of half the sides; BT.709, limited range.
     """
 
     seconds: float
-    pts: int | None
     planes: tuple[NDArray[np.uint8], ...]
 
 
 class _Comparison:
-    """Frames of two videos in one.
+    """Joins the frames of two videos.
 
     Args:
         sides: the videos; the second's timestamps are kept.
@@ -232,21 +245,29 @@ class _Comparison:
         self.width = self._each if split else 2 * self._each
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """One frame for every frame of the second video, at its time, with the nearest of the first."""
-        firsts, seconds = (side.shown(self.height, self._each) for side in self.sides)
-        first, following = next(firsts), next(firsts, None)
-        for second in seconds:
-            while following is not None and _distance(following, second) < _distance(first, second):
-                first, following = following, next(firsts, None)
-            joined = tuple(map(self._joined, first.planes, second.planes, (1, 2, 2)))
-            line = self.width // 4 * 2
-            for plane, factor, white in zip(joined, (1, 2, 2), (235, 128, 128), strict=True):
-                plane[:, (line - 1) // factor : line // factor + 1] = white
-            frame = av.VideoFrame.from_ndarray(
-                np.concatenate([plane.reshape(-1, self.width) for plane in joined]), format="yuv420p"
-            )
-            frame.pts, frame.time_base = second.pts, self.time_base
-            yield frame
+        """A frame for every frame of the second video, at its time; after its end, for every frame of the first."""
+        lefts, rights = (side.shown(self.height, self._each) for side in self.sides)
+        left, following = next(lefts), next(lefts, None)
+        right = None
+        for right in rights:
+            while following is not None and _distance(following, right) <= _distance(left, right):
+                left, following = following, next(lefts, None)
+            yield self._frame(left, right, right.seconds)
+        while following is not None and right is not None:
+            if following.seconds > right.seconds:
+                yield self._frame(following, right, following.seconds)
+            following = next(lefts, None)
+
+    def _frame(self, left: _Shown, right: _Shown, seconds: float) -> av.VideoFrame:
+        planes = tuple(map(self._joined, left.planes, right.planes, (1, 2, 2)))
+        line = self.width // 4 * 2
+        for plane, factor, white in zip(planes, (1, 2, 2), (235, 128, 128), strict=True):
+            plane[:, (line - 1) // factor : line // factor + 1] = white
+        packed = np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, self.width)
+        frame = av.VideoFrame.from_ndarray(packed, format="yuv420p")
+        frame.pts = round((seconds + self.sides[1].begin) / self.time_base)
+        frame.time_base = self.time_base
+        return frame
 
     def _joined(self, before: NDArray[np.uint8], after: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
         """A plane of both, ``factor`` times smaller than the frame: side by side, or the left and the right half."""
@@ -261,7 +282,7 @@ def _distance(one: _Shown, other: _Shown) -> float:
 
 
 def _planes(frame: av.VideoFrame) -> tuple[NDArray[np.uint8], ...]:
-    """The planes of a frame of even sides in 4:2:0."""
+    """The planes of a frame of even sides in yuv420p."""
     height, width = frame.height, frame.width
     packed = frame.to_ndarray().astype(np.uint8, copy=False).reshape(-1)
     luma, *chroma = np.split(packed, [height * width, height * width * 5 // 4])
@@ -283,7 +304,3 @@ def _fit(width: int, height: int, tags: ColourTags) -> tuple[str, str]:
         "scale",
         f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int:{source}:out_color_matrix=bt709:out_range=limited",
     )
-
-
-def _seconds(frame: av.VideoFrame) -> float:
-    return frame.time or 0.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from repsr_cli.errors import RecipeError, UsageError
-from repsr_cli.files import check_target, is_temporary, safe_flags, write_text
+from repsr_cli.files import check_target, is_file, is_temporary, safe_flags, write_text
 from repsr_cli.job_records import read_job, read_note, same_file, twice, write_job
 from repsr_cli.training.dataset import (
     PackEntry,
@@ -122,21 +122,23 @@ def _remove(lock: FolderLock, target: Path, say: Callable[[str], None] = lambda 
     """Remove what is not needed any more; files that others put there stay, and what cannot be removed."""
     try:
         lock.remove(is_temporary, last=(_PIXELS, _LINES, _JOB, _DONE))
+        left = lock.left()
     except OSError as error:
-        say(f"{target.name} is complete; {lock.folder} could not be removed: {error.strerror or error}")
+        left = error.strerror or str(error)
+    if left:
+        say(f"{target.name} is complete; {lock.folder} could not be removed: {left}")
 
 
 def is_complete(target: Path) -> bool:
     """Whether a target was finished by a run that was stopped while it tidied up.
 
-    Removes the empty folder of a run that was stopped as it removed that.
+    Also removes an empty folder, left by a run that was killed just before it removed that.
     """
-    if not target.name:  # such as the current folder
+    if not is_file(target):
         return False
     folder = _folder(target)
     remove_empty(folder)
-    there = same_file(target)
-    return there is not None and is_own_folder(folder) and read_note(folder / _DONE).get("file") == there
+    return is_own_folder(folder) and read_note(folder / _DONE).get("file") == same_file(target)
 
 
 def _claim(folder: Path, job: dict[str, Any]) -> bool:

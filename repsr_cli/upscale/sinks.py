@@ -165,7 +165,7 @@ class PipeSink(NullSink):
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
         """Open the output; a file gets its name when it is complete."""
-        with raw_output(self.plan.target, self.plan.overwrite, self._noting) as self._file:
+        with raw_output(self.plan.target, self.plan.overwrite, say, self._noting) as self._file:
             yield
 
     def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
@@ -333,7 +333,9 @@ def encode_segments(plan: VideoPlan, store: Store, frames: Iterator[UpscaledFram
 
 
 @contextmanager
-def raw_output(target: Path, overwrite: bool, noting: Noting | None = None) -> Iterator[BinaryIO]:
+def raw_output(
+    target: Path, overwrite: bool, say: Callable[[str], None], noting: Noting | None = None
+) -> Iterator[BinaryIO]:
     """Standard output, or a file that gets its name when it is complete, and is noted before."""
     if target == PIPE:
         yield sys.stdout.buffer
@@ -349,6 +351,8 @@ def raw_output(target: Path, overwrite: bool, noting: Noting | None = None) -> I
         finally:
             with suppress(OSError):  # the folder or the disk is gone, or the target is complete
                 lock.remove(is_job_file)
+        if left := lock.left():
+            say(f"{target.name} is complete; {lock.folder} could not be removed: {left}")
 
 
 @contextmanager

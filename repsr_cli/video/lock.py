@@ -90,7 +90,7 @@ class FolderLock:
             self.file.close()
 
     def clear(self, own: Callable[[str], bool]) -> None:
-        """Remove files of the folder. What else is in it stays: it belongs to somebody else.
+        """Remove files of the folder. Anything else stays: it is not repsr's.
 
         Args:
             own: whether a file of that name is to be removed.
@@ -121,7 +121,13 @@ class FolderLock:
                 self._unlink(name)
         finally:
             self.release()
-        remove_empty(self.folder)
+        with suppress(OSError):  # something of others is in it, or another process uses it already
+            self.folder.rmdir()
+
+    def left(self) -> str:
+        """Why the folder is still there after ``remove``; empty if it is not, or if another process uses it."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        return "" if not names or _NAME in names else f"it holds {min(names)}, which repsr did not put there"
 
     def _unlink(self, name: str) -> None:
         """Remove a file of the folder, even if the folder's path leads elsewhere by now; folders stay."""

@@ -81,7 +81,7 @@ def begun(target: Path) -> dict[str, Any] | None:
 def is_complete(target: Path) -> bool:
     """Whether a job finished a target and was stopped while it tidied up.
 
-    Removes the empty folder of a job that was stopped as it removed that, which says nothing any more.
+    Also removes an empty folder, left by a job that was killed just before it removed that.
     """
     remove_empty(job_folder(target))
     return _completed_by(target) is not None
@@ -242,7 +242,7 @@ class Store:
             self.lock.remove(is_job_file, last=(_JOB, _WRITING, _DONE))
         except OSError as error:
             return (error.strerror or str(error)) if self.folder.exists() else ""
-        return "it holds something that repsr did not put there" if self.folder.is_dir() else ""
+        return self.lock.left()
 
     def _count(self, index: int) -> int | None:
         """The number of packets of a segment, or None if it is damaged or not of this job."""

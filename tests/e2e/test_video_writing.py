@@ -305,17 +305,17 @@ def test_the_empty_folder_of_a_job_killed_at_its_very_end_goes(tmp_path: Path, s
     assert hidden(tmp_path) == []
 
 
-def test_files_of_others_in_the_folder_of_a_job_stay(tmp_path: Path, source: Path) -> None:
-    target = tmp_path / "out.mp4"
+@pytest.mark.parametrize("suffix", [".mp4", ".y4m"])
+def test_files_of_others_in_the_folder_of_a_job_stay(tmp_path: Path, source: Path, suffix: str) -> None:
+    target = tmp_path / f"out{suffix}"
     folder = job_folder(target)
     folder.mkdir()
     for name in ("thesis.txt", "x.segment", ".DS_Store", "lock.txt", "job.json.bak"):
         (folder / name).write_text("precious")
     lines: list[str] = []
     run(source, target, lines)
-    assert (
-        f"out.mp4 is complete; {folder} could not be removed: it holds something that repsr did not put there" in lines
-    )
+    why = "it holds .DS_Store, which repsr did not put there"
+    assert f"{target.name} is complete; {folder} could not be removed: {why}" in lines
     assert {path.name for path in folder.iterdir()} == {
         "thesis.txt", "x.segment", ".DS_Store", "lock.txt", "job.json.bak",
     }  # fmt: skip

@@ -59,6 +59,8 @@ def _journal(command: Command, what: str, change: Change, seed: float, detail: s
     def restore(folder: Path) -> None:  # as the message asks for where something else is at the place of the lock
         if what.endswith("in its place"):
             unplant(folder / JOB / detail)
+        elif what == "folder/ beside" and (folder / JOB / "folder").is_dir():
+            (folder / JOB / "folder").rmdir()
 
     case = Case(before=before, restore=restore, mine=frozenset({JOB, JOB + "/"}), excused=frozenset({JOB}),
                 rerun=("--no-resume",))  # fmt: skip

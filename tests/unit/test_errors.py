@@ -63,6 +63,7 @@ _NO_FILES = OSError(errno.EMFILE, "Too many open files", "/lib/x.py")
         (OSError(errno.ENOMEM, "Cannot allocate memory"), 5, "a.png: out of memory"),
         (RuntimeError("Exception from plugin.cpp:54:\nstd::bad_alloc\n"), 5, "a.png: out of memory"),
         (RuntimeError("Could not allocate AVFilterContext"), 5, "a.png: out of memory"),
+        (RuntimeError("Cannot load library libx.so: cannot map zero-fill pages"), 5, "a.png: out of memory"),
         (RuntimeError("Exception from plugin.cpp:921:\nResource temporarily unavailable\n"), 5, "more threads"),
     ],
 )

@@ -401,7 +401,7 @@ def test_publish_moves_a_finished_file(tmp_path: Path, way: str) -> None:
 
 @POSIX
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    pending = [PendingFile.begin(tmp_path / name, overwrite=False) for name in ("a", "b.png")]
+    pending = [PendingFile.begin(tmp_path / name, overwrite=False) for name in ("a", "b.png", "c\nd.mp4")]
     others = [".a", ".a.part", "a.0123456789abcdef.part", ".a.0123456789abcdef.parts"]
     for name in others:
         (tmp_path / name).touch()

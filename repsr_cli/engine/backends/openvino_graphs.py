@@ -20,6 +20,9 @@ from repsr_cli.engine.side_by_side import tiles_at_once
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.yuv.formats import PlaneFormat
 
+# Bytes that must be free before a graph is compiled. Where memory ends within, OpenVINO crashes or waits forever.
+_MEMORY = 128 << 20
+
 
 def compiles(parts: tuple[Part, ...]) -> bool:
     """Whether OpenVINO can compute finished samples of every plane."""
@@ -73,6 +76,7 @@ class OpenVinoGraphs:
         key = (get_ident(), size)
         with self._compiling:
             if size not in self._compiled:
+                np.empty(_MEMORY, np.uint8)
                 self._compiled[size] = self._core.compile_model(self._model(*size), "CPU", self._settings)
             if key not in self._requests:
                 self._requests[key] = self._compiled[size].create_infer_request()

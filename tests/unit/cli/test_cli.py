@@ -78,6 +78,14 @@ def test_shell_completion_is_offered() -> None:
     assert "_REPSR_COMPLETE" in run("-m", "repsr_cli", "--show-completion", "bash", env=env).stdout
 
 
+@pytest.mark.parametrize("line", ["repsr upscale --output= --sc", "repsr upscale '' --sc"])
+def test_shells_may_ask_how_to_go_on_after_an_empty_argument(line: str) -> None:
+    env = os.environ | {"_REPSR_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    done = run("-m", "repsr_cli", env=env)
+    assert "--scale" in done.stdout
+    assert "is empty" not in done.stderr
+
+
 def test_a_bug_keeps_its_traceback_and_exits_1() -> None:
     broken = "from repsr_cli.upscale import jobs; jobs.plan_jobs = None; "
     result = run("-c", broken + "from repsr_cli.cli import app; app(['upscale', 'x', '-s', '2'])")

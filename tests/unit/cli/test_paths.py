@@ -95,6 +95,13 @@ def test_empty_paths_are_not_the_current_folder(here: Path, line: str) -> None:
     assert sorted(here.rglob("*")) == before
 
 
+def test_what_looks_like_an_empty_option_may_be_a_file(here: Path) -> None:
+    Path("a.png").rename("--foo=")
+    assert run("upscale", "-n", "fast", "-s", "2", "-o", "b.png", "--", "--foo=").exit_code == 0
+    assert run("upscale", "-n", "fast", "--", "--suffix", "").stderr.startswith("error: the argument after --suffix")
+    assert "the argument after '': is empty" in run("upscale", "a.png", "--suffix", "", "").stderr
+
+
 def test_an_empty_suffix_is_one(here: Path) -> None:
     for words in (("--suffix", "", "-f", "ppm"), ("--suffix=", "-f", "pgm")):
         assert run("upscale", "a.png", "-n", "fast", "-s", "2", *words).exit_code == 0

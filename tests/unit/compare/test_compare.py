@@ -146,6 +146,52 @@ def test_every_row_of_videos_is_shown(tmp_path: Path, form: Form, size: tuple[in
 
 
 @pytest.mark.parametrize("form", ["beside", "split"])
+@pytest.mark.parametrize("size", [(64, 34), (66, 38), (65, 35), (67, 33), (2, 2)])
+def test_videos_of_any_size_are_shown(tmp_path: Path, form: Form, size: tuple[int, int]) -> None:
+    before = one_colour_video(tmp_path / "a.mkv", RED, (32, 16), [0, 1, 2], 30)
+    after = one_colour_video(tmp_path / "b.mkv", BLUE, size, [0, 1, 2], 30)
+    result = shown_frame(compare(before, after, tmp_path / "c.mp4", form).target, 2).astype(int)
+    width, height = (side // 2 * 2 for side in size)
+    assert result.shape == (height, width if form == "split" else 2 * width, 3)
+    if width > 16:
+        assert np.abs(result[:, :8] - RED).max() < 9
+        assert np.abs(result[:, -8:] - BLUE).max() < 9
+
+
+def test_videos_that_begin_at_different_times_are_shown_in_step(tmp_path: Path) -> None:
+    early = make_video(tmp_path / "a.mp4", range(20), size=(48, 64), audio=1)
+    late = tmp_path / "b.mkv"
+    with av.open(str(early)) as source, av.open(str(late), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None and packet.pts is not None:
+                two_seconds = round(2 / packet.time_base)
+                packet.pts, packet.dts = packet.pts + two_seconds, packet.dts + two_seconds
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    for number, (before, after) in enumerate(((early, late), (late, early))):
+        with av.open(str(compare(before, after, tmp_path / f"{number}.mp4", "beside").target)) as result:
+            frames = [frame.to_ndarray(format="gray").astype(float) for frame in result.decode(video=0)]
+            begins = [float((stream.start_time or 0) * (stream.time_base or 0)) for stream in result.streams]
+        assert len(frames) == 20
+        assert max(np.abs(frame[:, :60] - frame[:, 64:124]).mean() for frame in frames) < 3
+        assert begins[0] == pytest.approx(begins[1], abs=0.05)
+        shown = pixels(compare(before, after, tmp_path / f"{number}.png", "beside", at=0.5).target).astype(float)
+        assert np.abs(shown[:, :64] - shown[:, 64 + GAP :]).mean() < 3
+
+
+@pytest.mark.parametrize("longer", ["first", "second"])
+def test_the_last_frame_of_the_shorter_video_stays(tmp_path: Path, longer: str) -> None:
+    long = make_video(tmp_path / "a.mp4", range(40), size=(48, 64), audio=1)
+    short = one_colour_video(tmp_path / "b.mkv", BLUE, (64, 48), [0, 40, 80], 1000)
+    before, after = (long, short) if longer == "first" else (short, long)
+    with av.open(str(compare(before, after, tmp_path / "c.mp4", "beside").target)) as result:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in result.decode(video=0)]
+    assert len(frames) == 40
+    assert np.abs((frames[-1][:, -40:] if longer == "first" else frames[-1][:, :40]) - BLUE).max() < 9
+
+
+@pytest.mark.parametrize("form", ["beside", "split"])
 def test_videos_are_cropped_as_for_upscaling(tmp_path: Path, form: Form) -> None:
     plain = make_video(tmp_path / "a.mp4", range(6), size=(48, 96), audio=0)
     whole = shown_frame(plain).astype(int)
@@ -175,7 +221,9 @@ def test_videos_are_timed_as_for_upscaling(tmp_path: Path) -> None:
         heard = [frame.time or 0.0 for frame in result.decode(audio=0)]
     assert min(np.diff(heard)) > 0
     assert heard[-1] == pytest.approx(times[-1], abs=0.2)
-    one = pixels(compare(source, source, tmp_path / "c.png", "beside", at=times[30] + 0.001).target).astype(int)
+    one = pixels(compare(source, source, tmp_path / "c.png", "beside", at=times[30] - times[0] + 0.001).target).astype(
+        int
+    )
     frames = [np.abs(one[:, :64] - shown_frame(part, number)).mean() for number in range(24)]
     assert int(np.argmin(frames)) == 6
 

@@ -121,6 +121,15 @@ def test_where_memory_is_short_tiles_become_smaller(monkeypatch: pytest.MonkeyPa
 
 
 @needs_openvino
+def test_memory_is_looked_for_before_a_graph_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repsr_cli.engine.backends.openvino_graphs._MEMORY", 1 << 62)
+    with pytest.raises(DeviceError, match="out of memory"):
+        without_torch(network(2)).frames(FORMATS["left"], FORMATS["left"], reuse=False).begin(
+            random_planes(FORMATS["left"], 20, 30)
+        )()
+
+
+@needs_openvino
 def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     fmt = FORMATS["left"]
     frames: ArrayFrames = without_torch(network(2)).frames(fmt, fmt, reuse=False)

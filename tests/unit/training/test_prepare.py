@@ -198,9 +198,11 @@ def test_files_of_others_beside_an_unfinished_file_stay(tmp_path: Path) -> None:
     parts = tmp_path / "a.pack.parts"
     parts.mkdir()
     (parts / "thesis.txt").write_bytes(b"precious")
-    prepare(images, tmp_path / "a.pack", preparation, doubled)
+    lines: list[str] = []
+    prepare(images, tmp_path / "a.pack", preparation, doubled, say=lines.append)
     assert (tmp_path / "a.pack").read_bytes() == whole
     assert {path.name: path.read_bytes() for path in parts.iterdir()} == {"thesis.txt": b"precious"}
+    assert f"{parts} could not be removed: it holds thesis.txt, which repsr did not put there" in lines[-1]
 
 
 def test_a_preparation_that_was_killed_as_it_tidied_up_is_complete(
@@ -226,6 +228,13 @@ def test_a_preparation_that_was_killed_as_it_tidied_up_is_complete(
     with pytest.raises((UsageError, RecipeError), match="exists"):
         prepare(images, target, preparation, doubled)
     assert not (tmp_path / "a.pack.parts").exists()
+
+
+def test_a_folder_of_others_that_is_named_like_parts_stays(tmp_path: Path) -> None:
+    (tmp_path / "book.parts").mkdir()
+    assert not is_complete(tmp_path / "book")
+    assert (tmp_path / "book.parts").is_dir()
+    assert not any(is_complete(path) for path in (Path(), Path("/"), tmp_path))
 
 
 def test_images_that_are_too_small_are_named(tmp_path: Path) -> None:

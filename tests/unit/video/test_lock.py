@@ -57,6 +57,26 @@ def test_a_lock_on_a_folder_that_is_gone_is_none(tmp_path: Path, monkeypatch: py
     second.remove(bool)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX only")
+def test_a_folder_goes_where_a_mount_shows_another_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.geteuid()
+    lock = FolderLock.take(tmp_path / ".x.repsr", tmp_path / "x")
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    lock.remove(bool)
+    assert not lock.folder.exists()
+    assert lock.left() == ""
+
+
+def test_what_others_left_is_named(tmp_path: Path) -> None:
+    lock = FolderLock.take(tmp_path / ".x.repsr", tmp_path / "x")
+    (lock.folder / "thesis.txt").touch()
+    lock.remove("own".__eq__)
+    assert lock.left() == "it holds thesis.txt, which repsr did not put there"
+    again = FolderLock.take(tmp_path / ".x.repsr", tmp_path / "x")
+    assert lock.left() == ""  # another process uses it
+    again.release()
+
+
 def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
