@@ -272,7 +272,9 @@ def test_a_job_that_goes_on_keeps_its_precision(upscaler: Upscaler, tmp_path: Pa
     assert outcome.facts["resumed_frames"] > 0
     assert "bf16" in outcome.facts["network"]
     assert any("goes on in bf16" in line for line in messages)
-    run(source, tmp_path / "whole.mp4", half, Reporter(), tile="auto:500", engine="torch")
+    # With AMX, the order of bf16's sums depends on the size of the tiles.
+    whole = upscaler.variant("torch", "auto:500", "bf16")
+    run(source, tmp_path / "whole.mp4", whole, Reporter(), tile="auto:500", engine="torch")
     assert video_packets(target) == video_packets(tmp_path / "whole.mp4")
 
 
