@@ -323,7 +323,8 @@ def _is_disordered(pts: Sequence[int | None], depth: int, step: int) -> bool:
     """Whether times may be out of place.
 
     One is earlier than those of more packets before it than can be, and time goes on after it; or, where frames are
-    shown in another order than they are decoded, few are closer together, or the last further away, than usual.
+    shown in another order than they are decoded, few are closer together, or the last further away, than usual. A pause
+    before the last is usual, unless others are decoded after it.
     """
     times = [time for time in pts if time is not None]
     latest: list[int] = []  # so many times before as may be later, and one: a heap
@@ -338,7 +339,8 @@ def _is_disordered(pts: Sequence[int | None], depth: int, step: int) -> bool:
         elif time > latest[0]:
             heapreplace(latest, time)
     gaps = [b - a for a, b in pairwise(sorted(times))]
-    return bool(depth) and (gaps[-1] > _PAUSE * step or 0 < sum(2 * gap <= step for gap in gaps) <= _RUN)
+    usual = (_PAUSE if times[-1] == max(times) else 2) * step
+    return bool(depth) and (gaps[-1] > usual or 0 < sum(2 * gap <= step for gap in gaps) <= _RUN)
 
 
 def _out_of_place(shown: Sequence[int], times: list[int], step: int) -> dict[int, int]:
