@@ -145,7 +145,9 @@ class Adversary:
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self._gan = recipe.gan
-        self._net: nn.Module = Discriminator(recipe.gan.channels).to(device)
+        net = Discriminator(recipe.gan.channels).to(device)
+        # More than twice as fast as with channels first, in bf16 on a CPU.
+        self._net: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = Adam(self._net.parameters(), lr=recipe.gan.learning_rate, betas=(0.9, 0.99))
         self._device, self._half = device, HALF.get(recipe.run.precision)
 
@@ -174,7 +176,7 @@ class Adversary:
 
     def _scores(self, images: Tensor) -> Tensor:
         with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
-            return matching(self._net, images).float()
+            return matching(self._net, images.contiguous(memory_format=torch.channels_last)).float()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""
