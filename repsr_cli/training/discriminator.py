@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -62,9 +61,3 @@ def generator_loss(scores: Tensor) -> Tensor:
 def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
     """How badly real images are distinguished from a network's: 0 at best, 2 ln 2 when guessing."""
     return F.softplus(-real).mean() + F.softplus(generated).mean()
-
-
-def matching(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """Images cropped to what a discriminator takes: both sides multiples of 8."""
-    height, width = (side // 8 * 8 for side in images.shape[-2:])
-    return torch.as_tensor(discriminator(images[..., :height, :width]))

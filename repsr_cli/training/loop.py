@@ -374,7 +374,7 @@ class _Trainer:
         update_ema(state.ema, state.net, ema_decay(state.progress["averaged"], recipe))
         state.progress["averaged"] += 1
         if state.adversary is not None:
-            state.adversary.learn(sr, targets)
+            state.adversary.learn(state.step, sr, targets)
         # Without the adversarial term, which rises and falls as the discriminator learns, so that it tells divergence.
         return loss.detach()
 

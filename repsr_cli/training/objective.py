@@ -13,14 +13,17 @@ from torch.optim import Adam
 
 from repsr_cli.errors import RecipeError
 from repsr_cli.training.dataset import CropDataset
-from repsr_cli.training.discriminator import Discriminator, discriminator_loss, generator_loss, matching
+from repsr_cli.training.discriminator import Discriminator, discriminator_loss, generator_loss
+from repsr_cli.training.feature_views import FeatureViews
 from repsr_cli.training.losses import reconstruction_loss
-from repsr_cli.training.perceptual import POOLING, VggFeatures, feature_distance
-from repsr_cli.training.recipe import Recipe
+from repsr_cli.training.perceptual import VggFeatures, feature_distance
+from repsr_cli.training.recipe import MULTIPLE, Recipe
 from repsr_cli.training.schedule import loss_name
 from repsr_cli.training.structure import fourier_distance, grid_pattern, ms_ssim, ssim
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Width of the border of a crop that a discriminator never sees, LR px.
+_UNSEEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,12 @@ class Objective:
     """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        self._recipe = recipe
+        self._recipe, loss = recipe, recipe.loss
+        side = loss.vgg_patch * recipe.network.scale
+        self._views = FeatureViews(recipe.run.seed, side, loss.vgg_crops, loss.vgg_warped)
         self._vgg: VggFeatures | None = None
-        if recipe.loss.vgg:
-            features = VggFeatures(recipe.loss.vgg_layers).to(device)
+        if loss.vgg:
+            features = VggFeatures(loss.vgg_layers).to(device)
             self._vgg = features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device, self._half = device, HALF.get(recipe.run.precision)
 
@@ -102,31 +107,13 @@ class Objective:
 
     def _vgg_distance(self, step: int, sr: Tensor, targets: Targets) -> Tensor:
         """Distance of the features of the crops, or of a part of some, to those that are wanted."""
-        loss = self._recipe.loss
-        part = self._part(step, *sr.shape[-2:])
-        names = ("original", "teacher") if loss.vgg_target == "both" else (loss.vgg_target,)
+        target = self._recipe.loss.vgg_target
+        view = self._views.at(step, *sr.shape[-2:])
+        names = ("original", "teacher") if target == "both" else (target,)
         with torch.no_grad():
-            found = [self._features(targets.named(name)[part]) for name in names]
+            found = [self._features(view(targets.named(name))) for name in names]
             wanted = [torch.stack(layer).mean(0) for layer in zip(*found, strict=True)]
-        return feature_distance(self._features(sr[part].clamp(0, 1)), wanted)
-
-    def _part(self, step: int, height: int, width: int) -> tuple[slice, ...]:
-        """The crops that the VGG term looks at, and where: near the middle, elsewhere in every step.
-
-        VGG's pooling halves on a fixed grid. Were it always that of the network's own pixels, patterns on that grid
-        would cost nothing: a cross-hatch in dense texture. A step's place depends on nothing but the step and the
-        seed, so that a resumed run sees the same.
-        """
-        loss = self._recipe.loss
-        side = loss.vgg_patch * self._recipe.network.scale
-        random = np.random.default_rng((self._recipe.run.seed, step))
-        places = []
-        for length in (height, width):
-            slack = length - side if 0 < side < length else 0
-            first = max((slack - POOLING + 1) // 2, 0)
-            start = int(random.integers(first, min(first + POOLING, slack + 1)))
-            places.append(slice(start, start + side if slack else length))
-        return (slice(loss.vgg_crops or None), slice(None), *places)
+        return feature_distance(self._features(view(sr).clamp(0, 1)), wanted)
 
     def _features(self, crops: Tensor) -> list[Tensor]:
         assert self._vgg is not None, "asked for only where a VGG term is wanted"
@@ -144,7 +131,8 @@ class Adversary:
     """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        self._gan = recipe.gan
+        self._gan, self._seed = recipe.gan, recipe.run.seed
+        self._unseen = _UNSEEN * recipe.network.scale
         net = Discriminator(recipe.gan.channels).to(device)
         # More than twice as fast as with channels first, in bf16 on a CPU.
         self._net: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -157,15 +145,15 @@ class Adversary:
             return sr.new_zeros(())
         self._net.requires_grad_(requires_grad=False)
         try:
-            return self._gan.weight * generator_loss(self._scores(sr))
+            return self._gan.weight * generator_loss(self._scores(step, sr))
         finally:
             self._net.requires_grad_(requires_grad=True)
 
-    def learn(self, sr: Tensor, targets: Targets) -> None:
+    def learn(self, step: int, sr: Tensor, targets: Targets) -> None:
         """Take one step of the discriminator on the network's images, as they are now, and on real ones."""
         self._optimizer.zero_grad(set_to_none=True)
         real = targets.named(self._gan.real)
-        loss = discriminator_loss(self._scores(real), self._scores(sr.detach()))
+        loss = discriminator_loss(self._scores(step, real), self._scores(step, sr.detach()))
         loss.backward()  # type: ignore[no-untyped-call]
         if dist.is_initialized():
             for parameter in self._net.parameters():
@@ -174,9 +162,26 @@ class Adversary:
                 parameter.grad.div_(dist.get_world_size())
         self._optimizer.step()
 
-    def _scores(self, images: Tensor) -> Tensor:
+    def _scores(self, step: int, images: Tensor) -> Tensor:
+        seen = images[self._part(step, *images.shape[-2:])].contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
-            return matching(self._net, images.contiguous(memory_format=torch.channels_last)).float()
+            return torch.as_tensor(self._net(seen)).float()
+
+    def _part(self, step: int, height: int, width: int) -> tuple[slice, ...]:
+        """What the discriminator sees of a step's crops: a part elsewhere in every step, without their borders.
+
+        Both networks pad with zeros. Were the crops seen whole, the network would learn where the discriminator sees
+        least, and draw dots along the borders of its images.
+        """
+        random = np.random.default_rng((self._seed, step, 2))
+        places = []
+        for length in (height, width):
+            side = max(MULTIPLE, (length - 4 * self._unseen) // MULTIPLE * MULTIPLE)
+            slack = length - side
+            border = min(self._unseen, slack // 2)
+            start = int(random.integers(border, slack - border + 1))
+            places.append(slice(start, start + side))
+        return (slice(None), slice(None), *places)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from repsr_cli.errors import RecipeError
 from repsr_cli.training.sections import MOST, build_section, read_toml, toml_value
 
+# Both sides of what a discriminator sees are multiples of this, since it halves them three times.
+MULTIPLE = 8
 LARGEST = {
     "network.scale": 16,
     "network.blocks": 1000,
@@ -147,6 +149,8 @@ class Loss:
             ``both``. The original alone teaches texture that pleases this VGG more than the eye.
         vgg_crops: crops of a step that it looks at, since it costs more than the network; 0: all.
         vgg_patch: side of the part that it sees of each, near the middle, LR px; 0: the whole crop.
+        vgg_warped: share of the steps that show it the crops zoomed and turned a little, against dots on rough
+            surfaces.
     """
 
     name: Literal["l1", "l2", "charbonnier"] = "l1"
@@ -164,6 +168,7 @@ class Loss:
     vgg_target: Literal["original", "teacher", "both"] = "original"
     vgg_crops: int = 0
     vgg_patch: int = 0
+    vgg_warped: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +352,7 @@ def _check(recipe: Recipe, subject: str) -> None:
         "schedule.bn_freeze": recipe.schedule.bn_freeze,
         "batch.late": recipe.batch.late,
         "loss.late": recipe.loss.late,
+        "loss.vgg_warped": recipe.loss.vgg_warped,
         "ema.decay": recipe.ema.decay,
     }
     for name, value in shares.items():
@@ -386,5 +392,9 @@ def _check_single(recipe: Recipe, subject: str) -> None:
         raise RecipeError(subject, "network.channels must be 3 or more to start as an interpolation")
     if recipe.data.saturation < 1:
         raise RecipeError(subject, f"data.saturation must be 1 or more, not {recipe.data.saturation}")
+    smallest = min(recipe.batch.patch, recipe.batch.late_patch) * recipe.network.scale
+    if recipe.gan.weight and smallest < MULTIPLE:
+        happened = f"crops of {smallest} px are too small for a discriminator, which needs {MULTIPLE}"
+        raise RecipeError(subject, happened, "Raise batch.patch and batch.late_patch.")
     if recipe.data.holdout == 0 and not recipe.data.validation:
         raise RecipeError(subject, "nothing to validate on", "Set data.holdout above 0 or data.validation to a folder.")

@@ -108,3 +108,16 @@ def test_a_vgg_target_that_needs_a_teacher_asks_for_one(target: str, needed: boo
 def test_negative_sizes_are_refused(name: str) -> None:
     with pytest.raises(RecipeError, match=f"loss.{name} must not be negative"):
         recipe(**{name: -1})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_of_warped_views_beyond_its_range_is_refused(share: float) -> None:
+    with pytest.raises(RecipeError, match=r"loss\.vgg_warped must be between 0 and 1"):
+        recipe(vgg_warped=share)
+
+
+def test_warped_views_compare_images_seen_alike() -> None:
+    sr, targets = images()
+    warped = Objective(recipe(vgg_warped=1.0), CPU)
+    assert float(warped(0, targets.original, targets)) == pytest.approx(0, abs=1e-9)
+    assert float(warped(0, sr, targets)) != float(Objective(recipe(), CPU)(0, sr, targets))
