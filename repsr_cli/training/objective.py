@@ -17,7 +17,7 @@ from repsr_cli.training.discriminator import Discriminator, discriminator_loss, 
 from repsr_cli.training.feature_views import FeatureViews
 from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.perceptual import VggFeatures, feature_distance
-from repsr_cli.training.recipe import MULTIPLE, Recipe
+from repsr_cli.training.recipe import DISCRIMINATOR_MULTIPLE, Recipe
 from repsr_cli.training.schedule import loss_name
 from repsr_cli.training.structure import fourier_distance, grid_pattern, ms_ssim, ssim
 
@@ -176,7 +176,8 @@ class Adversary:
         random = np.random.default_rng((self._seed, step, 2))
         places = []
         for length in (height, width):
-            side = max(MULTIPLE, (length - 4 * self._unseen) // MULTIPLE * MULTIPLE)
+            inner = length - 4 * self._unseen
+            side = max(DISCRIMINATOR_MULTIPLE, inner - inner % DISCRIMINATOR_MULTIPLE)
             slack = length - side
             border = min(self._unseen, slack // 2)
             start = int(random.integers(border, slack - border + 1))

@@ -12,7 +12,7 @@ from repsr_cli.errors import RecipeError
 from repsr_cli.training.sections import MOST, build_section, read_toml, toml_value
 
 # Both sides of what a discriminator sees are multiples of this, since it halves them three times.
-MULTIPLE = 8
+DISCRIMINATOR_MULTIPLE = 8
 LARGEST = {
     "network.scale": 16,
     "network.blocks": 1000,
@@ -393,8 +393,8 @@ def _check_single(recipe: Recipe, subject: str) -> None:
     if recipe.data.saturation < 1:
         raise RecipeError(subject, f"data.saturation must be 1 or more, not {recipe.data.saturation}")
     smallest = min(recipe.batch.patch, recipe.batch.late_patch) * recipe.network.scale
-    if recipe.gan.weight and smallest < MULTIPLE:
-        happened = f"crops of {smallest} px are too small for a discriminator, which needs {MULTIPLE}"
+    if recipe.gan.weight and smallest < DISCRIMINATOR_MULTIPLE:
+        happened = f"crops of {smallest} px are too small for a discriminator, which needs {DISCRIMINATOR_MULTIPLE}"
         raise RecipeError(subject, happened, "Raise batch.patch and batch.late_patch.")
     if recipe.data.holdout == 0 and not recipe.data.validation:
         raise RecipeError(subject, "nothing to validate on", "Set data.holdout above 0 or data.validation to a folder.")
