@@ -36,6 +36,7 @@ from repsr_cli.model.plain import LUMA
 MAGIC = b"REPSRPK1"
 _SUFFIXES = frozenset(suffix for fmt in FORMATS for suffix in fmt.suffixes)
 _BLOCK, _MOST_HASHED = 1 << 16, 1 << 30  # bytes
+CPU = torch.device("cpu")
 
 Pixels = NDArray[np.uint8]
 
@@ -467,12 +468,15 @@ class CropDataset:
         """Whether every image comes with what a teacher made of it."""
         return all(image.teacher for image in self.images)
 
-    def batch(self, step: int, size: int, patch: int, *, teacher: bool = False) -> tuple[Tensor, ...]:
+    def batch(
+        self, step: int, size: int, patch: int, *, teacher: bool = False, device: torch.device = CPU
+    ) -> tuple[Tensor, ...]:
         """The crops of a step.
 
         Args:
             patch: side in LR px.
             teacher: whether the teacher's crops are wanted too; the pack must have them.
+            device: where they are wanted. 8-bit pixels travel there, a quarter of the bytes.
 
         Returns:
             lr (size, 3, patch, patch), hr (size, 3, patch * scale, patch * scale), and in the same shape as hr the
@@ -494,11 +498,12 @@ class CropDataset:
                 crop = view(image)[y * factor :, x * factor :][: patch * factor, : patch * factor]
                 crop = np.rot90(crop[:, ::-1] if mirror else crop, turns)
                 crops[slot] = crop[..., channels]
+        images = [_as_tensor(crops, device) for crops in batch]
         if self.saturation == 1:
-            return tuple(map(_as_tensor, batch))
+            return tuple(images)
         # Luma and colour differences are linear, so scaling them commutes with downscaling.
         gains = np.where(random.random(size) < 0.5, random.uniform(1, self.saturation, size), 1)
-        return tuple(saturated(_as_tensor(crops), gains) for crops in batch)
+        return tuple(saturated(crops, gains) for crops in images)
 
     def batches(self, first: int, count: int, size: int, patch: int) -> Iterator[Tensor]:
         """LR crops of ``count`` steps from ``first`` on, to measure BN statistics with."""
@@ -510,8 +515,8 @@ def saturated(images: Tensor, gains: NDArray[np.float64]) -> Tensor:
     luma = torch.tensor(LUMA)
     gain = torch.from_numpy(gains).float()[:, None, None]
     mix = gain * torch.eye(3) + (1 - gain) * luma.expand(3, 3)
-    return torch.einsum("noc,nchw->nohw", mix, images)
+    return torch.einsum("noc,nchw->nohw", mix.to(images.device), images)
 
 
-def _as_tensor(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)
+def _as_tensor(pixels: Pixels, device: torch.device) -> Tensor:
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255)

@@ -320,7 +320,8 @@ class _Trainer:
 
     def _batch(self, step: int) -> tuple[Tensor, ...]:
         """This process's share of the crops of a step: LR, HR and, where the recipe needs it, the teacher's."""
-        crops = self.data.crops.batch(step, *batch_shape(step, self.recipe), teacher=uses_teacher(self.recipe))
+        shape, teacher = batch_shape(step, self.recipe), uses_teacher(self.recipe)
+        crops = self.data.crops.batch(step, *shape, teacher=teacher, device=self.device)
         return tuple(images[self.rank :: self.processes] for images in crops)
 
     def _freeze_if_due(self) -> str:
@@ -357,7 +358,7 @@ class _Trainer:
         rate = learning_rate(state.step, recipe) * state.progress["rate_factor"]
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        lr, *images = (tensor.to(self.device, non_blocking=True) for tensor in crops)
+        lr, *images = crops
         targets = Targets(*images)
         if recipe.run.channels_last:
             lr = lr.contiguous(memory_format=torch.channels_last)

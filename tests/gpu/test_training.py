@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from repsr_cli.training.dataset import Pair, write_pack
+from repsr_cli.training.dataset import CropDataset, Pack, Pair, write_pack
 from repsr_cli.training.loop import StepReport, train
 from repsr_cli.training.recipe import Batch, Data, Network, Recipe, Run, Schedule, Validation
 from tests.conftest import textured
@@ -49,3 +49,14 @@ def test_a_gpu_learns_what_the_cpu_learns(recipe: Recipe, tmp_path: Path, precis
     found = losses(replace(recipe, run=gpu), tmp_path / "gpu")
     assert found[-1] < found[0]
     assert found[-1] == pytest.approx(expected[-1], rel=0.1 if precision == "fp32" else 0.3)
+
+
+def test_crops_are_the_same_on_a_gpu(tmp_path: Path) -> None:
+    pack = tmp_path / "textures.pack"
+    write_pack(pack, 2, (Pair(str(n), str(n), np.ascontiguousarray(textured(96, 96, n))) for n in range(6)))
+    crops = CropDataset(Pack(pack), Pack(pack).images, 16, seed=1, saturation=2)
+    for step in range(3):
+        there = crops.batch(step, 4, 16, device=torch.device("cuda"))
+        for found, expected in zip(there, crops.batch(step, 4, 16), strict=True):
+            assert found.device.type == "cuda"
+            torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
