@@ -145,6 +145,7 @@ def model_card(
     hours = hours_of(arguments.run / "log.jsonl")
     earlier = arguments.earlier + sum(hours_of(run / "log.jsonl") for run in arguments.stage)
     stages = f", after {earlier:.1f} hours of earlier stages" if earlier else ""
+    cores = f"{recipe['run']['threads']} core of a shared {platform.machine()} server CPU"
     teachers = f"\n- **Teachers**: {'; '.join(arguments.teacher)}. They do not ship." if arguments.teacher else ""
     failures = " ".join(["Detail finer than the LR grid is guessed or stays soft;", FAILURES[arguments.kind]])
     return f"""# {target.stem}
@@ -153,8 +154,8 @@ def model_card(
 per LR pixel, {target.stat().st_size / 1000:.0f} kB. Use it with `repsr upscale INPUT -n {name}`.
 
 {tables}- **Made by** `repsr train` (step {report.step:,} of {recipe["schedule"]["steps"]:,},
-  seed {recipe["run"]["seed"]}, about {hours:.1f} hours on {recipe["run"]["threads"]} core of a shared
-  {platform.machine()} server CPU, in {recipe["run"]["precision"]}{stages}) on {date.today().isoformat()},
+  seed {recipe["run"]["seed"]}, about {hours:.1f} hours on
+  {arguments.machine or cores}, in {recipe["run"]["precision"]}{stages}) on {date.today().isoformat()},
   then `repsr fuse`: trained and fused network differ by
   {report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32. {arguments.note}
 - **Data**: {arguments.data} No benchmark image was used for training or
@@ -197,6 +198,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="best.pt", help="file of the run to publish")
     parser.add_argument("--stage", action="append", default=[], type=Path, help="an earlier run, for its hours")
     parser.add_argument("--earlier", default=0.0, type=float, help="hours of still earlier runs, from a model card")
+    parser.add_argument("--machine", default="", help="what the run was trained on, if not on a core of this one's CPU")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--degrade", action="append", default=[], help=f"also measure {DEGRADED} so: jpeg:75, x264:26")
     parser.add_argument(

@@ -53,13 +53,14 @@ def test_a_pair_makes_a_dial(publish: Publish, tmp_path: Path) -> None:
     publish("--kind", "real", seed=1)
     words = ["--kind", "detail", "--detail-default", "0.4", "--stage", str(tmp_path / "run1"), "--earlier", "3.25"]
     words += ["--teacher", "Big (CC BY 4.0)", "--failure", "Faces look odd.", "--data", "Some images."]
+    words += ["--machine", "a GPU"]
     weights = publish(*words, seed=2)
     assert [model.name for model in zoo.available()] == ["light-real-x2", "light-detail-x2"]
     found = zoo.resolve("light", 2, "real")
     assert (found.name, found.detail) == ("light-real-x2@0.4", 0.4)
     assert zoo.load(found).spec == Spec(scale=2, channels=8, blocks=3)
     model_card = (weights / "repsr-m3c8-detail-x2.md").read_text(encoding="utf-8")
-    for text in ("Big (CC BY 4.0)", "Faces look odd.", "Some images.", "4.2 hours", "synthesizes detail"):
+    for text in ("Big (CC BY 4.0)", "Faces look odd.", "Some images.", "4.2 hours", "on a GPU", "synthesizes detail"):
         assert text in " ".join(model_card.split())
     publish("--kind", "detail", seed=3)
     assert zoo.resolve("light", 2, "real").detail == 0.4, "the default stays unless another is given"
