@@ -146,7 +146,7 @@ def test_the_next_major_version_of_pyav_is_not_accepted() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (pyav,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "av")
-    assert pyav.specifier.contains("18.0.0")
+    assert pyav.specifier.contains("18.1.0")
     assert not pyav.specifier.contains("19.0.0")
 
 

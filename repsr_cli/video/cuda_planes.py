@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -57,8 +58,12 @@ def frame_of(planes: DevicePlanes) -> VideoFrame:
     NVENC gets the address of Y only, and reads UV right after its last line at the same pitch.
     """
     kind, index = planes.planes[0].__dlpack_device__()
-    context = _context(index) if kind == _CUDA else None
-    frame = VideoFrame.from_dlpack(planes.planes, planes.pix_fmt, planes.width, planes.height, cuda_context=context)
+    layout = (planes.planes, planes.pix_fmt, planes.width, planes.height)
+    if kind == _CUDA:
+        with torch_context(index) as shared:
+            frame = VideoFrame.from_dlpack(*layout, cuda_context=_context(index, shared))
+    else:
+        frame = VideoFrame.from_dlpack(*layout)
     luma, chroma = frame.planes
     if (chroma.buffer_ptr, chroma.line_size) != (luma.buffer_ptr + luma.line_size * frame.height, luma.line_size):
         raise ValueError("planes for an encoder lie in one allocation of (height * 3 / 2, pitch), UV right behind Y")
@@ -80,7 +85,8 @@ def missing_device(index: int) -> str | None:
     """FFmpeg's reason why it cannot use a CUDA device; None if it can."""
     if "cuda" not in hwdevices_available():
         return "this build of PyAV has no CUDA support"
-    return refusal(lambda: HWAccel("cuda", device=str(index), options={"primary_ctx": "1"}).create(Codec("h264", "r")))
+    with gpu_decoding(index) as gpu:
+        return refusal(lambda: gpu.create(Codec("h264", "r")))
 
 
 def need_device(subject: str, index: int, otherwise: str) -> None:
@@ -119,10 +125,42 @@ def refusal(attempt: Callable[[], object]) -> str | None:
     return None
 
 
+@contextmanager
+def torch_context(index: int) -> Iterator[bool]:
+    """While this lasts, torch's context of a device is current on this thread, if torch can use the device.
+
+    FFmpeg and torch share the device's primary context. Whichever comes first opens it, and with other flags than
+    FFmpeg asks for once torch has; then FFmpeg refuses to open it, but takes the one that is current.
+
+    Yields:
+        Whether it is current.
+    """
+    import torch  # only where a GPU is wanted: it takes a second
+
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        yield False
+        return
+    with torch.cuda.device(index):
+        torch.zeros(1, device="cuda")  # a thread's first work on a device makes the context current
+        yield True
+
+
+@contextmanager
+def gpu_decoding(index: int) -> Iterator[HWAccel]:
+    """What makes a decoder run on a device, in the context that torch uses; decoders are opened while this lasts."""
+    with torch_context(index) as shared:
+        options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"} if shared else {"primary_ctx": "1"}
+        yield HWAccel("cuda", device=str(index), allow_software_fallback=False, options=options, is_hw_owned=True)
+
+
 @cache
-def _context(index: int) -> CudaContext:
-    """FFmpeg's handle of a device: the primary context, which torch and the decoder use too."""
-    return CudaContext(index, primary_ctx=True)
+def _context(index: int, shared: bool) -> CudaContext:
+    """FFmpeg's handle of a device, opened when it is first used.
+
+    Args:
+        shared: in the context that is current then; else in the primary one, which FFmpeg opens.
+    """
+    return CudaContext(index, primary_ctx=not shared, current_ctx=shared)
 
 
 def _reformatter() -> VideoReformatter:

@@ -13,14 +13,13 @@ from fractions import Fraction
 from typing import Any
 
 import av
-from av.codec.hwaccel import HWAccel
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from repsr_cli.errors import DeviceError
-from repsr_cli.video.cuda_planes import downloaded, need_device, refusal
+from repsr_cli.video.cuda_planes import downloaded, gpu_decoding, need_device, refusal
 from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, translated
 from repsr_cli.video.planes import Planes, planes_of
 from repsr_cli.video.probe import VideoSource
@@ -177,9 +176,9 @@ def nvdec_refusal(device: int) -> str | None:
 
 def _decoder(codec: str, settings: dict[str, Any], device: int) -> VideoCodecContext:
     # By the codec's name: where a codec has two decoders (AV1), FFmpeg opens files with the one for CPUs.
-    gpu = HWAccel("cuda", device=str(device), allow_software_fallback=False, is_hw_owned=True)
     kept = {name: value for name, value in settings.items() if name != "pix_fmt"}
-    context = new_decoder(codec, kept, gpu)
+    with gpu_decoding(device) as gpu:
+        context = new_decoder(codec, kept, gpu)
     # CPU threads would be idle, and each would hold surfaces of the GPU.
     context.thread_count = 1
     return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +30,7 @@ from repsr_cli.video import cuda_planes as video_cuda
 from repsr_cli.video import encode as video_encode
 from repsr_cli.video import nvdec as video_nvdec
 from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.cuda_planes import device_planes, downloaded, frame_of, missing_device
+from repsr_cli.video.cuda_planes import device_planes, downloaded, frame_of, gpu_decoding, missing_device
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import SegmentEncoder, nvenc_refusal, open_encoder
 from repsr_cli.video.encoders import NVENC, Encoding, choose_pix_fmt, encoder_options, gpu_format
@@ -346,6 +347,32 @@ def test_without_a_gpu_decoding_on_it_is_an_error(tmp_path: Path) -> None:
     # What the plan's trial would use is refused by FFmpeg, not replaced.
     with pytest.raises(OSError, match="not permitted"):
         new_decoder("h264", {}, HWAccel("cuda", is_hw_owned=True, allow_software_fallback=False))
+
+
+def test_ffmpeg_shares_the_context_that_torch_has_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[int] = []
+
+    @contextmanager
+    def device(index: int) -> Iterator[None]:
+        current.append(index)
+        yield
+        current.pop()
+
+    worked: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: worked.append(current[-1]))
+    for usable, index, options in (
+        (True, 1, {"primary_ctx": "0", "current_ctx": "1"}),
+        (True, 2, {"primary_ctx": "1"}),
+        (False, 1, {"primary_ctx": "1"}),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda usable=usable: usable)
+        with gpu_decoding(index) as gpu:
+            assert gpu.options == options
+            assert current == ([index] if "current_ctx" in options else [])
+    assert worked == [1], "a context is current on a thread once it has worked there"
+    assert not current
 
 
 @WITHOUT_GPU
