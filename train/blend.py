@@ -3,7 +3,8 @@
     python train/blend.py runs/texture/last.pt:0.65 weights/repsr-m16c64-detail-x4.safetensors:0.35 -o runs/blend
 
 The mean of networks that were trained from one ancestor often does better than each of them (arXiv 2203.05482): what
-one run invents, another does not. Recipe and log are those of the first run; the shares make 1.
+one run invents, another does not. Recipe and log are those of the first run; the shares add up to 1. The new run can be
+published (--checkpoint last.pt) and started from, not resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from repsr_cli.errors import RecipeError
-from repsr_cli.files import write_text
+from repsr_cli.files import translated_errors, write_text
 from repsr_cli.model.blend import blended
 from repsr_cli.model.checkpoint import load_plain, load_training, save_training
 
@@ -24,7 +25,7 @@ def parsed_shares(words: Sequence[str]) -> list[tuple[Path, float]]:
     """Files and their shares, from FILE:SHARE.
 
     Raises:
-        RecipeError: a share is missing or not above 0, or they do not make 1.
+        RecipeError: a share is missing or not above 0, or they do not add up to 1.
     """
     found = []
     for word in words:
@@ -36,7 +37,7 @@ def parsed_shares(words: Sequence[str]) -> list[tuple[Path, float]]:
         if not name or not found[-1][1] > 0:
             raise RecipeError(word, "has no share above 0", "Write FILE:SHARE, e.g. runs/a/last.pt:0.6.")
     if not math.isclose(sum(share for _, share in found), 1, abs_tol=1e-6):
-        raise RecipeError("shares", "do not make 1", "Write FILE:SHARE with shares that do.")
+        raise RecipeError("shares", "do not add up to 1", "Write FILE:SHARE with shares that do.")
     return found
 
 
@@ -55,10 +56,13 @@ def main(words: Sequence[str] | None = None) -> None:
         if other.spec != net.spec:
             raise RecipeError(path, f"is {other.spec.name} x{other.spec.scale}, not {net.spec.name} x{net.spec.scale}")
         net = blended(net, other, share / total)
-    arguments.output.mkdir(parents=True)
-    save_training(arguments.output / "last.pt", replace(checkpoint, net=net, ema=net, optimizer={}))
-    log = first.with_name("log.jsonl").read_text(encoding="utf-8")
-    write_text(arguments.output / "log.jsonl", log, overwrite=False, failure=RecipeError)
+    log = first.with_name("log.jsonl")
+    with translated_errors(log, RecipeError):
+        text = log.read_text(encoding="utf-8")
+    with translated_errors(arguments.output, RecipeError):
+        arguments.output.mkdir(parents=True)
+    write_text(arguments.output / "log.jsonl", text, overwrite=False, failure=RecipeError)
+    save_training(arguments.output / "last.pt", replace(checkpoint, net=net, ema=net, optimizer={}, progress={}))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.export.fuse import FuseReport, fuse_checkpoint, write_fused
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_plain, load_training
+from repsr_cli.model.repsr import RepSR
 from repsr_cli.model.zoo import KINDS
 from repsr_cli.training.conditions import parse_conditions
 from repsr_cli.training.evaluate import evaluate, mean_scores
@@ -145,6 +146,10 @@ def model_card(
     hours = hours_of(arguments.run / "log.jsonl")
     earlier = arguments.earlier + sum(hours_of(run / "log.jsonl") for run in arguments.stage)
     stages = f", after {earlier:.1f} hours of earlier stages" if earlier else ""
+    fused = ""
+    if isinstance(checkpoint.ema, RepSR):
+        errors = f"{report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32"
+        fused = f": trained and fused network differ by\n  {errors}"
     cores = f"{recipe['run']['threads']} core of a shared {platform.machine()} server CPU"
     teachers = f"\n- **Teachers**: {'; '.join(arguments.teacher)}. They do not ship." if arguments.teacher else ""
     failures = " ".join(["Detail finer than the LR grid is guessed or stays soft;", FAILURES[arguments.kind]])
@@ -156,8 +161,7 @@ per LR pixel, {target.stat().st_size / 1000:.0f} kB. Use it with `repsr upscale 
 {tables}- **Made by** `repsr train` (step {report.step:,} of {recipe["schedule"]["steps"]:,},
   seed {recipe["run"]["seed"]}, about {hours:.1f} hours on
   {arguments.machine or cores}, in {recipe["run"]["precision"]}{stages}) on {date.today().isoformat()},
-  then `repsr fuse`: trained and fused network differ by
-  {report.error_float64:.1e} in float64 and {report.error_float32:.1e} in float32. {arguments.note}
+  then `repsr fuse`{fused}. {arguments.note}
 - **Data**: {arguments.data} No benchmark image was used for training or
   tuning; {recipe["data"]["holdout"]} photographs were held out for validation.{teachers}
 - **Meant for** {MEANT_FOR[arguments.kind]}.
@@ -198,7 +202,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="best.pt", help="file of the run to publish")
     parser.add_argument("--stage", action="append", default=[], type=Path, help="an earlier run, for its hours")
     parser.add_argument("--earlier", default=0.0, type=float, help="hours of still earlier runs, from a model card")
-    parser.add_argument("--machine", default="", help="what the run was trained on, if not on a core of this one's CPU")
+    parser.add_argument("--machine", default="", help="the machine that trained the run; default: a core of this one")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--degrade", action="append", default=[], help=f"also measure {DEGRADED} so: jpeg:75, x264:26")
     parser.add_argument(

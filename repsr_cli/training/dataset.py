@@ -36,7 +36,7 @@ from repsr_cli.model.plain import LUMA
 MAGIC = b"REPSRPK1"
 _SUFFIXES = frozenset(suffix for fmt in FORMATS for suffix in fmt.suffixes)
 _BLOCK, _MOST_HASHED = 1 << 16, 1 << 30  # bytes
-CPU = torch.device("cpu")
+_CPU = torch.device("cpu")
 
 Pixels = NDArray[np.uint8]
 
@@ -469,14 +469,22 @@ class CropDataset:
         return all(image.teacher for image in self.images)
 
     def batch(
-        self, step: int, size: int, patch: int, *, teacher: bool = False, device: torch.device = CPU
+        self,
+        step: int,
+        size: int,
+        patch: int,
+        *,
+        teacher: bool = False,
+        share: slice = slice(None),
+        device: torch.device = _CPU,
     ) -> tuple[Tensor, ...]:
         """The crops of a step.
 
         Args:
             patch: side in LR px.
             teacher: whether the teacher's crops are wanted too; the pack must have them.
-            device: where they are wanted. 8-bit pixels travel there, a quarter of the bytes.
+            share: the crops of the step that are returned; which crops there are does not depend on it.
+            device: of the returned tensors; pixels are copied there as 8-bit integers, a quarter of float32's bytes.
 
         Returns:
             lr (size, 3, patch, patch), hr (size, 3, patch * scale, patch * scale), and in the same shape as hr the
@@ -498,12 +506,12 @@ class CropDataset:
                 crop = view(image)[y * factor :, x * factor :][: patch * factor, : patch * factor]
                 crop = np.rot90(crop[:, ::-1] if mirror else crop, turns)
                 crops[slot] = crop[..., channels]
-        images = [_as_tensor(crops, device) for crops in batch]
+        images = [_as_tensor(crops[share], device) for crops in batch]
         if self.saturation == 1:
             return tuple(images)
         # Luma and colour differences are linear, so scaling them commutes with downscaling.
         gains = np.where(random.random(size) < 0.5, random.uniform(1, self.saturation, size), 1)
-        return tuple(saturated(crops, gains) for crops in images)
+        return tuple(saturated(crops, gains[share]) for crops in images)
 
     def batches(self, first: int, count: int, size: int, patch: int) -> Iterator[Tensor]:
         """LR crops of ``count`` steps from ``first`` on, to measure BN statistics with."""

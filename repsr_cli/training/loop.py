@@ -321,8 +321,10 @@ class _Trainer:
     def _batch(self, step: int) -> tuple[Tensor, ...]:
         """This process's share of the crops of a step: LR, HR and, where the recipe needs it, the teacher's."""
         shape, teacher = batch_shape(step, self.recipe), uses_teacher(self.recipe)
-        crops = self.data.crops.batch(step, *shape, teacher=teacher, device=self.device)
-        return tuple(images[self.rank :: self.processes] for images in crops)
+        # In a thread of its own; torch's MPS does not bear two threads at once.
+        device = self.device if self.device.type == "cuda" else torch.device("cpu")
+        share = slice(self.rank, None, self.processes)
+        return self.data.crops.batch(step, *shape, teacher=teacher, share=share, device=device)
 
     def _freeze_if_due(self) -> str:
         """Switch BN to population statistics at the step the recipe names.
@@ -358,7 +360,7 @@ class _Trainer:
         rate = learning_rate(state.step, recipe) * state.progress["rate_factor"]
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        lr, *images = crops
+        lr, *images = (tensor.to(self.device) for tensor in crops)
         targets = Targets(*images)
         if recipe.run.channels_last:
             lr = lr.contiguous(memory_format=torch.channels_last)

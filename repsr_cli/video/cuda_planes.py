@@ -60,8 +60,8 @@ def frame_of(planes: DevicePlanes) -> VideoFrame:
     kind, index = planes.planes[0].__dlpack_device__()
     layout = (planes.planes, planes.pix_fmt, planes.width, planes.height)
     if kind == _CUDA:
-        with torch_context(index) as shared:
-            frame = VideoFrame.from_dlpack(*layout, cuda_context=_context(index, shared))
+        with torch_context(index):
+            frame = VideoFrame.from_dlpack(*layout, cuda_context=_context(index))
     else:
         frame = VideoFrame.from_dlpack(*layout)
     luma, chroma = frame.planes
@@ -85,8 +85,12 @@ def missing_device(index: int) -> str | None:
     """FFmpeg's reason why it cannot use a CUDA device; None if it can."""
     if "cuda" not in hwdevices_available():
         return "this build of PyAV has no CUDA support"
-    with gpu_decoding(index) as gpu:
-        return refusal(lambda: gpu.create(Codec("h264", "r")))
+
+    def attempt() -> None:
+        with nvdec_accel(index) as accel:
+            accel.create(Codec("h264", "r"))
+
+    return refusal(attempt)
 
 
 def need_device(subject: str, index: int, otherwise: str) -> None:
@@ -104,7 +108,7 @@ def need_device(subject: str, index: int, otherwise: str) -> None:
 
 
 def refusal(attempt: Callable[[], object]) -> str | None:
-    """FFmpeg's reason why a call fails; None if it succeeds. Nothing is printed.
+    """FFmpeg's or torch's reason why a call fails; None if it succeeds. Nothing is printed.
 
     Args:
         attempt: a call during which FFmpeg runs no threads. PyAV needs Python's lock to pass on a log message, and the
@@ -116,7 +120,7 @@ def refusal(attempt: Callable[[], object]) -> str | None:
         with av.logging.Capture() as log:
             try:
                 attempt()
-            except (av.FFmpegError, NotImplementedError, ValueError) as error:
+            except (av.FFmpegError, RuntimeError, ValueError) as error:  # RuntimeError: torch cannot use the GPU
                 # The first message is the cause of the others.
                 message = log[0][2] if log else getattr(error, "strerror", None) or str(error)
                 return message.strip().rstrip(".")
@@ -129,38 +133,44 @@ def refusal(attempt: Callable[[], object]) -> str | None:
 def torch_context(index: int) -> Iterator[bool]:
     """While this lasts, torch's context of a device is current on this thread, if torch can use the device.
 
-    FFmpeg and torch share the device's primary context. Whichever comes first opens it, and with other flags than
-    FFmpeg asks for once torch has; then FFmpeg refuses to open it, but takes the one that is current.
+    FFmpeg and torch share the device's primary context. FFmpeg refuses it if torch has opened it with other flags, but
+    accepts whichever context is current.
 
     Yields:
         Whether it is current.
+
+    Raises:
+        RuntimeError: torch finds the device, but cannot use it.
     """
     import torch  # only where a GPU is wanted: it takes a second
 
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         yield False
         return
+    current: set[int] = _own.__dict__.setdefault("current", set())
     with torch.cuda.device(index):
-        torch.zeros(1, device="cuda")  # a thread's first work on a device makes the context current
+        if index not in current:
+            torch.cuda.mem_get_info(index)  # a thread's first call to a device makes its context current
+            current.add(index)
         yield True
 
 
 @contextmanager
-def gpu_decoding(index: int) -> Iterator[HWAccel]:
-    """What makes a decoder run on a device, in the context that torch uses; decoders are opened while this lasts."""
+def nvdec_accel(index: int) -> Iterator[HWAccel]:
+    """Settings with which a decoder runs on a device, in the context that torch uses; it is opened while this lasts.
+
+    Raises:
+        RuntimeError: as ``torch_context``.
+    """
     with torch_context(index) as shared:
         options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"} if shared else {"primary_ctx": "1"}
         yield HWAccel("cuda", device=str(index), allow_software_fallback=False, options=options, is_hw_owned=True)
 
 
 @cache
-def _context(index: int, shared: bool) -> CudaContext:
-    """FFmpeg's handle of a device, opened when it is first used.
-
-    Args:
-        shared: in the context that is current then; else in the primary one, which FFmpeg opens.
-    """
-    return CudaContext(index, primary_ctx=not shared, current_ctx=shared)
+def _context(index: int) -> CudaContext:
+    """FFmpeg's handle of a device: the context that is current when it is first used, which is torch's."""
+    return CudaContext(index, primary_ctx=False, current_ctx=True)
 
 
 def _reformatter() -> VideoReformatter:

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from repsr_cli.errors import DeviceError
-from repsr_cli.video.cuda_planes import downloaded, gpu_decoding, need_device, refusal
+from repsr_cli.video.cuda_planes import downloaded, need_device, nvdec_accel, refusal
 from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, translated
 from repsr_cli.video.planes import Planes, planes_of
 from repsr_cli.video.probe import VideoSource
@@ -66,8 +66,8 @@ class Nvdec:
         context = stream.codec_context
         try:
             return _decoder(context.codec.canonical_name, decoder_settings(context), self.device)
-        except av.FFmpegError as error:
-            happened = f"cuda:{self.device} cannot be used ({error.strerror})"
+        except (av.FFmpegError, RuntimeError) as error:  # RuntimeError: torch's
+            happened = f"cuda:{self.device} cannot be used ({getattr(error, 'strerror', None) or error})"
             raise DeviceError("--hwaccel cuda", happened, "Leave it out, or name other devices.") from error
 
     def downloaded(self, image: VideoFrame, planar: str) -> VideoFrame:
@@ -177,8 +177,8 @@ def nvdec_refusal(device: int) -> str | None:
 def _decoder(codec: str, settings: dict[str, Any], device: int) -> VideoCodecContext:
     # By the codec's name: where a codec has two decoders (AV1), FFmpeg opens files with the one for CPUs.
     kept = {name: value for name, value in settings.items() if name != "pix_fmt"}
-    with gpu_decoding(device) as gpu:
-        context = new_decoder(codec, kept, gpu)
+    with nvdec_accel(device) as accel:
+        context = new_decoder(codec, kept, accel)
     # CPU threads would be idle, and each would hold surfaces of the GPU.
     context.thread_count = 1
     return context

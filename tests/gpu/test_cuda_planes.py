@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch.utils.dlpack import from_dlpack
 from repsr_cli.yuv.device_planes import on_host
 
 pytest.importorskip("av")
+
+from av.codec.hwaccel import hwdevices_available
 
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import identity_network
@@ -34,11 +37,20 @@ from tests.upscaling import upscale_video
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
-        not torch.cuda.is_available() or missing_device(0) is not None, reason="needs a CUDA device that PyAV can use"
+        not torch.cuda.is_available() or "cuda" not in hwdevices_available(),
+        reason="needs a CUDA device, and PyAV with support for it",
     ),
 ]
 SIZE = (288, 352)
 VFR = (0, 40, 90, 120, 200, 233, 267, 300, 420, 440, 480, 520)
+
+
+def test_ffmpeg_uses_a_gpu_that_torch_has_opened() -> None:
+    torch.zeros(1, device="cuda")
+    assert missing_device(0) is None
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(missing_device, 0).result() is None
+    assert float(torch.ones(3, device="cuda").sum()) == 3
 
 
 @pytest.fixture

@@ -64,3 +64,18 @@ def test_networks_of_other_sizes_are_refused(tmp_path: Path, blend: Blend) -> No
     with pytest.raises(RecipeError, match="M3C16 x2, not M3C8 x2"):
         blend([f"{first}:0.5", f"{second}:0.5", "-o", str(tmp_path / "made")])
     assert not (tmp_path / "made").exists()
+
+
+def test_nothing_is_left_where_a_run_has_no_log_or_the_folder_exists(tmp_path: Path, blend: Blend) -> None:
+    first = trained(tmp_path / "a", 0)
+    words = [f"{first}:1", "-o", str(tmp_path / "made")]
+    log = first.with_name("log.jsonl").rename(tmp_path / "log.jsonl")
+    with pytest.raises(RecipeError, match=r"log\.jsonl"):
+        blend(words)
+    assert not (tmp_path / "made").exists()
+    log.rename(first.with_name("log.jsonl"))
+    blend(words)
+    before = (tmp_path / "made" / "last.pt").read_bytes()
+    with pytest.raises(RecipeError, match="made"):
+        blend(words)
+    assert (tmp_path / "made" / "last.pt").read_bytes() == before

@@ -93,6 +93,15 @@ def test_batches_depend_on_seed_and_step_alone(pack: Pack) -> None:
     assert not np.array_equal(first[0], CropDataset(pack, pack.images, 8, seed=6).batch(3, 4, 8)[0])
 
 
+def test_shares_of_processes_make_the_batch(pack: Pack) -> None:
+    coloured = [image for image in pack.images if image.name != "grey.png"]
+    source = CropDataset(pack, coloured, 8, seed=5, saturation=2)
+    shares = [source.batch(3, 6, 8, share=slice(rank, None, 2)) for rank in range(2)]
+    for whole, first, second in zip(source.batch(3, 6, 8), *shares, strict=True):
+        assert torch.equal(whole[::2], first)
+        assert torch.equal(whole[1::2], second)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_lr_and_hr_crops_show_the_same_place(pack: Pack, shuffle: bool) -> None:
     lr, hr = CropDataset(pack, pack.images, 8, seed=0, channel_shuffle=shuffle).batch(0, 16, 8)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,7 +17,7 @@ import pytest
 import torch
 from av.codec.hwaccel import HWAccel
 from av.video.format import VideoFormat
-from av.video.frame import VideoFrame
+from av.video.frame import CudaContext, VideoFrame
 from torch.utils.dlpack import from_dlpack
 
 from repsr_cli.diagnostics import doctor
@@ -30,7 +32,7 @@ from repsr_cli.video import cuda_planes as video_cuda
 from repsr_cli.video import encode as video_encode
 from repsr_cli.video import nvdec as video_nvdec
 from repsr_cli.video.colour_tags import ColourTags
-from repsr_cli.video.cuda_planes import device_planes, downloaded, frame_of, gpu_decoding, missing_device
+from repsr_cli.video.cuda_planes import device_planes, downloaded, frame_of, missing_device
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import SegmentEncoder, nvenc_refusal, open_encoder
 from repsr_cli.video.encoders import NVENC, Encoding, choose_pix_fmt, encoder_options, gpu_format
@@ -349,30 +351,79 @@ def test_without_a_gpu_decoding_on_it_is_an_error(tmp_path: Path) -> None:
         new_decoder("h264", {}, HWAccel("cuda", is_hw_owned=True, allow_software_fallback=False))
 
 
-def test_ffmpeg_shares_the_context_that_torch_has_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """torch seems to find two GPUs; those whose contexts are current, the last one at the end."""
     current: list[int] = []
 
     @contextmanager
     def device(index: int) -> Iterator[None]:
         current.append(index)
-        yield
-        current.pop()
+        try:
+            yield
+        finally:
+            current.pop()
 
-    worked: list[int] = []
-    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch, "zeros", lambda *_, **__: worked.append(current[-1]))
-    for usable, index, options in (
-        (True, 1, {"primary_ctx": "0", "current_ctx": "1"}),
-        (True, 2, {"primary_ctx": "1"}),
-        (False, 1, {"primary_ctx": "1"}),
-    ):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda usable=usable: usable)
-        with gpu_decoding(index) as gpu:
-            assert gpu.options == options
-            assert current == ([index] if "current_ctx" in options else [])
-    assert worked == [1], "a context is current on a thread once it has worked there"
-    assert not current
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: current.index(index))
+    monkeypatch.setattr(video_cuda, "_own", threading.local())
+    return current
+
+
+@pytest.mark.parametrize(
+    ("index", "options"), [(1, {"primary_ctx": "0", "current_ctx": "1"}), (2, {"primary_ctx": "1"})]
+)
+def test_decoders_are_opened_in_the_context_that_torch_uses(
+    two_gpus: list[int], monkeypatch: pytest.MonkeyPatch, index: int, options: dict[str, str]
+) -> None:
+    opened: list[tuple[object, list[int]]] = []
+
+    def opening(_codec: str, _settings: object, accel: HWAccel) -> Any:
+        opened.append((accel.options, list(two_gpus)))
+        return SimpleNamespace()
+
+    monkeypatch.setattr(video_nvdec, "new_decoder", opening)
+    video_nvdec._decoder("h264", {}, index)
+    assert opened == [(options, [index] if index < 2 else [])]
+    assert not two_gpus
+
+
+def test_frames_are_given_to_nvenc_in_the_context_that_torch_uses(
+    two_gpus: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Plane:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 1
+
+    given: list[list[int]] = []
+
+    def from_dlpack(*_: object, cuda_context: object) -> Any:
+        assert isinstance(cuda_context, CudaContext)
+        given.append(list(two_gpus))
+        memory = SimpleNamespace(buffer_ptr=0, line_size=8)
+        return SimpleNamespace(planes=(memory, SimpleNamespace(buffer_ptr=32, line_size=8)), height=4)
+
+    monkeypatch.setattr(video_cuda, "VideoFrame", SimpleNamespace(from_dlpack=from_dlpack))
+    for _ in range(2):
+        frame_of(DevicePlanes((Plane(), Plane()), "nv12", 4, 8, 0))
+    assert given == [[1], [1]]
+
+
+def test_a_gpu_that_torch_cannot_use_is_named_as_missing(
+    two_gpus: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(_index: int) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fails)
+    monkeypatch.setattr(video_cuda, "hwdevices_available", lambda: ["cuda"])
+    assert missing_device(0) == "CUDA error: out of memory"
+    source = probe(make_video(tmp_path / "a.mp4", range(2)))
+    with source.open() as container, pytest.raises(DeviceError, match=r"cuda:0 cannot be used .*out of memory"):
+        Nvdec(0, "nv12").decoder(container.streams.video[0])
+    assert not two_gpus
 
 
 @WITHOUT_GPU
