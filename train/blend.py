@@ -31,11 +31,12 @@ def parsed_shares(words: Sequence[str]) -> list[tuple[Path, float]]:
     for word in words:
         name, _, share = word.rpartition(":")
         try:
-            found.append((Path(name), float(share)))
+            value = float(share)
         except ValueError:
-            found.append((Path(word), math.nan))
-        if not name or not found[-1][1] > 0:
+            value = math.nan
+        if not name or not value > 0:
             raise RecipeError(word, "has no share above 0", "Write FILE:SHARE, e.g. runs/a/last.pt:0.6.")
+        found.append((Path(name), value))
     if not math.isclose(sum(share for _, share in found), 1, abs_tol=1e-6):
         raise RecipeError("shares", "do not add up to 1", "Write FILE:SHARE with shares that do.")
     return found

@@ -487,7 +487,7 @@ class CropDataset:
             device: of the returned tensors; pixels are copied there as 8-bit integers, a quarter of float32's bytes.
 
         Returns:
-            lr (size, 3, patch, patch), hr (size, 3, patch * scale, patch * scale), and in the same shape as hr the
+            lr (N, 3, patch, patch), hr (N, 3, patch * scale, patch * scale), and in the same shape as hr the
             teacher's, if wanted; float32 in [0, 1], or beyond where saturation was raised.
         """
         random = np.random.Generator(np.random.Philox(key=[self.seed, step]))

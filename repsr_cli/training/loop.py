@@ -321,7 +321,7 @@ class _Trainer:
     def _batch(self, step: int) -> tuple[Tensor, ...]:
         """This process's share of the crops of a step: LR, HR and, where the recipe needs it, the teacher's."""
         shape, teacher = batch_shape(step, self.recipe), uses_teacher(self.recipe)
-        # In a thread of its own; torch's MPS does not bear two threads at once.
+        # This runs in another thread than the training step, and MPS is not safe to use from two threads at once.
         device = self.device if self.device.type == "cuda" else torch.device("cpu")
         share = slice(self.rank, None, self.processes)
         return self.data.crops.batch(step, *shape, teacher=teacher, share=share, device=device)

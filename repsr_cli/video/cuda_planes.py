@@ -82,7 +82,7 @@ def downloaded(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
 
 
 def missing_device(index: int) -> str | None:
-    """FFmpeg's reason why it cannot use a CUDA device; None if it can."""
+    """Why FFmpeg cannot use a CUDA device, in FFmpeg's or torch's words; None if it can."""
     if "cuda" not in hwdevices_available():
         return "this build of PyAV has no CUDA support"
 
