@@ -62,7 +62,8 @@ the `real` model, 1 exactly the `detail` one, and every value between is a model
 `--kind real`, for lossless inputs too. Without it, inputs that get the kind `real` by themselves or by `--kind` get the
 default of the pair, which stands in `weights/index.toml`; `-n balanced-real` is detail 0, `-n balanced-detail` is 1.
 `-n balanced@0.5` is another way to write it, and the only one for `repsr eval`, `bench` and `finetune`. It is a usage
-error with a file, with `clean`, and where no pair ships. {ships}
+error with a file, with `clean`, and where no pair ships.
+{ships}
 
 """
 
