@@ -29,7 +29,7 @@ from repsr_cli.training.dataset import (
     parsed_entry,
     writing_errors,
 )
-from repsr_cli.video.lock import FolderLock, is_own_folder, remove_empty
+from repsr_cli.video.lock import FolderLock, is_own_folder, leftover, remove_empty
 
 _JOB, _PIXELS, _LINES, _DONE = "job.json", "pixels", "pairs.jsonl", "complete.json"
 _BLOCK = 1 << 20  # digested at a time
@@ -126,7 +126,7 @@ def _remove(lock: FolderLock, target: Path, say: Callable[[str], None] = lambda 
     except OSError as error:
         left = error.strerror or str(error)
     if left:
-        say(f"{target.name} is complete; {lock.folder} could not be removed: {left}")
+        say(leftover(target, lock.folder, left))
 
 
 def is_complete(target: Path) -> bool:

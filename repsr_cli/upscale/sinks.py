@@ -20,7 +20,7 @@ from repsr_cli.files import check_target as check_file
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.encode import EncodedPacket, SegmentEncoder
 from repsr_cli.video.image_sequence import existing
-from repsr_cli.video.lock import FolderLock
+from repsr_cli.video.lock import FolderLock, leftover
 from repsr_cli.video.mux import Output, join, write_images
 from repsr_cli.video.open import translated
 from repsr_cli.video.plan_streams import IMAGES, Y4M
@@ -264,7 +264,7 @@ class FileSink:
             self._join(store, frames)
         left = store.remove()
         if left:
-            self._say(f"{plan.target.name} is complete; {store.folder} could not be removed: {left}")
+            self._say(leftover(plan.target, store.folder, left))
 
     def _join(self, store: Store, frames: int) -> None:
         """Write the target from the segments."""
@@ -352,7 +352,7 @@ def raw_output(
             with suppress(OSError):  # the folder or the disk is gone, or the target is complete
                 lock.remove(is_job_file)
         if left := lock.left():
-            say(f"{target.name} is complete; {lock.folder} could not be removed: {left}")
+            say(leftover(target, lock.folder, left))
 
 
 @contextmanager

@@ -148,6 +148,11 @@ class FolderLock:
             os.close(folder)
 
 
+def leftover(target: Path, folder: Path, reason: str) -> str:
+    """The line that says why the folder of a job outlives it, though its target is complete."""
+    return f"{target.name} is complete; {folder} could not be removed: {reason}"
+
+
 def remove_empty(folder: Path) -> None:
     """Remove a folder of this user, unless something is in it: another process's lock, or files of others."""
     if is_own_folder(folder):
