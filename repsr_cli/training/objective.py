@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from repsr_cli.errors import RecipeError
+from repsr_cli.model.plain import LUMA
 from repsr_cli.training.dataset import CropDataset
 from repsr_cli.training.discriminator import Discriminator, discriminator_loss, generator_loss
 from repsr_cli.training.feature_views import FeatureViews
@@ -39,17 +40,20 @@ class Targets:
     teacher: Tensor | None = None
 
     def named(self, name: str) -> Tensor:
-        """``original`` or ``teacher``."""
+        """``original``, ``teacher``, or ``teacher-luma``: the teacher's luma with the colour of the original."""
         if name == "original":
             return self.original
         assert self.teacher is not None, "the recipe's data were checked when the run began"
-        return self.teacher
+        if name == "teacher":
+            return self.teacher
+        luma = torch.tensor(LUMA, device=self.original.device)
+        return self.original + torch.einsum("nchw,c->nhw", self.teacher - self.original, luma)[:, None]
 
 
 def uses_teacher(recipe: Recipe) -> bool:
     """Whether a recipe needs what a teacher made."""
     return (
-        recipe.data.target == "teacher"
+        recipe.data.target != "original"
         or (recipe.gan.weight > 0 and recipe.gan.real == "teacher")
         or (recipe.loss.vgg > 0 and recipe.loss.vgg_target != "original")
     )

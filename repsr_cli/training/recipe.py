@@ -61,7 +61,8 @@ class Data:
         validation: folder of HR images to validate on instead of ``holdout``; empty: none.
         channel_shuffle: whether colour channels of a training crop are shuffled.
         saturation: colour differences of every second training crop are multiplied by 1 to this.
-        target: what a network learns to give: the ``original``, or what the ``teacher`` of ``repsr prepare`` made.
+        target: what a network learns to give: the ``original``, what the ``teacher`` of ``repsr prepare`` made, or
+            ``teacher-luma``, the luma of that with the original's colour.
     """
 
     train: str
@@ -69,7 +70,7 @@ class Data:
     validation: str = ""
     channel_shuffle: bool = False
     saturation: float = 1.0
-    target: Literal["original", "teacher"] = "original"
+    target: Literal["original", "teacher", "teacher-luma"] = "original"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from repsr_cli.errors import RecipeError
+from repsr_cli.model.plain import LUMA
+from repsr_cli.training.losses import CHROMA
 from repsr_cli.training.objective import Objective, Targets, uses_teacher
 from repsr_cli.training.perceptual import VggFeatures, feature_distance
 from repsr_cli.training.recipe import Recipe, recipe_from_dict
@@ -44,6 +46,15 @@ def test_vgg_compares_with_the_target_it_names(target: str) -> None:
     sr, targets = images()
     wanted = distance(sr, targets.named(target))
     assert float(Objective(recipe(vgg_target=target), CPU)(0, sr, targets)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_luma_of_the_teacher_comes_with_the_colour_of_the_original() -> None:
+    _, targets = images()
+    mixed = targets.named("teacher-luma")
+    luma, *colour = (torch.tensor([row])[..., None, None] for row in (LUMA, *CHROMA))
+    assert torch.allclose((mixed * luma).sum(1), (targets.named("teacher") * luma).sum(1), atol=1e-6)
+    for row in colour:
+        assert torch.allclose((mixed * row).sum(1), (targets.original * row).sum(1), atol=1e-5)
 
 
 def test_vgg_of_both_is_the_distance_to_the_mean_of_their_features() -> None:
@@ -102,6 +113,12 @@ def test_patterns_on_the_grid_are_looked_for_beside_the_original() -> None:
 def test_a_vgg_target_that_needs_a_teacher_asks_for_one(target: str, needed: bool) -> None:
     assert uses_teacher(recipe(vgg_target=target)) is needed
     assert not uses_teacher(recipe(vgg_target=target, vgg=0.0))
+
+
+@pytest.mark.parametrize(("target", "needed"), [("original", False), ("teacher", True), ("teacher-luma", True)])
+def test_a_target_that_a_teacher_made_asks_for_one(target: str, needed: bool) -> None:
+    values = asdict(recipe(vgg=0.0, weight=1.0)) | {"data": {"train": "images", "target": target}}
+    assert uses_teacher(recipe_from_dict(values, "a recipe")) is needed
 
 
 @pytest.mark.parametrize("name", ["vgg_crops", "vgg_patch"])
