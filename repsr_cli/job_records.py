@@ -1,4 +1,4 @@
-"""What a job notes of itself in its folder, so that it can be resumed: small JSON files that may be damaged."""
+"""Store what a job records in its folder so that it can be resumed: small JSON files that may be damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold what work reports: how far it is while it runs, and what it did."""
+"""Define how work reports its progress and its outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typer and Rich. Parse, call a pipeline, show progress, turn errors into exit codes."""
+"""Parse arguments, call a pipeline, show progress, turn errors into exit codes. Uses Typer and Rich."""
 
 from repsr_cli.cli.app import app
 

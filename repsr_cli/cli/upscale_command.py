@@ -1,4 +1,4 @@
-"""Run ``repsr upscale``: from what was typed to lines on the terminal."""
+"""Run ``repsr upscale``: from the arguments to the lines printed on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show what several models and encoders make of a few frames, on one page, before hours of work."""
+"""Show a few frames as several models and encoders render them, on one page, before a long job."""
 
 from __future__ import annotations
 

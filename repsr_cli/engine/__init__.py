@@ -1,1 +1,1 @@
-"""Tensors in, tensors out. Handles no files."""
+"""Run networks over tensors. Handles no files."""

@@ -1,4 +1,4 @@
-"""Upscale frames whole on a CUDA device, checked against tiles, which take over where it fails."""
+"""Upscale whole frames on a CUDA device, checked against tiles, which take over if that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide what to do where memory is short (smaller tiles, as long as there are any), and keep what is freed."""
+"""Decide what to do when memory is short (use smaller tiles, if there are any), and keep freed memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a network over tiles, several at a time, and over smaller ones where memory is short. Does without torch."""
+"""Run a network over tiles, several at a time, and over smaller ones if memory is short. Does not need torch."""
 
 from __future__ import annotations
 

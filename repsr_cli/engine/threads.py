@@ -1,4 +1,4 @@
-"""Set torch's CPU threads for a while."""
+"""Set the number of torch's CPU threads temporarily."""
 
 from __future__ import annotations
 

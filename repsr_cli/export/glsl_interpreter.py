@@ -1,4 +1,4 @@
-"""Run the user shaders that glsl.py writes, on NumPy, from their text.
+"""Interpret the text of the user shaders that glsl.py writes, with NumPy.
 
 It reads passes, statements and weights back from the file, so that a shader can be checked where no Vulkan is
 installed. It covers the part of GLSL that those shaders use and refuses everything else. A vector is an array

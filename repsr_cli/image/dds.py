@@ -1,4 +1,4 @@
-"""Read uncompressed DDS textures beyond what Pillow knows: 16-bit and floating-point channels.
+"""Read uncompressed DDS textures that Pillow does not read: 16-bit and floating-point channels.
 
 Source: Microsoft, Programming Guide for DDS; the enumeration DXGI_FORMAT.
 """

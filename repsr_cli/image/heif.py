@@ -1,4 +1,4 @@
-"""Read and mend the properties of AVIF and HEIF images that their decoders do not hand out.
+"""Read and repair properties of AVIF and HEIF images that their decoders do not expose.
 
 Source: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (image items), ITU-T H.273 (code points of colour).
 """

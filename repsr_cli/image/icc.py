@@ -1,4 +1,4 @@
-"""Make ICC profiles for colours that PNG chunks or nclx describe, for formats that know nothing else.
+"""Make ICC profiles for colours that PNG chunks or nclx describe, for formats that can hold nothing else.
 
 Source: ICC.1:2022, matrix and curve profiles; ITU-T H.273, tables 2 and 3; PNG, chunks gAMA and cHRM.
 """

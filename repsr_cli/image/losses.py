@@ -1,4 +1,4 @@
-"""Find out what of an image a format cannot hold, before the work starts."""
+"""Find out which parts of an image a format cannot hold, before the work starts."""
 
 from __future__ import annotations
 

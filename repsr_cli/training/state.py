@@ -1,4 +1,4 @@
-"""Keep what changes during a training run, and save it to and restore it from checkpoints."""
+"""Hold the state of a training run, and save it to and restore it from checkpoints."""
 
 from __future__ import annotations
 

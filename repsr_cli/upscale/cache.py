@@ -1,4 +1,4 @@
-"""Find the user's folder for what can be made anew, and remember there what was measured on this machine."""
+"""Find the user's cache folder, and remember there what was measured on this machine."""
 
 from __future__ import annotations
 

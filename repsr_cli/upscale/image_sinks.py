@@ -1,4 +1,4 @@
-"""Take in the upscaled pages of an image: as a file, or not at all."""
+"""Receive the upscaled pages of an image, and write them to a file or discard them."""
 
 from __future__ import annotations
 

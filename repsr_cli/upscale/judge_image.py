@@ -1,4 +1,4 @@
-"""Judge by an image file itself whether compression has cost it anything."""
+"""Judge from an image file whether compression has degraded it."""
 
 from __future__ import annotations
 

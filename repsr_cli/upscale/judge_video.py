@@ -1,4 +1,4 @@
-"""Judge by a video's codec and the bits that it spends whether compression has cost it anything."""
+"""Judge from a video's codec and its bits per pixel whether compression has degraded it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold what a source's own bytes say of the kind of model that it needs."""
+"""Describe which kind of model a source needs, as judged from the file itself."""
 
 from __future__ import annotations
 

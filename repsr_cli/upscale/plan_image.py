@@ -1,4 +1,4 @@
-"""Decide everything about an image that its header tells."""
+"""Decide everything about an image that can be decided from its header."""
 
 from __future__ import annotations
 

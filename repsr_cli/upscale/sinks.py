@@ -1,4 +1,4 @@
-"""Take in the upscaled frames of a video: as a file, as raw frames, or not at all.
+"""Receive the upscaled frames of a video, and write a file or raw frames, or discard them.
 
 A sink does not know where frames are computed. What it takes in from several devices at once it keeps by segment.
 """

@@ -1,4 +1,4 @@
-"""Upscale what lands in a folder, once it is complete."""
+"""Upscale files that arrive in a folder, once they are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Give the packets of copied streams times that ascend, as muxers demand.
+"""Give the packets of copied streams ascending times, as muxers require.
 
 One block that is early, a packet that comes twice, a repeated cluster: players pass over them, and muxers end the whole
 job. The bytes stay; the few packets that are out of order get times between their neighbours'.

@@ -1,4 +1,4 @@
-"""Decide what becomes of every stream of a source, by trying it out on the muxer before the first frame is decoded."""
+"""Decide what happens to every stream of a source, by testing it on the muxer before the first frame is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a folded network with OpenVINO where tiles are torch's tensors."""
+"""Run a folded network with OpenVINO on tiles that are torch tensors."""
 
 from __future__ import annotations
 

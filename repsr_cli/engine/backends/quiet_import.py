@@ -1,4 +1,4 @@
-"""Import libraries that report their use over the network, so that they do not."""
+"""Import libraries that report their use over the network, with that reporting switched off."""
 
 from __future__ import annotations
 
