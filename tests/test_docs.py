@@ -113,6 +113,19 @@ def test_networks_have_file_digest_and_card() -> None:
     assert {path.name for path in (ROOT / "weights").glob("*.safetensors")} == known
 
 
+def test_model_cards_compare_with_the_models_that_ship() -> None:
+    entries = tomllib.loads((ROOT / "weights" / "index.toml").read_text(encoding="utf-8"))["model"]
+    shipped = {entry["name"]: list(entry["psnr_y"].values()) for entry in entries}
+    compared = 0
+    for page in (ROOT / "weights").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for name, cells in re.findall(r"^\| ([\w-]+) \| ((?:[\d.]+ / [\d.]+ / [\d.]+ \| ?)+)$", text, re.MULTILINE):
+            if name in shipped:
+                assert [float(cell.split("/")[0]) for cell in cells.split("|")[:-1]] == shipped[name], page.name
+                compared += 1
+    assert compared > len(entries)
+
+
 def test_page_of_networks_is_current() -> None:
     zoo = runpy.run_path(str(ROOT / "docs" / "zoo.py"))
     written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
