@@ -20,7 +20,7 @@ from repsr_cli.training.losses import reconstruction_loss
 from repsr_cli.training.perceptual import VggFeatures, feature_distance
 from repsr_cli.training.recipe import DISCRIMINATOR_MULTIPLE, Recipe
 from repsr_cli.training.schedule import loss_name
-from repsr_cli.training.structure import fourier_distance, grid_pattern, ms_ssim, ssim
+from repsr_cli.training.structure import fourier_distance, gradient_distance, grid_pattern, ms_ssim, ssim
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Width of the border of a crop that a discriminator never sees, LR px.
@@ -105,6 +105,8 @@ class Objective:
         if loss.grid:
             # Teachers have such patterns themselves; originals have none.
             total = total + loss.grid * grid_pattern(sr, targets.original, recipe.network.scale)
+        if loss.gradient:
+            total = total + loss.gradient * gradient_distance(sr, targets.original)
         if self._vgg is not None:
             total = total + loss.vgg * self._vgg_distance(step, sr, targets)
         return total

@@ -144,6 +144,8 @@ class Loss:
         fourier: weight of the distance of amplitudes and phases of the spectra, added.
         grid: weight of what the error has in common from one LR pixel to the next, added; it keeps a VGG term from
             drawing a cross-hatch.
+        gradient: weight of the difference of the mean gradients of windows of 16 px from the original's, added; it
+            keeps contrast whose exact place cannot be known.
         vgg: weight of the VGG distance, added; its weights come with ``repsr[perceptual]``.
         vgg_layers: how many of the five layers it uses.
         vgg_target: what it compares with: the ``original``, what the ``teacher`` made, or the mean features of
@@ -164,6 +166,7 @@ class Loss:
     ssim: float = 0.0
     fourier: float = 0.0
     grid: float = 0.0
+    gradient: float = 0.0
     vgg: float = 0.0
     vgg_layers: int = 4
     vgg_target: Literal["original", "teacher", "both"] = "original"
@@ -369,6 +372,7 @@ def _check(recipe: Recipe, subject: str) -> None:
         "loss.ms_ssim": recipe.loss.ms_ssim,
         "loss.fourier": recipe.loss.fourier,
         "loss.grid": recipe.loss.grid,
+        "loss.gradient": recipe.loss.gradient,
         "loss.vgg": recipe.loss.vgg,
         "loss.vgg_crops": recipe.loss.vgg_crops,
         "loss.vgg_patch": recipe.loss.vgg_patch,

@@ -10,10 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from repsr_cli.model.plain import LUMA
+
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 11, 1.5
 # Side of the squares, in LR px, over which an error counts as repeating.
 _CELLS = 6
+# Side of the windows whose mean gradients are compared, HR px.
+_GRADIENT_WINDOW = 16
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -132,3 +136,31 @@ def grid_pattern(sr: Tensor, wanted: Tensor, scale: int) -> Tensor:
     means = means.reshape(len(means), sr.shape[1], scale**2, *means.shape[-2:])
     pattern: Tensor = (means - means.mean(2, keepdim=True)).abs().mean()
     return pattern
+
+
+def gradient_distance(sr: Tensor, wanted: Tensor) -> Tensor:
+    """Difference of the mean luma gradients of small windows: a scalar, in the units of the images per pixel.
+
+    The place of a detail often cannot be known from the LR image, but how much of it there is can. Absolute differences
+    favour the mean of all that is possible, which is flat. This one counts how much contrast a window has, wherever in
+    the window that is. Images are smoothed first: contrast would cost least as a checkerboard.
+
+    Args:
+        sr: (N, 3, H, W), at least 5 px on both axes.
+        wanted: the same shape.
+    """
+    found, expected = _mean_gradients(sr), _mean_gradients(wanted)
+    distance: Tensor = (found - expected).abs().mean()
+    return distance
+
+
+def _mean_gradients(rgb: Tensor) -> Tensor:
+    """The mean absolute differences of neighbours, down plus across, of overlapping windows: (N, 1, h, w)."""
+    weights = torch.tensor(LUMA, dtype=rgb.dtype, device=rgb.device)
+    smooth = torch.tensor((0.25, 0.5, 0.25), dtype=rgb.dtype, device=rgb.device)
+    luma = torch.einsum("nchw,c->nhw", rgb, weights)[:, None]
+    luma = F.conv2d(luma, (smooth[:, None] * smooth)[None, None])
+    here = luma[..., :-1, :-1]
+    steps = (luma[..., 1:, :-1] - here).abs() + (luma[..., :-1, 1:] - here).abs()
+    side = min(_GRADIENT_WINDOW, *steps.shape[-2:])
+    return F.avg_pool2d(steps, side, stride=max(1, side // 2))

@@ -118,7 +118,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 ADVERSARIAL: dict[str, dict[str, Any]] = {
-    "loss": {"ssim": 0.1, "ms_ssim": 0.1, "fourier": 0.1, "grid": 0.5, "weight": 0.5},
+    "loss": {"ssim": 0.1, "ms_ssim": 0.1, "fourier": 0.1, "grid": 0.5, "gradient": 0.5, "weight": 0.5},
     "gan": {"weight": 0.1, "channels": 4, "warmup": 3},
     "validation": {"every": 8, "keep": "last"},
     "batch": {"size": 4, "patch": 12},

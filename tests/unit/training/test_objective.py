@@ -97,16 +97,13 @@ def test_vgg_teaches_the_network_in_half_precision() -> None:
     assert float(sr.grad.abs().sum()) > 0
 
 
-def test_patterns_on_the_grid_are_looked_for_beside_the_original() -> None:
+@pytest.mark.parametrize("term", ["grid", "gradient"])
+def test_patterns_and_contrast_are_looked_for_beside_the_original(term: str) -> None:
     _, targets = images()
-    loss = Objective(
-        recipe_from_dict(
-            asdict(recipe(vgg=0.0, grid=1.0)) | {"data": {"train": "images", "target": "teacher"}}, "a recipe"
-        ),
-        CPU,
-    )
+    values = asdict(recipe(vgg=0.0, **{term: 1.0})) | {"data": {"train": "images", "target": "teacher"}}
+    loss = Objective(recipe_from_dict(values, "a recipe"), CPU)
     assert float(loss(0, targets.original, targets)) == 0
-    assert float(loss(0, targets.named("teacher"), targets)) > 0.01
+    assert float(loss(0, targets.original / 2, targets)) > 0.01
 
 
 @pytest.mark.parametrize(("target", "needed"), [("original", False), ("teacher", True), ("both", True)])

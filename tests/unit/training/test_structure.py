@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from repsr_cli.training.structure import WEIGHTS, fourier_distance, grid_pattern, ms_ssim, ssim
+from repsr_cli.training.structure import WEIGHTS, fourier_distance, gradient_distance, grid_pattern, ms_ssim, ssim
 from tests.conftest import textured
 
 
@@ -111,3 +111,24 @@ def test_crops_smaller_than_a_square_have_a_pattern_too() -> None:
     wanted = torch.zeros(1, 3, 8, 8)
     hatch = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).tile(4, 4).expand(1, 3, 8, 8)
     assert float(grid_pattern(hatch, wanted, 2)) == pytest.approx(0.1)
+
+
+def test_gradient_distance_counts_contrast_wherever_it_is() -> None:
+    """A texture moved by a few pixels is as far from the original as a flat image in L1, but not in mean gradients."""
+    torch.manual_seed(0)
+    texture = torch.nn.functional.interpolate(torch.rand(1, 1, 32, 32), scale_factor=2, mode="bilinear")
+    wanted = texture.expand(1, 3, 64, 64).contiguous()
+    moved, flat = wanted.roll((2, 2), (2, 3)), torch.full_like(wanted, float(wanted.mean()))
+    assert float((moved - wanted).abs().mean()) > float((flat - wanted).abs().mean())
+    assert float(gradient_distance(moved, wanted)) < float(gradient_distance(flat, wanted)) / 5
+    assert float(gradient_distance(wanted + 0.1, wanted)) == pytest.approx(0, abs=1e-6)
+
+
+def test_gradient_distance_gives_nothing_for_a_checkerboard() -> None:
+    """Of one pixel's size, it has the largest gradient that a change of so few code values can make."""
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    board = flat + 0.05 * (1 - 2 * ((x + y) % 2))
+    edge = flat + 0.05 * (x > 31)
+    assert float(gradient_distance(board, flat)) < 1e-6
+    assert float(gradient_distance(edge, flat)) > 1e-3
