@@ -24,7 +24,7 @@ Made from `weights/` by `python docs/zoo.py`. PSNR is of luma, in dB, for the us
 reproduces these figures, with those of bicubic next to them. `repsr models` measures the speed on your machine. The
 model cards in `weights/` describe how each was trained. `clean` models are for images
 without compression, `real` ones for compressed images and video, but listed with figures on clean images here; for
-figures on compressed videos see `train/studies/video`.
+figures on compressed videos see `train/studies/video` and, at x4, `train/studies/detail.md`.
 
 """
 

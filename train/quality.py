@@ -48,8 +48,8 @@ enlarged by 4 again. `real` is the faithful end of `--detail`, `detail` the cris
 MEASURES = """
 PSNR of luma in dB and SSIMULACRA2: more is better. VGG distance: less is better. Gradient: that of the result over the
 original's; below 1 is soft, above 1 harsh. The last column is CPU seconds on one thread for a frame of 480x270, in
-fp32. No single figure decides: PSNR rewards blur, and invented texture may lower VGG distance. train/README.md has the
-command.
+fp32. No single figure decides: PSNR rewards blur, and invented texture may lower VGG distance. train/studies/detail.md
+has the command.
 """
 
 

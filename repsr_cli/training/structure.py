@@ -146,7 +146,7 @@ def gradient_distance(sr: Tensor, wanted: Tensor) -> Tensor:
     the window that is. Images are smoothed first: contrast would cost least as a checkerboard.
 
     Args:
-        sr: (N, 3, H, W), at least 5 px on both axes.
+        sr: (N, 3, H, W), at least 4 px on both axes.
         wanted: the same shape.
     """
     found, expected = _mean_gradients(sr), _mean_gradients(wanted)

@@ -132,3 +132,8 @@ def test_gradient_distance_gives_nothing_for_a_checkerboard() -> None:
     edge = flat + 0.05 * (x > 31)
     assert float(gradient_distance(board, flat)) < 1e-6
     assert float(gradient_distance(edge, flat)) > 1e-3
+
+
+def test_gradient_distance_of_images_smaller_than_a_window() -> None:
+    noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert float(gradient_distance(noise, torch.zeros_like(noise))) > 0.01
