@@ -18,6 +18,8 @@ WINDOW, SIGMA = 11, 1.5
 _CELLS = 6
 # Side of the windows whose mean gradients are compared, HR px.
 _GRADIENT_WINDOW = 16
+# Side of the smallest image that has a gradient once its border is lost to smoothing, px.
+_SMALLEST = 4
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -146,9 +148,14 @@ def gradient_distance(sr: Tensor, wanted: Tensor) -> Tensor:
     the window that is. Images are smoothed first: contrast would cost least as a checkerboard.
 
     Args:
-        sr: (N, 3, H, W), at least 4 px on both axes.
+        sr: (N, 3, H, W).
         wanted: the same shape.
+
+    Raises:
+        ValueError: images smaller than 4 px.
     """
+    if min(sr.shape[-2:]) < _SMALLEST:
+        raise ValueError(f"mean gradients need images of {_SMALLEST} px or more, not {tuple(sr.shape[-2:])}")
     found, expected = _mean_gradients(sr), _mean_gradients(wanted)
     distance: Tensor = (found - expected).abs().mean()
     return distance

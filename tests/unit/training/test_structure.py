@@ -137,3 +137,6 @@ def test_gradient_distance_gives_nothing_for_a_checkerboard() -> None:
 def test_gradient_distance_of_images_smaller_than_a_window() -> None:
     noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     assert float(gradient_distance(noise, torch.zeros_like(noise))) > 0.01
+    assert float(gradient_distance(noise[..., :4, :4], torch.zeros(1, 3, 4, 4))) > 0.01
+    with pytest.raises(ValueError, match=r"4 px or more, not \(3, 8\)"):
+        gradient_distance(noise[..., :3, :], noise[..., :3, :])
