@@ -11,6 +11,12 @@ from repsr_cli.model.plain import LUMA
 CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
+def luma_of(rgb: Tensor) -> Tensor:
+    """Luma (BT.601) of images (N, 3, H, W): (N, 1, H, W)."""
+    weights = torch.tensor(LUMA, dtype=rgb.dtype, device=rgb.device)
+    return torch.einsum("nchw,c->nhw", rgb, weights)[:, None]
+
+
 def _distance(difference: Tensor, name: str) -> Tensor:
     if name == "l1":
         return difference.abs().mean()

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from repsr_cli.errors import RecipeError
-from repsr_cli.model.plain import LUMA
 from repsr_cli.training.dataset import CropDataset
 from repsr_cli.training.discriminator import Discriminator, discriminator_loss, generator_loss
 from repsr_cli.training.feature_views import FeatureViews
-from repsr_cli.training.losses import reconstruction_loss
+from repsr_cli.training.losses import luma_of, reconstruction_loss
 from repsr_cli.training.perceptual import VggFeatures, feature_distance
 from repsr_cli.training.recipe import DISCRIMINATOR_MULTIPLE, Recipe
 from repsr_cli.training.schedule import loss_name
@@ -46,8 +45,7 @@ class Targets:
         assert self.teacher is not None, "the recipe's data were checked when the run began"
         if name == "teacher":
             return self.teacher
-        luma = torch.tensor(LUMA, device=self.original.device)
-        return self.original + torch.einsum("nchw,c->nhw", self.teacher - self.original, luma)[:, None]
+        return self.original + luma_of(self.teacher - self.original)
 
 
 def uses_teacher(recipe: Recipe) -> bool:

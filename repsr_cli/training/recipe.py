@@ -13,6 +13,8 @@ from repsr_cli.training.sections import MOST, build_section, read_toml, toml_val
 
 # Both sides of what a discriminator sees are multiples of this, since it halves them three times.
 DISCRIMINATOR_MULTIPLE = 8
+# Smallest sides of crops, HR px: the window of SSIM, and what has a gradient once smoothing has lost its border.
+SSIM_WINDOW, SMALLEST_GRADIENT = 11, 4
 LARGEST = {
     "network.scale": 16,
     "network.blocks": 1000,
@@ -385,6 +387,7 @@ def _check(recipe: Recipe, subject: str) -> None:
         if value < 0:
             raise RecipeError(subject, f"{name} must not be negative")
     _check_single(recipe, subject)
+    _check_crops(recipe, subject)
 
 
 def _check_single(recipe: Recipe, subject: str) -> None:
@@ -397,9 +400,19 @@ def _check_single(recipe: Recipe, subject: str) -> None:
         raise RecipeError(subject, "network.channels must be 3 or more to start as an interpolation")
     if recipe.data.saturation < 1:
         raise RecipeError(subject, f"data.saturation must be 1 or more, not {recipe.data.saturation}")
-    smallest = min(recipe.batch.patch, recipe.batch.late_patch) * recipe.network.scale
-    if recipe.gan.weight and smallest < DISCRIMINATOR_MULTIPLE:
-        happened = f"crops of {smallest} px are too small for a discriminator, which needs {DISCRIMINATOR_MULTIPLE}"
-        raise RecipeError(subject, happened, "Raise batch.patch and batch.late_patch.")
     if recipe.data.holdout == 0 and not recipe.data.validation:
         raise RecipeError(subject, "nothing to validate on", "Set data.holdout above 0 or data.validation to a folder.")
+
+
+def _check_crops(recipe: Recipe, subject: str) -> None:
+    smallest = min(recipe.batch.patch, recipe.batch.late_patch) * recipe.network.scale
+    terms = (
+        ("a discriminator", recipe.gan.weight, DISCRIMINATOR_MULTIPLE),
+        ("loss.ssim", recipe.loss.ssim, SSIM_WINDOW),
+        ("loss.ms_ssim", recipe.loss.ms_ssim, SSIM_WINDOW),
+        ("loss.gradient", recipe.loss.gradient, SMALLEST_GRADIENT),
+    )
+    for name, weight, side in terms:
+        if weight and smallest < side:
+            happened = f"crops of {smallest} px are too small for {name}, which needs {side}"
+            raise RecipeError(subject, happened, "Raise batch.patch and batch.late_patch.")

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repsr_cli.model.plain import LUMA
+from repsr_cli.training.losses import luma_of
+from repsr_cli.training.recipe import SMALLEST_GRADIENT
+from repsr_cli.training.recipe import SSIM_WINDOW as WINDOW
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-WINDOW, SIGMA = 11, 1.5
+SIGMA = 1.5
 # Side of the squares, in LR px, over which an error counts as repeating.
 _CELLS = 6
 # Side of the windows whose mean gradients are compared, HR px.
 _GRADIENT_WINDOW = 16
-# Side of the smallest image that has a gradient once its border is lost to smoothing, px.
-_SMALLEST = 4
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -154,8 +154,8 @@ def gradient_distance(sr: Tensor, wanted: Tensor) -> Tensor:
     Raises:
         ValueError: images smaller than 4 px.
     """
-    if min(sr.shape[-2:]) < _SMALLEST:
-        raise ValueError(f"mean gradients need images of {_SMALLEST} px or more, not {tuple(sr.shape[-2:])}")
+    if min(sr.shape[-2:]) < SMALLEST_GRADIENT:
+        raise ValueError(f"mean gradients need images of {SMALLEST_GRADIENT} px or more, not {tuple(sr.shape[-2:])}")
     found, expected = _mean_gradients(sr), _mean_gradients(wanted)
     distance: Tensor = (found - expected).abs().mean()
     return distance
@@ -163,10 +163,8 @@ def gradient_distance(sr: Tensor, wanted: Tensor) -> Tensor:
 
 def _mean_gradients(rgb: Tensor) -> Tensor:
     """The mean absolute differences of neighbours, down plus across, of overlapping windows: (N, 1, h, w)."""
-    weights = torch.tensor(LUMA, dtype=rgb.dtype, device=rgb.device)
     smooth = torch.tensor((0.25, 0.5, 0.25), dtype=rgb.dtype, device=rgb.device)
-    luma = torch.einsum("nchw,c->nhw", rgb, weights)[:, None]
-    luma = F.conv2d(luma, (smooth[:, None] * smooth)[None, None])
+    luma = F.conv2d(luma_of(rgb), (smooth[:, None] * smooth)[None, None])
     here = luma[..., :-1, :-1]
     steps = (luma[..., 1:, :-1] - here).abs() + (luma[..., :-1, 1:] - here).abs()
     side = min(_GRADIENT_WINDOW, *steps.shape[-2:])
