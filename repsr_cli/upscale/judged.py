@@ -18,8 +18,8 @@ BITS_PER_PIXEL = {
     "av1": 0.58,
 }
 # Of formats that were not measured: as JPEG, the least efficient of those that were.
-OTHER_IMAGES = 3.5
-OTHER_VIDEOS = 3.5
+OTHER_IMAGES = 3.7
+OTHER_VIDEOS = 3.7
 
 
 @dataclass(frozen=True, slots=True)
