@@ -130,3 +130,15 @@ def test_betas_are_decays(tmp_path: Path, betas: str, name: str) -> None:
     text = "[network]\nscale = 2\n[data]\ntrain = 'x'\n[schedule]\nsteps = 5"
     with pytest.raises(RecipeError, match="betas"):
         _load(tmp_path, text, f"optimizer.betas={betas}", f"optimizer.name={name}")
+
+
+@pytest.mark.parametrize(("term", "patch", "needed"), [("ssim", 5, 11), ("ms_ssim", 5, 11), ("gradient", 1, 4)])
+def test_crops_too_small_for_a_term_are_refused(tmp_path: Path, term: str, patch: int, needed: int) -> None:
+    text = MINIMAL.replace("scale = 4", "scale = 2")
+    small, large = ([f"batch.patch={side}", f"batch.late_patch={side}"] for side in (patch, patch + 1))
+    with pytest.raises(
+        RecipeError, match=f"crops of {2 * patch} px are too small for loss.{term}, which needs {needed}"
+    ):
+        _load(tmp_path, text, *small, f"loss.{term}=0.1")
+    assert _load(tmp_path, text, *small)
+    assert _load(tmp_path, text, *large, f"loss.{term}=0.1")
