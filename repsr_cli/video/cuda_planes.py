@@ -16,6 +16,7 @@ from av.video.frame import CudaContext, VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from repsr_cli.errors import DeviceError
+from repsr_cli.video.open import logged
 from repsr_cli.yuv.device_planes import DevicePlanes
 
 # DLPack's number for memory of CUDA.
@@ -114,18 +115,13 @@ def refusal(attempt: Callable[[], object]) -> str | None:
         attempt: a call during which FFmpeg runs no threads. PyAV needs Python's lock to pass on a log message, and the
             call may hold it while it waits for a thread that logs.
     """
-    level = av.logging.get_level()
-    try:
-        av.logging.set_level(av.logging.ERROR)
-        with av.logging.Capture() as log:
-            try:
-                attempt()
-            except (av.FFmpegError, RuntimeError, ValueError) as error:  # RuntimeError: torch cannot use the GPU
-                # The first message is the cause of the others.
-                message = log[0][2] if log else getattr(error, "strerror", None) or str(error)
-                return message.strip().rstrip(".")
-    finally:
-        av.logging.set_level(level)
+    with logged(av.logging.ERROR) as log:
+        try:
+            attempt()
+        except (av.FFmpegError, RuntimeError, ValueError) as error:  # RuntimeError: torch cannot use the GPU
+            # The first message is the cause of the others.
+            message = log[0][2] if log else getattr(error, "strerror", None) or str(error)
+            return message.strip().rstrip(".")
     return None
 
 

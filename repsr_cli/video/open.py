@@ -77,11 +77,11 @@ def translated(subject: object) -> Iterator[None]:
     """Turn PyAV's errors into a ``MediaError`` about a file."""
     try:
         yield
-    except (av.FileNotFoundError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise MediaError(subject, "no such file", "Check the path, and quote names with spaces.") from error
-    except (av.IsADirectoryError, IsADirectoryError) as error:
+    except IsADirectoryError as error:
         raise MediaError(subject, "a folder, not a file") from error
-    except (av.PermissionError, PermissionError) as error:
+    except PermissionError as error:
         raise MediaError(subject, "may not be read or written", "Check the permissions.") from error
     except (av.InvalidDataError, av.EOFError, av.PatchWelcomeError) as error:
         remedy = "If it is cut off or damaged, get it again."
@@ -90,6 +90,18 @@ def translated(subject: object) -> Iterator[None]:
         raise MediaError(subject, reason(error)) from error
     except OSError as error:
         raise MediaError(subject, error.strerror or str(error)) from error
+
+
+@contextmanager
+def logged(level: int) -> Iterator[list[tuple[int, str, str]]]:
+    """FFmpeg's messages from a level on, while this lasts: (level, name, message). Nothing is printed."""
+    usual = av.logging.get_level()
+    av.logging.set_level(level)
+    try:
+        with av.logging.Capture() as log:
+            yield log
+    finally:
+        av.logging.set_level(usual)
 
 
 def reason(error: av.FFmpegError) -> str:

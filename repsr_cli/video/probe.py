@@ -26,6 +26,7 @@ from repsr_cli.video.frames import side_data
 from repsr_cli.video.open import (
     Probing,
     check_size,
+    logged,
     main_stream,
     moving_stream,
     open_video,
@@ -318,15 +319,11 @@ def _siting(description: list[str]) -> Siting | None:
 
 def _has_field_pictures(stream: VideoStream) -> bool:
     """Whether the images of an HEVC stream are fields (``field_seq_flag``, ITU-T H.265 E.2.1), by FFmpeg's parser."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
     try:
-        with av.logging.Capture() as log:
+        with logged(av.logging.INFO) as log:
             BitStreamFilterContext("trace_headers", stream).filter(None)
     except av.FFmpegError:
         return False
-    finally:
-        av.logging.set_level(level)
     return any(re.search(r"field_seq_flag\b.*= 1\s*$", message) for _, _, message in log)
 
 

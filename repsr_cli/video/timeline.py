@@ -39,7 +39,7 @@ from repsr_cli.video.clock import (
 )
 from repsr_cli.video.copy_times import descends
 from repsr_cli.video.integrity import TORN, is_loss, only_joined, out_of_step, promised, shortened
-from repsr_cli.video.open import Probing, main_stream, open_video, translated
+from repsr_cli.video.open import Probing, logged, main_stream, open_video, translated
 from repsr_cli.video.probe import VideoSource, describe_streams, probe
 
 # A segment is cut at the first keyframe after this many frames, or without a keyframe at twice as many: enough to keep
@@ -299,26 +299,21 @@ class _Packets:
 
 def scan(source: VideoSource) -> Timeline:
     """Read all packets of a video."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.WARNING)
-    try:
-        with translated(source.path), av.logging.Capture() as log, source.open() as container:
-            stream = main_stream(container, source.path)
-            names = set(container.format.name.split(",")) | {container.format.name}
-            packets = _Packets(source, container, stream)
-            for packet in _all(container):
-                if packet.size:
-                    packets.add(packet)
-            late = packets.late(container)
-    finally:
-        av.logging.set_level(level)
+    with translated(source.path), logged(av.logging.WARNING) as log, source.open() as container:
+        stream = main_stream(container, source.path)
+        names = set(container.format.name.split(",")) | {container.format.name}
+        packets = _Packets(source, container, stream)
+        for packet in _all(container):
+            if packet.size:
+                packets.add(packet)
+        late = packets.late(container)
     reading = packets.reading()
-    logged = [(severity, message.strip()) for severity, name, message in log if name in names]
+    messages = [(severity, message.strip()) for severity, name, message in log if name in names]
     # A parser may hand on the packet before the last with the flags of the last.
     ends = [jump.packet - back for jump in reading.jumps for back in (1, 2) if jump.packet >= back]
     known = [packet.dts for packet in packets.video if packet.dts is not None][-1:]
     known += [dts for dts in (packets.video[end].dts for end in ends) if dts is not None]
-    complaints = [message for severity, message in logged if is_loss(severity, message, source.index, known)]
+    complaints = [message for severity, message in messages if is_loss(severity, message, source.index, known)]
     packets.torn -= set(ends)
     if (packets.torn or complaints) and source.container == "mpegts" and only_joined(source.path):
         complaints = [message for message in complaints if not TORN.match(message)]
