@@ -226,15 +226,19 @@ def shifted(
         own = shifts.get(packet.stream_index, ())
         if packet.size and own:
             number = counts[packet.stream_index] = counts.get(packet.stream_index, -1) + 1
-            seconds = next((seconds for first, seconds in reversed(own) if number >= first), Fraction(0))
-            ticks = round(seconds / Fraction(packet.time_base))
-            packet.pts = None if packet.pts is None else packet.pts + ticks
-            packet.dts = None if packet.dts is None else packet.dts + ticks
+            shift(packet, next((seconds for first, seconds in reversed(own) if number >= first), Fraction(0)))
         yield packet
 
 
-def in_order(images: Iterator[VideoFrame | None], clock: Clock, step: int) -> Iterator[VideoFrame | None]:
-    """Frames whose times are numbers of packets, with the times of a clock that is by order.
+def shift(packet: Packet[Any], seconds: Fraction) -> None:
+    """Move the times of a packet."""
+    ticks = round(seconds / Fraction(packet.time_base))
+    packet.pts = None if packet.pts is None else packet.pts + ticks
+    packet.dts = None if packet.dts is None else packet.dts + ticks
+
+
+def in_order(images: Iterator[VideoFrame | None], clock: Clock | None, step: int) -> Iterator[VideoFrame | None]:
+    """Frames of ``numbered`` packets with their times; other than by a clock by order, these are theirs already.
 
     At a keyframe all frames before it are counted, whether they were decoded or not.
 
@@ -242,6 +246,9 @@ def in_order(images: Iterator[VideoFrame | None], clock: Clock, step: int) -> It
         images: from the beginning of the video.
         step: usual time between two frames, for more frames than the clock has times.
     """
+    if clock is None or not clock.by_order:
+        yield from images
+        return
     place = 0
     ahead: list[int] = []  # numbers of the packets of the frames since the last keyframe
     for image in images:

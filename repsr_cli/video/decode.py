@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import av
 from av.container import InputContainer
-from av.filter import Graph
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -18,7 +19,7 @@ from repsr_cli.errors import MediaError
 from repsr_cli.video.clock import Clock, in_order, numbered
 from repsr_cli.video.crop import cropped
 from repsr_cli.video.cuda_planes import ON_GPU, device_planes
-from repsr_cli.video.frames import Frame, PlaneReader, holds
+from repsr_cli.video.frames import Frame, PlaneReader, filter_graph, holds
 from repsr_cli.video.nvdec import Nvdec
 from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.probe import VideoSource
@@ -124,20 +125,14 @@ class Decoder:
         next(self._decoded_as_stored(container), None)
         # Transport streams have no index, so seeking may land too late; then an earlier target is tried.
         for target in timeline.targets(first):
-            images = self._sought(container, timeline, first, target)
+            try:
+                container.seek(target, stream=main_stream(container, self.source.path))
+            except av.FFmpegError:
+                continue
+            images = approached(self._decoded(container), timeline, first)
             if images is not None:
                 return images
         return None
-
-    def _sought(
-        self, container: InputContainer, timeline: Timeline, first: int, target: int
-    ) -> Iterator[VideoFrame | None] | None:
-        """Frames from the one before ``first`` on, by seeking to ``target``; None if that went wrong."""
-        try:
-            container.seek(target, stream=main_stream(container, self.source.path))
-        except av.FFmpegError:
-            return None
-        return approached(self._decoded(container), timeline, first)
 
     def _decoded(self, container: InputContainer) -> Iterator[VideoFrame | None]:
         images = self._decoded_as_stored(container)
@@ -148,31 +143,18 @@ class Decoder:
         return None if self.timeline is None else self.timeline.clock
 
     def _decoded_as_stored(self, container: InputContainer) -> Iterator[VideoFrame | None]:
-        clock = self._clock
-        if clock is None or not clock.by_order:
-            return self._decoded_packets(container)
-        return in_order(self._decoded_packets(container), clock, self._nominal)
+        stream = main_stream(container, self.source.path)
+        nvdec, planar = self.nvdec, self.source.planar
+        decoder = stream.codec_context if nvdec is None else nvdec.decoder(stream)
+        images = decoded(decoder, numbered(container.demux(stream), self._clock))
+        if nvdec is not None and not self._stay_on_gpu:
+            images = (None if image is None else nvdec.downloaded(image, planar) for image in images)
+        return in_order(images, self._clock, self._nominal)
 
     @property
     def _nominal(self) -> int:
         """The usual duration of a frame."""
         return max(1, round(self.source.frame_seconds / self.source.time_base))
-
-    def _decoded_packets(self, container: InputContainer) -> Iterator[VideoFrame | None]:
-        stream = main_stream(container, self.source.path)
-        decoder = stream.codec_context if self.nvdec is None else self.nvdec.decoder(stream)
-        for packet in numbered(container.demux(stream), self._clock):
-            if packet.is_corrupt:
-                yield None
-            try:
-                images = decoder.decode(packet)
-            except DECODE_ERRORS:
-                yield None
-                continue
-            if self.nvdec is None or self._stay_on_gpu:
-                yield from images
-            else:
-                yield from (self.nvdec.downloaded(image, self.source.planar) for image in images)
 
     @property
     def _stay_on_gpu(self) -> bool:
@@ -283,8 +265,7 @@ class Decoder:
             raise MediaError(source.path, happened, f"Upscale it in parts, with --end {at:.3f} and --start {at:.3f}.")
         duration = image.duration if self._clock is None else 0
         if duration <= 0:
-            following = self.timeline.after(pts) if self.timeline is not None else None
-            duration = nominal if following is None else following - pts
+            duration = self._until_next(pts, nominal)
         if self._stay_on_gpu:
             depth = VideoFormat(source.planar).components[0].bits
             return Frame(device_planes(image, depth), pts, duration, source.time_base, image)
@@ -302,9 +283,12 @@ class Decoder:
         if previous is None:
             raise MediaError(source.path, f"the frame at {at:.3f} s is {how}, and there is none before it to repeat")
         self.repeated.append(at)
-        following = self.timeline.after(pts) if self.timeline is not None else None
-        duration = (following - pts) if following else previous.duration
-        return replace(previous, pts=pts, duration=duration, repeats=True)
+        return replace(previous, pts=pts, duration=self._until_next(pts, previous.duration), repeats=True)
+
+    def _until_next(self, pts: int, otherwise: int) -> int:
+        """The time from a frame to the next; the last one has none."""
+        following = None if self.timeline is None else self.timeline.after(pts)
+        return otherwise if following is None else following - pts
 
     def _ends_here(self, pts: int) -> bool:
         """Whether a damaged frame is the last of a recorded broadcast, which ends anywhere."""
@@ -322,6 +306,19 @@ class Decoder:
     def _note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+
+def decoded(decoder: VideoCodecContext, packets: Iterable[Packet[Any] | None]) -> Iterator[VideoFrame | None]:
+    """Decode packets; None in their place flushes the decoder, None in that of a frame is damage or an error."""
+    for packet in packets:
+        if packet is not None and packet.is_corrupt:
+            yield None
+        try:
+            images = decoder.decode(packet)
+        except DECODE_ERRORS:
+            yield None
+            continue
+        yield from images
 
 
 def approached(
@@ -354,16 +351,10 @@ def deinterlaced(
 
     Source: bwdif is the weighted blend of Bob Weaver and the cubic interpolation of the BBC's PH-2071.
     """
-    graph = Graph()
     filtered = filtered_format(source, pix_fmt)
-    layout, reformatter = VideoFormat(filtered), VideoReformatter()
-    height, width = source.decoded_size
-    buffer = graph.add_buffer(width=width, height=height, format=layout, time_base=source.time_base)
-    bwdif = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={'interlaced' if flagged_only else 'all'}")
-    sink = graph.add("buffersink")
-    buffer.link_to(bwdif)
-    bwdif.link_to(sink)
-    graph.configure()
+    settings = f"mode=send_frame:parity=auto:deint={'interlaced' if flagged_only else 'all'}"
+    graph = filter_graph(filtered, source.decoded_size, source.time_base, ("bwdif", settings))
+    reformatter = VideoReformatter()
 
     def pull() -> Iterator[VideoFrame]:
         while True:

@@ -9,6 +9,7 @@ from typing import Any
 
 from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer, Type
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -118,19 +119,25 @@ def _without_unnamed(frame: VideoFrame) -> VideoFrame | None:
         return None
     kinds: Any = Type
     first = int(max(kind.value for kind in kinds)) + 1
-    graph = Graph()
-    last: Any = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
-    )
     # Beyond what FFmpeg 8 has, for versions to come.
-    for kind in range(first, first + 16):
-        filtered = graph.add("sidedata", f"mode=delete:type={kind}")
-        last.link_to(filtered)
-        last = filtered
-    last.link_to(graph.add("buffersink"))
-    graph.configure()
+    filters = [("sidedata", f"mode=delete:type={kind}") for kind in range(first, first + 16)]
+    graph = filter_graph(frame.format.name, (frame.height, frame.width), frame.time_base or Fraction(1, 25), *filters)
     graph.vpush(frame)
     return graph.vpull()
+
+
+def filter_graph(pix_fmt: str, size: tuple[int, int], time_base: Fraction, *filters: tuple[str, str | None]) -> Graph:
+    """A chain of filters of libavfilter, ready for frames.
+
+    Args:
+        size: (height, width) of the frames.
+        filters: (name, settings), in order.
+    """
+    graph = Graph()
+    source = graph.add_buffer(width=size[1], height=size[0], format=VideoFormat(pix_fmt), time_base=time_base)
+    chain = [graph.add(name, settings) for name, settings in filters]
+    graph.link_nodes(source, *chain, graph.add("buffersink")).configure()
+    return graph
 
 
 def carry(

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
-from typing import Any
 
 import av
-from av.filter import Graph
-from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
 from repsr_cli.video.clock import in_order, numbered
-from repsr_cli.video.decode import DECODE_ERRORS
+from repsr_cli.video.decode import decoded
+from repsr_cli.video.frames import filter_graph
 from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Timeline
@@ -56,25 +53,22 @@ def survey(source: VideoSource, timeline: Timeline) -> Survey:
 
     Uses libavfilter's ``idet``.
     """
-    counts = {True: Counter[str](), False: Counter[str]()}
-    single: Counter[str] = Counter()
-    seen: Counter[bool] = Counter()
+    flagged: Counter[str] = Counter()
+    unflagged: Counter[str] = Counter()
     first: int | None = None
     for frame, judged, alone in _judged(source, timeline):
-        flagged = bool(frame.interlaced_frame)
-        seen[flagged] += 1
-        counts[flagged][judged] += 1
-        if flagged and frame.pts is not None:
+        if not frame.interlaced_frame:
+            unflagged[alone] += 1
+            continue
+        flagged[judged] += 1
+        if frame.pts is not None:
             first = frame.pts if first is None else min(first, frame.pts)
-        if not flagged:
-            single[alone] += 1
-    moving = sum(counts[True][name] for name in ("tff", "bff", "progressive"))
-    lone = sum(single[name] for name in ("tff", "bff", "progressive"))
-    sure = lone >= _SURE_FRAMES and max(single["tff"], single["bff"]) >= _SURE * lone
+    moving, lone = (sum(counts[name] for name in ("tff", "bff", "progressive")) for counts in (flagged, unflagged))
+    sure = lone >= _SURE_FRAMES and max(unflagged["tff"], unflagged["bff"]) >= _SURE * lone
     return Survey(
-        flagged=seen[True],
-        unflagged=seen[False],
-        combed=(counts[True]["tff"] + counts[True]["bff"]) / moving if moving else 0.0,
+        flagged=flagged.total(),
+        unflagged=unflagged.total(),
+        combed=(flagged["tff"] + flagged["bff"]) / moving if moving else 0.0,
         combed_unflagged=sure and source.height >= _SURE_HEIGHT,
         first=None if first is None else float((first - source.start) * source.time_base),
     )
@@ -85,7 +79,7 @@ def _judged(source: VideoSource, timeline: Timeline) -> Iterator[tuple[VideoFram
     budget = max(_LEAST_FRAMES, min(_FRAMES, _FRAMES * _STANDARD // (source.height * source.width)))
     places = _places(timeline, min(_PLACES, budget // _AT_A_PLACE))
     for place in places:
-        graph = _idet(source)
+        graph = filter_graph(source.pix_fmt, source.decoded_size, source.time_base, ("idet", None))
         held: VideoFrame | None = None
         for frame in islice(_frames(source, timeline, place), budget // len(places)):
             if (frame.height, frame.width, frame.format.name) != (*source.decoded_size, source.pix_fmt):
@@ -114,7 +108,6 @@ def _places(timeline: Timeline, count: int) -> list[int | None]:
 
 def _frames(source: VideoSource, timeline: Timeline, place: int | None) -> Iterator[VideoFrame]:
     """Frames from a keyframe on, as far as they can be decoded."""
-    clock = timeline.clock
     with translated(source.path), source.open() as container:
         stream = main_stream(container, source.path)
         if place is not None:
@@ -122,28 +115,5 @@ def _frames(source: VideoSource, timeline: Timeline, place: int | None) -> Itera
                 container.seek(place, stream=stream)
             except av.FFmpegError:
                 return
-
-        def decoded() -> Iterator[VideoFrame | None]:
-            for packet in numbered(container.demux(stream), clock):
-                try:
-                    yield from stream.codec_context.decode(packet)
-                except DECODE_ERRORS:
-                    continue
-
-        images = decoded() if clock is None or not clock.by_order else in_order(decoded(), clock, 1)
-        yield from (image for image in images if image is not None)
-
-
-def _idet(source: VideoSource) -> Graph:
-    graph = Graph()
-    buffer: Any = graph.add_buffer(
-        width=source.decoded_size[1],
-        height=source.decoded_size[0],
-        format=VideoFormat(source.pix_fmt),
-        time_base=source.time_base or Fraction(1, 25),
-    )
-    idet, sink = graph.add("idet"), graph.add("buffersink")
-    buffer.link_to(idet)
-    idet.link_to(sink)
-    graph.configure()
-    return graph
+        images = decoded(stream.codec_context, numbered(container.demux(stream), timeline.clock))
+        yield from (image for image in in_order(images, timeline.clock, 1) if image is not None)

@@ -22,7 +22,7 @@ from av.stream import Disposition
 
 from repsr_cli.errors import MediaError
 from repsr_cli.files import write_bytes
-from repsr_cli.video.clock import shifted
+from repsr_cli.video.clock import shift, shifted
 from repsr_cli.video.copy_times import Retimer
 from repsr_cli.video.encode import EncodedPacket, configure
 from repsr_cli.video.encoders import Encoding
@@ -336,7 +336,7 @@ def _copy_packets(
         else:
             # The muxer buffers less where streams arrive together.
             upscaled.write(float(stamp * Fraction(packet.time_base) + output.window.shift))
-            _move(packet, output.window.shift)
+            shift(packet, output.window.shift)
         target = copies[index]
         if index in converting:
             packet = _converted(packet, target.codec_context)
@@ -354,15 +354,6 @@ def _is_inside(window: Window, packet: Any) -> bool:
     """Whether a packet with a time begins inside a window."""
     shown = (packet.pts if packet.pts is not None else packet.dts) * Fraction(packet.time_base)
     return (window.start is None or shown >= window.start) and (window.end is None or shown < window.end)
-
-
-def _move(packet: Any, seconds: Fraction) -> None:
-    """Shift the times of a packet."""
-    shift = round(seconds / Fraction(packet.time_base))
-    if packet.pts is not None:
-        packet.pts += shift
-    if packet.dts is not None:
-        packet.dts += shift
 
 
 def _read_back(path: Path, wanted: Mapping[int, int], nbytes: Mapping[int, int], kinds: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 from av.packet import Packet
@@ -18,7 +19,7 @@ from av.video.frame import VideoFrame
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video.clock import numbered
-from repsr_cli.video.decode import DECODE_ERRORS
+from repsr_cli.video.decode import decoded
 from repsr_cli.video.open import decoder_settings, main_stream, new_decoder, translated
 from repsr_cli.video.probe import VideoSource
 from repsr_cli.video.timeline import Segment, Timeline
@@ -134,15 +135,8 @@ def images(chunk: PacketChunk) -> Iterator[VideoFrame | None]:
             context.flush_buffers()
     # Frames that an edit list cuts off: PyAV can read the flag of their packets, but not set it.
     unseen = {packet.pts for packet in chunk.packets if packet.discard}
-    for each in (*chunk.packets, None):
-        if each is not None and each.corrupt:
-            yield None
-        try:
-            found = context.decode(None if each is None else _restored(each, chunk.time_base))
-        except DECODE_ERRORS:
-            yield None
-            continue
-        yield from (image for image in found if image.pts not in unseen)
+    packets = chain((_restored(each, chunk.time_base) for each in chunk.packets), (None,))
+    yield from (image for image in decoded(context, packets) if image is None or image.pts not in unseen)
 
 
 def _packet(packet: Packet[Any], source: VideoSource) -> SourcePacket:
