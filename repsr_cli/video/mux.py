@@ -43,6 +43,7 @@ _STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "e
 _STALE_STREAM_TAGS = ("ENCODER", "encoder", "DURATION", "BPS", "NUMBER_OF_", "_STATISTICS")
 # Text subtitles: the one codec that each container takes.
 TEXT_IN = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+_GLOBAL_HEADER = 0x0040  # AVFMT_GLOBALHEADER
 MIME_SUFFIXES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -56,7 +57,7 @@ class StreamAction:
         why: the reason, where it is not obvious.
         loses: whether something is lost that the user must agree to.
         riff: whether it is copied into Matroska as what it is called in RIFF files (``A_MS/ACM``).
-        times: (position, pts, dts) of packets that are out of order in the source, in its time base.
+        times: (pts, dts) by position, in the source's time base, of packets that are out of order in it.
     """
 
     stream: StreamInfo
@@ -64,7 +65,7 @@ class StreamAction:
     why: str = ""
     loses: bool = False
     riff: bool = False
-    times: tuple[tuple[int, int, int], ...] = ()
+    times: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.stream}: {self.action}" + (f" ({self.why})" if self.why else "")
@@ -129,11 +130,7 @@ def has_own_tags(container: InputContainer) -> bool:
 
 def copy_stream(out: OutputContainer, stream: Any) -> Any:
     """Add a stream that is a copy of another."""
-    copied = (
-        out.add_stream_from_template(stream, opaque=True)
-        if stream.codec_context is not None
-        else (out.add_stream_from_template(stream))
-    )
+    copied = out.add_stream_from_template(stream, opaque=True)
     copied.metadata.update(stream.metadata)
     copied.disposition = stream.disposition
     return copied
@@ -221,9 +218,6 @@ def _set_timecode(video: Any, output: Output, container: InputContainer) -> None
     if name in video.metadata and output.window.start is not None:
         cut = output.window.start - output.source.start * output.source.time_base
         video.metadata[name] = later(video.metadata[name], round(cut * output.encoding.rate), output.encoding.rate)
-
-
-_GLOBAL_HEADER = 0x0040  # AVFMT_GLOBALHEADER
 
 
 def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int:
@@ -319,7 +313,7 @@ def _copy_packets(
     if container is None or not copies:
         return written, nbytes
     converting = {each.stream.index for each in output.streams if each.action == "convert"}
-    retimer = Retimer({each.stream.index: {at: (pts, dts) for at, pts, dts in each.times} for each in output.streams})
+    retimer = Retimer({each.stream.index: each.times for each in output.streams})
     flags = int(out.format.flags)
     packet: Any
     for packet in shifted(container.demux([container.streams[index] for index in copies]), output.shifts):

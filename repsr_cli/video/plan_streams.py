@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,44 +94,36 @@ def plan_streams(
         return actions
     with source.open() as container:
         first = _first_packets(container, source, timeline)
-        asked = [_Asked(source, stream, stream_info(stream), timeline, format, first) for stream in container.streams]
-        actions = tuple(_action(each) for each in asked)
+        actions = tuple(
+            _action(source, timeline, format, stream, first.get(stream.index, ())) for stream in container.streams
+        )
         actions = _with_times(source, actions, timeline)
         rehearse(Output(source, actions, format, encoding, Window()), container, first)
     return actions
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A stream whose fate is to be decided, and what that depends on."""
-
-    source: VideoSource
-    stream: Any
-    info: StreamInfo
-    timeline: Timeline
-    format: str
-    first: Mapping[int, Sequence[Packet[Any]]]
-
-
-def _action(asked: _Asked) -> StreamAction:
-    source, stream, info, format = asked.source, asked.stream, asked.info, asked.format
+def _action(
+    source: VideoSource, timeline: Timeline, format: str, stream: Any, packets: Sequence[Packet[Any]]
+) -> StreamAction:
+    """What becomes of a stream, by trying its first packets."""
+    info, count = stream_info(stream), timeline.packets.get(stream.index, 0)
     if info.index == source.index:
         return StreamAction(info, "upscale")
     if info.codec == "bin_data" and stream.discard >= _DISCARDED and source.container.startswith("mov"):
         return StreamAction(info, "drop", "chapters are written from their list")
-    if info.kind != "attachment" and not asked.timeline.packets.get(info.index):
+    if info.kind != "attachment" and not count:
         return StreamAction(info, "drop", "it is empty")
     if info.kind == "data" and "timecode" in stream.metadata:
-        return _timecode(asked)
+        return _timecode(info, stream.metadata["timecode"], count, format)
     if meaning := _meaningless(stream, info):
         return StreamAction(info, "drop", f"{meaning}, which means nothing in another file")
     if info.cover:
-        return _cover(asked)
+        return _cover(info, stream, packets, format)
     if not is_ready(stream):
         return StreamAction(info, "drop", "nothing in it says what it contains: scrambled or damaged", loses=True)
-    way = _way_into(format, stream, asked.first.get(info.index, ()))
+    way = _way_into(format, stream, packets)
     if way is not None:
-        return _copied(asked, way)
+        return _copied(info, stream.container, way)
     if info.kind == "subtitle" and info.codec in _TEXT:
         styled = info.codec in ("ass", "ssa")
         more = ", without its styling" if styled else ""
@@ -139,40 +131,36 @@ def _action(asked: _Asked) -> StreamAction:
     return StreamAction(info, "drop", f"{format} cannot hold it", loses=True)
 
 
-def _copied(asked: _Asked, way: str) -> StreamAction:
+def _copied(info: StreamInfo, container: InputContainer, way: str) -> StreamAction:
     """A stream that is copied, and what is lost for it."""
-    info = asked.info
-    if way == "riff" and _has_chapters(asked.stream.container):
+    if way == "riff" and _has_chapters(container):
         # FFmpeg's tee, through which such streams go, passes on no chapters.
         return StreamAction(info, "copy", "chapters cannot be written beside it", loses=True, riff=True)
     why = "only the first moving stream is upscaled" if info.kind == "video" else ""
     return StreamAction(info, "copy", why, riff=way == "riff")
 
 
-def _cover(asked: _Asked) -> StreamAction:
-    info, format = asked.info, asked.format
+def _cover(info: StreamInfo, stream: Any, packets: Sequence[Packet[Any]], format: str) -> StreamAction:
     if format == "matroska" and info.codec in MIME_SUFFIXES:
         return StreamAction(info, "attach", "cover")
     if format == "mov":
         return StreamAction(info, "drop", "mov has no cover art", loses=True)
-    if format == "mp4" and has_own_tags(asked.stream.container):
+    if format == "mp4" and has_own_tags(stream.container):
         return StreamAction(info, "drop", "mp4 holds a cover or tags of other names than its own, not both", loses=True)
-    if _way_into(format, asked.stream, asked.first.get(info.index, ())) == "direct":
+    if _way_into(format, stream, packets) == "direct":
         return StreamAction(info, "copy")
     return StreamAction(info, "drop", f"{format} cannot hold it", loses=True)
 
 
-def _timecode(asked: _Asked) -> StreamAction:
+def _timecode(info: StreamInfo, start: str, count: int, format: str) -> StreamAction:
     """A timecode track: QuickTime's and MP4's muxers write it anew, others keep its beginning as a tag of the video."""
-    start = asked.stream.metadata["timecode"]
-    if asked.format == "webm":
-        return StreamAction(asked.info, "drop", "webm cannot hold it", loses=True)
-    more = asked.timeline.packets[asked.info.index] - 1
-    if more:
-        why = f"only its beginning, {start}, is written, not its {more} later values"
-        return StreamAction(asked.info, "drop", why, loses=True)
-    where = "as a track" if asked.format in ("mp4", "mov") else "as a tag of the video"
-    return StreamAction(asked.info, "drop", f"its timecode, {start}, is written anew {where}")
+    if format == "webm":
+        return StreamAction(info, "drop", "webm cannot hold it", loses=True)
+    if count > 1:
+        why = f"only its beginning, {start}, is written, not its {count - 1} later values"
+        return StreamAction(info, "drop", why, loses=True)
+    where = "as a track" if format in ("mp4", "mov") else "as a tag of the video"
+    return StreamAction(info, "drop", f"its timecode, {start}, is written anew {where}")
 
 
 def _meaningless(stream: Any, info: StreamInfo) -> str:
@@ -237,8 +225,7 @@ def _with_its_times(action: StreamAction, changes: Mapping[int, tuple[int, int]]
         return action
     count = timeline.packets[action.stream.index]
     happened = f"{len(changes)} of {count} packets are out of order: their times are made to ascend"
-    times = tuple((position, *new) for position, new in sorted(changes.items()))
-    return replace(action, why="; ".join(filter(None, (action.why, happened))), times=times)
+    return replace(action, why="; ".join(filter(None, (action.why, happened))), times=changes)
 
 
 def _rehearse_packets(
