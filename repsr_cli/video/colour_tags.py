@@ -7,6 +7,7 @@ Tags are the numbers of ITU-T H.273 (and FFmpeg): matrix 1 is BT.709, 5 and 6 ar
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -84,7 +85,7 @@ def resolve_tags(
         ), ()
     if tags.hdr or tags.primaries == 9 or tags.matrix in (9, 10):
         family, name = (9, 9, 14 if layout.components[0].bits == 10 else 15), "BT.2020"
-    elif tags.matrix in (1, 5, 6, 7) and tags.matrix != UNSPECIFIED:
+    elif tags.matrix in (1, 5, 6, 7):
         family, name = {1: (1, 1, 1), 5: (5, 5, 6), 6: (6, 6, 6), 7: (7, 7, 7)}[tags.matrix], "its matrix"
     elif height >= 720 or width >= 1280:
         family, name = (1, 1, 1), "BT.709"
@@ -156,18 +157,17 @@ class HdrMetadata:
 
     def x26x(self) -> str | None:
         """Mastering display in the notation of x264 and x265: ``G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)``."""
-        if self.primaries is None:
-            return None
-        red, green, blue, white = (",".join(str(round(value * 50000)) for value in point) for point in self.primaries)
-        low, high = (round(value * 10000) for value in self.luminance or (Fraction(0), Fraction(0)))
-        return f"G({green})B({blue})R({red})WP({white})L({high},{low})"
+        return self._display(lambda value: f"{round(value * 50000)}", lambda value: f"{round(value * 10000)}")
 
     def svtav1(self) -> str | None:
         """Mastering display in the notation of SVT-AV1: the same in decimals."""
+        return self._display(lambda value: f"{float(value):.5f}", lambda value: f"{float(value):.4f}")
+
+    def _display(self, coordinate: Callable[[Fraction], str], luminance: Callable[[Fraction], str]) -> str | None:
         if self.primaries is None:
             return None
-        red, green, blue, white = (",".join(f"{float(value):.5f}" for value in point) for point in self.primaries)
-        low, high = (f"{float(value):.4f}" for value in self.luminance or (Fraction(0), Fraction(0)))
+        red, green, blue, white = (",".join(map(coordinate, point)) for point in self.primaries)
+        low, high = map(luminance, self.luminance or (Fraction(0), Fraction(0)))
         return f"G({green})B({blue})R({red})WP({white})L({high},{low})"
 
 

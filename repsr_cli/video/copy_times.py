@@ -7,6 +7,7 @@ job. The bytes stay; the few packets that are out of order get times between the
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,44 +50,35 @@ def in_order(packets: Sequence[Times]) -> dict[int, tuple[int, int]]:
     Returns:
         (pts, dts) by position, of the packets that change.
     """
-    kept = _ascending([each.stamp for each in packets])
-    following: list[int | None] = []
-    after: int | None = None
-    for place in range(len(packets) - 1, -1, -1):
-        following.append(after)
-        after = packets[place].stamp if place in kept else after
-    following.reverse()
+    kept = _ascending([(place, each.stamp) for place, each in enumerate(packets) if each.stamp is not None])
     changed: dict[int, tuple[int, int]] = {}
     end: int | None = None
     for place, each in enumerate(packets):
-        stamp = each.stamp
-        if place not in kept or stamp is None:
-            later = following[place]
-            new = (0 if later is None else later) if end is None else end if later is None else min(end, later)
+        if kept and kept[0][0] == place:
+            _, stamp = kept.popleft()
+        else:
+            later = kept[0][1] if kept else None
+            stamp = min((time for time in (end, later) if time is not None), default=0)
             delay = 0 if each.pts is None or each.dts is None else max(0, each.pts - each.dts)
-            changed[place] = (new + delay, new)
-            stamp = new
+            changed[place] = (stamp + delay, stamp)
         end = stamp + max(each.duration, 0)
     return changed
 
 
-def _ascending(stamps: Sequence[int | None]) -> set[int]:
-    """Positions of a longest subsequence that never descends."""
+def _ascending(stamps: Sequence[tuple[int, int]]) -> deque[tuple[int, int]]:
+    """A longest subsequence of (position, time) whose times never descend."""
     tops: list[int] = []  # the smallest last value of a subsequence, by its length
     places: list[int] = []
     before: list[int] = []
-    for place, stamp in enumerate(stamps):
-        before.append(-1)
-        if stamp is None:
-            continue
+    for place, (_, stamp) in enumerate(stamps):
         length = bisect_right(tops, stamp)
-        before[place] = places[length - 1] if length else -1
+        before.append(places[length - 1] if length else -1)
         tops[length : length + 1] = [stamp]
         places[length : length + 1] = [place]
-    found = set()
+    found: deque[tuple[int, int]] = deque()
     place = places[-1] if places else -1
     while place >= 0:
-        found.add(place)
+        found.appendleft(stamps[place])
         place = before[place]
     return found
 
@@ -132,11 +124,10 @@ class Retimer:
 
 
 def descends(latest: dict[int, int], packet: Any) -> bool:
-    """Whether a packet is out of order, or has no time.
+    """Whether the next packet of a file is out of order, or has no time.
 
     Args:
         latest: the latest time of each stream so far; updated.
-        packet: the next of the file.
     """
     times = _times(packet)
     if times is None:
@@ -149,25 +140,21 @@ def descends(latest: dict[int, int], packet: Any) -> bool:
 
 
 def collect(packets: Iterable[Any], indices: frozenset[int]) -> dict[int, dict[int, tuple[int, int]]]:
-    """``in_order`` for some streams of a file, whose packets are read once more.
-
-    Args:
-        packets: of the file.
-        indices: the streams.
-    """
-    found: dict[int, list[Times]] = {index: [] for index in indices}
-    places: dict[int, list[int]] = {index: [] for index in indices}
-    count = dict.fromkeys(indices, -1)
+    """``in_order`` for the streams with these indices, from all packets of their file."""
+    found: dict[int, dict[int, Times]] = {index: {} for index in indices}
+    count: Counter[int] = Counter()
     for packet in packets:
         index = packet.stream_index
         if packet.size and index in found:
-            count[index] += 1
             times = _times(packet)
             if times is not None:
-                found[index].append(times)
-                places[index].append(count[index])
-    changes = {index: in_order(each) for index, each in found.items()}
-    return {index: {places[index][at]: new for at, new in each.items()} for index, each in changes.items()}
+                found[index][count[index]] = times
+            count[index] += 1
+    changes = {}
+    for index, own in found.items():
+        positions = list(own)
+        changes[index] = {positions[at]: new for at, new in in_order(list(own.values())).items()}
+    return changes
 
 
 def _times(packet: Any) -> Times | None:

@@ -44,6 +44,12 @@ _ON_GPU = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _LOSSLESS = frozenset({"ffv1", "png", "ffvhuff", "huffyuv", "utvideo", "rawvideo"})
 _DEFAULTS = {"libvpx-vp9": {"row-mt": "1"}, "prores_ks": {"vendor": "apl0"}, "ffv1": {"slicecrc": "1"}}
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
+# Their names for the mastering display and the content light level.
+_HDR = {
+    "libx264": ("mastering-display", "cll"),
+    "libx265": ("master-display", "max-cll"),
+    "libsvtav1": ("mastering-display", "content-light"),
+}
 # Bits per pixel of output that encoders need for upscaled video at the default quality, roughly.
 _BITS_PER_PIXEL = {
     "libx264": 0.12,
@@ -54,8 +60,6 @@ _BITS_PER_PIXEL = {
     "ffv1": 6.0,
     "png": 10.0,
 }
-
-
 # Encoders by codec, the preferred first.
 _ENCODERS = {
     "h264": ("libx264", "libopenh264"),
@@ -109,11 +113,7 @@ class Encoding:
 
 
 def encoder_options(
-    codec: str,
-    crf: float | None,
-    preset: str | None,
-    extra: Mapping[str, str],
-    hdr: HdrMetadata | None,
+    codec: str, crf: float | None, preset: str | None, extra: Mapping[str, str], hdr: HdrMetadata | None
 ) -> tuple[tuple[str, str], ...]:
     """The options of an encoder for a quality on libx264's scale.
 
@@ -180,27 +180,22 @@ def _parameters(codec: str, hdr: HdrMetadata | None) -> list[str]:
     same frames in two runs. A resumed job needs the same packets.
     """
     parameters = {"libx264": ["cpu-independent=1"], "libx265": ["log-level=error"]}.get(codec, [])
-    if hdr is None:
+    if hdr is None or not writes_hdr(codec):
         return parameters
-    if codec in ("libx264", "libx265"):
-        display, light = ("mastering-display", "cll") if codec == "libx264" else ("master-display", "max-cll")
-        if hdr.x26x() is not None:
-            parameters.append(f"{display}={hdr.x26x()}")
-        if hdr.content is not None:
-            parameters.append(f"{light}={hdr.content[0]},{hdr.content[1]}")
-        if codec == "libx265":
-            parameters.append("hdr10=1")
-    if codec == "libsvtav1":
-        if hdr.svtav1() is not None:
-            parameters.append(f"mastering-display={hdr.svtav1()}")
-        if hdr.content is not None:
-            parameters.append(f"content-light={hdr.content[0]},{hdr.content[1]}")
+    display, light = _HDR[codec]
+    mastering = hdr.svtav1() if codec == "libsvtav1" else hdr.x26x()
+    if mastering is not None:
+        parameters.append(f"{display}={mastering}")
+    if hdr.content is not None:
+        parameters.append(f"{light}={hdr.content[0]},{hdr.content[1]}")
+    if codec == "libx265":
+        parameters.append("hdr10=1")
     return parameters
 
 
 def writes_hdr(codec: str) -> bool:
     """Whether an encoder writes static HDR metadata into the stream."""
-    return codec in ("libx264", "libx265", "libsvtav1")
+    return codec in _HDR
 
 
 def encoder_named(name: str) -> str:
@@ -268,13 +263,7 @@ def choose_pix_fmt(
         a, b = VideoFormat(wanted), VideoFormat(name)
         deeper = b.components[0].bits - a.components[0].bits
         finer = _chroma(name) - _chroma(wanted)
-        return (
-            int(deeper < 0),
-            int(finer < 0),
-            int(a.is_rgb != b.is_rgb),
-            abs(finer),
-            abs(deeper),
-        )
+        return deeper < 0, finer < 0, a.is_rgb != b.is_rgb, abs(finer), abs(deeper)
 
     best = min(usable, key=distance)
     if wanted in planar:
@@ -283,12 +272,7 @@ def choose_pix_fmt(
 
 
 def reduction(source: str, target: str) -> str:
-    """What a planar format holds less of than another, in words; an empty string if nothing.
-
-    Args:
-        source: name of the other.
-        target: its name.
-    """
+    """What the planar format ``target`` holds less of than ``source``, in words; an empty string if nothing."""
     lost = []
     if _chroma(target) < _chroma(source):
         lost.append("chroma")
