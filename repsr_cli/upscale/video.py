@@ -123,7 +123,7 @@ class _Lane:
             self.frames,
             self.upscale,
             self.encode,
-            lambda item: item[1].nbytes,
+            lambda item: nbytes(item[1].planes),
             lambda item: nbytes(item.planes),
             ahead=lambda: self.network.ahead,
         )

@@ -15,14 +15,7 @@ from repsr_cli.video.planes import Planes, subsampling
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Rows and columns that are not shown.
-
-    Attributes:
-        top: rows.
-        bottom: rows.
-        left: columns.
-        right: columns.
-    """
+    """Rows (``top``, ``bottom``) and columns (``left``, ``right``) that are not shown."""
 
     top: int = 0
     bottom: int = 0

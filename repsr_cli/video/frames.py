@@ -54,11 +54,6 @@ class Frame:
     origin: VideoFrame | None = field(default=None, repr=False)
     repeats: bool = False
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the planes."""
-        return nbytes(self.planes)
-
 
 def nbytes(planes: Planes | DevicePlanes) -> int:
     """Bytes in planes, wherever they are."""
@@ -105,11 +100,7 @@ def side_data(frame: VideoFrame) -> dict[str, bytes]:
 
 
 def unkept(kinds: Collection[str]) -> str:
-    """What rides on frames and cannot be carried over, in words; an empty string if there is nothing.
-
-    Args:
-        kinds: of side data, by FFmpeg's names.
-    """
+    """Which kinds of side data, by FFmpeg's names, cannot be carried over, in words; an empty string if none."""
     return ", ".join(words for name, words in _UNKEPT.items() if name in kinds)
 
 

@@ -61,24 +61,21 @@ def shortened(path: Path) -> str | None:
     """
     if is_pattern(path):
         return None
-    size = path.stat().st_size
+    size, whole = path.stat().st_size, 0
     with path.open("rb") as file:
         head = file.read(4096)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             return _boxes_cut_off(file, size)
         if head[:4] == b"\x1a\x45\xdf\xa3":
-            at = 4 + ebml_length(head, 4)[1]
-            at += ebml_length(head, 4)[0]
+            at = 4 + sum(ebml_length(head, 4))
             if head[at : at + 4] == b"\x18\x53\x80\x67":
                 length, width = ebml_length(head, at + 4)
                 unknown = length == 2 ** (7 * width) - 1
-                if not unknown and at + 4 + width + length > size:
-                    return f"it should be {at + 4 + width + length} bytes long, but has {size}"
+                whole = 0 if unknown else at + 4 + width + length
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             length = struct.unpack("<I", head[4:8])[0]
-            if length and length + 8 > size:
-                return f"it should be {length + 8} bytes long, but has {size}"
-    return None
+            whole = length + 8 if length else 0
+    return f"it should be {whole} bytes long, but has {size}" if whole > size else None
 
 
 def only_joined(path: Path) -> bool:

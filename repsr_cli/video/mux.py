@@ -259,12 +259,7 @@ def join(output: Output, packets: Iterator[EncodedPacket], partial: Path) -> int
 
 
 class _UpscaledPackets:
-    """Writes the packets of the upscaled stream as far as the other streams have come.
-
-    Args:
-        stream: the upscaled stream in it.
-        packets: of all segments, in order.
-    """
+    """Writes the packets of the upscaled stream, of all segments, as far as the other streams have come."""
 
     def __init__(self, out: OutputContainer, stream: Any, output: Output, packets: Iterator[EncodedPacket]) -> None:
         self.written = 0

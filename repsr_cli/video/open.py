@@ -28,18 +28,10 @@ from repsr_cli.video.image_sequence import is_motion_jpeg, is_pattern, numbered
 _NOT_VIDEO = frozenset({"tty", "lrc", "srt", "ass", "webvtt", "concat", "hls", "dash", "bin", "ico", "image2"})
 
 # Documents, archives and programs, in which demuxers that look for images find some.
-_DOCUMENTS: tuple[bytes, ...] = (
-    b"%PDF",
-    b"%!PS",
-    b"PK\x03\x04",
-    b"{\\rtf",
-    b"\xd0\xcf\x11\xe0",
-    b"7z\xbc\xaf",
-    b"Rar!",
-    b"\x1f\x8b",
-    b"BZh",
-)
-_DOCUMENTS += (b"\xfd7zXZ", b"\x7fELF", b"MZ", b"8BPS", b"SQLite f", b"<?xml", b"<!DOCTYP", b"<html")
+_DOCUMENTS = (
+    b"%PDF", b"%!PS", b"PK\x03\x04", b"{\\rtf", b"\xd0\xcf\x11\xe0", b"7z\xbc\xaf", b"Rar!", b"\x1f\x8b", b"BZh",
+    b"\xfd7zXZ", b"\x7fELF", b"MZ", b"8BPS", b"SQLite f", b"<?xml", b"<!DOCTYP", b"<html",
+)  # fmt: skip
 # What is near the beginning of streams without a container, which demuxers also find in the middle of anything.
 _BEGINS = {"mjpeg": b"\xff\xd8"} | dict.fromkeys(
     ("h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "vc1", "cavsvideo", "avs2", "avs3"), b"\0\0\1"

@@ -74,13 +74,13 @@ class VideoSource:
         time_base: seconds per unit of its timestamps.
         start: timestamp of the first frame decoded.
         rate: mean frames per second; None if unknown.
-        frames: number of frames according to the container; None if it gives none.
-        duration: seconds; None if unknown.
         sar: sample aspect ratio; None if unknown.
-        matrix: display matrix in nine integers (16.16 and 2.30 fixed point); None without one.
-        rotation: degrees counter-clockwise of that matrix.
         found: colour tags as found.
         tags: the same, with missing ones filled in.
+        frames: number of frames according to the container; None if it gives none.
+        duration: seconds; None if unknown.
+        matrix: display matrix in nine integers (16.16 and 2.30 fixed point); None without one.
+        rotation: degrees counter-clockwise of that matrix.
         hdr: mastering display and content light level.
         flagged_interlaced: whether the first frame is flagged as interlaced.
         alpha: whether there is transparency, in the pixel format or in separate packets.
@@ -101,18 +101,18 @@ class VideoSource:
     time_base: Fraction
     start: int
     rate: Fraction | None
-    frames: int | None
-    duration: float | None
     sar: Fraction | None
-    matrix: tuple[int, ...] | None
-    rotation: int
     found: ColourTags
     tags: ColourTags
-    hdr: HdrMetadata | None
-    flagged_interlaced: bool
-    alpha: bool
-    side_data: tuple[str, ...]
     streams: tuple[StreamInfo, ...] = field(repr=False)
+    frames: int | None = None
+    duration: float | None = None
+    matrix: tuple[int, ...] | None = None
+    rotation: int = 0
+    hdr: HdrMetadata | None = None
+    flagged_interlaced: bool = False
+    alpha: bool = False
+    side_data: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     crop: Crop = NO_CROP
     probing: Probing | None = None
@@ -307,14 +307,12 @@ def _description(container: InputContainer, stream: VideoStream) -> list[str]:
 
 def _siting(description: list[str]) -> Siting | None:
     """The chroma siting."""
-    words: dict[str, Siting] = {"left": "left", "center": "center", "topleft": "topleft"}
+    sitings: dict[str, Siting] = {"left": "left", "center": "center", "topleft": "topleft"}
     inside = description[0].split("Video:", 1)[-1] if description else ""
     if "(" not in inside:
         return None
-    for part in inside.replace("(", ",").replace(")", ",").split(","):
-        if part.strip() in words:
-            return words[part.strip()]
-    return None
+    words = (part.strip() for part in re.split("[(),]", inside))
+    return next((sitings[word] for word in words if word in sitings), None)
 
 
 def _has_field_pictures(stream: VideoStream) -> bool:

@@ -346,21 +346,19 @@ def _timeline(
 ) -> Timeline:
     """A timeline of packets, by the clock that was read from them."""
     clock = reading.clock
-    moved: dict[int, int] = {}
-    if clock is None:
-        times = [packet.pts if packet.shown else None for packet in packets.video]
-    elif clock.by_order:
-        times = list(clock.times)
-    else:
-        times = list(clock.times)
-        for packet, time in zip(packets.video, times, strict=True):
-            if packet.pts is not None and time is not None:
-                moved.setdefault(packet.pts, time)
+    times: Sequence[int | None]
+    times = [packet.pts if packet.shown else None for packet in packets.video] if clock is None else clock.times
     pts = tuple(sorted({time for time in times if time is not None}))
     keys: set[int] = set()
+    moved: dict[int, int] = {}
     if clock is None or not clock.by_order:
-        keys = {time for packet, time in zip(packets.video, times, strict=True) if packet.key and time is not None}
-    shifts = packets.shifts(reading.jumps)
+        for packet, time in zip(packets.video, times, strict=True):
+            if time is None:
+                continue
+            if packet.key:
+                keys.add(time)
+            if clock is not None and packet.pts is not None:
+                moved.setdefault(packet.pts, time)
     begin = packets.begin(pts[0] * source.time_base if clock is not None and pts else None)
     return Timeline(
         pts=pts,
@@ -372,7 +370,7 @@ def _timeline(
         digest=packets.digest.hexdigest()[:32],
         unordered=frozenset(packets.unordered),
         clock=clock,
-        shifts=shifts,
+        shifts=packets.shifts(reading.jumps),
         notes=reading.notes,
         ends=frozenset(time for end in ends if (time := times[end]) is not None),
         moved=moved,

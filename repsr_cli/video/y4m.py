@@ -79,17 +79,9 @@ def describe_pipe(container: InputContainer, matrix: str | None, full_range: boo
         time_base=Fraction(stream.time_base) if stream.time_base else 1 / rate,
         start=0,
         rate=rate,
-        frames=None,
-        duration=None,
         sar=Fraction(stream.sample_aspect_ratio) if stream.sample_aspect_ratio else None,
-        matrix=None,
-        rotation=0,
         found=found,
         tags=tags,
-        hdr=None,
-        flagged_interlaced=False,
-        alpha=False,
-        side_data=(),
         streams=(stream_info(stream),),
         notes=notes,
     )
@@ -100,7 +92,7 @@ def header(encoding: Encoding) -> bytes:
     layout = _LAYOUTS[encoding.pix_fmt]
     if layout == "420mpeg2":
         layout = {"center": "420jpeg", "topleft": "420paldv"}.get(encoding.tags.siting or "left", layout)
-    rate, sar = encoding.rate, encoding.sar or Fraction(0)
+    rate, sar = encoding.rate, encoding.sar
     aspect = f"{sar.numerator}:{sar.denominator}" if sar else "0:0"
     span = "FULL" if encoding.tags.range == 2 else "LIMITED"
     start = f"YUV4MPEG2 W{encoding.width} H{encoding.height} F{rate.numerator}:{rate.denominator} Ip A{aspect}"
