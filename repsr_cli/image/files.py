@@ -29,20 +29,23 @@ from repsr_cli.image.page import Image, Metadata, Page, Stored, Strip, upright
 from repsr_cli.image.pillow import bits_beyond, open_pillow, write_pillow
 from repsr_cli.image.png import open_png
 from repsr_cli.image.png_writer import write_png
-from repsr_cli.image.sgi import is_deep_sgi, open_deep_sgi
+from repsr_cli.image.sgi import open_deep_sgi
 from repsr_cli.image.tiff import open_tiff, write_tiff
 
 # More pixels than this are not held at a time unless the caller allows it: a few bytes can claim to be terabytes.
 MAX_PIXELS = 1 << 29
 # Rows that are held of an image that is read in strips.
 _HELD_ROWS = 512
-_READERS: dict[str, Callable[[Path], Stored]] = {
+# What these return None for is left to Pillow.
+_READERS: dict[str, Callable[[Path], Stored | None]] = {
     "PNG": open_png,
     "TIFF": open_tiff,
     "HDR": open_hdr,
     "PPM": open_netpbm,
     "PAM": open_netpbm,
     "PFM": open_netpbm,
+    "DDS": open_dds,
+    "SGI": open_deep_sgi,
 }
 _DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
@@ -197,13 +200,7 @@ def _encode(file: BinaryIO, fmt: Format, pages: Iterator[Page], count: int, loop
 
 def _stored(path: Path, kind: str) -> Stored:
     """Read everything but pixels with the reader of a format."""
-    if kind in _READERS:
-        return _READERS[kind](path)
-    own = None
-    if kind == "DDS":
-        own = open_dds(path)
-    elif kind == "SGI" and is_deep_sgi(path):
-        own = open_deep_sgi(path)
+    own = _READERS[kind](path) if kind in _READERS else None
     return open_pillow(path, kind) if own is None else own
 
 
@@ -257,16 +254,11 @@ def _fitted(page: Page, fmt: Format, strip_metadata: bool) -> Page:
 
 
 def _converted(samples: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Samples of another type: floats in [0, 1], integers over their whole range."""
+    """Samples as floats in [0, 1], or at 8 bit over the whole range, rounded half up."""
     if samples.dtype == dtype:
         return samples
-    if dtype.kind != "f":
-        return _to_8_bit(samples)
-    return np.asarray(samples / np.iinfo(samples.dtype).max, dtype)
-
-
-def _to_8_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """Samples of 16 bit or in [0, 1] at 8 bit, rounded half up."""
+    if dtype.kind == "f":
+        return np.asarray(samples / np.iinfo(samples.dtype).max, dtype)
     if samples.dtype.kind == "f":
         return np.asarray(np.floor(np.clip(samples, 0, 1) * 255 + 0.5), np.uint8)
     return np.asarray((samples.astype(np.uint32) * 255 + 32767) // 65535, np.uint8)

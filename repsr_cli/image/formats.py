@@ -134,7 +134,8 @@ def format_of(path: Path) -> str | None:
         if head[offset : offset + len(magic)] == magic:
             return kind
     if head[4:8] == b"ftyp":
-        brands = {head[8:12], *(head[at : at + 4] for at in range(16, min(len(head) - 3, _box_length(head)), 4))}
+        stop = min(len(head) - 3, int.from_bytes(head[:4], "big"))
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, stop, 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
         return "HEIF" if brands & set(_HEIF_BRANDS) else None
@@ -160,10 +161,6 @@ def is_lossless(path: Path, kind: str) -> bool:
             found = re.search(rb"VP8([L ])", file.read(1 << 20))
             return found is not None and found[1] == b"L"
     return kind not in ("JPEG", "AVIF", "HEIF", "JPEG2000", "JXL")
-
-
-def _box_length(head: bytes) -> int:
-    return int.from_bytes(head[:4], "big")
 
 
 def _may_be_tga(head: bytes) -> bool:

@@ -91,7 +91,7 @@ def _with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes | No
 def _metadata_losses(fmt: Format, metadata: Metadata, channels: int) -> tuple[str, ...]:
     comments = [text for keyword, text in metadata.text if keyword == "Comment"]
     texts = [keyword for keyword, _ in metadata.text if keyword != "Comment"]
-    texts += [keyword.decode("latin-1") for keyword in _keywords(metadata)]
+    texts += [data.partition(b"\0")[0].decode("latin-1") for kind, data in metadata.chunks if kind == b"iTXt"]
     kept = fitting_metadata(fmt, metadata, channels)
     foreign = [kind.decode("latin-1") for kind, _ in metadata.chunks if kind != b"iTXt"]
     foreign = list(dict.fromkeys(foreign)) if fmt.name != "PNG" else []
@@ -115,10 +115,6 @@ def _metadata_losses(fmt: Format, metadata: Metadata, channels: int) -> tuple[st
     named = [phrase for phrase, lost in lacking.items() if lost]
     large = " of more than 64 KB" if fmt.name == "JPEG" else ""
     return tuple(phrase + large if phrase in ("EXIF", "XMP") else phrase for phrase in named)
-
-
-def _keywords(metadata: Metadata) -> list[bytes]:
-    return [data.partition(b"\0")[0] for kind, data in metadata.chunks if kind == b"iTXt"]
 
 
 def _describes_colour(fmt: Format, metadata: Metadata) -> bool:

@@ -20,20 +20,19 @@ from repsr_cli.image.page import Metadata, Page, Stored, Strip, page_of
 _HEADER = 512
 
 
-def is_deep_sgi(path: Path) -> bool:
-    """Whether an SGI image has 16 bits per channel."""
-    with reading(path) as file:
-        return file.read(4)[3:4] == b"\2"
-
-
-def open_deep_sgi(path: Path) -> Stored:
+def open_deep_sgi(path: Path) -> Stored | None:
     """Read the header of an SGI image of 16 bits per channel.
+
+    Returns:
+        None if it has fewer: Pillow is to read it.
 
     Raises:
         MediaError: it is damaged; later, from pages: samples are missing.
     """
     with reading(path) as file:
         head = file.read(12)
+    if head[3:4] != b"\2":
+        return None
     with reporting_damage(path, "SGI image"):
         if len(head) < 12:
             raise Damaged("it ends early")
