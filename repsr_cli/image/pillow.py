@@ -41,7 +41,6 @@ _DECODING = (
     AttributeError,
     OverflowError,
     RuntimeError,
-    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -68,7 +67,7 @@ def open_pillow(path: Path, kind: str) -> Stored:
         count = getattr(image, "n_frames", 1) if kind in _ANIMATED else 1
         animated = count > 1
         loop = _loop(image, kind) if animated else None
-        metadata = _metadata(image, path, kind, None)
+        metadata, _ = _metadata(image, path, kind, None)
         shown = None if animated else _shown(image, path, kind)[0]
         if shown is not None:
             height, width = (side.stop - side.start for side in shown)
@@ -289,7 +288,7 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
     elif image.mode in ("CMYK", "LAB"):
         image, notes = _to_srgb(image, icc)
         icc = None
-    if kind == "MPO" or "mpoffset" in image.info:
+    if "mpoffset" in image.info:
         notes += (BESIDE,)
     bits = 0 if image.mode.startswith("I") else bits_beyond(path, kind)
     strip, reason = _deep(path, kind, bits) if bits and not animated else (None, "animated")
@@ -308,12 +307,12 @@ def _page(image: Image.Image, path: Path, kind: str, animated: bool) -> Page:
         if shown is not None:
             pixels, alpha = pixels[shown], None if alpha is None else alpha[shown]
     duration = Fraction(image.info.get("duration", 0)).limit_denominator(1000) / 1000 if animated else None
-    metadata = _metadata(image, path, kind, icc)
+    metadata, left_out = _metadata(image, path, kind, icc)
     if kind == "TGA" and alpha is not None and not alpha.any() and not _tga_has_alpha(path):
         alpha, notes = None, (*notes, "Its fourth channel is empty and not marked as alpha: it is left out.")
-    if kind == "JPEG":
-        notes = tuple(dict.fromkeys((*notes, *_notes_of_jpeg(path))))
-    return page_of(pixels, alpha, metadata, duration, notes)
+    if kind == "JPEG" and _mended(path, kind) is not path:
+        left_out += ("Its end marker is missing; all pixels are there.",)
+    return page_of(pixels, alpha, metadata, duration, tuple(dict.fromkeys((*notes, *left_out))))
 
 
 def _shown(image: Image.Image, path: Path, kind: str) -> tuple[tuple[slice, slice] | None, str]:
@@ -433,24 +432,22 @@ def _heif_samples(path: Path, bits: int) -> NDArray[Any]:
     return (samples if samples.ndim == 3 else samples[..., None]) >> (16 - bits)
 
 
-def _metadata(image: Image.Image, path: Path, kind: str, icc: bytes | None) -> Metadata:
+def _metadata(image: Image.Image, path: Path, kind: str, icc: bytes | None) -> tuple[Metadata, tuple[str, ...]]:
+    """(What surrounds the pixels, sentences on what is left out of it)."""
     info = image.info
-    exif = info.get("exif")
-    xmp = info.get("xmp")
-    dpi = info.get("dpi")
-    comment = info.get("comment")
+    xmp, dpi, comment = info.get("xmp"), info.get("dpi"), info.get("comment")
+    if isinstance(comment, bytes):
+        comment = comment.decode("utf-8", "replace")
     metadata = Metadata(
         icc=icc,
-        exif=bytes(exif).removeprefix(b"Exif\0\0") or None if exif else None,
-        xmp=(xmp.encode() if isinstance(xmp, str) else bytes(xmp)) or None if xmp else None,
+        exif=bytes(info.get("exif") or b"").removeprefix(b"Exif\0\0") or None,
+        xmp=(xmp.encode() if isinstance(xmp, str) else bytes(xmp or b"")) or None,
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and dpi[0] > 0 and dpi[1] > 0 else None,
-        text=(("Comment", comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)),)
-        if comment
-        else (),
+        text=(("Comment", str(comment)),) if comment else (),
     )
     if kind == "JPEG":
         parts = jpeg_parts(path.read_bytes())
-        return replace(
+        metadata = replace(
             metadata,
             text=tuple(("Comment", text) for text in parts.comments),
             aspect=parts.aspect if metadata.dpi is None else None,
@@ -458,15 +455,10 @@ def _metadata(image: Image.Image, path: Path, kind: str, icc: bytes | None) -> M
             segments=parts.segments,
             trailer=parts.trailer,
         )
+        return metadata, parts.notes
     if kind in ("AVIF", "HEIF") and icc is None:
-        return replace(metadata, colour=colour_of(primary_properties(path)))
-    return metadata
-
-
-def _notes_of_jpeg(path: Path) -> tuple[str, ...]:
-    data = path.read_bytes()
-    missing = ("Its end marker is missing; all pixels are there.",) if _mended(path, "JPEG") is not path else ()
-    return (*jpeg_parts(data).notes, *missing)
+        metadata = replace(metadata, colour=colour_of(primary_properties(path)))
+    return metadata, ()
 
 
 # Writing

@@ -211,23 +211,20 @@ class _Parser:
             frames = [replace(frames[0], duration=None)]
         elif not ended and len(frames) < struct.unpack(">I", chunks[b"acTL"][:4])[0]:
             raise Damaged("it ends early: frames of the animation are missing")
-        if b"iCCP" in chunks and _profile(chunks[b"iCCP"]) is None:
-            del chunks[b"iCCP"]
+        icc = _profile(chunks[b"iCCP"]) if b"iCCP" in chunks else None
+        if b"iCCP" in chunks and icc is None:
             self.skip(b"iCCP", "damaged")
         notes = [f"PNG chunks left out as {why}: {', '.join(names)}." for why, names in self._skipped.items()]
         if not ended:
             notes.append("Its end is missing; all pixels are there.")
         notes += left_out_after(rest)
-        metadata = _metadata(chunks, self._texts)
-        if metadata.exif is None and metadata.xmp is not None and self._skipped_exif:
+        metadata = _metadata(chunks, self._texts, icc)
+        skipped_exif = any("eXIf" in names for names in self._skipped.values())
+        if metadata.exif is None and metadata.xmp is not None and skipped_exif:
             metadata = replace(metadata, xmp=upright_xmp(metadata.xmp))
         if b"bKGD" in chunks:
             self._copied += _background(header, chunks)
         return File(header, tuple(frames), loop, chunks, replace(metadata, chunks=tuple(self._copied)), tuple(notes))
-
-    @property
-    def _skipped_exif(self) -> bool:
-        return any("eXIf" in names for names in self._skipped.values())
 
     def _finish_frame(self) -> None:
         """Make a frame of the pixels collected; they belong to the frame control before them."""
@@ -312,9 +309,8 @@ def _text(kind: bytes, data: bytes) -> tuple[str, str, bool]:
     return name, text, bool(language or translated) and name != XMP
 
 
-def _metadata(chunks: dict[bytes, bytes], texts: list[tuple[str, str]]) -> Metadata:
+def _metadata(chunks: dict[bytes, bytes], texts: list[tuple[str, str]], icc: bytes | None) -> Metadata:
     exif = xmp = dpi = aspect = None
-    icc = _profile(chunks[b"iCCP"]) if b"iCCP" in chunks else None
     if b"eXIf" in chunks:
         exif = chunks[b"eXIf"].removeprefix(b"Exif\0\0")
     kept = []
@@ -325,7 +321,7 @@ def _metadata(chunks: dict[bytes, bytes], texts: list[tuple[str, str]]) -> Metad
             exif = _raw_profile(text)
         else:
             kept.append((keyword, text))
-    if len(chunks.get(b"pHYs", b"")) == 9:
+    if b"pHYs" in chunks:
         x, y, unit = struct.unpack(">IIB", chunks[b"pHYs"])
         if x and y:
             dpi = (x * INCH, y * INCH) if unit == 1 else None
