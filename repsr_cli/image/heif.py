@@ -6,6 +6,7 @@ Source: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (image items), ITU-T H.273 (c
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,7 +17,6 @@ from repsr_cli.files import reading
 
 _META_BYTES = 1 << 26
 _UNSPECIFIED = 2
-_NCLX = b"colrnclx"
 _NO_APERTURE = "Its container crops it to an area that is not within the image: all of it is used."
 
 
@@ -102,14 +102,8 @@ def clean_aperture(
 
 def with_colour(encoded: bytes, primaries: int, transfer: int) -> bytes:
     """An encoded AVIF file that says these primaries and this transfer; its matrix and range stay as they are."""
-    at = encoded.find(_NCLX)
-    if at < 0:
-        return encoded
-    mended = bytearray(encoded)
-    while at >= 0:
-        struct.pack_into(">HH", mended, at + len(_NCLX), primaries, transfer)
-        at = encoded.find(_NCLX, at + 1)
-    return bytes(mended)
+    nclx = b"colrnclx" + struct.pack(">HH", primaries, transfer)
+    return re.sub(rb"colrnclx.{4}", lambda _: nclx, encoded, flags=re.DOTALL)
 
 
 def _within(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -251,10 +251,7 @@ class _Directory:
             self.photometric in (0, 1, 2)
             and self.number(COMPRESSION, 1) in (_PLAIN, *_DEFLATE, *_BYTES_OF_LIBTIFF)
             and (formats, bits) in _PLAIN_SAMPLES
-            and not (self.packed and self.number(PREDICTOR, 1) != 1)
-            and self.number(PREDICTOR, 1) in (1, 2, 3)
-            and not (self.number(PREDICTOR, 1) == 3 and formats != {3})
-            and not (self.number(PREDICTOR, 1) == 2 and formats != {1})
+            and self.number(PREDICTOR, 1) in ((1,) if self.packed else (1, 2) if formats == {1} else (1, 3))
             and self.number(FILL_ORDER, 1) == 1
             and self.number(PLANAR, 1) in (1, 2)
         )
@@ -568,12 +565,10 @@ def _tags(page: Page, rows: int, offsets: list[int], sizes: list[int], *, big: b
     }
     if page.alpha:
         tags[EXTRA_SAMPLES] = shorts(2)
-    if metadata.dpi is not None:
-        tags |= {X_RESOLUTION: rational(metadata.dpi[0]), Y_RESOLUTION: rational(metadata.dpi[1])}
-        tags[RESOLUTION_UNIT] = shorts(2)
-    elif metadata.aspect is not None:
-        tags |= {X_RESOLUTION: rational(metadata.aspect[0]), Y_RESOLUTION: rational(metadata.aspect[1])}
-        tags[RESOLUTION_UNIT] = shorts(1)
+    density = metadata.dpi or metadata.aspect
+    if density is not None:
+        tags |= {X_RESOLUTION: rational(density[0]), Y_RESOLUTION: rational(density[1])}
+        tags[RESOLUTION_UNIT] = shorts(1 if metadata.dpi is None else 2)
     if metadata.icc is not None:
         tags[ICC] = Entry(UNDEFINED, metadata.icc)
     if metadata.xmp is not None:
