@@ -66,9 +66,6 @@ def resolve_tags(
     determines the missing ones. Range is limited unless the pixel format implies full; chroma is co-sited to the left,
     as in MPEG-2 and its successors, or centred for JPEG's pixel formats.
 
-    Args:
-        pix_fmt: FFmpeg's name of the pixel format.
-
     Returns:
         (complete tags, one sentence for every assumption made).
     """
@@ -172,14 +169,11 @@ class HdrMetadata:
 
 
 def parse_hdr(mastering: bytes | None, content: bytes | None) -> HdrMetadata | None:
-    """Read FFmpeg's side data structures.
+    """Read FFmpeg's side data structures; None if both are missing.
 
     Args:
         mastering: ``AVMasteringDisplayMetadata``: ten rationals and two flags.
         content: ``AVContentLightMetadata``: two unsigned integers.
-
-    Returns:
-        The metadata, or None if both are missing.
     """
     primaries = luminance = None
     if mastering is not None and len(mastering) >= 88:

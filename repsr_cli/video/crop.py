@@ -59,13 +59,7 @@ def find_crop(path: Path, description: Sequence[str], planar: str, height: int, 
 
 
 def cropped(planes: Planes, planar: str, crop: Crop, height: int, width: int) -> Planes:
-    """Views of planes without what is cropped.
-
-    Args:
-        planes: as decoded.
-        crop: rows and columns to leave out.
-        height: of the frame that remains.
-    """
+    """Views of planes as decoded without what is cropped; ``height`` and ``width`` are of what remains."""
     if not crop:
         return planes
     rows, columns = subsampling(VideoFormat(planar))

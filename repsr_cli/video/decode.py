@@ -19,7 +19,7 @@ from repsr_cli.errors import MediaError
 from repsr_cli.video.clock import Clock, in_order, numbered
 from repsr_cli.video.crop import cropped
 from repsr_cli.video.cuda_planes import ON_GPU, device_planes
-from repsr_cli.video.frames import Frame, PlaneReader, filter_graph, holds
+from repsr_cli.video.frames import Frame, filter_graph, holds, read_planes
 from repsr_cli.video.nvdec import Nvdec
 from repsr_cli.video.open import main_stream, translated
 from repsr_cli.video.probe import VideoSource
@@ -85,8 +85,6 @@ class Decoder:
 
         Args:
             images: from ``timeline.roll(first)`` on.
-            first: as in ``frames``.
-            end: as in ``frames``.
             whole: the images begin with the video.
 
         Returns:
@@ -172,7 +170,7 @@ class Decoder:
 
     def _checked(self, images: Iterator[VideoFrame | None], first: int | None, end: int | None) -> Iterator[Frame]:
         """Give every image its time and its planes, and fill or report gaps."""
-        reader = PlaneReader(self.source.planar)
+        reformatter = VideoReformatter()
         nominal = self._nominal
         previous: Frame | None = None
         last_pts: int | None = None
@@ -196,7 +194,7 @@ class Decoder:
             last_pts = pts
             wanted = first is None or pts >= first
             if not image.is_corrupt or (wanted and self._ends_here(pts)):
-                previous = self._frame(image, pts, nominal, reader)
+                previous = self._frame(image, pts, nominal, reformatter)
             elif wanted:
                 previous = self._repeat(previous, pts, "damaged")
             if wanted and previous is not None:
@@ -251,7 +249,7 @@ class Decoder:
         self._note("some frames had no timestamp, or one out of order: they got the next one possible")
         return pts
 
-    def _frame(self, image: VideoFrame, pts: int, nominal: int, reader: PlaneReader) -> Frame:
+    def _frame(self, image: VideoFrame, pts: int, nominal: int, reformatter: VideoReformatter) -> Frame:
         source = self.source
         # The format of a frame on a GPU is "cuda"; sw_format is that of its samples.
         pix_fmt = (image.sw_format or image.format).name
@@ -269,7 +267,7 @@ class Decoder:
         if self._stay_on_gpu:
             depth = VideoFormat(source.planar).components[0].bits
             return Frame(device_planes(image, depth), pts, duration, source.time_base, image)
-        planes, origin = reader.read(image)
+        planes, origin = read_planes(image, source.planar, reformatter)
         planes = cropped(planes, source.planar, source.crop, source.height, source.width)
         return Frame(planes, pts, duration, source.time_base, origin)
 

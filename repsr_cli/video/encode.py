@@ -240,14 +240,6 @@ class SegmentEncoder:
         context.pix_fmt = frame.format.name
         return context
 
-    def _delay_unknown(self) -> bool:
-        """Whether decoding times are undefined.
-
-        x265 determines the delay of its B-frames at the third frame, and subtracts an undefined value where there is
-        none. One or two frames are decoded in the order they are shown.
-        """
-        return self.encoding.codec == "libx265" and self.frames <= 2
-
     def _encoded(self, frame: VideoFrame | None) -> list[Packet[Stream]]:
         assert self._context is not None
         try:
@@ -256,11 +248,14 @@ class SegmentEncoder:
             raise MediaError(self.encoding.codec, f"stopped encoding ({error.strerror})") from error
 
     def _packets(self, packets: Sequence[Packet[Stream]]) -> list[EncodedPacket]:
+        # x265 determines the delay of its B-frames at the third frame, and subtracts an undefined value where there is
+        # none. One or two frames are decoded in the order they are shown.
+        delay_unknown = self.encoding.codec == "libx265" and self.frames <= 2
         result = []
         for packet in packets:
             if packet.pts is None:
                 raise MediaError(self.encoding.codec, "gave a packet without a time", "Choose another with -c.")
-            dts = packet.pts if packet.dts is None or self._delay_unknown() else packet.dts
+            dts = packet.pts if packet.dts is None or delay_unknown else packet.dts
             # Not every encoder passes the duration of a frame on to its packet.
             duration = self._durations.pop(packet.pts, 0)
             result.append(EncodedPacket(packet.pts, dts, duration, packet.is_keyframe, bytes(packet)))

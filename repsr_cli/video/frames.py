@@ -60,25 +60,17 @@ def nbytes(planes: Planes | DevicePlanes) -> int:
     return planes.nbytes if isinstance(planes, DevicePlanes) else sum(plane.nbytes for plane in planes)
 
 
-class PlaneReader:
-    """Reads the planes of one stream's frames.
-
-    One reformatter serves all frames, because PyAV before 19 leaks megabytes with each.
+def read_planes(frame: VideoFrame, planar: str, reformatter: VideoReformatter) -> tuple[Planes, VideoFrame]:
+    """The planes of a frame, and the frame that owns their memory.
 
     Args:
         planar: the planar format to read as, from ``planar_name``.
+        reformatter: one for all frames, because PyAV before 19 leaks megabytes with each.
     """
-
-    def __init__(self, planar: str) -> None:
-        self.planar = planar
-        self._reformatter = VideoReformatter()
-
-    def read(self, frame: VideoFrame) -> tuple[Planes, VideoFrame]:
-        """The planes of a frame, and the frame that owns their memory."""
-        if not holds(frame.format.name, self.planar):
-            # In one thread: see cuda_planes.downloaded.
-            frame = self._reformatter.reformat(frame, format=self.planar, threads=1)
-        return planes_of(frame, self.planar), frame
+    if not holds(frame.format.name, planar):
+        # In one thread: see cuda_planes.downloaded.
+        frame = reformatter.reformat(frame, format=planar, threads=1)
+    return planes_of(frame, planar), frame
 
 
 def holds(pix_fmt: str, planar: str) -> bool:

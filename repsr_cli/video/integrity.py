@@ -40,8 +40,6 @@ def is_loss(severity: int, message: str, index: int, ends: Collection[int]) -> b
     """Whether a demuxer's message means that packets of the video are lost; some demuxers only warn.
 
     Args:
-        severity: log level of the message.
-        message: its text.
         index: the stream of the video.
         ends: decoding times of the last packets of each recording in the file; these may be incomplete.
     """

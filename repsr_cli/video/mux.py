@@ -417,7 +417,6 @@ def write_images(packets: Iterable[EncodedPacket], target: Path, *, overwrite: b
     """Write every packet as an image file, numbered from 1.
 
     Args:
-        packets: encoded images, in order.
         target: a pattern: ``frames/%06d.png``.
         overwrite: replace existing images. Those of a stopped job, which are equal, stay in any case.
 

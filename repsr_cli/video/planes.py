@@ -58,11 +58,7 @@ def planes_of(frame: VideoFrame, planar: str) -> Planes:
 
 
 def new_frame(planes: Planes, planar: str) -> VideoFrame:
-    """A frame to encode, holding copies of planes.
-
-    Args:
-        planes: Y, U, V or R, G, B or Y.
-    """
+    """A frame to encode, holding copies of planes: Y, U, V or R, G, B or Y."""
     height, width = planes[0].shape
     frame = VideoFrame(width, height, planar)
     fill(frame, planes)

@@ -7,8 +7,9 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-from repsr_cli.video.frames import PlaneReader
+from repsr_cli.video.frames import read_planes
 from repsr_cli.video.planes import Planes, new_frame
 from repsr_cli.video.scheduling import usual_scheduling
 
@@ -51,9 +52,9 @@ def sized_through_codec(
     decoder = av.CodecContext.create("libdav1d" if name == "av1" else name, "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
-    reader, decoded = PlaneReader(planar), []
+    reformatter, decoded = VideoReformatter(), []
     for packet in [*packets, None]:
         for frame in decoder.decode(packet):
-            decoded.append(tuple(np.array(plane) for plane in reader.read(frame)[0]))
+            decoded.append(tuple(np.array(plane) for plane in read_planes(frame, planar, reformatter)[0]))
     assert len(decoded) == len(shot)
     return decoded, sum(packet.size for packet in packets)

@@ -18,6 +18,7 @@ import torch
 from av.codec.hwaccel import HWAccel
 from av.video.format import VideoFormat
 from av.video.frame import CudaContext, VideoFrame
+from av.video.reformatter import VideoReformatter
 from torch.utils.dlpack import from_dlpack
 
 from repsr_cli.diagnostics import doctor
@@ -36,7 +37,7 @@ from repsr_cli.video.cuda_planes import device_planes, downloaded, frame_of, mis
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.encode import SegmentEncoder, nvenc_refusal, open_encoder
 from repsr_cli.video.encoders import NVENC, Encoding, choose_pix_fmt, encoder_options, gpu_format
-from repsr_cli.video.frames import PlaneReader
+from repsr_cli.video.frames import read_planes
 from repsr_cli.video.nvdec import GIVEN, Nvdec, find_nvdec
 from repsr_cli.video.open import new_decoder
 from repsr_cli.video.planes import Planes, new_frame, planes_of
@@ -90,10 +91,10 @@ def test_what_comes_down_from_a_gpu_are_the_same_codes(planar: str, pix_fmt: str
 def test_no_thread_of_the_conversion_writes_into_the_lines_of_another() -> None:
     planes = image(1, 36, 1366, "yuv420p10le")
     frame = given(planes, "yuv420p10le", "p010le")
-    reader = PlaneReader("yuv420p10le")
+    reformatter = VideoReformatter()
     for _ in range(100):
         assert same(planes_of(downloaded(frame, "yuv420p10le"), "yuv420p10le"), planes)
-        assert same(reader.read(frame)[0], planes)
+        assert same(read_planes(frame, "yuv420p10le", reformatter)[0], planes)
 
 
 @pytest.mark.parametrize(("planar", "pix_fmt"), [("yuv420p10le", "p010le"), ("yuv444p10le", "yuv444p10msble")])

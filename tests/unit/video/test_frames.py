@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video import frames as video_frames
-from repsr_cli.video.frames import PlaneReader, side_data
+from repsr_cli.video.frames import read_planes, side_data
 from repsr_cli.video.open import open_video
 from repsr_cli.video.planes import new_frame, planar_name, planes_of
 from tests.sample_videos import image, make_video
@@ -57,7 +57,7 @@ def test_packed_frames_are_read_without_loss(packed: str) -> None:
     planar = planar_name(packed)
     planes = image(0, 16, 32, planar)
     frame = VideoReformatter().reformat(new_frame(planes, planar), format=packed)
-    read, _ = PlaneReader(planar).read(frame)
+    read, _ = read_planes(frame, planar, VideoReformatter())
     assert all(np.array_equal(a, b) for a, b in zip(planes, read, strict=True))
 
 
