@@ -36,7 +36,7 @@ _REWRITTEN = (
     (0xEE, b"Adobe"),
 )
 _C2PA = (0xEB, b"JP")
-_SOI, _EOI, _SOS, _DQT, _COMMENT = 0xD8, 0xD9, 0xDA, 0xDB, 0xFE
+_EOI, _SOS, _DQT, _COMMENT = 0xD9, 0xDA, 0xDB, 0xFE
 _STANDALONE = (0x01, *range(0xD0, 0xD8))
 _IMAGE = b"\xff\xd8\xff"
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

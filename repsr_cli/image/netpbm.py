@@ -141,18 +141,16 @@ def _samples(data: bytes, header: _Header) -> tuple[NDArray[Any], bytes]:
     shape = (header.height, header.width, header.samples)
     count = header.height * header.width * header.samples
     if header.magic in (b"PF", b"Pf"):
-        raw = _exactly(data, header.start, 4 * count)
+        raw, rest = _split(data, header.start, 4 * count)
         floats = np.frombuffer(raw, "<f4" if header.peak < 0 else ">f4").reshape(shape)[::-1].astype(np.float32)
         if not np.isfinite(floats).all():
             raise Damaged("it holds values that are not numbers")
-        return floats, data[header.start + 4 * count :]
-    rest = b""
+        return floats, rest
     if header.magic == b"P4":
         pitch = (header.width + 7) // 8
-        raw = _exactly(data, header.start, pitch * header.height)
+        raw, rest = _split(data, header.start, pitch * header.height)
         bits = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(header.height, pitch), axis=1)
         values = 1 - bits[:, : header.width].astype(np.uint32)
-        rest = data[header.start + len(raw) :]
     elif header.magic in (b"P1", b"P2", b"P3"):
         body = re.sub(rb"#[^\r\n]*", b" ", data[header.start :])
         words = re.findall(rb"[01]" if header.magic == b"P1" else rb"[0-9]+", body)[:count]
@@ -160,18 +158,19 @@ def _samples(data: bytes, header: _Header) -> tuple[NDArray[Any], bytes]:
             raise Damaged("it ends early")
         values = np.array(words).astype(np.uint32)
         values = 1 - values if header.magic == b"P1" else values
+        rest = b""
     else:
         stored = np.dtype(">u2" if header.peak > 255 else np.uint8)
-        raw = _exactly(data, header.start, stored.itemsize * count)
+        raw, rest = _split(data, header.start, stored.itemsize * count)
         values = np.frombuffer(raw, stored)
-        rest = data[header.start + len(raw) :]
     return _scaled(values, int(header.peak), header.dtype).reshape(shape), rest
 
 
-def _exactly(data: bytes, start: int, size: int) -> bytes:
+def _split(data: bytes, start: int, size: int) -> tuple[bytes, bytes]:
+    """(``size`` bytes from a place on, those after them)."""
     if len(data) - start < size:
         raise Damaged("it ends early")
-    return data[start : start + size]
+    return data[start : start + size], data[start + size :]
 
 
 def _scaled(values: NDArray[Any], peak: int, dtype: np.dtype[Any]) -> NDArray[Any]:
