@@ -9,6 +9,7 @@ import io
 import re
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -134,10 +135,8 @@ def read_directory(file: BinaryIO, offset: int, order: Order, *, big: bool, _dep
             data = np.frombuffer(data, f">u{unit}").astype(f"<u{unit}").tobytes()
         entry = Entry(kind, data)
         if tag in _NESTED and _depth < 2 and entry.numbers:
-            try:
+            with suppress(DirectoryError):
                 found[tag], _ = read_directory(file, int(entry.numbers[0]), order, big=big, _depth=_depth + 1)
-            except DirectoryError:
-                continue
         else:
             found[tag] = entry
     return found, struct.unpack(order + ("Q" if big else "I"), table[count * size :])[0]
@@ -223,7 +222,7 @@ def exif_for(exif: bytes, height: int, width: int) -> bytes:
     """
     patched = bytearray(exif)
     file = io.BytesIO(exif)
-    try:
+    with suppress(DirectoryError):
         order, big, offset = read_header(file)
         if big:
             return exif
@@ -236,8 +235,6 @@ def exif_for(exif: bytes, height: int, width: int) -> bytes:
             at = struct.unpack_from(order + "I", exif, nested + 8)[0]
             _exactly(file, at, 2)
             _patch(patched, at, order, {_PIXEL_WIDTH: width, _PIXEL_HEIGHT: height})
-    except DirectoryError:
-        return bytes(patched)
     return bytes(patched)
 
 

@@ -156,16 +156,10 @@ def moving_stream(container: InputContainer) -> VideoStream | None:
     names = set(container.format.name.split(","))
     if names == {"image2"} and is_pattern(Path(container.name.removeprefix("file:"))):
         return container.streams.video[0]
-    if (
-        _is_document(container)
-        or names & _NOT_VIDEO
-        or any(name.endswith("_pipe") and name != "yuv4mpegpipe" for name in names)
-    ):
+    if _is_document(container) or names & _NOT_VIDEO or any(name.endswith("_pipe") for name in names):
         return None
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
+    moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
+    return next(moving, None)
 
 
 def _is_document(container: InputContainer) -> bool:

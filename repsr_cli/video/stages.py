@@ -118,17 +118,18 @@ def begun_ahead(
         ahead: as in ``Stages``.
     """
     begun: deque[Callable[[], Out]] = deque()
+
+    def finished() -> Out:
+        with watch.running():
+            return begun.popleft()()
+
     for item in items:
         with watch.running():
             begun.append(work(item))
         while len(begun) > ahead():
-            with watch.running():
-                result = begun.popleft()()
-            yield result
-    for finish in begun:
-        with watch.running():
-            result = finish()
-        yield result
+            yield finished()
+    while begun:
+        yield finished()
 
 
 @dataclass(frozen=True, slots=True)
