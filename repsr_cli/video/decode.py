@@ -30,7 +30,7 @@ from repsr_cli.video.timeline import Timeline
 _FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "h263", "prores", "dnxhd", "ffv1", "mjpeg"}
 )
-DECODE_ERRORS = (av.InvalidDataError, av.PatchWelcomeError, av.ExternalError, av.UnknownError, av.BugError)
+_DECODE_ERRORS = (av.InvalidDataError, av.PatchWelcomeError, av.ExternalError, av.UnknownError, av.BugError)
 
 
 @dataclass(slots=True)
@@ -313,7 +313,7 @@ def decoded(decoder: VideoCodecContext, packets: Iterable[Packet[Any] | None]) -
             yield None
         try:
             images = decoder.decode(packet)
-        except DECODE_ERRORS:
+        except _DECODE_ERRORS:
             yield None
             continue
         yield from images
