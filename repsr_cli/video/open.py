@@ -223,12 +223,6 @@ def _configure(context: VideoCodecContext) -> None:
     context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
-def check_size(path: Path, context: VideoCodecContext) -> None:
-    """Refuse a video whose frames have more than ``MAX_PIXELS``."""
-    if context.width * context.height > MAX_PIXELS:
-        raise too_large(path, f"{context.width}x{context.height}")
-
-
 def too_large(path: Path, what: str) -> MediaError:
     """The error for frames of more than ``MAX_PIXELS``."""
     limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"

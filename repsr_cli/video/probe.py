@@ -24,8 +24,8 @@ from repsr_cli.video.colour_tags import ColourTags, HdrMetadata, override_tags, 
 from repsr_cli.video.crop import NO_CROP, Crop, find_crop
 from repsr_cli.video.frames import side_data
 from repsr_cli.video.open import (
+    MAX_PIXELS,
     Probing,
-    check_size,
     logged,
     main_stream,
     moving_stream,
@@ -197,20 +197,22 @@ def describe(
 ) -> VideoSource:
     """``probe`` for an open container; reads on from its current position."""
     stream = main_stream(container, path)
-    check_size(path, stream.codec_context)
+    context = stream.codec_context
+    if context.width * context.height > MAX_PIXELS:
+        raise too_large(path, f"{context.width}x{context.height}")
     description = _description(container, stream)
     siting = _siting(description)
     _check_dolby_vision(path, description)
     frame, beside = _first_frame(container, stream, path)
     rate = stream.average_rate or stream.base_rate or None
     if container.format.name in RAW:  # the demuxer says 25 whatever the stream says
-        rate = stream.codec_context.framerate or rate
+        rate = context.framerate or rate
     found = ColourTags(
         int(frame.colorspace), int(frame.color_range), int(frame.color_primaries), int(frame.color_trc), siting
     )
     chosen = override_tags(found, matrix, full_range)
     tags, notes = resolve_tags(chosen, frame.format.name, frame.height, frame.width, rate)
-    if frame.interlaced_frame and stream.codec_context.name == "hevc" and _has_field_pictures(stream):
+    if frame.interlaced_frame and context.name == "hevc" and _has_field_pictures(stream):
         happened = f"its images are single fields of {frame.width}x{frame.height}, not frames"
         raise MediaError(path, happened, "Join them first: ffmpeg -i IN -vf weave -c:v ffv1 -c:a copy OUT.mkv")
     planar = planar_name(frame.format.name)
@@ -226,7 +228,7 @@ def describe(
         path=path,
         container=container.format.name,
         index=stream.index,
-        codec=stream.codec_context.codec.canonical_name,
+        codec=context.codec.canonical_name,
         height=frame.height - crop.top - crop.bottom,
         width=frame.width - crop.left - crop.right,
         pix_fmt=frame.format.name,
