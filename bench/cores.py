@@ -37,7 +37,7 @@ from repsr_cli.upscale.plan_video import VideoPlan, plan_video
 from repsr_cli.upscale.precision import resolved
 from repsr_cli.upscale.request import Request
 from repsr_cli.video.encode import SegmentEncoder
-from repsr_cli.video.frames import Frame
+from repsr_cli.video.frames import Frame, nbytes
 from repsr_cli.video.stages import Stages, run_stages
 from repsr_cli.yuv.device_planes import on_host
 
@@ -200,7 +200,7 @@ def _rate(upscaler: Upscaler, plan: VideoPlan) -> float:
         lambda: decoder_for(plan, upscaler).frames(None, None),
         lambda frame: network.begin(frame.planes),
         take,
-        lambda frame: frame.nbytes,
+        lambda frame: nbytes(frame.planes),
         lambda planes: sum(plane.nbytes for plane in planes),
         ahead=lambda: network.ahead,
     )
