@@ -41,6 +41,7 @@ _DECODING = (
     AttributeError,
     OverflowError,
     RuntimeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,

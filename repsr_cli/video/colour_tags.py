@@ -80,8 +80,10 @@ def resolve_tags(
             transfer=13 if tags.transfer == UNSPECIFIED else tags.transfer,
             siting="left",
         ), ()
+    why = f"by its size of {width}x{height}"
     if tags.hdr or tags.primaries == 9 or tags.matrix in (9, 10):
         family, name = (9, 9, 14 if layout.components[0].bits == 10 else 15), "BT.2020"
+        why = "as its other tags say"
     elif tags.matrix in (1, 5, 6, 7):
         family, name = {1: (1, 1, 1), 5: (5, 5, 6), 6: (6, 6, 6), 7: (7, 7, 7)}[tags.matrix], "its matrix"
     elif height >= 720 or width >= 1280:
@@ -95,7 +97,7 @@ def resolve_tags(
         rule if tag in (UNSPECIFIED, 0, 3) else tag for tag, rule in zip(found, family, strict=True)
     )
     if tags.matrix in (UNSPECIFIED, 0, 3) and len(layout.components) > 1:
-        notes.append(f"no colour matrix in the stream: taken as {name}, by its size of {width}x{height}")
+        notes.append(f"no colour matrix in the stream: taken as {name}, {why}")
     full = pix_fmt.startswith("yuvj")
     range_ = tags.range or (2 if full else 1)
     siting = tags.siting

@@ -35,6 +35,13 @@ def test_missing_tags_follow_the_size_of_the_source(
     assert (again, more) == (tags, ())
 
 
+@pytest.mark.parametrize("found", [ColourTags(primaries=9), ColourTags(transfer=16), ColourTags(transfer=18)])
+def test_a_missing_matrix_is_said_to_follow_the_other_tags_where_it_does(found: ColourTags) -> None:
+    tags, notes = resolve_tags(found, "yuv420p10le", 480, 640, Fraction(25))
+    assert tags.matrix == 9
+    assert "no colour matrix in the stream: taken as BT.2020, as its other tags say" in notes
+
+
 def test_jpeg_formats_are_full_range_and_centred() -> None:
     tags, _ = resolve_tags(ColourTags(), "yuvj420p", 100, 100, None)
     assert (tags.range, tags.siting) == (2, "center")
