@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from repsr_cli.diagnostics import bench
-from repsr_cli.diagnostics.bench import measure_model, measure_speed, start_up_parts
+from repsr_cli.diagnostics.bench import measure_model, measure_speed
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR, identity_network
 from repsr_cli.model.spec import Spec
@@ -43,9 +43,3 @@ def test_frames_under_way_together_are_counted_singly(monkeypatch: Any) -> None:
 
 def test_speed_is_a_number() -> None:
     assert measure_speed(identity_network(2), "cpu", (16, 16)) > 0
-
-
-def test_a_start_is_measured_by_part() -> None:
-    parts = start_up_parts(1)
-    assert list(parts) == ["python", "torch", "pyav", "repsr"]
-    assert parts["torch"] > parts["python"] > 0
