@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
+from repsr_cli.cli import app
 from repsr_cli.cli.console import Board, Pace, clock, describe, friendly, print_line, remaining, shorten
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.errors import Interrupted, MediaError, RepsrError, UsageError
@@ -34,14 +36,9 @@ def run(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, **kwargs)
 
 
-def test_commands_keep_freed_memory() -> None:
-    code = (
-        "from repsr_cli.engine import memory\n"
-        "memory.keep_freed_memory = lambda: print('kept')\n"
-        "from repsr_cli.cli import app\n"
-        "app(['models'])\n"
-    )
-    assert run("-c", code).stdout.startswith("kept")
+def test_commands_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repsr_cli.engine.memory.keep_freed_memory", lambda: print("kept"))
+    assert CliRunner().invoke(app, ["models", "--no-speed"]).stdout.startswith("kept")
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
@@ -221,7 +218,7 @@ def test_options_reach_their_groups() -> None:
 
 def test_the_old_name_of_model_still_works() -> None:
     assert command_line("--network", "fast")[1].model.model == "fast"
-    assert "--network" not in run("-m", "repsr_cli", "upscale", "-h").stdout
+    assert "--network" not in CliRunner().invoke(app, ["upscale", "-h"]).stdout
 
 
 def test_a_new_option_is_declared_in_one_place() -> None:
