@@ -1,4 +1,4 @@
-"""Training of several processes that loses one of them: torchrun starts anew, from the last checkpoint."""
+"""Training of several processes, and of several that lose one: torchrun starts anew, from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from repsr_cli.cli import app
 from repsr_cli.model.checkpoint import load_training
 from tests.conftest import ROOT, textured
 
@@ -28,8 +31,11 @@ holdout = 1
 [batch]
 size = 4
 patch = 16
+[optimizer]
+name = "adam"
 [schedule]
 steps = 30
+learning_rate = 1e-3
 bn_freeze = 0.5
 [run]
 device = "cpu"
@@ -54,22 +60,56 @@ def workers(torchrun: int) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through Linux's /proc")
-def test_a_process_that_dies_costs_no_more_than_a_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
+def start(recipe: Path, run: Path) -> subprocess.Popen[bytes]:
+    """Two processes that torchrun watches over."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["--max-restarts=2", "--monitor-interval=0.2"]
+    command += ["-m", "repsr_cli", "train", str(recipe), "-o", str(run), "--resume", "--quiet"]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("elastic")
+    (folder / "images").mkdir()
     for number in range(4):
-        Image.fromarray(textured(64, 64, number)).save(tmp_path / "images" / f"p{number}.png")
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("IMAGES", str(tmp_path / "images")))
+        Image.fromarray(textured(64, 64, number)).save(folder / "images" / f"p{number}.png")
+    (folder / "recipe.toml").write_text(RECIPE.replace("IMAGES", str(folder / "images")))
+    return folder / "recipe.toml"
 
-    def start(run: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command += ["--max-restarts=2", "--monitor-interval=0.2"]
-        command += ["-m", "repsr_cli", "train", str(tmp_path / "recipe.toml"), "-o", str(run), "--resume", "--quiet"]
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
-    assert start(tmp_path / "whole").wait(120) == 0
-    torchrun = start(tmp_path / "killed")
-    log = tmp_path / "killed" / "log.jsonl"
+@pytest.fixture(scope="module")
+def together(recipe: Path) -> Path:
+    """The run of two processes that live."""
+    run = recipe.with_name("together")
+    assert start(recipe, run).wait(120) == 0
+    return run
+
+
+def logged(run: Path, name: str) -> list[float]:
+    return [json.loads(line)[name] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_learn_as_one(recipe: Path, together: Path) -> None:
+    """DDP over gloo: with batch statistics of all processes together, losses equal those of one process.
+
+    The second half of the run uses population statistics.
+    """
+    alone = recipe.with_name("alone")
+    result = CliRunner().invoke(app, ["train", str(recipe), "-o", str(alone), "--quiet"])
+    assert result.exit_code == 0, result.stderr
+    assert len(logged(alone, "loss")) >= 30
+    assert np.allclose(logged(alone, "loss"), logged(together, "loss"), rtol=1e-4)
+    one, two = (load_training(run / "last.pt") for run in (alone, together))
+    for (name, a), b in zip(one.net.state_dict().items(), two.net.state_dict().values(), strict=True):
+        assert np.allclose(a.numpy(), b.numpy(), atol=2e-4), name
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through Linux's /proc")
+def test_a_process_that_dies_costs_no_more_than_a_checkpoint(recipe: Path, together: Path) -> None:
+    killed = recipe.with_name("killed")
+    torchrun = start(recipe, killed)
+    log = killed / "log.jsonl"
     deadline = time.monotonic() + 120
     while not log.exists() or len(log.read_text().splitlines()) < 12:
         assert time.monotonic() < deadline
@@ -83,9 +123,9 @@ def test_a_process_that_dies_costs_no_more_than_a_checkpoint(tmp_path: Path) -> 
         time.sleep(0.005)
     assert torchrun.wait(120) == 0
 
-    one, two = (load_training(tmp_path / name / "last.pt") for name in ("whole", "killed"))
+    one, two = (load_training(run / "last.pt") for run in (together, killed))
     assert one.step == two.step == 30
     for (name, a), b in zip(one.net.state_dict().items(), two.net.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    steps = logged(killed, "step")
     assert steps == sorted(set(steps))

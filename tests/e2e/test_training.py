@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -337,29 +336,6 @@ def test_fuse_refuses_a_network_that_does_not_agree(trained: Path, tmp_path: Pat
     assert result.exit_code == 4
     assert "differ by" in result.stderr
     assert not (tmp_path / "bad.safetensors").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("phase", ["batch statistics", "population statistics"])
-def test_two_processes_learn_as_one(trained: Path, tmp_path: Path, phase: str) -> None:
-    """DDP over gloo: with batch statistics of all processes together, losses equal those of one process."""
-    losses = []
-    freeze = "1.0" if phase == "batch statistics" else "0.0"
-    for processes in (1, 2):
-        run = tmp_path / f"run{processes}"
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
-        command += ["-m", "repsr_cli", "train", str(trained / "recipe.toml"), "-o", str(run), "--quiet"]
-        settings = [f"data.train={trained / 'images'}", "schedule.steps=12", f"schedule.bn_freeze={freeze}"]
-        settings += ["run.log_every=1", "schedule.learning_rate=1e-3", "optimizer.name=adam", "run.device=cpu"]
-        for setting in settings:
-            command += ["--set", setting]
-        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
-        losses.append([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()])
-    assert len(losses[0]) >= 12
-    assert np.allclose(losses[0], losses[1], rtol=1e-4)
-    one, two = (load_training(tmp_path / f"run{n}" / "last.pt") for n in (1, 2))
-    for (name, a), b in zip(one.net.state_dict().items(), two.net.state_dict().values(), strict=True):
-        assert np.allclose(a.numpy(), b.numpy(), atol=2e-4), name
 
 
 def test_the_drawing_of_a_batch_is_replaced_only_when_asked(tmp_path: Path) -> None:
