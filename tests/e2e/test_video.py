@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ from repsr_cli.video.encode import EncodedPacket
 from repsr_cli.video.mux import write_images
 from repsr_cli.video.probe import probe
 from repsr_cli.video.timeline import cut
+from tests.conftest import present
 from tests.sample_videos import damage, decoded, frame_times, image, make_video, other_packets, video_packets
 from tests.upscaling import upscale_video, weight
 
@@ -594,7 +596,7 @@ def test_mutated_files_end_in_an_error_or_in_all_frames(tmp_path: Path, suffix: 
 # Interrupted work.
 
 KILLED = """
-import functools, sys, time
+import functools, os, sys, time
 from pathlib import Path
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.video.timeline import cut
@@ -607,34 +609,61 @@ planning.cut = functools.partial(cut, frames=4)
 def progress(step: Progress) -> None:
     print(step.done, flush=True)
     time.sleep(0.004)
-source, target = Path(sys.argv[1]), Path(sys.argv[2])
-upscale_video(source, target, Upscaler(identity_network(2), "cpu", threads=1), Request(), Reporter(progress))
-print("finished", flush=True)
+def work(source: str, target: str) -> None:
+    network = Upscaler(identity_network(2), "cpu", threads=1)
+    upscale_video(Path(source), Path(target), network, Request(), Reporter(progress))
+    print("finished", flush=True)
 """
+ONCE = KILLED + "work(*sys.argv[1:])\n"
+# For every target that it reads a process of its own, which finds all that it needs imported.
+AGAIN = (
+    KILLED
+    + """
+import repsr_cli.upscale.sinks, repsr_cli.upscale.video
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        print(os.getpid(), flush=True)
+        work(sys.argv[1], line.strip())
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+)
 
 
 def test_killed_again_and_again_it_ends_in_the_same_packets(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", [1001 * t for t in range(72)], Fraction(1, 30000), gop=25)
-    command = [sys.executable, "-c", KILLED, str(source)]
-    subprocess.run([*command, str(tmp_path / "whole.mp4")], check=True, capture_output=True)
+    command = [sys.executable, "-c", AGAIN, str(source)]
     random = np.random.default_rng(3)
     target = tmp_path / "killed.mp4"
     kills, resumed = 0, False
-    for _ in range(40):
-        with subprocess.Popen([*command, str(target)], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            lives = int(random.integers(4, 40))
-            done = False
-            for count, line in enumerate(process.stdout):
-                done = line.strip() == "finished"
-                resumed = resumed or (count == 0 and not done and int(line) > 1)
-                if count >= lives and not done:
-                    process.kill()
-                    kills += 1
-                    break
-        if done:
-            break
-        assert not target.exists()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def lives(path: Path) -> Iterator[tuple[int, str]]:
+            """The process that works on a target, and each line it prints."""
+            present(process.stdin).write(f"{path}\n")
+            number = int(present(process.stdout).readline())
+            for line in iter(present(process.stdout).readline, "ended\n"):
+                assert line
+                yield number, line.strip()
+
+        assert [line for _, line in lives(tmp_path / "whole.mp4")][-1] == "finished"
+        for _ in range(40):
+            last = int(random.integers(4, 40))
+            lines: list[str] = []
+            for number, line in lives(target):
+                lines.append(line)
+                if len(lines) == last + 1 and line != "finished":
+                    os.kill(number, signal.SIGKILL)
+            resumed = resumed or int(lines[0]) > 1
+            if done := lines[-1] == "finished":
+                break
+            kills += 1
+            assert not target.exists()
+        process.stdin.close()
     assert done
     assert kills >= 4
     assert resumed
@@ -671,7 +700,7 @@ def test_a_job_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
 def test_two_processes_do_not_write_one_target(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", range(72))
     target = tmp_path / "out.mp4"
-    command = [sys.executable, "-c", KILLED, str(source), str(target)]
+    command = [sys.executable, "-c", ONCE, str(source), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -719,7 +748,7 @@ def test_what_a_video_needs_to_be_known_is_said_before_its_first_frame(tmp_path:
 
 def test_videos_need_no_opencv(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", range(3))
-    script = KILLED.replace("import functools", "import sys; sys.modules['cv2'] = None\nimport functools")
+    script = ONCE.replace("import functools", "import sys; sys.modules['cv2'] = None\nimport functools")
     command = [sys.executable, "-c", script, str(source), str(tmp_path / "out.mp4")]
     subprocess.run(command, check=True, capture_output=True)
     assert probe(tmp_path / "out.mp4").height == 72
@@ -733,23 +762,27 @@ from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Reporter
 from repsr_cli.upscale.request import Request
 from tests.upscaling import upscale_video
-upscale_video(Path(sys.argv[1]), Path(sys.argv[2]), Upscaler(identity_network(1), "cpu", threads=1),
-              Request.of(preset="ultrafast"), Reporter())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+for source in map(Path, sys.argv[1:]):
+    network = Upscaler(identity_network(1), "cpu", threads=1)
+    upscale_video(source, source.with_suffix(".out.mp4"), network, Request.of(preset="ultrafast"), Reporter())
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
-    peaks = []
+    fast = {"preset": "ultrafast"}
     # Large enough for the memory of lost frames to be seen beside that of everything else.
-    frames = [image(n, 180, 320, "yuv420p") for n in range(8)] * 150
-    for count in (300, 1200):
-        path, fast = tmp_path / f"{count}.mp4", {"preset": "ultrafast"}
-        source = make_video(path, range(count), frames=frames, size=(180, 320), options=fast)
-        command = [sys.executable, "-c", MEMORY, str(source), str(tmp_path / f"out{count}.mp4")]
-        done = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
-        peaks.append(int(done.stdout))
+    frames = [image(n, 180, 320, "yuv420p") for n in range(8)] * 120
+    sources = [
+        make_video(tmp_path / f"{count}.mp4", range(count), frames=frames, size=(180, 320), options=fast)
+        for count in (240, 960)
+    ]
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "2"}
+    command = [sys.executable, "-c", MEMORY, *map(str, sources)]
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+    peaks = [int(line) for line in done.stdout.split()]
+    assert len(peaks) == 2
     assert peaks[1] < peaks[0] * 1.1
 
 
