@@ -111,17 +111,17 @@ SECTIONS = typing.get_type_hints(Recipe)
 HUGE = "9" * 5000
 
 
-@pytest.mark.parametrize("key", [f"{f.name}.{g.name}" for f in fields(Recipe) for g in fields(SECTIONS[f.name])])
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1e-300", HUGE, "[" * 3000, "1e308", "-1", "0x" + "f" * 5000])
-def test_no_value_is_taken_that_training_cannot_use(tmp_path: Path, key: str, value: str) -> None:
+@pytest.mark.parametrize("section", [field.name for field in fields(Recipe)])
+def test_no_value_is_taken_that_training_cannot_use(tmp_path: Path, section: str) -> None:
     text = "[network]\nscale = 2\n[data]\ntrain = 'x'\n[schedule]\nsteps = 5"
-    try:
-        recipe = _load(tmp_path, text, f"{key}={value}")
-    except RecipeError:
-        return
-    section, name = key.split(".")
-    taken = getattr(getattr(recipe, section), name)
-    assert isinstance(taken, str) or 0 <= taken < 2**63
+    for name in (field.name for field in fields(SECTIONS[section])):
+        for value in ("nan", "inf", "-inf", "-1e-300", HUGE, "[" * 3000, "1e308", "-1", "0x" + "f" * 5000):
+            try:
+                recipe = _load(tmp_path, text, f"{section}.{name}={value}")
+            except RecipeError:
+                continue
+            taken = getattr(getattr(recipe, section), name)
+            assert isinstance(taken, str) or 0 <= taken < 2**63, (name, value[:20])
 
 
 @pytest.mark.parametrize("betas", ["[2.0, 3.0]", "[1.0, 0.9]", "[0.9, 1.0]", "[-0.1, 0.9]", "[nan, 0.9]", "[0.9]"])
