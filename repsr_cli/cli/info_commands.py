@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from repsr_cli.cli.console import friendly, print_json, print_line
 from repsr_cli.cli.shared_options import Json
+
+if TYPE_CHECKING:
+    from repsr_cli.model.zoo import ModelFile
 
 MARKS = {"ok": "ok", "absent": "--", "broken": "!!"}
 
@@ -25,12 +28,11 @@ def models(
 
     Example: repsr models
     """
-    from repsr_cli.diagnostics.bench import measure_speed
-    from repsr_cli.model.zoo import available, load_compact
+    from repsr_cli.model.zoo import available, check_digest
 
     rows = []
     for model in available():
-        net = load_compact(model)
+        check_digest(model)
         record = {
             "name": model.name,
             "network": model.network,
@@ -38,7 +40,7 @@ def models(
             "kind": model.kind,
             "kilobytes": round(model.path.stat().st_size / 1000),
             "psnr_y": model.psnr_y,
-            "megapixels_per_second": measure_speed(net, device) if speed else None,
+            "megapixels_per_second": _speed(model, device) if speed else None,
         }
         if json:
             print_json(record, result=True)
@@ -49,6 +51,14 @@ def models(
         head = ("name", "network", "scale", "kind", "file", "MP/s" if speed else "", "PSNR-Y in dB")
         for row in table([head, *rows]):
             print_line(row, result=True)
+
+
+def _speed(model: ModelFile, device: str) -> float:
+    """Millions of source pixels per second; torch is imported only where this is asked for."""
+    from repsr_cli.diagnostics.bench import measure_speed
+    from repsr_cli.model.zoo import load_compact
+
+    return measure_speed(load_compact(model), device)
 
 
 @friendly
