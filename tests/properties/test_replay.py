@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,41 +125,46 @@ ADVERSARIAL: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def adversarial(taught: Path) -> Recipe:
+    return _recipe(taught, **ADVERSARIAL, data={"train": str(taught), "target": "teacher"})
+
+
+@pytest.fixture(scope="module")
+def adversarial_whole(adversarial: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("adversarial") / "run"
+    train(adversarial, run)
+    return run
+
+
 @pytest.mark.parametrize("stop", [2, 3, 11])
-def test_adversarial_training_replays_too(taught: Path, tmp_path: Path, stop: int) -> None:
-    data = {"data": {"train": str(taught), "target": "teacher"}}
-    recipe = _recipe(taught, **ADVERSARIAL, **data)
-    train(recipe, tmp_path / "whole")
+def test_adversarial_training_replays_too(
+    adversarial: Recipe, adversarial_whole: Path, tmp_path: Path, stop: int
+) -> None:
     asked = iter([False] * (stop - 1) + [True])
     with pytest.raises(Interrupted):
-        train(recipe, tmp_path / "run", should_stop=lambda: next(asked))
-    train(recipe, tmp_path / "run", resume=True)
-    _assert_equal(tmp_path / "run", tmp_path / "whole")
+        train(adversarial, tmp_path / "run", should_stop=lambda: next(asked))
+    train(adversarial, tmp_path / "run", resume=True)
+    _assert_equal(tmp_path / "run", adversarial_whole)
     whole, resumed = (
-        load_training(tmp_path / run / "last.pt").optimizer["adversary"]["net"] for run in ("whole", "run")
+        load_training(run / "last.pt").optimizer["adversary"]["net"] for run in (adversarial_whole, tmp_path / "run")
     )
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_the_adversary_changes_what_is_learned_once_it_is_warm(taught: Path, tmp_path: Path) -> None:
-    data = {"data": {"train": str(taught), "target": "teacher"}}
-    for name, gan in (
-        ("plain", {"weight": 0.0}),
-        ("cold", {"weight": 0.1, "warmup": STEPS}),
-        ("warm", {"weight": 0.1}),
-    ):
-        train(_recipe(taught, **(ADVERSARIAL | data | {"gan": {"channels": 4, "warmup": 3} | gan})), tmp_path / name)
-    plain, cold, warm = (
-        load_training(tmp_path / name / "last.pt").net.state_dict() for name in ("plain", "cold", "warm")
-    )
+def test_the_adversary_changes_what_is_learned_once_it_is_warm(
+    adversarial: Recipe, adversarial_whole: Path, tmp_path: Path
+) -> None:
+    for name, gan in (("plain", {"weight": 0.0}), ("cold", {"warmup": STEPS})):
+        train(replace(adversarial, gan=replace(adversarial.gan, **gan)), tmp_path / name)
+    runs = (tmp_path / "plain", tmp_path / "cold", adversarial_whole)
+    plain, cold, warm = (load_training(run / "last.pt").net.state_dict() for run in runs)
     assert all(torch.equal(plain[key], cold[key]) for key in plain)
     assert not all(torch.equal(plain[key], warm[key]) for key in plain)
 
 
-def test_the_last_network_is_kept_where_the_recipe_says_so(taught: Path, tmp_path: Path) -> None:
-    data = {"data": {"train": str(taught), "target": "teacher"}}
-    train(_recipe(taught, **ADVERSARIAL, **data), tmp_path / "run")
-    assert load_training(tmp_path / "run" / "best.pt").step == STEPS
+def test_the_last_network_is_kept_where_the_recipe_says_so(adversarial_whole: Path) -> None:
+    assert load_training(adversarial_whole / "best.pt").step == STEPS
 
 
 @pytest.mark.parametrize("sections", [{"data": {"target": "teacher"}}, {"gan": {"weight": 0.1}}])

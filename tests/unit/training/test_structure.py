@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from repsr_cli.training.structure import WEIGHTS, fourier_distance, gradient_distance, grid_pattern, ms_ssim, ssim
@@ -18,6 +17,8 @@ def pair(side: int, noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def scikit_ssim(a: Tensor, b: Tensor) -> np.ndarray:
     """Scikit-image's SSIM of every window that lies inside, (height, width, channels)."""
+    from skimage.metrics import structural_similarity  # which takes a second
+
     _mean, whole = structural_similarity(  # type: ignore[no-untyped-call]
         *(each[0].permute(1, 2, 0).numpy() for each in (a, b)),
         channel_axis=2,
