@@ -191,8 +191,9 @@ module._STRIP_PIXELS = image_png._STRIP_BYTES = image_tiff._BLOCK_BYTES = image_
 upscaler = Upscaler(PlainSR(Spec(2, 4, 1)), device="cpu", threads=1)
 upscaler(torch.rand(1, 3, 256, 1000))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-upscale_image(Path(sys.argv[1]), Path(sys.argv[2]), upscaler, Request(), Reporter())
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+for source in map(Path, sys.argv[1:]):
+    upscale_image(source, source.with_stem(source.stem + "_x2"), upscaler, Request(), Reporter())
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
@@ -201,13 +202,14 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 def test_memory_does_not_grow_with_the_image(tmp_path: Path, suffix: str) -> None:
     """Four times the rows, no more memory; the larger one's output alone would be 49 MB."""
     rows = np.random.default_rng(0).integers(0, 4, (64, 1000, 3), np.uint8)
-    peaks = []
-    for height in (1024, 4096):
-        source = tmp_path / f"{height}{suffix}"
+    heights = (1024, 4096)
+    for height in heights:
         strips = [Strip(rows)] * (height // 64)
-        write_image(source, [Page(height, 1000, 3, rows.dtype, False, strips.__iter__)])
-        command = [sys.executable, "-c", PEAK, str(source), str(tmp_path / f"{height}_x2{suffix}")]
-        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        write_image(tmp_path / f"{height}{suffix}", [Page(height, 1000, 3, rows.dtype, False, strips.__iter__)])
+    command = [sys.executable, "-c", PEAK, *(str(tmp_path / f"{height}{suffix}") for height in heights)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peaks = [int(line) for line in printed.split()]
+    assert len(peaks) == 2
     assert peaks[1] < peaks[0] + 16, peaks
 
 
