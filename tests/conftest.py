@@ -14,8 +14,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
+from repsr_cli.cores import usable_cores
+
 _Any = TypeVar("_Any")
 ROOT = Path(__file__).resolve().parents[1]
+
+# Workers of pytest-xdist share the cores: threads of one wait for each other where another computes.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1 and "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(max(usable_cores() // WORKERS, 1))
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 
 
 @pytest.fixture(autouse=True)
