@@ -102,7 +102,7 @@ def compare(old: Page, new: Page, scale: int, tolerance: int) -> None:
         assert new.metadata.dpi == pytest.approx(old.metadata.dpi, rel=0.001)
     before, after = old.read(), new.read()
     expected = before.pixels.repeat(scale, 0).repeat(scale, 1)
-    difference = np.abs(expected.astype(np.int64) - after.pixels)
+    difference = np.maximum(expected, after.pixels) - np.minimum(expected, after.pixels)
     if before.alpha is not None:
         assert after.alpha is not None
         shows = before.alpha.repeat(scale, 0).repeat(scale, 1) > 0
