@@ -12,32 +12,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from repsr_cli.engine.body import Body
-from repsr_cli.engine.plane_folding import Convolution, FoldedArrays, Part, fold_arrays
+from repsr_cli.engine.plane_folding import Convolution, FoldedArrays, fold_arrays
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.yuv.formats import PlaneFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(FoldedArrays):
     """A network from planes to planes.
 
     Attributes:
-        body: from (N, planes in, H, W) to (N, H, W, K). In: ``(samples - black) * gain`` with chroma at luma size. Out:
-            samples plus one half, so that rounding half up is dropping the fraction.
-        black: the sample of each input plane where RGB is (0, 0, 0).
-        gain: what keeps the numbers near one, where half precision is at its best.
-        parts: one for each plane out.
+        body: the same weights as a module, from (N, planes in, H, W) to (N, H, W, K).
     """
 
     body: Body
-    black: tuple[float, ...]
-    gain: float
-    parts: tuple[Part, ...]
-
-    @property
-    def macs_per_pixel(self) -> int:
-        """Multiply-accumulates per LR pixel in the convolutions."""
-        return sum(layer.weight.numel() for layer in self.body.layers if isinstance(layer, nn.Conv2d))
 
 
 def folds(net: nn.Module, fmt_out: PlaneFormat) -> TypeGuard[PlainSR]:
@@ -61,20 +49,8 @@ def fold(net: nn.Module, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bo
     layers = copy.deepcopy(net.body).requires_grad_(False)
     # A network of one convolution would have its only one folded at both ends; PlainSR has two at least.
     layers[0], layers[-1] = _convolution(folded.convolutions[0]), _convolution(folded.convolutions[-1])
-    return Folded(Body(layers, torch.from_numpy(folded.skip)), folded.black, folded.gain, folded.parts)
-
-
-def arrays_of(folded: Folded) -> FoldedArrays:
-    """The weights of a folded network."""
-    layers = list(folded.body.layers)
-    return FoldedArrays(
-        tuple((_numbers(each.weight), _numbers(each.bias)) for each in layers if isinstance(each, nn.Conv2d)),
-        tuple(_numbers(each.weight) for each in layers if isinstance(each, nn.PReLU)),
-        _numbers(folded.body.skip),
-        folded.black,
-        folded.gain,
-        folded.parts,
-    )
+    body = Body(layers, torch.from_numpy(folded.skip))
+    return Folded(folded.convolutions, folded.slopes, folded.skip, folded.black, folded.gain, folded.parts, body)
 
 
 def _numbers(parameter: torch.Tensor | None) -> NDArray[np.float32]:

@@ -74,11 +74,16 @@ class Part:
 class FoldedArrays:
     """The weights of a network from planes to planes.
 
+    In: ``(samples - black) * gain`` with chroma at luma size. Out: samples plus one half, so that rounding half up is
+    dropping the fraction.
+
     Attributes:
         convolutions: head to tail.
         slopes: of the PReLUs, one after every convolution but the tail.
         skip: (C, K): what each input channel adds to each output channel.
-        black: as in ``colour_folding.Folded``, and so are ``gain`` and ``parts``.
+        black: the sample of each input plane where RGB is (0, 0, 0).
+        gain: what keeps the numbers near one, where half precision is at its best.
+        parts: one for each plane out.
     """
 
     convolutions: tuple[Convolution, ...]
@@ -95,17 +100,14 @@ class FoldedArrays:
 
     @property
     def margin(self) -> int:
-        """Pixels around its core that a tile needs after the network."""
-        return margin_of(self.parts)
+        """Pixels around its core that a tile needs for what follows the network.
 
-
-def margin_of(parts: Sequence[Part]) -> int:
-    """Pixels around its core that a tile needs for what follows the network.
-
-    The chroma filter reaches two samples out, which at scale 1 is two pixels; and two is even, so that chroma begins on
-    a core's first sample at odd scales too.
-    """
-    return 2 if any(any(part.unfinished) for part in parts) else 1 if any(part.crossing for part in parts) else 0
+        The chroma filter reaches two samples out, which at scale 1 is two pixels; and two is even, so that chroma
+        begins on a core's first sample at odd scales too.
+        """
+        if any(any(part.unfinished) for part in self.parts):
+            return 2
+        return 1 if any(part.crossing for part in self.parts) else 0
 
 
 def fold_arrays(

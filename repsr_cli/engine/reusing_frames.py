@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,6 @@ from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.yuv.device_planes import DevicePlanes
 from repsr_cli.yuv.filters import Planes, samples_of
 from repsr_cli.yuv.formats import PlaneFormat
-
-if TYPE_CHECKING:  # torch, which arrays do without
-    from repsr_cli.engine.colour_folding import Folded
 
 
 class ReusingFrames(ABC):
@@ -40,7 +37,7 @@ class ReusingFrames(ABC):
     def __init__(
         self,
         runner: TileRunner,
-        folded: Folded | FoldedArrays,
+        folded: FoldedArrays,
         formats: tuple[PlaneFormat, PlaneFormat],
         scale: int,
         cache: ReuseCache,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from repsr_cli.engine.backends.openvino_graphs import OpenVinoGraphs
-from repsr_cli.engine.colour_folding import Folded, arrays_of
+from repsr_cli.engine.plane_folding import FoldedArrays
 from repsr_cli.engine.settings import precision_name
 from repsr_cli.engine.tiling import Tile
 from repsr_cli.yuv.formats import PlaneFormat
@@ -26,8 +26,8 @@ class OpenVinoBackend:
         ImportError: OpenVINO is not installed.
     """
 
-    def __init__(self, folded: Folded, fmt: PlaneFormat, threads: int, precision: torch.dtype) -> None:
-        self._graphs = OpenVinoGraphs(arrays_of(folded), fmt, threads, precision_name(precision))
+    def __init__(self, folded: FoldedArrays, fmt: PlaneFormat, threads: int, precision: torch.dtype) -> None:
+        self._graphs = OpenVinoGraphs(folded, fmt, threads, precision_name(precision))
 
     def run(self, context: Tensor, tile: Tile) -> Tensor:
         """As ``Backend.run``, for N = 1: finished samples, uint8, or int16 at depths above 8."""
