@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repsr_cli.engine.colour_folding import folds
-from repsr_cli.engine.frame_upscaler import FrameUpscaler, size_of
-from repsr_cli.engine.tile_reuse import Finish
+from repsr_cli.engine.colour_folding import fold, folds
+from repsr_cli.engine.cuda_batches import PlanesNetwork, queues_for
+from repsr_cli.engine.cuda_frames import CudaFrames
+from repsr_cli.engine.tile_reuse import Finish, ReuseCache
+from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.tiling import Progress
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.yuv.chroma import Plane, planes_from_samples, samples_from_planes
@@ -62,7 +64,7 @@ class PlaneUpscaler:
     """Upscales planes, from those of a video decoder to those of an encoder.
 
     Colour is folded into the network where that is possible (``repsr_cli.engine.colour_folding``); otherwise planes are
-    converted to RGB and back, with equal results.
+    converted to RGB and back, with equal results. A CUDA device computes folded frames whole, all others tile by tile.
 
     Args:
         upscaler: the network on its device.
@@ -72,6 +74,9 @@ class PlaneUpscaler:
         reuse: keep the output of what did not change since the frame before.
         gpu_format: ``nv12`` or ``p010le``: where the device computes whole frames they stay there, in this format, for
             an encoder on the same device; None: all are downloaded.
+
+    Attributes:
+        engine: what computes: ``torch``, or another engine's name and version.
     """
 
     def __init__(
@@ -90,23 +95,34 @@ class PlaneUpscaler:
         self.fmt_in = fmt_in
         self.fmt_out = fmt_out
         self.size = size
-        folded = folds(upscaler.net, fmt_out)
-        self._folded = FrameUpscaler(upscaler, fmt_in, fmt_out, reuse, gpu_format) if folded else None
+        self.engine = "torch"
+        self._cache = ReuseCache(reuse)
+        self._tiled: TiledFrames | None = None
+        self._cuda: CudaFrames | None = None
+        if not folds(upscaler.net, fmt_out):
+            return
+        folded = fold(upscaler.net, fmt_in, fmt_out)
+        self._tiled = TiledFrames(upscaler, folded, fmt_in, fmt_out, self._cache)
+        self.engine = self._tiled.engine
+        queues = queues_for(upscaler.device)
+        if queues is not None:
 
-    @property
-    def engine(self) -> str:
-        """What computes: ``torch``, or another engine's name and version."""
-        return self._folded.engine if self._folded is not None else "torch"
+            def network(precision: torch.dtype) -> PlanesNetwork:
+                planes = PlanesNetwork(folded, fmt_in, fmt_out, precision, gpu_format, upscaler.engine)
+                return planes.to(upscaler.device)
+
+            self._cuda = CudaFrames(queues, network, self._tiled, self._cache, upscaler.settings.notify)
 
     @property
     def reused(self) -> float:
         """The share of all pixels so far, in [0, 1], that were taken from the frame before."""
-        return self._folded.reused if self._folded is not None else 0.0
+        return self._cache.reused
 
     @property
     def ahead(self) -> int:
         """How many frames are worth beginning before the first of them is waited for; 1 before the first frame."""
-        return self._folded.ahead if self._folded is not None else 1
+        frames = self._cuda or self._tiled
+        return 1 if frames is None else frames.ahead
 
     def __call__(self, planes: Sequence[NDArray[Any]] | DevicePlanes, progress: Progress | None = None) -> Planes:
         """Upscale one frame.
@@ -133,12 +149,14 @@ class PlaneUpscaler:
             A function that waits for the frame and returns it, on the device with ``gpu_format``, and raises what a
             call raises. Wait for frames in order.
         """
-        height, width = size_of(planes)
+        height, width = (planes.height, planes.width) if isinstance(planes, DevicePlanes) else planes[0].shape
         natural = (height * self.upscaler.scale, width * self.upscaler.scale)
-        if self._folded is not None and (self.size is None or tuple(self.size) == natural):
-            return self._folded.begin(planes, progress)
-        result = self.explicit(on_host(planes), progress)
-        return lambda: result
+        if self._tiled is None or (self.size is not None and tuple(self.size) != natural):
+            result = self.explicit(on_host(planes), progress)
+            return lambda: result
+        if self._cuda is not None and self._cuda.prepare((height, width)):
+            return self._cuda.begin(planes, progress)
+        return self._tiled.begin(on_host(planes), progress)
 
     def explicit(self, planes: Sequence[NDArray[Any]], progress: Progress | None = None) -> tuple[NDArray[Any], ...]:
         """Upscale by way of an RGB image: the reference, and what runs where colour cannot be folded."""

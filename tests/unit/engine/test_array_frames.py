@@ -162,6 +162,6 @@ def test_tiles_cover_an_image_as_torch_cuts_it() -> None:
     fmt: PlaneFormat = FORMATS["left"]
     ours = ArrayRunner(None, "fp32", 4, 1, 2, "auto:3000", "cpu", lambda _line: None)
     with_torch = PlaneUpscaler(Upscaler(net, "cpu", "fp32", "auto:3000", 2, engine="torch"), fmt, fmt)
-    tiles = with_torch._folded._tiled.runner.plan(200, 260) if with_torch._folded is not None else []
+    tiles = with_torch._tiled.runner.plan(200, 260) if with_torch._tiled is not None else []
     assert ours.plan(200, 260) == tiles
     assert ours.plan(200, 260, 64)[0].core.width <= 64

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from repsr_cli.engine import cuda_batches as gpu
-from repsr_cli.engine import frame_upscaler
+from repsr_cli.engine import planes as plane_upscaling
 from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CudaBatches, PlanesNetwork
 from repsr_cli.engine.planes import PlaneUpscaler
@@ -83,7 +83,7 @@ def on_a_gpu(
     """An upscaler whose device is lent queues, and takes to batches of a size."""
     monkeypatch.setattr(gpu, "_seconds", lambda slot: 1.0 if len(slot.host[0]) <= batch else 1000.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame_upscaler, "queues_for", lambda _device: LaggingQueues())
+        patch.setattr(plane_upscaling, "queues_for", lambda _device: LaggingQueues())
         return PlaneUpscaler(Upscaler(net, "cpu", precision, threads=1, notify=notify), fmt, fmt, **options)
 
 
@@ -162,7 +162,7 @@ def test_half_precision_that_overflows_is_given_up_and_no_frame_is_lost(monkeypa
         precisions.append(precision)
         return PlanesNetwork(folded, fmt_in, fmt_out, precision, *rest)
 
-    monkeypatch.setattr(frame_upscaler, "PlanesNetwork", built)
+    monkeypatch.setattr(plane_upscaling, "PlanesNetwork", built)
     ours = on_a_gpu(net, LEFT, monkeypatch, precision="fp16", notify=messages.append)
     exact = PlaneUpscaler(Upscaler(net, device="cpu"), LEFT, LEFT)
     video = [frame(LEFT, 24, 30, seed) for seed in range(9)]

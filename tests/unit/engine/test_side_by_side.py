@@ -14,7 +14,7 @@ from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.side_by_side import frames_ahead, tiles_at_once
 from repsr_cli.engine.upscaler import Upscaler
-from tests.unit.engine.test_frame_upscaler import LEFT, frame, network
+from tests.unit.engine.test_reusing_frames import LEFT, frame, network
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import identity_network
-from tests.unit.engine.test_frame_upscaler import LEFT, frame
+from tests.unit.engine.test_reusing_frames import LEFT, frame
 
 
 @pytest.fixture(autouse=True)
