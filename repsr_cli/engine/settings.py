@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from repsr_cli.cores import usable_cores
-from repsr_cli.engine.backends.registry import pick_engine
 from repsr_cli.errors import DeviceError, UsageError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -41,26 +39,6 @@ class RunSettings:
     def thread_count(self) -> int:
         """CPU threads to compute with, now."""
         return self.threads or torch.get_num_threads()
-
-
-def resolve_settings(
-    device: str = "auto",
-    precision: str = "auto",
-    tile: str | int = "auto",
-    threads: int | None = None,
-    engine: str = "auto",
-    notify: Notify = lambda _line: None,
-) -> RunSettings:
-    """Resolve the values of command line options.
-
-    Raises:
-        UsageError: a value that makes no sense.
-        DeviceError: this machine lacks the device, or something that the engine needs.
-    """
-    where = pick_device(device)
-    number = pick_precision(precision, where)
-    chosen = pick_engine(engine, where.type, precision_name(number))
-    return RunSettings(where, number, pick_tile(tile), chosen, thread_count(threads), notify)
 
 
 def pick_device(name: str) -> torch.device:
@@ -123,14 +101,3 @@ def pick_tile(name: str | int) -> str | int:
     if automatic in ("", "auto") and number.isdecimal() and int(number) > 0:
         return f"auto:{int(number)}" if automatic else int(number)
     raise UsageError(f"tile {name}", "not a tile size", "Give auto, auto:PIXELS, off or a positive number of pixels.")
-
-
-def thread_count(threads: int | None) -> int | None:
-    """A number of threads, checked.
-
-    Raises:
-        UsageError: not a positive number.
-    """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads {threads}", "not a positive number", f"There are {usable_cores()} cores.")
-    return threads

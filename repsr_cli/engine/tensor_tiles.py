@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from threading import Barrier, BrokenBarrierError
 
 import torch
@@ -19,21 +18,6 @@ from repsr_cli.engine.tiling import Tile
 from repsr_cli.errors import DeviceError, MediaError
 
 
-@dataclass(frozen=True, slots=True)
-class BodyShape:
-    """What a runner must know of a body.
-
-    Attributes:
-        reach: receptive radius in LR pixels.
-        channels: the most channels between two layers; with the size of a number it predicts memory.
-        margin: pixels around its core that a writer needs of every tile; cores then begin at multiples of it.
-    """
-
-    reach: int
-    channels: int
-    margin: int = 0
-
-
 class TensorRunner(TileRunner):
     """Runs a body over tiles of tensors.
 
@@ -42,22 +26,26 @@ class TensorRunner(TileRunner):
 
     Args:
         make_backend: what makes the backend for a precision.
-        shape: of the body.
         settings: device, precision, tile and threads.
+        reach: receptive radius of the body in LR pixels.
+        channels: the most channels between two layers; with the size of a number it predicts memory.
+        margin: pixels around its core that a writer needs of every tile; cores then begin at multiples of it.
     """
 
-    def __init__(self, make_backend: MakeBackend, shape: BodyShape, settings: RunSettings) -> None:
+    def __init__(
+        self, make_backend: MakeBackend, settings: RunSettings, reach: int, channels: int, margin: int = 0
+    ) -> None:
         super().__init__(
             make_backend(settings.precision),
             settings.precision,
-            shape.reach + shape.margin,
-            shape.margin,
+            reach + margin,
+            margin,
             tiles_at_once(settings.thread_count) if settings.device.type == "cpu" else 1,
             settings.tile,
             str(settings.device),
             settings.notify,
         )
-        self._channels = shape.channels
+        self._channels = channels
         self._settings = settings
         self._make_backend = make_backend
 

@@ -16,7 +16,7 @@ from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.plane_folding import cross
 from repsr_cli.engine.reusing_frames import ReusingFrames, once
-from repsr_cli.engine.tensor_tiles import BodyShape, TensorRunner
+from repsr_cli.engine.tensor_tiles import TensorRunner
 from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
 from repsr_cli.engine.upscaler import Upscaler
@@ -45,8 +45,7 @@ class TiledFrames(ReusingFrames):
     ) -> None:
         make_backend, self.engine = folded_backend(folded, fmt_out, upscaler.settings)
         channels = max(upscaler.spec.channels, folded.parts[-1].stop)
-        shape = BodyShape(upscaler.spec.reach, channels, folded.margin)
-        self.runner = TensorRunner(make_backend, shape, upscaler.settings)
+        self.runner = TensorRunner(make_backend, upscaler.settings, upscaler.spec.reach, channels, folded.margin)
         super().__init__(self.runner, folded, (fmt_in, fmt_out), upscaler.scale, cache)
 
     def sample(self, lr: Tensor, pixels: int) -> tuple[Callable[[], None], float]:

@@ -7,12 +7,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from repsr_cli.cores import usable_cores
 from repsr_cli.engine.backends.eager import TorchBackend
-from repsr_cli.engine.backends.registry import engine_name
+from repsr_cli.engine.backends.registry import engine_name, pick_engine
 from repsr_cli.engine.body import body_of, place
-from repsr_cli.engine.settings import Notify, precision_name, resolve_settings
-from repsr_cli.engine.tensor_tiles import BodyShape, TensorRunner
+from repsr_cli.engine.settings import Notify, RunSettings, pick_device, pick_precision, pick_tile, precision_name
+from repsr_cli.engine.tensor_tiles import TensorRunner
 from repsr_cli.engine.tiling import Progress, Tile
+from repsr_cli.errors import UsageError
 from repsr_cli.model.arrays import digest_of
 from repsr_cli.model.foreign import ForeignSpec, ForeignSR
 from repsr_cli.model.plain import PlainSR
@@ -53,12 +55,18 @@ class Upscaler:
         engine: str = "auto",
     ) -> None:
         self.net = net
-        self.settings = resolve_settings(device, precision, tile, threads, engine, notify)
+        where = pick_device(device)
+        number = pick_precision(precision, where)
+        chosen = pick_engine(engine, where.type, precision_name(number))
+        size = pick_tile(tile)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads {threads}", "not a positive number", f"There are {usable_cores()} cores.")
+        self.settings = RunSettings(where, number, size, chosen, threads, notify)
         if net.spec.colors == 1:
             notify("this network computes luma only: colour is enlarged by bicubic interpolation")
-        body = body_of(net)
-        shape = BodyShape(net.spec.reach, max(net.spec.channels, 3 * self.scale**2))
-        self._runner = TensorRunner(partial(TorchBackend, body, self.settings.device), shape, self.settings)
+        make_backend = partial(TorchBackend, body_of(net), self.settings.device)
+        channels = max(net.spec.channels, 3 * self.scale**2)
+        self._runner = TensorRunner(make_backend, self.settings, net.spec.reach, channels)
 
     def variant(self, engine: str, tile: str | int, precision: str | None = None) -> Upscaler:
         """The same network on the same device, with another engine and other tiles.

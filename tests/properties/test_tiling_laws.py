@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.body import body_of
 from repsr_cli.engine.settings import RunSettings
-from repsr_cli.engine.tensor_tiles import BodyShape, TensorRunner
+from repsr_cli.engine.tensor_tiles import TensorRunner
 from repsr_cli.engine.tiling import Tile, fit_tile, plan_tiles
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR
@@ -102,7 +102,7 @@ def test_tiled_differs_from_whole_when_the_overlap_is_one_short(tile: int, block
     tiled = torch.empty_like(whole)
     settings = RunSettings(torch.device("cpu"), torch.float32, tile)
     make_backend = partial(TorchBackend, body_of(net), settings.device)
-    runner = TensorRunner(make_backend, BodyShape(net.spec.reach - 1, channels=12), settings)
+    runner = TensorRunner(make_backend, settings, net.spec.reach - 1, channels=12)
 
     def write(features: torch.Tensor, each: Tile) -> None:
         core = F.pixel_shuffle(features.permute(0, 3, 1, 2), 2)

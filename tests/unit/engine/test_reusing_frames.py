@@ -13,7 +13,7 @@ from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.backends.folded import folded_backend
 from repsr_cli.engine.colour_folding import fold
 from repsr_cli.engine.planes import PlaneUpscaler
-from repsr_cli.engine.tensor_tiles import BodyShape, TensorRunner
+from repsr_cli.engine.tensor_tiles import TensorRunner
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.spec import Spec
@@ -144,7 +144,7 @@ def test_where_fine_tiles_are_not_exact_usual_tiles_are_reused(monkeypatch: pyte
 def test_the_check_of_exactness_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = Upscaler(network(), device="cpu", tile="off", engine="torch")
     make_backend, _ = folded_backend(fold(upscaler.net, LEFT, LEFT), LEFT, upscaler.settings)
-    runner = TensorRunner(make_backend, BodyShape(upscaler.spec.reach, 16, margin=1), upscaler.settings)
+    runner = TensorRunner(make_backend, upscaler.settings, upscaler.spec.reach, 16, margin=1)
     assert tile_reuse.is_exact(runner, 3, (200, 260), 64)
     forward = TorchBackend.run
 
