@@ -1,13 +1,9 @@
-"""Decide what to do when memory is short (use smaller tiles, if there are any), and keep freed memory."""
+"""Keep freed memory for what the process needs next."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
-
-from repsr_cli.engine.tiling import SMALLEST_TILE
-from repsr_cli.errors import DeviceError
 
 # Parameters of glibc's mallopt: from how many bytes on memory is asked of the system and returned to it one allocation
 # at a time, how many free bytes are returned, and how many more than needed are asked for. 32 MiB is the most that the
@@ -27,23 +23,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter, value in _KEEPING.items():
             mallopt(parameter, value)
-
-
-def smaller(side: int, device: str, notify: Callable[[str], None], error: BaseException) -> int:
-    """The largest side of a core from now on.
-
-    Args:
-        side: of the tiles that did not fit.
-        device: where.
-        notify: reports the change.
-        error: what was raised.
-
-    Raises:
-        DeviceError: there are no smaller tiles.
-    """
-    if side <= SMALLEST_TILE:
-        remedy = "Close other programs." if device == "cpu" else "Free memory, or use --device cpu."
-        raise DeviceError(device, f"out of memory at the smallest tile ({SMALLEST_TILE} pixels)", remedy) from error
-    largest = max(side // 2, SMALLEST_TILE)
-    notify(f"out of memory on {device}; going on with tiles of {largest} pixels")
-    return largest

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from repsr_cli.engine.memory import smaller
 from repsr_cli.engine.side_by_side import abandon, results
-from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, Progress, Tile, fit_tile, plan_tiles
-from repsr_cli.errors import lacks_memory
+from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS, SMALLEST_TILE, Progress, Tile, fit_tile, plan_tiles
+from repsr_cli.errors import DeviceError, lacks_memory
 
 Write = Callable[[Any, Tile], None]
 
@@ -85,7 +84,12 @@ class TileRunner(ABC):
         if not lacks_memory(error):
             raise error
         side = max(max(each.core.height, each.core.width) for each in plan)
-        self._largest = smaller(side, self._device, self._notify, error)
+        if side <= SMALLEST_TILE:
+            happened = f"out of memory at the smallest tile ({SMALLEST_TILE} pixels)"
+            remedy = "Close other programs." if self._device == "cpu" else "Free memory, or use --device cpu."
+            raise DeviceError(self._device, happened, remedy) from error
+        self._largest = max(side // 2, SMALLEST_TILE)
+        self._notify(f"out of memory on {self._device}; going on with tiles of {self._largest} pixels")
 
     def noise(self, channels: int, height: int, width: int) -> Any:
         """Input for trials, (1, channels, height, width).
