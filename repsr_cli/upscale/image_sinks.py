@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from repsr_cli.files import Noting, check_target, write_bytes
 from repsr_cli.image.files import ImageSource, write_image
@@ -11,18 +10,17 @@ from repsr_cli.image.page import Page
 from repsr_cli.upscale.plan_image import ImagePlan
 
 
-class ImageSink(Protocol):
+class ImageSink:
     """Takes in the pages of one image.
 
     Attributes:
         keyed: whether the image may come whole, encoded on another machine.
     """
 
-    keyed: bool
+    keyed = False
 
     def check(self) -> None:
         """Refuse a target that exists."""
-        ...
 
     def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
         """Take in pages, which are computed when they are read.
@@ -31,11 +29,11 @@ class ImageSink(Protocol):
             source: the image that they come from.
             pages: read once, in order.
         """
-        ...
+        raise NotImplementedError
 
     def put(self, data: bytes) -> None:
-        """Take in the whole image, encoded elsewhere."""
-        ...
+        """Take in the whole image, encoded elsewhere; for ``keyed`` sinks."""
+        raise NotImplementedError
 
 
 def sink_for(plan: ImagePlan, noting: Noting | None = None) -> ImageSink:
@@ -47,13 +45,8 @@ def sink_for(plan: ImagePlan, noting: Noting | None = None) -> ImageSink:
     return NullSink() if plan.benchmark else FileSink(plan, noting)
 
 
-class NullSink:
+class NullSink(ImageSink):
     """Computes pages and drops them."""
-
-    keyed = False
-
-    def check(self) -> None:
-        """Allow everything: nothing is written."""
 
     def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
         """Compute every strip."""
@@ -61,12 +54,8 @@ class NullSink:
             for _ in page.strips():
                 pass
 
-    def put(self, data: bytes) -> None:
-        """Refuse: there is nothing to compute."""
-        raise TypeError(f"an image of {len(data)} bytes: this sink takes pages only")
 
-
-class FileSink:
+class FileSink(ImageSink):
     """Writes an image file: complete under its name, or not at all.
 
     Args:
@@ -80,7 +69,7 @@ class FileSink:
         self._noting = noting
 
     def check(self) -> None:
-        """As the protocol says."""
+        """As ``ImageSink`` says."""
         check_target(self.plan.target, overwrite=self.plan.overwrite)
 
     def write(self, source: ImageSource, pages: Iterator[Page]) -> None:

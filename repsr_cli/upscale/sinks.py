@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from av.video.frame import VideoFrame
 
@@ -61,8 +61,11 @@ class UpscaledFrame:
     repeats: bool = False
 
 
-class VideoSink(Protocol):
-    """Takes in the frames of one video.
+class VideoSink:
+    """Takes in the frames of one video; here they are only counted.
+
+    Args:
+        noting: called with the complete file before it gets its name.
 
     Attributes:
         done: frames of each segment that is complete, by index.
@@ -70,9 +73,13 @@ class VideoSink(Protocol):
         keyed: whether segments may come in any order, from several devices, and whole from other machines.
     """
 
-    done: dict[int, int]
-    repeated: tuple[int, ...]
-    keyed: bool
+    keyed = False
+
+    def __init__(self, plan: VideoPlan, noting: Noting | None = None) -> None:
+        self.plan = plan
+        self.done: dict[int, int] = {}
+        self.repeated: tuple[int, ...] = ()
+        self._noting = noting
 
     def check(self) -> None:
         """Refuse a target that exists, or that there is no space for.
@@ -81,7 +88,7 @@ class VideoSink(Protocol):
             UsageError: something would be lost, or the target exists.
             MediaError: there is not enough space.
         """
-        ...
+        check_target(self.plan)
 
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> AbstractContextManager[None]:
         """Make ready, and find what an earlier run of the same job has finished.
@@ -89,19 +96,20 @@ class VideoSink(Protocol):
         Args:
             job: everything that packets depend on.
         """
-        ...
+        return nullcontext()
 
     def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
         """Take in frames; yields once for each that was taken."""
-        ...
+        for frame in frames:
+            self.done[frame.segment] = self.done.get(frame.segment, 0) + 1
+            yield
 
     def put(self, index: int, data: bytes) -> int:
-        """Take in a segment that was encoded elsewhere; returns its frames."""
-        ...
+        """Take in a segment that was encoded elsewhere, and return its frames; for ``keyed`` sinks."""
+        raise NotImplementedError
 
     def finish(self, frames: int) -> None:
         """Complete the target, which has so many frames."""
-        ...
 
 
 def sink_for(plan: VideoPlan, noting: Noting | None = None) -> VideoSink:
@@ -115,52 +123,17 @@ def sink_for(plan: VideoPlan, noting: Noting | None = None) -> VideoSink:
     return PipeSink(plan, noting) if plan.format == Y4M else FileSink(plan, noting)
 
 
-class NullSink:
+class NullSink(VideoSink):
     """Counts frames and drops them."""
-
-    keyed = False
-
-    def __init__(self, plan: VideoPlan) -> None:
-        self.plan = plan
-        self.done: dict[int, int] = {}
-        self.repeated: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Allow everything: nothing is written."""
 
-    def open(self, job: dict[str, Any], say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
 
-    def consume(self, frames: Iterator[UpscaledFrame]) -> Taken:
-        """Count frames."""
-        for frame in frames:
-            self.done[frame.segment] = self.done.get(frame.segment, 0) + 1
-            yield
+class PipeSink(VideoSink):
+    """Writes raw frames (y4m) as they come, to standard output or to a file."""
 
-    def put(self, index: int, data: bytes) -> int:
-        """Refuse: there is nowhere to keep segments."""
-        raise TypeError(f"segment {index} of {len(data)} bytes: this sink takes frames only")
-
-    def finish(self, frames: int) -> None:
-        """Do nothing."""
-
-
-class PipeSink(NullSink):
-    """Writes raw frames (y4m) as they come, to standard output or to a file.
-
-    Args:
-        noting: called with the complete file before it gets its name.
-    """
-
-    def __init__(self, plan: VideoPlan, noting: Noting | None = None) -> None:
-        super().__init__(plan)
-        self._noting = noting
-        self._file: BinaryIO | None = None
-
-    def check(self) -> None:
-        """As the protocol says."""
-        check_target(self.plan)
+    _file: BinaryIO | None = None
 
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
@@ -184,28 +157,18 @@ class PipeSink(NullSink):
             file.flush()
 
 
-class FileSink:
+class FileSink(VideoSink):
     """Encodes segments, keeps them in a folder beside the target, and joins them with the source's other streams.
 
     Finished segments outlive a failure; the same command continues from them.
-
-    Args:
-        noting: called with the complete file before it gets its name.
     """
 
     keyed = True
 
     def __init__(self, plan: VideoPlan, noting: Noting | None = None) -> None:
-        self.plan = plan
-        self._noting = noting
-        self.done: dict[int, int] = {}
-        self.repeated: tuple[int, ...] = ()
+        super().__init__(plan, noting)
         self._store: Store | None = None
         self._say: Callable[[str], None] = lambda _line: None
-
-    def check(self) -> None:
-        """As the protocol says."""
-        check_target(self.plan)
 
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
