@@ -12,7 +12,7 @@ import copy
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,25 +130,8 @@ def interleaved(planes: tuple[Tensor, ...], depth: int) -> Tensor:
     return lines if depth == 8 else lines << (16 - depth)
 
 
-class Queues(Protocol):
-    """The work of a device beside the CPU: ``CudaQueues``, or a substitute in tests."""
-
-    def pinned(self, like: Tensor) -> Tensor:
-        """Host memory that asynchronous copies to and from the device can use."""
-
-    def capture(
-        self, network: PlanesNetwork, planes: Sequence[Tensor]
-    ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-        """A network over given memory: what computes it again, and where the results are then."""
-
-    def submit(
-        self, up: Callable[[], None], compute: Callable[[], None], down: Callable[[], None]
-    ) -> Callable[[], None]:
-        """Queue a batch's three steps; returns what waits for the last."""
-
-
 class CudaQueues:
-    """Three streams of a CUDA device.
+    """The work of a CUDA device beside the CPU, in three streams.
 
     Args:
         device: which.
@@ -159,13 +142,13 @@ class CudaQueues:
         self._up, self._work, self._down = (torch.cuda.Stream(device) for _ in range(3))  # type: ignore[no-untyped-call]
 
     def pinned(self, like: Tensor) -> Tensor:
-        """As ``Queues.pinned``. Torch reuses such memory once copies and tensors have released it."""
+        """Host memory for asynchronous copies. Torch reuses it once copies and tensors have released it."""
         return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
 
     def capture(
         self, network: PlanesNetwork, planes: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-        """As ``Queues.capture``, by a CUDA graph."""
+        """A network over given memory as a CUDA graph: what computes it again, and where the results are then."""
         with torch.cuda.device(self._device), torch.inference_mode(), full_precision(self._device, network.precision):
             self._work.wait_stream(torch.cuda.current_stream(self._device))
             # Libraries choose kernels and allocate workspaces in the first calls, which a capture does not allow.
@@ -182,7 +165,7 @@ class CudaQueues:
     def submit(
         self, up: Callable[[], None], compute: Callable[[], None], down: Callable[[], None]
     ) -> Callable[[], None]:
-        """As ``Queues.submit``."""
+        """Queue a batch's three steps; returns what waits for the last."""
         for stream, before, step in (
             # A decoder on the GPU writes in the default stream.
             (self._up, torch.cuda.default_stream(self._device), up),
@@ -197,7 +180,7 @@ class CudaQueues:
         return done.synchronize
 
 
-def queues_for(device: torch.device) -> Queues | None:
+def queues_for(device: torch.device) -> CudaQueues | None:
     """The queues of a device that can compute whole frames; None for devices other than CUDA's."""
     return CudaQueues(device) if device.type == "cuda" else None
 
@@ -205,7 +188,9 @@ def queues_for(device: torch.device) -> Queues | None:
 class _Slot:
     """The memory of one batch, and the graph over it."""
 
-    def __init__(self, queues: Queues, network: PlanesNetwork, shapes: Sequence[tuple[int, ...]], size: int) -> None:
+    def __init__(
+        self, queues: CudaQueues, network: PlanesNetwork, shapes: Sequence[tuple[int, ...]], size: int
+    ) -> None:
         device = network.black.device
         dtype = torch.uint8 if network.fmt_in.depth == 8 else torch.int16
         self.size = size
@@ -307,7 +292,7 @@ class CudaBatches:
         RuntimeError: no memory for a single frame.
     """
 
-    def __init__(self, queues: Queues, network: PlanesNetwork, size: tuple[int, int], pixels: int) -> None:
+    def __init__(self, queues: CudaQueues, network: PlanesNetwork, size: tuple[int, int], pixels: int) -> None:
         self._network = network
         self._shapes = network.fmt_in.plane_sizes(*size)
         self.batch = 1
@@ -369,7 +354,7 @@ class CudaBatches:
         planes = (luma, chroma.view(height // 2, width // 2, 2))
         return DevicePlanes(planes, network.gpu_format, height, width, 0 if fmt.depth == 8 else 16 - fmt.depth)
 
-    def _made(self, queues: Queues, size: int) -> deque[_Slot]:
+    def _made(self, queues: CudaQueues, size: int) -> deque[_Slot]:
         return deque(_Slot(queues, self._network, self._shapes, size) for _ in range(SLOTS))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from repsr_cli.engine.cuda_batches import CudaBatches, PlanesNetwork, Queues
+from repsr_cli.engine.cuda_batches import CudaBatches, CudaQueues, PlanesNetwork
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
@@ -40,13 +40,13 @@ class CudaFrames:
 
     def __init__(
         self,
-        queues: Queues,
+        queues: CudaQueues,
         network: Callable[[torch.dtype], PlanesNetwork],
         tiled: TiledFrames,
         cache: ReuseCache,
         notify: Notify,
     ) -> None:
-        self._queues: Queues | None = queues
+        self._queues: CudaQueues | None = queues
         self._notify = notify
         self._to_check = 0
         self._network = network

@@ -23,14 +23,14 @@ from repsr_cli.engine.tile_reuse import Finish, ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.tiling import Progress
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.yuv.chroma import Plane, planes_from_samples, samples_from_planes
+from repsr_cli.yuv.chroma import rounded, shrink_chroma
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
-from repsr_cli.yuv.filters import Planes
+from repsr_cli.yuv.filters import Planes, samples_of
 from repsr_cli.yuv.formats import PlaneFormat
 from repsr_cli.yuv.matrices import rgb_from_samples, samples_from_rgb
 
 
-def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
+def rgb_from_planes(planes: Sequence[NDArray[Any]], fmt: PlaneFormat) -> Tensor:
     """Planes of samples as an RGB image.
 
     Args:
@@ -40,7 +40,7 @@ def rgb_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
     Returns:
         (1, 3, H, W) float32, nominally in [0, 1], not clipped.
     """
-    samples = samples_from_planes(planes, fmt)
+    samples = torch.from_numpy(samples_of(planes, fmt))
     matrix, offset = rgb_from_samples(fmt)
     if fmt.matrix == "grey":
         return (samples * float(matrix[0, 0]) + float(offset[0])).repeat(1, 3, 1, 1)
@@ -57,7 +57,11 @@ def planes_from_rgb(rgb: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
     Returns:
         Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to ``[0, fmt.peak]``.
     """
-    return planes_from_samples(_affine(rgb.to("cpu", torch.float32), *samples_from_rgb(fmt)), fmt)
+    samples = _affine(rgb.to("cpu", torch.float32), *samples_from_rgb(fmt))[0]
+    luma = rounded(samples[0] + 0.5, fmt)
+    if fmt.matrix == "grey":
+        return (luma,)
+    return luma, *(rounded(plane + 0.5, fmt) for plane in shrink_chroma(samples[1:], fmt))
 
 
 class PlaneUpscaler:

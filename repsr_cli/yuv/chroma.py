@@ -1,4 +1,4 @@
-"""Resample chroma between its own size and that of luma, and convert planes of integers to samples and back.
+"""Resample chroma between its own size and that of luma, and convert samples to integers.
 
 Chroma is resampled by biorthogonal pairs of filters: shrinking inverts enlarging exactly, for any values. At the
 borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
@@ -11,7 +11,6 @@ borders, for n luma and m = ceil(n / 2) chroma samples on an axis:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,37 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repsr_cli.yuv.filters import filter_for, samples_of
+from repsr_cli.yuv.filters import filter_for
 from repsr_cli.yuv.formats import PlaneFormat
-
-Plane = Tensor | NDArray[Any]
-
-
-def samples_from_planes(planes: Sequence[Plane], fmt: PlaneFormat) -> Tensor:
-    """Planes stacked at luma size.
-
-    Args:
-        planes: Y, U, V, or R, G, B, or one plane of luma, each (H, W) or the chroma size that goes with it; integers.
-
-    Returns:
-        (1, 3, H, W), of grey (1, 1, H, W), float32, still in samples.
-    """
-    return torch.from_numpy(samples_of([np.asarray(plane) for plane in planes], fmt))
-
-
-def planes_from_samples(samples: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
-    """Samples at luma size as planes: the inverse of ``samples_from_planes``.
-
-    Args:
-        samples: (1, 3 or 1, H, W) real samples.
-
-    Returns:
-        Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to ``[0, fmt.peak]``.
-    """
-    luma = rounded(samples[0, 0] + 0.5, fmt)
-    if fmt.matrix == "grey":
-        return (luma,)
-    return luma, *(rounded(plane + 0.5, fmt) for plane in shrink_chroma(samples[0, 1:], fmt))
 
 
 def rounded(plane: Tensor, fmt: PlaneFormat) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import torch
 from repsr_cli.engine import cuda_batches as gpu
 from repsr_cli.engine import planes as plane_upscaling
 from repsr_cli.engine.colour_folding import fold
-from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CudaBatches, PlanesNetwork
+from repsr_cli.engine.cuda_batches import LARGEST_BATCH, SLOTS, CudaBatches, CudaQueues, PlanesNetwork
 from repsr_cli.engine.planes import PlaneUpscaler
 from repsr_cli.engine.runner import NotFiniteError
 from repsr_cli.engine.tiled_frames import TiledFrames
@@ -26,7 +26,7 @@ from tests.unit.engine.test_openvino import FORMATS
 LEFT = FORMATS["left"]
 
 
-class LaggingQueues:
+class LaggingQueues(CudaQueues):
     """Nothing is done before somebody waits for it; what was queued before is done first."""
 
     def __init__(self) -> None:
