@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from repsr_cli.engine.backends.registry import ENGINES, PRECISIONS, engine_name, installed_engines
-from repsr_cli.engine.colour_folding import fold, folds
+from repsr_cli.engine.colour_folding import Folded, fold, folds
 from repsr_cli.engine.settings import Notify
 from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiled_frames import TiledFrames
@@ -128,7 +128,10 @@ def measure(
     Returns:
         What was tried, the fastest first; one at least.
     """
-    trials = _Trials(upscaler, fmt_in, fmt_out, size, say, None if limit is None else clock() + limit, clock)
+    folded = fold(upscaler.net, fmt_in, fmt_out)
+    frame = torch.rand(1, len(folded.black), *size, generator=torch.Generator().manual_seed(0))
+    end = None if limit is None else clock() + limit
+    trials = _Trials(upscaler, folded, (fmt_in, fmt_out), frame, say, end, clock)
     # What is used without a calibration comes first: should time be short, it is what there is to beat.
     for engine in sorted(installed_engines(upscaler.precision), key=lambda word: word != upscaler.engine):
         trials.attempt(engine, BUDGETS[0])
@@ -150,9 +153,9 @@ class _Trials:
     """The trials so far, and what they are made of."""
 
     upscaler: Upscaler
-    fmt_in: PlaneFormat
-    fmt_out: PlaneFormat
-    size: tuple[int, int]
+    folded: Folded
+    formats: tuple[PlaneFormat, PlaneFormat]
+    frame: Tensor
     say: Notify
     end: float | None
     clock: Callable[[], float]
@@ -173,12 +176,11 @@ class _Trials:
             return
         choice = Choice(engine, f"auto:{budget}")
         try:
-            folded = fold(self.upscaler.net, self.fmt_in, self.fmt_out)
             variant = self.upscaler.variant(engine, choice.tile)
-            frames = TiledFrames(variant, folded, self.fmt_in, self.fmt_out, ReuseCache(enabled=False))
+            frames = TiledFrames(variant, self.folded, *self.formats, ReuseCache(enabled=False))
             if frames.engine != engine_name(engine):  # OpenVINO leaves this format to torch, which is tried anyway
                 return
-            run, share = frames.sample(self._frame(), self._pixels())
+            run, share = frames.sample(self.frame, int(_SAMPLE / self.folded.macs_per_pixel))
             run()  # kernels are chosen and memory is allocated
             trial = Trial(choice, float("inf"), run, share)
             trial.again(self.clock)
@@ -186,13 +188,6 @@ class _Trials:
             self.say(f"{engine_name(engine)} fails here and is left out: {error}")
             return
         self.made.append(trial)
-
-    def _frame(self) -> Tensor:
-        channels = 1 if self.fmt_in.matrix == "grey" else 3
-        return torch.rand(1, channels, *self.size, generator=torch.Generator().manual_seed(0))
-
-    def _pixels(self) -> int:
-        return int(_SAMPLE / fold(self.upscaler.net, self.fmt_in, self.fmt_out).macs_per_pixel)
 
 
 def _in_precision_of(job: Mapping[str, Any], upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
