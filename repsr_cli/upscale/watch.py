@@ -251,43 +251,38 @@ class _Begun:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, Lock()
-        self._stamps: dict[str, Stamp] = {}
-        self._targets: dict[str, str] = {}
-        self._deaths: dict[str, int] = {}
+        # By source: what it looked like, how often the process ended, the target.
+        self._files: dict[str, tuple[Stamp, int, str]] = {}
         with suppress(OSError, ValueError, TypeError, AttributeError):
             for source, (size, changed, deaths, target) in json.loads(path.read_text(encoding="utf-8")).items():
-                self._stamps[str(source)] = int(size), int(changed)
-                self._deaths[str(source)], self._targets[str(source)] = int(deaths), str(target)
-        for target in self._targets.values():
+                self._files[source] = (int(size), int(changed)), int(deaths), str(target)
+        for _, _, target in self._files.values():
             with suppress(OSError):
                 remove_leftovers(Path(target).parent, Path(target))
 
     def deaths(self, source: Path, stamp: Stamp) -> int:
         """How often the process ended, while it worked on a file as it is now, without time to say so."""
-        return self._deaths.get(str(source), 0) if self._stamps.get(str(source)) == stamp else 0
+        known, deaths, _ = self._files.get(str(source), (None, 0, ""))
+        return deaths if known == stamp else 0
 
     def begin(self, job: Job, stamp: Stamp) -> None:
         """Note that work on a file begins: should nothing follow, that is one more death."""
         with self._lock:
-            source = str(job.source)
-            deaths = self.deaths(job.source, stamp) + 1
-            self._stamps[source], self._targets[source], self._deaths[source] = stamp, str(job.target), deaths
+            self._files[str(job.source)] = stamp, self.deaths(job.source, stamp) + 1, str(job.target)
             self._write()
 
     def end(self, sources: Iterable[Path]) -> None:
         """Note that work on files has ended, however it did."""
         with self._lock:
-            known = [str(source) for source in sources if str(source) in self._stamps]
+            known = [str(source) for source in sources if str(source) in self._files]
             for source in known:
-                del self._stamps[source], self._targets[source], self._deaths[source]
+                del self._files[source]
             if known:
                 with suppress(RepsrError):
                     self._write()
 
     def _write(self) -> None:
-        record = {
-            source: [*stamp, self._deaths[source], self._targets[source]] for source, stamp in self._stamps.items()
-        }
+        record = {source: [*stamp, deaths, target] for source, (stamp, deaths, target) in self._files.items()}
         write_text(self._path, json.dumps(record), overwrite=True)
 
 

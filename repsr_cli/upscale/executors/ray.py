@@ -233,7 +233,8 @@ def _there(ray: Any, compute: Compute) -> Compute:
     """What computes, resolved for the workers of a cluster; the engine is torch."""
     import torch
 
-    device, threads = _means(ray, compute)
+    threads = min(compute.threads or _THREADS, int(max(_each(ray, "CPU"), default=1)) or 1)
+    device = _device(compute.devices[0], ray.cluster_resources())
     precision = precision_name(pick_precision(compute.precision, torch.device(device)))
     return replace(compute, devices=(device,), precision=precision, engine="torch", threads=threads, ray=None)
 
@@ -366,12 +367,6 @@ def images_at_once(compute: Compute) -> int:
     """
     ray = connect(compute.ray)
     return max(1, _AHEAD * _slots(ray, _needs(_there(ray, compute))))
-
-
-def _means(ray: Any, compute: Compute) -> tuple[str, int]:
-    """The kind of device of a task, and the CPU threads."""
-    threads = min(compute.threads or _THREADS, int(max(_each(ray, "CPU"), default=1)) or 1)
-    return _device(compute.devices[0], ray.cluster_resources()), threads
 
 
 def _needs(compute: Compute) -> dict[str, int]:
