@@ -40,12 +40,9 @@ class ArrayCompute:
     """How OpenVINO computes a network on this CPU; what ``Upscaler`` says of itself, in the same words.
 
     Attributes:
-        network: the network.
         precision: ``fp32`` or ``bf16``.
         tile: ``auto`` or ``auto:N``.
-        threads: CPU threads.
         notify: called with one line for the user about each change of plan.
-        device: where.
     """
 
     network: NetworkArrays
@@ -99,13 +96,7 @@ class ArrayFrames(ReusingFrames):
     """Upscales frames by OpenVINO; gives the bytes that ``PlaneUpscaler`` gives with this engine.
 
     Args:
-        compute: how.
-        fmt_in: the LR planes.
-        fmt_out: the planes to write.
         reuse: keep the output of what did not change since the frame before.
-
-    Attributes:
-        upscaler: how, as given.
     """
 
     def __init__(self, compute: ArrayCompute, fmt_in: PlaneFormat, fmt_out: PlaneFormat, reuse: bool) -> None:

@@ -74,7 +74,6 @@ class MixedBody(nn.Module):
 
     Args:
         body: float32; left untouched.
-        precision: of the layers.
     """
 
     linear: Tensor

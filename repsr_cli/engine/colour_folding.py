@@ -38,8 +38,6 @@ def fold(net: nn.Module, fmt_in: PlaneFormat, fmt_out: PlaneFormat, crossing: bo
 
     Args:
         net: a network for which ``folds`` says so; left untouched.
-        fmt_in: the planes to read.
-        fmt_out: the planes to write.
         crossing: whether parts may be crossing; otherwise such chroma is written at luma size, for a filter to shrink.
     """
     assert isinstance(net, PlainSR), "only plain networks fold"

@@ -42,9 +42,6 @@ class PlanesNetwork(nn.Module):
     """A folded network with all that surrounds it: whole frames, from a decoder's integers to an encoder's.
 
     Args:
-        folded: the network.
-        fmt_in: the LR planes.
-        fmt_out: the planes to write.
         precision: number format of the convolutions; what surrounds them is fp32.
         gpu_format: ``nv12`` or ``p010le``: planes for an encoder on the device; None: for the host.
         engine: ``compile`` or ``tensorrt`` for a compiled body.
@@ -131,11 +128,7 @@ def interleaved(planes: tuple[Tensor, ...], depth: int) -> Tensor:
 
 
 class CudaQueues:
-    """The work of a CUDA device beside the CPU, in three streams.
-
-    Args:
-        device: which.
-    """
+    """The work of a CUDA device beside the CPU, in three streams."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -283,8 +276,6 @@ class CudaBatches:
     """Batches of frames of one size on a device.
 
     Args:
-        queues: the device's.
-        network: on the device.
         size: (height, width) of the LR luma.
         pixels: how many luma pixels may be computed at once, limited by memory.
 

@@ -31,10 +31,8 @@ class CudaFrames:
     Where that gives other frames, or a graph fails, everything is computed tile by tile from then on.
 
     Args:
-        queues: the device's.
         network: makes the network on the device, for a precision.
         tiled: the same network tile by tile: decides what fits, and computes frames that half precision cannot hold.
-        cache: what keeps the frame before.
         notify: called in one line where the device is given up.
     """
 

@@ -121,8 +121,6 @@ def fold_arrays(
 
     Args:
         convolutions: weight and bias of each, head to tail; two at least, left untouched.
-        slopes: of the PReLUs.
-        scale: the network's.
         formats: the planes to read, and those to write.
         crossing: whether parts may be crossing; otherwise such chroma is written at luma size, for a filter to shrink.
     """

@@ -35,7 +35,6 @@ def rgb_from_planes(planes: Sequence[NDArray[Any]], fmt: PlaneFormat) -> Tensor:
 
     Args:
         planes: Y, U, V, or R, G, B, or one plane of luma, each (H, W) or the chroma size that goes with it; integers.
-        fmt: their meaning.
 
     Returns:
         (1, 3, H, W) float32, nominally in [0, 1], not clipped.
@@ -52,7 +51,6 @@ def planes_from_rgb(rgb: Tensor, fmt: PlaneFormat) -> tuple[NDArray[Any], ...]:
 
     Args:
         rgb: (1, 3, H, W), nominally in [0, 1].
-        fmt: the format to write.
 
     Returns:
         Contiguous arrays, uint8 at a depth of 8, uint16 above; rounded half up, then clipped to ``[0, fmt.peak]``.
@@ -71,9 +69,6 @@ class PlaneUpscaler:
     converted to RGB and back, with equal results. A CUDA device computes folded frames whole, all others tile by tile.
 
     Args:
-        upscaler: the network on its device.
-        fmt_in: the LR planes.
-        fmt_out: the planes to write.
         size: (height, width) of the luma to write; None: the network's scale times that of the LR luma.
         reuse: keep the output of what did not change since the frame before.
         gpu_format: ``nv12`` or ``p010le``: where the device computes whole frames they stay there, in this format, for

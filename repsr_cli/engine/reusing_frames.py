@@ -24,11 +24,8 @@ class ReusingFrames(ABC):
     """Upscales frames from planes to planes, tile by tile; how a tile is computed is a subclass's.
 
     Args:
-        runner: runs the tiles.
         folded: what it computes.
         formats: the LR planes, and those to write.
-        scale: the network's.
-        cache: what keeps the frame before.
 
     Attributes:
         ahead: how many frames are worth beginning before the first of them is waited for; 1 before the first frame.
@@ -112,9 +109,7 @@ class ReusingFrames(ABC):
         """Where the finished samples of a tile lie, and where they go, plane by plane.
 
         Args:
-            tile: the tile.
             samples: the channels of each plane.
-            targets: the planes of the whole frame.
 
         Yields:
             The index of a plane's samples in (h, w, K), the core and the margin around it; the window of the plane.

@@ -28,8 +28,6 @@ class TileRunner(ABC):
     reach or more, the cuts are invisible.
 
     Args:
-        backend: computes a tile.
-        precision: the number format that it computes in.
         tile: ``auto``, ``auto:N``, ``off`` or the side of a core in LR pixels.
         device: its name.
         notify: reports a change of plan.

@@ -20,7 +20,6 @@ class RunSettings:
     """How to run a network, resolved.
 
     Attributes:
-        device: where.
         precision: number format to begin with; an overflow of a half precision leads to fp32.
         tile: ``auto``, ``auto:N``, ``off`` or the side of a core in LR pixels, as ``pick_tile`` gives it.
         engine: ``torch`` or a name in ``registry.ENGINES``; applies to planes, RGB images always run by torch.

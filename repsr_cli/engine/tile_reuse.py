@@ -77,7 +77,6 @@ class ChangedTiles:
     """Finds the tiles of a frame that must be computed: the runner's usual ones, or finer ones where they are exact.
 
     Args:
-        runner: what computes them.
         subsample: luma samples per chroma sample of the LR planes, (vertical, horizontal).
         channels: of the runner's input.
     """
@@ -132,7 +131,6 @@ def is_exact(runner: TileRunner, channels: int, size: tuple[int, int], side: int
     fine tile is tried once, on noise, against the usual tiles around it.
 
     Args:
-        runner: what computes both.
         channels: of its input.
         size: (height, width) of a frame, LR pixels.
         side: of the finer tiles' cores, LR pixels.

@@ -29,15 +29,10 @@ class TiledFrames(ReusingFrames):
     """Upscales frames from planes to planes, tile by tile.
 
     Args:
-        upscaler: the network on its device.
         folded: the same network, with both formats folded in.
-        fmt_in: the LR planes.
-        fmt_out: the planes to write.
-        cache: what keeps the frame before.
 
     Attributes:
         engine: what computes: ``torch``, or another engine's name and version.
-        runner: what runs the tiles.
     """
 
     def __init__(
@@ -90,8 +85,6 @@ class TiledFrames(ReusingFrames):
 
         Args:
             samples: (h, w, K) float32, of the core and the margin around it.
-            tile: the tile.
-            targets: the planes of the whole frame.
         """
         fmt = self._fmt_out
         there = tile.with_margin(self.runner.margin)

@@ -105,8 +105,6 @@ def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int, ali
     """Cut an image into tiles of nearly equal size, in reading order.
 
     Args:
-        height: rows of the image.
-        width: columns of the image.
         tile: largest core, (rows, columns); rounded up to a multiple of ``align``.
         overlap: context on every side; the network's reach makes the cuts invisible.
         align: cuts lie at multiples of this.
@@ -129,8 +127,6 @@ def fit_tile(height: int, width: int, overlap: int, pixels: int, at_once: int = 
     """The core size that takes the least time while no context exceeds a budget of pixels.
 
     Args:
-        height: rows of the image.
-        width: columns of the image.
         overlap: context on every side.
         pixels: largest context, in pixels. Where even the smallest cores exceed it, the budget yields: cores are never
             cut below 32 x 32.

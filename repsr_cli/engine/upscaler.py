@@ -36,7 +36,6 @@ class Upscaler:
             ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, ``compile`` or ``tensorrt``.
 
     Attributes:
-        net: the network.
         settings: the arguments, resolved.
 
     Raises:
@@ -72,8 +71,6 @@ class Upscaler:
         """The same network on the same device, with another engine and other tiles.
 
         Args:
-            engine: what runs the frames of videos.
-            tile: the tile size.
             precision: number format; None: the current one.
 
         Raises:

@@ -44,7 +44,6 @@ class Trial:
     """A choice and how fast it is.
 
     Attributes:
-        choice: what was tried.
         seconds: for a frame of noise, at its best.
     """
 

@@ -42,7 +42,6 @@ def worth_measuring(macs: int, threads: int) -> bool:
 
     Args:
         macs: multiply-accumulates of all its frames.
-        threads: CPU threads.
     """
     return macs >= WORTH * RATE * threads
 
@@ -51,9 +50,6 @@ def kind_of(upscaler: Upscaler | ArrayCompute, fmt_in: PlaneFormat, fmt_out: Pla
     """Everything that the fastest choice depends on, in words: machine, versions, network, planes, size of frames.
 
     Args:
-        upscaler: the network.
-        fmt_in: the planes it reads.
-        fmt_out: the planes it writes.
         size: (height, width) of a frame, LR px; those of about as many pixels, to the nearest power of two, count as
             one.
     """

@@ -175,8 +175,6 @@ def chosen(compute: Compute, spec: Spec | ForeignSpec, described: str, precision
     """The line that names the model of a job.
 
     Args:
-        compute: what computes.
-        spec: the network's.
         described: network, device and number format in words.
         precision: the number format, and why.
         note: added to that.
@@ -219,7 +217,6 @@ class ModelCache:
         """The upscaler for a job on one device, made at the first call.
 
         Args:
-            compute: what computes.
             device: one of its devices.
             say: reports which model and device were chosen, when the model is loaded.
             slot: tells apart upscalers that are alike, for threads or devices that share none.

@@ -20,7 +20,6 @@ class ImagePlan:
 
     Attributes:
         target: the file to write; its suffix decides the format.
-        compute: what computes.
         shown: (height, width) of the first page, upright.
         factor: how many times it is enlarged, on the axis that grows more.
         size: the size of the result, by the size of each page.

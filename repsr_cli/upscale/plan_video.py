@@ -41,7 +41,6 @@ class VideoPlan:
     """What will be done to a video.
 
     Attributes:
-        compute: what computes.
         factor: how many times the video is enlarged, on the axis that grows more.
         original: the file that was named; an animation is read from a copy, which ``source`` describes.
         timeline: its packets; None on standard input, which can be read only once.

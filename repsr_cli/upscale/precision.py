@@ -59,10 +59,7 @@ def resolved(
 
     Args:
         asked: ``auto`` or a number format.
-        net: the model.
-        device: where it runs.
         engine: as ``--engine`` takes it.
-        threads: CPU threads.
         say: called for a file of measurements that is damaged or cannot be written.
 
     Raises:
@@ -130,7 +127,6 @@ def measured_loss(net: PlainSR, engine: str, threads: int | None = None) -> floa
     Args:
         net: an RGB network.
         engine: ``torch`` or ``openvino``.
-        threads: CPU threads.
     """
     import numpy as np
 

@@ -244,14 +244,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for. Values are checked where they are used; None means "decide from the source".
-
-    Attributes:
-        model: what computes.
-        image: how images are upscaled.
-        video: how videos are read and encoded.
-        run: what a run may do.
-    """
+    """What was asked for. Values are checked where they are used; None means "decide from the source"."""
 
     size: SizeOptions = field(default_factory=SizeOptions)
     model: ModelOptions = field(default_factory=ModelOptions)

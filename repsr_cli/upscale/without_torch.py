@@ -31,10 +31,6 @@ def without_torch(plan: VideoPlan, say: Callable[[str], None]) -> ArrayCompute |
     Torch is needed for other models than those that ship, other engines, GPUs, resizes, chroma that OpenVINO does not
     write, jobs that go on, and for whatever has to be measured first. The result has the same bytes either way.
 
-    Args:
-        plan: of the video.
-        say: reports what was chosen.
-
     Raises:
         CheckpointError: the model's file is damaged.
         UsageError: the environment asks for a number format that does not exist.

@@ -53,7 +53,6 @@ def samples_of(planes: Sequence[NDArray[Any]], fmt: PlaneFormat) -> Samples:
 
     Args:
         planes: Y, U, V, or R, G, B, or one plane of luma, each (H, W) or the chroma size that goes with it; integers.
-        fmt: their meaning.
 
     Returns:
         (1, 3, H, W), of grey (1, 1, H, W), still in samples. Exact: float32 holds integers times the filters' taps.

@@ -43,7 +43,6 @@ class LayersBackend:
 
     Args:
         layers: the body's, as the engine computes them.
-        skip: the body's.
     """
 
     def __init__(self, layers: Layers, skip: Tensor) -> None:

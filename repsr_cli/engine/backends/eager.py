@@ -18,8 +18,6 @@ class TorchBackend:
 
     Args:
         body: float32 module from (N, C, H, W) to features (N, H, W, K); copied.
-        device: where to run.
-        precision: number format to run in.
         engine: ``compile`` or ``tensorrt`` for a compiled body.
     """
 

@@ -26,11 +26,6 @@ _LAYERS = {"onnxruntime": onnxruntime_layers, "ncnn": ncnn_layers}
 def folded_backend(folded: Folded, fmt: PlaneFormat, settings: RunSettings) -> tuple[MakeBackend, str]:
     """What runs a folded network.
 
-    Args:
-        folded: the network.
-        fmt: the planes to write.
-        settings: device, engine and threads.
-
     Returns:
         What makes the backend for a precision, and what computes: ``torch``, or another engine's name and version.
         OpenVINO does not support all formats: torch computes the others, which is reported.

@@ -34,8 +34,6 @@ class OpenVinoGraphs:
 
     Args:
         folded: the network; every part finished or crossing.
-        fmt: the planes to write.
-        threads: CPU threads.
         precision: of convolutions, ``fp32`` or ``bf16``.
 
     Raises:

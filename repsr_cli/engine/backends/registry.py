@@ -99,7 +99,6 @@ def pick_engine(word: str, device: str, precision: str) -> str:
     Args:
         word: ``torch``, a key of ``ENGINES``, or ``auto``: OpenVINO where it is installed and applies, else torch.
         device: kind of device: ``cpu``, ``cuda`` or ``mps``.
-        precision: number format.
 
     Raises:
         UsageError: no such engine, not installed, or not for this device and precision.

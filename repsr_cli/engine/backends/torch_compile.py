@@ -21,7 +21,6 @@ def compiled(net: nn.Module, engine: str, precision: torch.dtype) -> nn.Module:
     Args:
         net: on its device, in its precision.
         engine: ``compile``, ``tensorrt`` or another.
-        precision: of ``net``.
     """
     if engine not in ("compile", "tensorrt"):
         return net
