@@ -137,18 +137,16 @@ def _extras() -> Iterator[Finding]:
 
 def _choices() -> Iterator[Finding]:
     try:
-        from repsr_cli.upscale.choices import Memory
+        from repsr_cli.upscale.choices import choices_file, recall_choices
     except ImportError as error:
         raise_shortage(error)
         return  # torch or PyAV, reported among the libraries
-    memory, problems = Memory.here(), list[str]()
-    choices = memory.recall(problems.append)
+    file, problems = choices_file(), list[str]()
+    choices = recall_choices(problems.append)
     if problems:
-        yield Finding(
-            "calibration", "absent", problems[0], f"Remove {memory.file}, or let the next long video replace it."
-        )
+        yield Finding("calibration", "absent", problems[0], f"Remove {file}, or let the next long video replace it.")
         return
-    yield Finding("calibration", "ok", f"{memory.file}: {len(choices)} measured")
+    yield Finding("calibration", "ok", f"{file}: {len(choices)} measured")
     for kind, choice in choices.items():
         yield Finding("calibration", "ok", f"{choice.engine}, tile {choice.tile}, for {kind}")
 

@@ -23,7 +23,7 @@ from repsr_cli.engine.tiled_frames import TiledFrames
 from repsr_cli.engine.tiling import CPU_CONTEXT_PIXELS
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RepsrError
-from repsr_cli.upscale.choices import Choice, Memory, kind_of, worth_measuring
+from repsr_cli.upscale.choices import Choice, keep_choice, kind_of, recall_choices, worth_measuring
 from repsr_cli.upscale.frame_path import formats_of
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.segments import begun
@@ -83,9 +83,8 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
     # A resize goes by way of RGB images, which are torch's.
     if not folds(upscaler.net, fmt_out) or plan.size != (size[0] * upscaler.scale, size[1] * upscaler.scale):
         return upscaler
-    memory = Memory.here()
     key = kind_of(upscaler, fmt_in, fmt_out, size)
-    chosen = memory.recall(say).get(key)
+    chosen = recall_choices(say).get(key)
     if chosen is not None:
         variant = upscaler.variant(chosen.engine, chosen.tile)
         say(f"by {variant.engine_name}, tile {variant.tile}, the fastest here as measured before")
@@ -101,7 +100,7 @@ def calibrated(upscaler: Upscaler, plan: VideoPlan, say: Notify) -> Upscaler:
         f"by {variant.engine_name}, tile {variant.tile}, the fastest of {len(trials)} ways tried in "
         f"{time.perf_counter() - began:.1f} s ({1000 * trials[0].seconds:.3g} ms a frame)"
     )
-    memory.keep(key, best, say)
+    keep_choice(key, best, say)
     return variant
 
 

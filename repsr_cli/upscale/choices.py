@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import log2
 from pathlib import Path
@@ -61,30 +61,20 @@ def kind_of(upscaler: Upscaler | ArrayCompute, fmt_in: PlaneFormat, fmt_out: Pla
     return f"{upscaler.name}, {planes}, {pixels} pixels; {machine}; {', '.join(versions)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """The choices made on this machine, in a JSON file: kinds of videos (``kind_of``) to engines and tiles.
+def choices_file() -> Path:
+    """The JSON file of the choices made on this machine, by kinds of videos (``kind_of``); it need not exist."""
+    return cache_folder() / "engines.json"
 
-    Attributes:
-        file: where; it need not exist.
-    """
 
-    file: Path
+def recall_choices(say: Say) -> dict[str, Choice]:
+    """All choices; none where there is no file, or where it is damaged, which is reported."""
+    return recall(choices_file(), _choice, say)
 
-    @classmethod
-    def here(cls) -> Memory:
-        """In the user's folder for caches."""
-        return cls(cache_folder() / "engines.json")
 
-    def recall(self, say: Say) -> dict[str, Choice]:
-        """All choices; none where there is no file, or where it is damaged, which is reported."""
-        return recall(self.file, _choice, say)
-
-    def keep(self, key: str, choice: Choice, say: Say) -> None:
-        """Add a choice; the file is replaced as a whole. Failing to do so is reported, not raised."""
-        choices = self.recall(lambda _line: None) | {key: choice}
-        content = {key: {"engine": each.engine, "tile": each.tile} for key, each in choices.items()}
-        remember(self.file, content, say)
+def keep_choice(key: str, choice: Choice, say: Say) -> None:
+    """Add a choice; the file is replaced as a whole. Failing to do so is reported, not raised."""
+    choices = recall_choices(lambda _line: None) | {key: choice}
+    remember(choices_file(), {key: asdict(each) for key, each in choices.items()}, say)
 
 
 def _choice(entry: dict[str, str]) -> Choice:

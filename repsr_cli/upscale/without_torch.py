@@ -14,7 +14,7 @@ from repsr_cli.engine.array_frames import ArrayCompute
 from repsr_cli.engine.backends.openvino_graphs import compiles
 from repsr_cli.engine.backends.registry import ENGINES
 from repsr_cli.model.zoo import load_arrays
-from repsr_cli.upscale.choices import Memory, kind_of, worth_measuring
+from repsr_cli.upscale.choices import kind_of, recall_choices, worth_measuring
 from repsr_cli.upscale.frame_path import formats_of
 from repsr_cli.upscale.models import Compute, chosen
 from repsr_cli.upscale.plan_video import VideoPlan
@@ -62,7 +62,7 @@ def _tiled(
     remark = ""
     tiles = found.tile
     if compute.engine == "auto":
-        choice = Memory.here().recall(lambda _line: None).get(kind_of(found, *formats_of(plan), size))
+        choice = recall_choices(lambda _line: None).get(kind_of(found, *formats_of(plan), size))
         if choice is None and worth_measuring(macs * size[0] * size[1] * (plan.frames or 0), found.threads):
             return None
         if choice is not None:

@@ -10,7 +10,7 @@ import pytest
 from repsr_cli.diagnostics import doctor
 from repsr_cli.diagnostics.doctor import Finding, examine, self_test
 from repsr_cli.model import zoo
-from repsr_cli.upscale.choices import Choice, Memory
+from repsr_cli.upscale.choices import Choice, choices_file, keep_choice
 
 
 def by_subject() -> dict[str, Finding]:
@@ -60,11 +60,11 @@ def test_a_device_that_is_absent_or_computes_wrong_numbers(monkeypatch: pytest.M
 
 def test_what_was_measured_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    memory = Memory.here()
-    memory.keep("M4C16 x4 somewhere", Choice("ncnn", "auto:20000"), pytest.fail)
+    memory = choices_file()
+    keep_choice("M4C16 x4 somewhere", Choice("ncnn", "auto:20000"), pytest.fail)
     texts = [finding.text for finding in examine() if finding.subject == "calibration"]
-    assert texts == [f"{memory.file}: 1 measured", "ncnn, tile auto:20000, for M4C16 x4 somewhere"]
-    memory.file.write_text("{")
+    assert texts == [f"{memory}: 1 measured", "ncnn, tile auto:20000, for M4C16 x4 somewhere"]
+    memory.write_text("{")
     (finding,) = [finding for finding in examine() if finding.subject == "calibration"]
     assert (finding.state, finding.exit_code) == ("absent", 0)
     assert "damaged" in finding.text

@@ -22,7 +22,7 @@ from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale import calibrate, choices
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.calibrate import BUDGETS, Trial, calibrated, measure
-from repsr_cli.upscale.choices import Choice, Memory, kind_of
+from repsr_cli.upscale.choices import Choice, choices_file, keep_choice, kind_of, recall_choices
 from repsr_cli.upscale.plan_video import plan_video
 from repsr_cli.upscale.request import Request
 from repsr_cli.video.timeline import cut
@@ -39,9 +39,9 @@ def upscaler() -> Upscaler:
 
 
 @pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Memory.here()
+    return choices_file()
 
 
 @pytest.fixture
@@ -118,14 +118,14 @@ def test_no_trial_begins_when_the_time_is_up(upscaler: Upscaler, monkeypatch: py
         assert timed.tried == [("torch", f"auto:{budget}") for budget in BUDGETS[:count]]
 
 
-def test_choices_are_remembered(memory: Memory, tmp_path: Path) -> None:
-    assert memory.file == tmp_path / "cache" / "repsr" / "engines.json"
-    assert memory.recall(pytest.fail) == {}
+def test_choices_are_remembered(memory: Path, tmp_path: Path) -> None:
+    assert memory == tmp_path / "cache" / "repsr" / "engines.json"
+    assert recall_choices(pytest.fail) == {}
     choices = {"one": Choice("torch", "auto:20000"), "two": Choice("ncnn", "auto:80000")}
     for key, choice in choices.items():
-        memory.keep(key, choice, pytest.fail)
-    assert memory.recall(pytest.fail) == choices
-    assert [path.name for path in memory.file.parent.iterdir()] == ["engines.json"]
+        keep_choice(key, choice, pytest.fail)
+    assert recall_choices(pytest.fail) == choices
+    assert [path.name for path in memory.parent.iterdir()] == ["engines.json"]
 
 
 @pytest.mark.parametrize(
@@ -140,21 +140,21 @@ def test_choices_are_remembered(memory: Memory, tmp_path: Path) -> None:
         '{"one": {"engine": "x", "tile": "auto:9"}}',
     ],
 )
-def test_a_damaged_file_is_said_and_replaced(memory: Memory, content: str) -> None:
-    memory.file.parent.mkdir(parents=True)
-    memory.file.write_text(content)
+def test_a_damaged_file_is_said_and_replaced(memory: Path, content: str) -> None:
+    memory.parent.mkdir(parents=True)
+    memory.write_text(content)
     messages: list[str] = []
-    assert memory.recall(messages.append) == {}
+    assert recall_choices(messages.append) == {}
     assert len(messages) == 1
     assert "damaged" in messages[0]
-    memory.keep("two", Choice("torch", "auto:900"), pytest.fail)
-    assert memory.recall(pytest.fail) == {"two": Choice("torch", "auto:900")}
+    keep_choice("two", Choice("torch", "auto:900"), pytest.fail)
+    assert recall_choices(pytest.fail) == {"two": Choice("torch", "auto:900")}
 
 
-def test_a_folder_that_cannot_be_written_is_no_failure(memory: Memory) -> None:
-    memory.file.parent.parent.write_text("a file where the folder should be")
+def test_a_folder_that_cannot_be_written_is_no_failure(memory: Path) -> None:
+    memory.parent.parent.write_text("a file where the folder should be")
     messages: list[str] = []
-    memory.keep("one", Choice("torch", "auto:900"), messages.append)
+    keep_choice("one", Choice("torch", "auto:900"), messages.append)
     assert len(messages) == 1
     assert "cannot be written" in messages[0]
 
@@ -207,7 +207,7 @@ def interrupted(source: Path, target: Path, upscaler: Upscaler) -> None:
 
 
 def test_a_long_video_is_measured_once(
-    upscaler: Upscaler, memory: Memory, measured: list[Choice], tmp_path: Path
+    upscaler: Upscaler, memory: Path, measured: list[Choice], tmp_path: Path
 ) -> None:
     source = make_video(tmp_path / "in.mp4", range(8), audio=0)
     messages: list[str] = []
@@ -218,7 +218,7 @@ def test_a_long_video_is_measured_once(
     assert len(measured) == 1
     assert sum("ways tried in" in line for line in messages) == 1
     assert sum("as measured before" in line for line in messages) == 1
-    assert [entry["tile"] for entry in json.loads(memory.file.read_text()).values()] == ["auto:500"]
+    assert [entry["tile"] for entry in json.loads(memory.read_text()).values()] == ["auto:500"]
 
 
 @pytest.mark.usefixtures("memory")
@@ -240,10 +240,10 @@ def test_where_it_does_not_pay_or_was_not_left_open_nothing_is_measured(
 
 
 @pytest.mark.usefixtures("measured")
-def test_a_job_that_goes_on_keeps_its_choice(upscaler: Upscaler, memory: Memory, tmp_path: Path, source: Path) -> None:
+def test_a_job_that_goes_on_keeps_its_choice(upscaler: Upscaler, memory: Path, tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out.mp4"
     interrupted(source, target, upscaler)
-    memory.file.unlink()  # measured anew it would be another
+    memory.unlink()  # measured anew it would be another
     outcome = run(source, target, upscaler, Reporter())
     assert outcome.facts["resumed_frames"] > 0
     assert outcome.facts["tile"] == "auto:500"
