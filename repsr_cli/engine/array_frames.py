@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from repsr_cli.engine.backends.openvino_graphs import OpenVinoGraphs
 from repsr_cli.engine.backends.registry import engine_name
 from repsr_cli.engine.plane_folding import FoldedArrays, fold_arrays
-from repsr_cli.engine.reusing_frames import ReusingFrames, once
+from repsr_cli.engine.reusing_frames import ReusingFrames
 from repsr_cli.engine.runner import TileRunner, Write
 from repsr_cli.engine.side_by_side import tiles_at_once
 from repsr_cli.engine.tile_reuse import Finish, ReuseCache
@@ -125,13 +125,13 @@ class ArrayFrames(ReusingFrames):
         return super().begin(on_host(planes), progress)
 
     def _begin(
-        self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
-    ) -> Callable[[], Planes]:
+        self, lr: NDArray[np.float32], targets: Planes, tiles: list[Tile], progress: Progress | None
+    ) -> Callable[[], None]:
         def write(found: NDArray[Any], tile: Tile) -> None:
             for at, target, part in self._places(tile, self._finished, targets):
                 place(found[0][at], target, part.rows, part.columns)
 
-        return once(self._runner.begin(self._lr(planes), write, progress, tiles), targets)
+        return self._runner.begin(lr, write, progress, tiles)
 
 
 def place(samples: NDArray[Any], target: NDArray[Any], rows: int, columns: int) -> None:

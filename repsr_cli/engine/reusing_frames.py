@@ -59,9 +59,9 @@ class ReusingFrames(ABC):
 
     @abstractmethod
     def _begin(
-        self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
-    ) -> Callable[[], Planes]:
-        """Begin to compute tiles of a frame into the planes to write; returns what waits for these."""
+        self, lr: NDArray[np.float32], targets: Planes, tiles: list[Tile], progress: Progress | None
+    ) -> Callable[[], None]:
+        """Begin to compute tiles of the network's input into the planes to write; returns what waits for these."""
 
     def begin(self, planes: Sequence[NDArray[Any]], progress: Progress | None = None) -> Finish:
         """Begin to upscale a frame; as ``PlaneUpscaler.begin``."""
@@ -83,14 +83,16 @@ class ReusingFrames(ABC):
             before = last.finish()
             assert not isinstance(before, DevicePlanes), "tiles follow whole frames in another precision"
             targets = tuple(plane.copy() for plane in before)
-        finish = self._begin(planes, targets, tiles, progress)
+        finish = once(self._begin(self._lr(planes), targets, tiles, progress), targets)
         self._cache.keep(tuple(plane.copy() for plane in planes), finish, self._runner.precision)
         return finish
 
     def whole(self, planes: Sequence[NDArray[Any]]) -> Planes:
         """Upscale a frame, all of it, whatever came before; it is not kept."""
         height, width = planes[0].shape
-        return self._begin(planes, self._targets(height, width), self._runner.plan(height, width), None)()
+        targets = self._targets(height, width)
+        self._begin(self._lr(planes), targets, self._runner.plan(height, width), None)()
+        return targets
 
     def _lr(self, planes: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """The network's input, (1, C, H, W).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from repsr_cli.engine.backends.folded import folded_backend
 from repsr_cli.engine.body import place
 from repsr_cli.engine.colour_folding import Folded
 from repsr_cli.engine.plane_folding import cross
-from repsr_cli.engine.reusing_frames import ReusingFrames, once
+from repsr_cli.engine.reusing_frames import ReusingFrames
 from repsr_cli.engine.tensor_tiles import TensorRunner
 from repsr_cli.engine.tile_reuse import ReuseCache
 from repsr_cli.engine.tiling import Progress, Tile
@@ -64,10 +63,9 @@ class TiledFrames(ReusingFrames):
         return lambda: self.runner.begin(lr, write, tiles=tiles)(), sum(tile.context.area for tile in tiles) / area
 
     def _begin(
-        self, planes: Sequence[NDArray[Any]], targets: Planes, tiles: list[Tile], progress: Progress | None
-    ) -> Callable[[], Planes]:
-        lr = torch.from_numpy(self._lr(planes))
-        return once(self.runner.begin(lr, self._writer(targets), progress, tiles), targets)
+        self, lr: NDArray[np.float32], targets: Planes, tiles: list[Tile], progress: Progress | None
+    ) -> Callable[[], None]:
+        return self.runner.begin(torch.from_numpy(lr), self._writer(targets), progress, tiles)
 
     def _writer(self, targets: Planes) -> Callable[[Tensor, Tile], None]:
         """What writes tiles into the planes of a frame."""
