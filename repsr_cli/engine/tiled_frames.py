@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 
 import numpy as np
@@ -59,32 +60,24 @@ class TiledFrames(ReusingFrames):
         at_once = max(self.runner.at_once, 2)
         count = at_once * -(-pixels * len(plan) // (at_once * area))
         tiles = list(islice(cycle(plan), max(count, at_once)))
-        write = self._writer(self._targets(height, width))
+        write = partial(self._write, self._targets(height, width))
         return lambda: self.runner.begin(lr, write, tiles=tiles)(), sum(tile.context.area for tile in tiles) / area
 
     def _begin(
         self, lr: NDArray[np.float32], targets: Planes, tiles: list[Tile], progress: Progress | None
     ) -> Callable[[], None]:
-        return self.runner.begin(torch.from_numpy(lr), self._writer(targets), progress, tiles)
+        return self.runner.begin(torch.from_numpy(lr), partial(self._write, targets), progress, tiles)
 
-    def _writer(self, targets: Planes) -> Callable[[Tensor, Tile], None]:
-        """What writes tiles into the planes of a frame."""
-
-        def write(found: Tensor, tile: Tile) -> None:
-            if found.is_floating_point():
-                self._write(found[0].float(), tile, targets)
-                return
-            self._put(found[0], self._finished, tile, targets)
-
-        return write
-
-    def _write(self, samples: Tensor, tile: Tile, targets: Planes) -> None:
-        """Write a tile's core into the planes.
+    def _write(self, targets: Planes, found: Tensor, tile: Tile) -> None:
+        """Write a tile's core into the planes of a frame.
 
         Args:
-            samples: (h, w, K) float32, of the core and the margin around it.
+            found: (1, h, w, K), of the core and the margin around it: floats, or finished samples as integers.
         """
-        fmt = self._fmt_out
+        if not found.is_floating_point():
+            self._put(found[0], self._finished, tile, targets)
+            return
+        samples, fmt = found[0].float(), self._fmt_out
         there = tile.with_margin(self.runner.margin)
         core = tile.core.seen_from(there)
         for part, target in zip(self._parts, targets, strict=True):
