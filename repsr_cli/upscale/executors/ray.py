@@ -211,7 +211,7 @@ class Ray(Executor):
         task = _task(ray, replace(plan, compute=there), there, self._models, name)
         job = job_record(plan, task.network, there.devices[0], there.precision, name, there.tile)
         with sink.open(job, reporter.say):
-            summary = _Run(ray, replace(task, job=job), plan.timeline).upscaled(sink, reporter)
+            summary = _Run(ray, replace(task, job=job), plan, plan.timeline).upscaled(sink, reporter)
             complete(plan, sink, summary.frames)
         return video_outcome(plan, summary, announced, time.perf_counter() - began)
 
@@ -270,12 +270,8 @@ class _Run:
 
     ray: Any
     task: Task
+    plan: VideoPlan
     timeline: Timeline
-
-    @property
-    def plan(self) -> VideoPlan:
-        assert self.task.plan is not None
-        return self.task.plan
 
     def upscaled(self, sink: VideoSink, reporter: Reporter) -> Summary:
         """Upscale the segments that are not done, and put them into a sink.
