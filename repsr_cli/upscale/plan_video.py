@@ -344,7 +344,8 @@ def _stretch(
     """What is kept of the source, and its segments."""
     base = video.time_base
     first, end = video.start, None
-    for name, seconds in (("--start", options.start), ("--end", options.end)):
+    bounds = {"--start": options.start, "--end": options.end}
+    for name, seconds in bounds.items():
         if seconds is not None and seconds < 0:
             raise UsageError(f"{name} {seconds:g}", "before the beginning", "Count from 0.")
     if timeline is None:
@@ -358,11 +359,7 @@ def _stretch(
         end = video.start + round(Fraction(options.end) / base)
     segments = cut(timeline, first, end)
     if not segments:
-        asked = " ".join(
-            f"{name} {value:g}"
-            for name, value in (("--start", options.start), ("--end", options.end))
-            if value is not None
-        )
+        asked = " ".join(f"{name} {seconds:g}" for name, seconds in bounds.items() if seconds is not None)
         raise UsageError(asked or video.path, "no frames are left", f"The video has {len(timeline.pts)} of them.")
     if options.start is not None:
         start = first * base

@@ -90,7 +90,7 @@ class SizeOptions:
                 raise UsageError(f"{name} {box[1]}x{box[0]}", "not a size in pixels", f"Try {name} 1920x1080.")
         given = {"--scale": self.scale, "--size": self.size, "--fit": self.fit} | sides
         asked = [name for name, value in given.items() if value is not None]
-        if "--size" in asked and len(asked) > 1 and self.size is not None and {"--width", "--height"} & set(asked):
+        if self.size is not None and {"--width", "--height"} & set(asked):
             shown = f"--size {self.size[1]}x{self.size[0]}"
             raise UsageError(shown, "stands beside --width or --height", "Give one of the two.")
         if len(asked) > 1 and asked != ["--width", "--height"]:

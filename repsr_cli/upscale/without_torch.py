@@ -58,22 +58,18 @@ def _tiled(
     found: ArrayCompute, plan: VideoPlan, macs: int, precision: Precision, say: Callable[[str], None]
 ) -> ArrayCompute | None:
     """With the tiles that were the fastest for such videos; None where that was another engine, or must be measured."""
-    compute, size = plan.compute, _size(plan)
-    remark = ""
-    tiles = found.tile
+    compute, size, choice = plan.compute, _size(plan), None
     if compute.engine == "auto":
         choice = recall_choices(lambda _line: None).get(kind_of(found, *formats_of(plan), size))
         if choice is None and worth_measuring(macs * size[0] * size[1] * (plan.frames or 0), found.threads):
             return None
-        if choice is not None:
-            if choice.engine != "openvino":
-                return None
-            tiles = choice.tile
-            remark = f"by {found.engine_name}, tile {tiles}, the fastest here as measured before"
+        if choice is not None and choice.engine != "openvino":
+            return None
     say(chosen(compute, found.network.spec, found.describe(), precision))
-    if remark:
-        say(f"{plan.original.name}: {remark}")
-    return replace(found, tile=tiles)
+    if choice is None:
+        return found
+    say(f"{plan.original.name}: by {found.engine_name}, tile {choice.tile}, the fastest here as measured before")
+    return replace(found, tile=choice.tile)
 
 
 def _may(compute: Compute) -> bool:
