@@ -37,11 +37,7 @@ class ImageSink:
 
 
 def sink_for(plan: ImagePlan, noting: Noting | None = None) -> ImageSink:
-    """The sink that a plan asks for.
-
-    Args:
-        noting: called with the complete file before it gets its name.
-    """
+    """The sink that a plan asks for."""
     return NullSink() if plan.benchmark else FileSink(plan, noting)
 
 

@@ -113,11 +113,7 @@ class VideoSink:
 
 
 def sink_for(plan: VideoPlan, noting: Noting | None = None) -> VideoSink:
-    """The sink that a plan asks for.
-
-    Args:
-        noting: called with the complete file before it gets its name.
-    """
+    """The sink that a plan asks for."""
     if plan.benchmark:
         return NullSink(plan)
     return PipeSink(plan, noting) if plan.format == Y4M else FileSink(plan, noting)
