@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ from repsr_cli.training.sections import MOST, build_section, read_toml, toml_val
 DISCRIMINATOR_MULTIPLE = 8
 # Smallest sides of crops, HR px: the window of SSIM, and what has a gradient once smoothing has lost its border.
 SSIM_WINDOW, SMALLEST_GRADIENT = 11, 4
-LARGEST = {
+# Values above 0, each with the largest that is accepted.
+POSITIVE: dict[str, float] = {
     "network.scale": 16,
     "network.blocks": 1000,
     "network.channels": 4096,
@@ -24,12 +26,24 @@ LARGEST = {
     "batch.patch": 1 << 14,
     "batch.late_size": 1 << 20,
     "batch.late_patch": 1 << 14,
+    "schedule.steps": MOST,
     "schedule.learning_rate": 1e6,
+    "optimizer.refresh": MOST,
+    "validation.every": MOST,
     "loss.vgg_layers": 5,
     "gan.channels": 4096,
     "gan.learning_rate": 1e6,
+    "validation.statistics_batches": MOST,
+    "run.checkpoint_every": MOST,
+    "run.log_every": MOST,
     "run.threads": 1024,
 }
+SHARES = ("schedule.bn_freeze", "batch.late", "loss.late", "loss.vgg_warped", "ema.decay")
+NOT_NEGATIVE = (
+    *("schedule.warmup", "schedule.final_learning_rate", "loss.luma", "loss.chroma", "loss.weight", "loss.ssim"),
+    *("loss.ms_ssim", "loss.fourier", "loss.grid", "loss.gradient", "loss.vgg", "loss.vgg_crops", "loss.vgg_patch"),
+    *("gan.weight", "gan.warmup", "data.holdout", "optimizer.weight_decay"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,64 +341,18 @@ def deciding_values(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe, subject: str) -> None:
-    positive = {
-        "network.scale": recipe.network.scale,
-        "network.blocks": recipe.network.blocks,
-        "network.channels": recipe.network.channels,
-        "network.expansion": recipe.network.expansion,
-        "batch.size": recipe.batch.size,
-        "batch.patch": recipe.batch.patch,
-        "batch.late_size": recipe.batch.late_size,
-        "batch.late_patch": recipe.batch.late_patch,
-        "schedule.steps": recipe.schedule.steps,
-        "schedule.learning_rate": recipe.schedule.learning_rate,
-        "optimizer.refresh": recipe.optimizer.refresh,
-        "validation.every": recipe.validation.every,
-        "loss.vgg_layers": recipe.loss.vgg_layers,
-        "gan.channels": recipe.gan.channels,
-        "gan.learning_rate": recipe.gan.learning_rate,
-        "validation.statistics_batches": recipe.validation.statistics_batches,
-        "run.checkpoint_every": recipe.run.checkpoint_every,
-        "run.log_every": recipe.run.log_every,
-        "run.threads": recipe.run.threads,
-    }
-    for name, value in positive.items():
+    for name, most in POSITIVE.items():
+        value = attrgetter(name)(recipe)
         if value <= 0:
             raise RecipeError(subject, f"{name} must be above 0, not {value}")
-        most = LARGEST.get(name, MOST)
         if value > most:
             raise RecipeError(subject, f"{name} must be at most {most:g}, not {value}")
-    shares = {
-        "schedule.bn_freeze": recipe.schedule.bn_freeze,
-        "batch.late": recipe.batch.late,
-        "loss.late": recipe.loss.late,
-        "loss.vgg_warped": recipe.loss.vgg_warped,
-        "ema.decay": recipe.ema.decay,
-    }
-    for name, value in shares.items():
+    for name in SHARES:
+        value = attrgetter(name)(recipe)
         if not 0 <= value <= 1:
             raise RecipeError(subject, f"{name} must be between 0 and 1, not {value}")
-    not_negative = {
-        "schedule.warmup": recipe.schedule.warmup,
-        "schedule.final_learning_rate": recipe.schedule.final_learning_rate,
-        "loss.luma": recipe.loss.luma,
-        "loss.chroma": recipe.loss.chroma,
-        "loss.weight": recipe.loss.weight,
-        "loss.ssim": recipe.loss.ssim,
-        "loss.ms_ssim": recipe.loss.ms_ssim,
-        "loss.fourier": recipe.loss.fourier,
-        "loss.grid": recipe.loss.grid,
-        "loss.gradient": recipe.loss.gradient,
-        "loss.vgg": recipe.loss.vgg,
-        "loss.vgg_crops": recipe.loss.vgg_crops,
-        "loss.vgg_patch": recipe.loss.vgg_patch,
-        "gan.weight": recipe.gan.weight,
-        "gan.warmup": recipe.gan.warmup,
-        "data.holdout": recipe.data.holdout,
-        "optimizer.weight_decay": recipe.optimizer.weight_decay,
-    }
-    for name, value in not_negative.items():
-        if value < 0:
+    for name in NOT_NEGATIVE:
+        if attrgetter(name)(recipe) < 0:
             raise RecipeError(subject, f"{name} must not be negative")
     _check_single(recipe, subject)
     _check_crops(recipe, subject)
