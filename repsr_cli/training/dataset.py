@@ -300,9 +300,8 @@ def pack_digest(folder: Path, scale: int) -> str:
     for path in paths:
         facts = path.stat()
         digest.update(os.fsencode(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n"))
-        if groups[path.relative_to(folder).as_posix()] != re.sub(
-            r"_s?\d+$", "", path.stem
-        ):  # packs of earlier versions group these
+        # Packs of earlier versions group these.
+        if groups[path.relative_to(folder).as_posix()] != re.sub(r"_s?\d+$", "", path.stem):
             digest.update(b"a photograph of its own\n")
     return digest.hexdigest()[:16]
 
@@ -382,21 +381,21 @@ class Pack:
 
     def hr(self, image: PackEntry) -> Pixels:
         """The HR image, (height, width, 3), a view of the file."""
-        shape = (image.height, image.width, 3)
-        return self._bytes[image.offset :][: image.height * image.width * 3].reshape(shape)
+        return self._view(image.offset, image.height, image.width)
 
     def lr(self, image: PackEntry) -> Pixels:
         """Its LR version, (height / scale, width / scale, 3), a view of the file."""
-        height, width = image.height // self.scale, image.width // self.scale
-        start = image.offset + image.height * image.width * 3
-        return self._bytes[start:][: height * width * 3].reshape(height, width, 3)
+        start = image.offset + 3 * image.height * image.width
+        return self._view(start, image.height // self.scale, image.width // self.scale)
 
     def teacher(self, image: PackEntry) -> Pixels:
         """What a larger model makes of the LR version, (height, width, 3), a view of the file."""
         assert image.teacher, f"{image.name} was packed without a teacher"
-        pixels = image.height * image.width
-        start = image.offset + 3 * (pixels + pixels // self.scale**2)
-        return self._bytes[start:][: 3 * pixels].reshape(image.height, image.width, 3)
+        start = end_of(image, self.scale) - 3 * image.height * image.width
+        return self._view(start, image.height, image.width)
+
+    def _view(self, start: int, height: int, width: int) -> Pixels:
+        return self._bytes[start : start + 3 * height * width].reshape(height, width, 3)
 
     def split(self, holdout: int) -> tuple[list[PackEntry], list[PackEntry]]:
         """Split into (training, validation): one image each of ``holdout`` photographs, whose other images are dropped.
@@ -512,10 +511,6 @@ class CropDataset:
         # Luma and colour differences are linear, so scaling them commutes with downscaling.
         gains = np.where(random.random(size) < 0.5, random.uniform(1, self.saturation, size), 1)
         return tuple(saturated(crops, gains[share]) for crops in images)
-
-    def batches(self, first: int, count: int, size: int, patch: int) -> Iterator[Tensor]:
-        """LR crops of ``count`` steps from ``first`` on, to measure BN statistics with."""
-        return (self.batch(step, size, patch)[0] for step in range(first, first + count))
 
 
 def saturated(images: Tensor, gains: NDArray[np.float64]) -> Tensor:

@@ -46,10 +46,8 @@ def check_losses(losses: Sequence[Tensor], progress: dict[str, Any], processes: 
     return mean
 
 
-def any_process(asked: bool, processes: int, device: torch.device) -> bool:
+def any_process(asked: bool, device: torch.device) -> bool:
     """Whether any of the processes that train together asked for something; the same answer in all of them."""
-    if processes == 1:
-        return asked
     flag = torch.tensor(float(asked), device=device)
     dist.all_reduce(flag)
     return bool(flag > 0)

@@ -36,7 +36,7 @@ from repsr_cli.training.objective import HALF, Adversary, Objective, Targets, ch
 from repsr_cli.training.plots import draw_curve, side_by_side, write_rows
 from repsr_cli.training.recipe import Recipe, toml_of
 from repsr_cli.training.run_data import open_pack, open_run_data
-from repsr_cli.training.run_log import RunLog, check_tensorboard
+from repsr_cli.training.run_log import RunLog, summary_writer
 from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, learning_rate
 from repsr_cli.training.state import fresh_state
 from repsr_cli.training.validation import Validated, validate
@@ -102,24 +102,6 @@ class _Window:
     losses: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """What is to be done after a step."""
-
-    checkpoint: bool
-    report: bool
-    validation: bool
-
-    @classmethod
-    def after(cls, step: int, recipe: Recipe, event: bool) -> _Due:
-        last = step == recipe.schedule.steps
-        return cls(
-            checkpoint=last or step % recipe.run.checkpoint_every == 0,
-            report=last or event or step % recipe.run.log_every == 0,
-            validation=last or step % recipe.validation.every == 0,
-        )
-
-
 def train(
     recipe: Recipe,
     run: Path,
@@ -146,7 +128,7 @@ def train(
     """
     _check_folder(run, resume)
     if recipe.run.tensorboard:
-        check_tensorboard()
+        summary_writer()  # is it installed?
     on_gpu = recipe.run.device != "cpu" and torch.cuda.is_available()
     with process_group(on_gpu) as (rank, processes), torch_threads(recipe.run.threads):
         if recipe.batch.size % processes or (recipe.batch.late and recipe.batch.late_size % processes):
@@ -298,20 +280,23 @@ class _Trainer:
             losses.append(self._train_step(crops))
             state.step += 1
 
-            due = _Due.after(state.step, recipe, bool(note))
-            checked = due.checkpoint or due.report or due.validation or len(losses) >= CHECK_EVERY
+            last = state.step == steps
+            checkpoint = last or state.step % recipe.run.checkpoint_every == 0
+            validation = last or state.step % recipe.validation.every == 0
+            report = validation or bool(note) or state.step % recipe.run.log_every == 0
+            checked = checkpoint or report or len(losses) >= CHECK_EVERY
             if checked:
                 window.losses.append(check_losses(losses, state.progress, self.processes))
                 losses = []
-            if due.report or due.validation:
-                self._report_window(window, note, log, due.validation)
+            if report:
+                self._report_window(window, note, log, validation)
                 window = _Window(state.step)
-            if due.checkpoint:
+            if checkpoint:
                 self._save(self.last)
             stop = should_stop()
             if self.processes > 1:  # at a step that all of them stop at
-                stop = checked and any_process(stop, self.processes, self.device)
-            if state.step < steps and stop:
+                stop = checked and any_process(stop, self.device)
+            if stop and not last:
                 check_losses(losses, state.progress, self.processes)
                 self._save(self.last)
                 raise Interrupted(self.run, f"stopped at step {state.step} of {steps}", "Go on with --resume.")
@@ -347,8 +332,9 @@ class _Trainer:
     def _statistics_batches(self) -> Iterator[Tensor]:
         size, patch = self.recipe.batch.size, self.recipe.batch.patch
         count = self.recipe.validation.statistics_batches
-        for lr in self.data.crops.batches(STATISTICS_STREAM, count, size, patch):
-            yield lr[self.rank :: self.processes].to(self.device)
+        share = slice(self.rank, None, self.processes)
+        for step in range(STATISTICS_STREAM, STATISTICS_STREAM + count):
+            yield self.data.crops.batch(step, size, patch, share=share)[0].to(self.device)
 
     def _train_step(self, crops: tuple[Tensor, ...]) -> Tensor:
         """Update network, average and adversary.

@@ -75,12 +75,11 @@ def _draw_line(
     return low, span
 
 
-def batch_grid(batch: Sequence[Tensor], columns: int = 4) -> NDArray[np.uint8]:
+def batch_grid(batch: Sequence[Tensor]) -> NDArray[np.uint8]:
     """The crops of a batch side by side: LR enlarged by nearest neighbour, then the others.
 
     Args:
         batch: lr (N, 3, h, w) in [0, 1]; values beyond are clamped; then one or more of (N, 3, h * scale, w * scale).
-        columns: groups in a row.
 
     Returns:
         One image (H, W, 3).
@@ -90,7 +89,7 @@ def batch_grid(batch: Sequence[Tensor], columns: int = 4) -> NDArray[np.uint8]:
     large = lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     cells = ((crops.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for crops in (large, *others))
     pairs = [np.concatenate(group, axis=1) for group in zip(*cells, strict=True)]
-    gap = 4
+    gap, columns = 4, 4
     height, width = pairs[0].shape[:2]
     rows = -(-len(pairs) // columns)
     grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)

@@ -65,13 +65,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def check_tensorboard() -> None:
-    """Raise ``RecipeError`` if TensorBoard is not installed."""
-    summary_writer()
-
-
 def summary_writer() -> Any:
-    """TensorBoard's class that writes event files."""
+    """TensorBoard's class that writes event files.
+
+    Raises:
+        RecipeError: it is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

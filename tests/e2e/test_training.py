@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -299,7 +300,7 @@ def test_tensorboard_is_an_extra(trained: Path, tmp_path: Path, monkeypatch: pyt
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr("repsr_cli.training.run_log.summary_writer", lambda: Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert [step for name, step in written if name == "loss"] == [1, 2, 3]
     assert ("psnr_y", 3) in written

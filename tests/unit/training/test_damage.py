@@ -405,10 +405,9 @@ def test_processes_judge_divergence_alike(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_one_process_that_is_asked_stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    assert not divergence.any_process(asked=False, processes=1, device=cpu)
     for own, other in ((True, False), (False, True), (True, True), (False, False)):
         monkeypatch.setattr(dist, "all_reduce", lambda flag, other=other: flag.add_(float(other)))
-        assert divergence.any_process(asked=own, processes=2, device=cpu) == (own or other)
+        assert divergence.any_process(asked=own, device=cpu) == (own or other)
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
