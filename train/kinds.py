@@ -33,7 +33,7 @@ from repsr_cli.image.resize import downscale
 from repsr_cli.model.zoo import load, resolve
 from repsr_cli.training.dataset import held_out_groups, photographs
 from repsr_cli.training.evaluate import upscale_pixels
-from repsr_cli.training.frame_sampling import Sampling, frames_at
+from repsr_cli.training.frame_sampling import frames_at
 from repsr_cli.training.metrics import psnr_y
 from repsr_cli.training.perceptual import ssimulacra2
 from repsr_cli.video.probe import probe
@@ -136,7 +136,7 @@ def of_videos(paths: Sequence[Path], models: Models, known: set[tuple[str, str, 
         timeline = scan(source)
         start = len(timeline.pts) // 3
         wanted = tuple(timeline.pts[start : start + FRAMES])
-        frames = frames_at(Sampling(source, timeline, wanted, (), ()), wanted, 2 * SCALE)
+        frames = frames_at(source, timeline, wanted, 2 * SCALE)
         hr = [middle(rgb, WHOLE, 2 * SCALE) for _pts, rgb in frames]
         lr = [planes_from_rgb(to_tensor(downscale(frame, SCALE)), PLANES) for frame in hr]
         for codec, qualities in VIDEOS.items():

@@ -17,7 +17,7 @@ from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.training.conditions import Condition, encoder_of
 from repsr_cli.training.evaluate import BICUBIC, ImageScore, check_scales, mean_scores
-from repsr_cli.training.frame_sampling import Sampling, frames_at
+from repsr_cli.training.frame_sampling import frames_at
 from repsr_cli.training.metrics import psnr_rgb, ssim_y
 from repsr_cli.training.perceptual import looks_beside
 from repsr_cli.training.vmaf import vmaf
@@ -49,7 +49,7 @@ def clip_frames(video: Path, scale: int, count: int, start: float = 1 / 3) -> li
     source, timeline = read_video(video)
     first = int(len(timeline.pts) * start)
     wanted = tuple(timeline.pts[first : first + count])
-    frames = [rgb for _pts, rgb in frames_at(Sampling(source, timeline, wanted, (), ()), wanted, 2 * scale)]
+    frames = [rgb for _pts, rgb in frames_at(source, timeline, wanted, 2 * scale)]
     if len(frames) < 2:
         raise UsageError(video, "has too few frames to measure", "Give clips of several seconds.")
     height, width = frames[0].shape[:2]

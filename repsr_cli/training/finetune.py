@@ -142,7 +142,7 @@ def video_pairs(path: Path, scale: int, say: Callable[[str], None]) -> Iterator[
         f"({stretches}{more})"
     )
     for held_out, wanted in ((False, sampling.training), (True, sampling.held_out)):
-        for pts, hr in frames_at(sampling, wanted, scale):
+        for pts, hr in frames_at(sampling.source, sampling.timeline, wanted, scale):
             yield Pair(f"{path.name}@{pts}", path.name, hr, held_out=held_out)
 
 

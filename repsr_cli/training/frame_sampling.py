@@ -88,8 +88,10 @@ def sample_video(path: Path) -> Sampling:
     return Sampling(source, timeline, tuple(sorted(chosen)), tuple(_evenly(held_out, HELD_OUT_FRAMES)), stretches)
 
 
-def frames_at(sampling: Sampling, wanted: tuple[int, ...], scale: int) -> Iterator[tuple[int, Pixels]]:
-    """Decode chosen frames.
+def frames_at(
+    source: VideoSource, timeline: Timeline, wanted: tuple[int, ...], scale: int
+) -> Iterator[tuple[int, Pixels]]:
+    """Decode chosen frames of a video.
 
     Args:
         wanted: timestamps, ascending.
@@ -98,10 +100,9 @@ def frames_at(sampling: Sampling, wanted: tuple[int, ...], scale: int) -> Iterat
     Yields:
         (timestamp, RGB (height, width, 3)), HDR as coded.
     """
-    source = sampling.source
     fmt = plane_format(source.planar, source.tags, source.path)
-    decoder = Decoder(source, sampling.timeline)
-    if len(sampling.timeline.pts) <= SEQUENTIAL:
+    decoder = Decoder(source, timeline)
+    if len(timeline.pts) <= SEQUENTIAL:
         runs = [(wanted[0], wanted[-1] + 1)]
     else:
         runs = [(pts, pts + 1) for pts in wanted]

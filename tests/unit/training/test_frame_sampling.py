@@ -62,7 +62,7 @@ def test_training_frames_keep_their_distance_and_every_scene_is_met(tmp_path: Pa
 def test_chosen_frames_are_the_right_ones(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", 12, cuts=2)
     sampling = sample_video(tmp_path / "clip.mp4")
-    got = list(frames_at(sampling, sampling.training, 3))
+    got = list(frames_at(sampling.source, sampling.timeline, sampling.training, 3))
     assert [pts for pts, _ in got] == list(sampling.training)
     tick = float(sampling.source.time_base)
     scenes = [textured(96 + 120, 128 + 120, scene) for scene in range(2)]
