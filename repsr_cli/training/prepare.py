@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator, Philox
@@ -24,6 +23,7 @@ from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import RecipeError, UsageError
 from repsr_cli.image.resize import imresize
+from repsr_cli.training.conditions import REPEATABLE
 from repsr_cli.training.dataset import Pair, folder_pairs, held_out_groups, pack_digest, photographs
 from repsr_cli.training.degradations import (
     Encoding,
@@ -73,18 +73,10 @@ def encoder_options(encoding: Encoding) -> dict[str, str]:
         # A constant quantiser: FFmpeg's own switch for it is a property of frames, which PyAV does not set.
         return {"qmin": quality, "qmax": quality, "b": "50M"}
     if encoding.codec == "libvpx-vp9":
-        return {
-            "crf": quality,
-            "b": "0",
-            "deadline": "good",
-            "cpu-used": "8" if encoding.fast else "4",
-            "lag-in-frames": "0",
-        }
-    options = {"crf": quality, "preset": "veryfast" if encoding.fast else "medium"}
-    if encoding.codec == "libx265":
-        return options | {"x265-params": "log-level=none:pools=none:frame-threads=1"}
-    # x264's macroblock tree was measured to code the same frames differently in one run out of five; this cures it.
-    return options | {"x264-params": "cpu-independent=1"}
+        speed = {"deadline": "good", "cpu-used": "8" if encoding.fast else "4", "lag-in-frames": "0"}
+    else:
+        speed = {"preset": "veryfast" if encoding.fast else "medium"}
+    return {"crf": quality} | speed | REPEATABLE[encoding.codec]
 
 
 def compress(shot: list[Pixels], encodings: tuple[Encoding, ...], fmt: PlaneFormat) -> list[Pixels]:
@@ -103,8 +95,11 @@ def compress(shot: list[Pixels], encodings: tuple[Encoding, ...], fmt: PlaneForm
     return [to_8_bit(rgb_from_planes(frame, fmt)) for frame in planes]
 
 
-def degraded_pair(pair: Pair, preparation: Preparation, variant: int, index: int) -> Pair:
-    """One image as one degraded LR frame beside its HR window, by (seed, index, variant) alone."""
+def degraded_pair(pair: Pair, preparation: Preparation, variant: int, index: int, teacher: Teacher | None) -> Pair:
+    """One image as one degraded LR frame beside its HR window, by (seed, index, variant) alone.
+
+    With a teacher, what that makes of the LR frame too.
+    """
     random = Generator(Philox(key=[preparation.seed, index * 1000 + variant]))
     mix, scale = preparation.mix, preparation.scale
     degradation = draw_degradation(mix, random)
@@ -119,9 +114,9 @@ def degraded_pair(pair: Pair, preparation: Preparation, variant: int, index: int
     shot = degrade_shot(windows, scale, degradation, random)
     fmt = PlaneFormat("bt709" if random.random() < 0.5 else "bt601", False, 8, (2, 2), "left")
     kept = int(random.integers(1, mix.shot.frames))
-    lr = compress(shot, degradation.encodings, fmt)[kept]
-    name = f"{pair.name}#{variant}"
-    return Pair(name, pair.group, np.ascontiguousarray(windows[kept]), np.ascontiguousarray(lr), pair.held_out)
+    lr = np.ascontiguousarray(compress(shot, degradation.encodings, fmt)[kept])
+    hr, taught = np.ascontiguousarray(windows[kept]), None if teacher is None else teacher(lr)
+    return Pair(f"{pair.name}#{variant}", pair.group, hr, lr, pair.held_out, taught)
 
 
 def teacher_of(upscaler: Upscaler, scale: int) -> Teacher:
@@ -144,19 +139,12 @@ def teacher_of(upscaler: Upscaler, scale: int) -> Teacher:
     return teach
 
 
-def taught_pair(pair: Pair, preparation: Preparation, variant: int, index: int, teacher: Teacher) -> Pair:
-    """A degraded pair with what the teacher makes of its LR frame."""
-    made = degraded_pair(pair, preparation, variant, index)
-    assert made.lr is not None
-    return replace(made, teacher=teacher(made.lr))
-
-
 def degraded_tasks(
     folder: Path,
     preparation: Preparation,
     teacher: Teacher | None,
     progress: Callable[[int, int], None],
-    say: Callable[[str], None] = lambda _line: None,
+    say: Callable[[str], None],
 ) -> Iterator[Task]:
     """Every image of a folder, ``variants`` times; of held-out photographs only the first image, once.
 
@@ -170,8 +158,7 @@ def degraded_tasks(
     held_out = set(held_out_groups(photographs(folder).values(), preparation.holdout))
     kept: set[str] = set()
     made = False
-    for index, found in enumerate(folder_pairs(folder, preparation.scale, progress, shuffled=True)):
-        pair = found
+    for index, pair in enumerate(folder_pairs(folder, preparation.scale, progress, shuffled=True)):
         if min(pair.hr.shape[:2]) < least:
             small.append(pair.name)
             continue
@@ -182,10 +169,7 @@ def degraded_tasks(
             kept.add(pair.group)
             pair, variants = replace(pair, held_out=True), 1
         for variant in range(variants):
-            make: Callable[[], Pair] = partial(degraded_pair, pair, preparation, variant, index)
-            if teacher is not None:
-                make = partial(taught_pair, pair, preparation, variant, index, teacher)
-            yield f"{pair.name}#{variant}", make
+            yield f"{pair.name}#{variant}", partial(degraded_pair, pair, preparation, variant, index, teacher)
         made = True
     if not made:
         raise RecipeError(folder, f"all its images are smaller than {least} px", "Add larger ones.")
@@ -217,13 +201,8 @@ def prepare(
         RecipeError: an image cannot be used, or the file not written.
         UsageError: an unfinished file of other settings lies there, or the file exists.
     """
-    job: dict[str, Any] = {
-        "scale": preparation.scale,
+    job = asdict(preparation) | {
         "mix": hashlib.sha256(json.dumps(asdict(preparation.mix), sort_keys=True).encode()).hexdigest(),
-        "variants": preparation.variants,
-        "seed": preparation.seed,
-        "holdout": preparation.holdout,
-        "teacher": preparation.teacher,
         "images": pack_digest(folder, preparation.scale),
     }
     tasks = degraded_tasks(folder, preparation, teacher, progress, say)
