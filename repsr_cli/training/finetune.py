@@ -60,17 +60,16 @@ def finetune(
     source: Path,
     model: ModelFile,
     target: Path,
-    options: FinetuneOptions | None = None,
+    options: FinetuneOptions,
     *,
-    say: Callable[[str], None] = lambda _line: None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
 ) -> FinetuneOutcome:
     """Fine-tune a model on a video, or on images, for a given time.
 
     Args:
         source: a video, a folder of videos, or a folder of images, in high definition.
         target: the file to write, ``.safetensors``.
-        options: how; None: the defaults.
         say: called with a line on what was sampled and measured.
         progress: called with (steps done, steps in all).
 
@@ -80,7 +79,6 @@ def finetune(
         RecipeError: too little to train on.
         LearningDidNotWin: the new model is not better on held-out frames; nothing is written.
     """
-    options = options or FinetuneOptions()
     if target.suffix != ".safetensors":
         raise UsageError(target, "is not a .safetensors name", "Models are safetensors files.")
     check_target(target, overwrite=options.overwrite, failure=UsageError)
