@@ -15,6 +15,8 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import UsageError
 from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import downscale, imresize
+from repsr_cli.model.plain import PlainSR
+from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.training.dataset import find_images
 from repsr_cli.training.metrics import psnr_rgb, psnr_y, ssim_y
 from repsr_cli.training.perceptual import looks_beside
@@ -22,6 +24,7 @@ from repsr_cli.training.perceptual import looks_beside
 Pixels = NDArray[np.uint8]
 
 BICUBIC = "bicubic"
+SHOWN = 4  # validation images in a run's validation.png
 
 Scores = Mapping[str, float]
 # Makes (H / scale, W / scale, 3) of (H, W, 3) and the scale.
@@ -60,6 +63,31 @@ def fidelity(sr: Pixels, hr: Pixels, border: int) -> dict[str, float]:
 def upscale_pixels(upscaler: Upscaler, lr: Pixels) -> Pixels:
     """Upscale an image (H, W, 3) tile by tile to 8-bit pixels (H * scale, W * scale, 3)."""
     return to_8_bit(upscaler(to_tensor(lr)))
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Mean figures over the validation images, dB, and the first few results."""
+
+    psnr_y: float
+    psnr_rgb: float
+    shown: tuple[Pixels, ...]
+
+
+def validate(net: RepSR | PlainSR, images: Sequence[tuple[Pixels, Pixels]], device: str, threads: int) -> Validated:
+    """Measure the fused network on (lr, hr) images while it trains, through the tiled engine."""
+    plain = fuse(net) if isinstance(net, RepSR) else net
+    upscaler = Upscaler(plain, device=device, precision="fp32", threads=threads)
+    border = plain.spec.scale
+    figures: list[tuple[float, float]] = []
+    shown: list[Pixels] = []
+    for lr, hr in images:
+        sr = upscale_pixels(upscaler, lr)
+        figures.append((psnr_y(sr, hr, border), psnr_rgb(sr, hr, border)))
+        if len(shown) < SHOWN:
+            shown.append(sr)
+    mean = np.mean(figures, axis=0)
+    return Validated(float(mean[0]), float(mean[1]), tuple(shown))
 
 
 def pairs_of(

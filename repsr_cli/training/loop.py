@@ -31,6 +31,7 @@ from repsr_cli.training.dataset import Pack
 from repsr_cli.training.distributed import process_group
 from repsr_cli.training.divergence import CHECK_EVERY, LossExploded, any_process, check_losses
 from repsr_cli.training.ema import copy_weights, measure_statistics, update_ema
+from repsr_cli.training.evaluate import Validated, validate
 from repsr_cli.training.networks import ActiveForm, warm_start
 from repsr_cli.training.objective import HALF, Adversary, Objective, Targets, check_teacher, uses_teacher
 from repsr_cli.training.plots import draw_curve, side_by_side, write_rows
@@ -39,7 +40,6 @@ from repsr_cli.training.run_data import open_pack, open_run_data
 from repsr_cli.training.run_log import RunLog, summary_writer
 from repsr_cli.training.schedule import batch_shape, ema_decay, freeze_step, learning_rate
 from repsr_cli.training.state import fresh_state
-from repsr_cli.training.validation import Validated, validate
 
 OUTPUTS = ("last.pt", "best.pt", "recipe.toml", "log.jsonl", "curve.png", "validation.png")
 STATISTICS_STREAM = 1 << 40  # first step number of the crops that statistics are measured on; no run gets that far

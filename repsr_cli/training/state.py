@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
 
 from repsr_cli.errors import CheckpointError, RecipeError
 from repsr_cli.model.checkpoint import TrainingCheckpoint, load_training, save_training
@@ -17,8 +19,8 @@ from repsr_cli.model.repsr import RepSR
 from repsr_cli.training.ema import copy_weights
 from repsr_cli.training.networks import build_network
 from repsr_cli.training.objective import Adversary
-from repsr_cli.training.optimizers import build_optimizer
 from repsr_cli.training.recipe import Recipe, deciding_values, recipe_from_dict
+from repsr_cli.training.soap import SOAP
 
 
 def _fresh_progress() -> dict[str, Any]:
@@ -112,6 +114,16 @@ def _check_shapes(optimizer: Optimizer) -> None:
                 raise ValueError(f"'{name}' of the optimiser has {state[name].numel()} values")
 
 
+def _build_optimizer(parameters: Iterable[Tensor], recipe: Recipe) -> Optimizer:
+    """The optimiser of a recipe; the schedule sets its learning rate before every step."""
+    settings, rate = recipe.optimizer, recipe.schedule.learning_rate
+    if settings.name == "soap":
+        return SOAP(parameters, rate, settings.betas, weight_decay=settings.weight_decay, refresh=settings.refresh)
+    if settings.name == "adamw":
+        return AdamW(parameters, lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
+    return Adam(parameters, lr=rate, betas=settings.betas)
+
+
 def fresh_state(recipe: Recipe, device: torch.device, images: str = "") -> TrainingState:
     """The state of a run before its first step; it depends on the recipe's seed only.
 
@@ -123,4 +135,4 @@ def fresh_state(recipe: Recipe, device: torch.device, images: str = "") -> Train
     net.to(device)
     ema.to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.run.precision == "fp16")
-    return TrainingState(net, ema, build_optimizer(net.parameters(), recipe), scaler, images=images)
+    return TrainingState(net, ema, _build_optimizer(net.parameters(), recipe), scaler, images=images)
