@@ -61,13 +61,11 @@ def examine() -> Iterator[Finding]:
     yield Finding(
         "repsr", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
     )
-    yield from _libraries()
-    yield from _encoders()
-    yield from _nvidia()
-    yield from _extras()
-    yield from _choices()
-    yield from _models()
-    yield from _devices()
+    for check in (_libraries, _encoders, _nvidia, _extras, _choices, _models, _devices):
+        try:
+            yield from check()
+        except ImportError as error:  # of torch or PyAV, which is reported among the libraries
+            raise_shortage(error)
 
 
 def _libraries() -> Iterator[Finding]:
@@ -85,11 +83,8 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _encoders() -> Iterator[Finding]:
-    try:
-        from av.codec import codecs_available
-    except ImportError as error:
-        raise_shortage(error)
-        return  # reported among the libraries
+    from av.codec import codecs_available
+
     for name, what in ENCODERS.items():
         if name in codecs_available:
             yield Finding(name, "ok", what)
@@ -99,15 +94,11 @@ def _encoders() -> Iterator[Finding]:
 
 def _nvidia() -> Iterator[Finding]:
     """Check what the first GPU decodes and encodes, by trying."""
-    try:
-        from repsr_cli.video.cuda_planes import missing_device
-        from repsr_cli.video.encode import nvenc_refusal
-        from repsr_cli.video.nvdec import nvdec_refusal
+    from repsr_cli.video.cuda_planes import missing_device
+    from repsr_cli.video.encode import nvenc_refusal
+    from repsr_cli.video.nvdec import nvdec_refusal
 
-        why = missing_device(0)
-    except ImportError as error:
-        raise_shortage(error)
-        return  # PyAV, reported among the libraries
+    why = missing_device(0)
     if why is not None:
         yield Finding("nvdec, nvenc", "absent", f"no GPU ({why})", "With an NVIDIA GPU: install its driver.")
         return
@@ -136,11 +127,8 @@ def _extras() -> Iterator[Finding]:
 
 
 def _choices() -> Iterator[Finding]:
-    try:
-        from repsr_cli.upscale.choices import choices_file, recall_choices
-    except ImportError as error:
-        raise_shortage(error)
-        return  # torch or PyAV, reported among the libraries
+    from repsr_cli.upscale.choices import choices_file, recall_choices
+
     file, problems = choices_file(), list[str]()
     choices = recall_choices(problems.append)
     if problems:
@@ -152,11 +140,8 @@ def _choices() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    try:
-        from repsr_cli.model.zoo import available, load_compact
-    except ImportError as error:
-        raise_shortage(error)
-        return  # torch, reported among the libraries
+    from repsr_cli.model.zoo import available, load_compact
+
     try:
         models = available()
     except CheckpointError as error:
@@ -172,11 +157,8 @@ def _models() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    try:
-        import torch
-    except ImportError as error:
-        raise_shortage(error)
-        return  # reported among the libraries
+    import torch
+
     names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         names.append("mps")
