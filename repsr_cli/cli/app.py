@@ -13,13 +13,14 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from repsr_cli.cli import export_commands, training_commands
 from repsr_cli.cli.bench_command import bench
 from repsr_cli.cli.compare_command import compare
 from repsr_cli.cli.console import print_error
+from repsr_cli.cli.export_commands import export, fuse
 from repsr_cli.cli.info_commands import doctor, models
 from repsr_cli.cli.preview_command import preview
 from repsr_cli.cli.streams import lenient_streams, lost_output, visible
+from repsr_cli.cli.training_commands import evaluate, finetune, prepare, train
 from repsr_cli.cli.upscale_command import upscale
 from repsr_cli.cli.watch_command import watch
 from repsr_cli.errors import UsageError
@@ -124,8 +125,13 @@ def repsr(
 
 app.command()(upscale)
 app.command()(watch)
-training_commands.register(app)
-export_commands.register(app)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(finetune)
+app.command("learn", hidden=True)(finetune)
+app.command()(prepare)
+app.command()(fuse)
+app.command()(export)
 app.command()(compare)
 app.command()(preview)
 app.add_typer(bench, name="bench")

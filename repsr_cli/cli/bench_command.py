@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -12,6 +12,10 @@ from repsr_cli.cli.console import Board, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.cli.shared_options import Json, Quiet, Settings
 from repsr_cli.diagnostics.bench_options import BenchOptions
+
+if TYPE_CHECKING:
+    from repsr_cli.diagnostics.bench import Bench
+    from repsr_cli.diagnostics.bench_train import TrainBench
 
 
 class _VideoUnlessNamed(TyperGroup):
@@ -43,11 +47,7 @@ def bench_upscale(
 
     with Board(quiet) as board:
         measured = measure(options, video, board.reporter("bench" if video is None else video.name))
-    if json:
-        print_json(measured.record(), result=True)
-    else:
-        for line in measured.lines():
-            print_line(line, result=True)
+    _print(measured, json)
 
 
 @bench.command("train")
@@ -69,6 +69,10 @@ def bench_train(
 
     with Board(quiet) as board:
         measured = measure(load_recipe(recipe, settings), window, rounds, board.say)
+    _print(measured, json)
+
+
+def _print(measured: Bench | TrainBench, json: bool) -> None:
     if json:
         print_json(measured.record(), result=True)
     else:

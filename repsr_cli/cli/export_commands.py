@@ -149,9 +149,3 @@ def _agreement(exported: Exported, planes: bool) -> str:
         return f"{named}: not checked, since {program} is not installed"
     most = f"{difference:.0f} code values" if planes else f"{difference:.1e}"
     return f"{named}: {program} differs from torch by {most} at most"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    app.command()(fuse)
-    app.command()(export)

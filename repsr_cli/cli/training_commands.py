@@ -385,12 +385,3 @@ def _prepare(
     )
     teach = None if teacher is None else teacher_of(teacher, options.scale)
     run_preparing(folder, output, preparation, teach, progress, say, overwrite=options.overwrite)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    app.command()(train)
-    app.command("eval")(evaluate)
-    app.command()(finetune)
-    app.command("learn", hidden=True)(finetune)
-    app.command()(prepare)

@@ -14,7 +14,7 @@ from repsr_cli.cli.option_groups import grouped
 from repsr_cli.cli.shared_options import Json, Quiet
 from repsr_cli.errors import RepsrError
 from repsr_cli.options import option
-from repsr_cli.reporting import Outcome, Progress
+from repsr_cli.reporting import SILENT, Outcome, Progress
 from repsr_cli.upscale.request import FILES, Naming, Request, ignored_options
 
 if TYPE_CHECKING:  # not for --help
@@ -84,10 +84,13 @@ def upscale(
                 except RepsrError as error:
                     printer.failed(Failure(str(job.source), error))
         else:
-            total = _Total(board, len(plan.jobs))
-            for result in run_jobs(plan.jobs, request, lambda job: board.reporter(job.source.name), known.noting):
+            files = len(plan.jobs)
+            total = board.reporter("total") if files > 1 else SILENT
+            total.progress(Progress(0, files, "file"))
+            results = run_jobs(plan.jobs, request, lambda job: board.reporter(job.source.name), known.noting)
+            for done, result in enumerate(results, 1):
                 printer.failed(result) if isinstance(result, Failure) else printer.done(result)
-                total.advance()
+                total.progress(Progress(done, files, "file"))
     printer.end()
 
 
@@ -104,20 +107,6 @@ def _announce(plan: Plan, request: Request, printer: ResultPrinter) -> None:
     for kind in dict.fromkeys(job.kind for job in plan.jobs):
         if ignored := ignored_options(kind, request):
             printer.board.say(f"{', '.join(ignored)}: no effect on {kind}s")
-
-
-class _Total:
-    """How many of several inputs are done, and how long the rest will take."""
-
-    def __init__(self, board: Board, files: int) -> None:
-        self._report = board.reporter("total").progress if files > 1 else lambda _progress: None
-        self._files, self._done = files, 0
-        self._report(Progress(0, files, "file"))
-
-    def advance(self) -> None:
-        """Count one more."""
-        self._done += 1
-        self._report(Progress(self._done, self._files, "file"))
 
 
 class ResultPrinter:
