@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repsr_cli.errors import UsageError
 from repsr_cli.export.agreement import Run
 from repsr_cli.model.checkpoint import infer_spec, plain_bytes
 from repsr_cli.model.plain import PlainSR
@@ -19,9 +18,8 @@ from repsr_cli.model.spec import Spec
 from repsr_cli.yuv.formats import PlaneFormat
 
 
-def safetensors_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
+def safetensors_files(net: PlainSR, _planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
     """The weights of a network as safetensors."""
-    _refuse(planes)
     return (plain_bytes(net, metadata),)
 
 
@@ -32,9 +30,8 @@ def safetensors_runner(files: tuple[bytes, ...]) -> Run:
     return _runner(load(files[0]))
 
 
-def pth_files(net: PlainSR, planes: PlaneFormat | None, _metadata: dict[str, str]) -> tuple[bytes]:
+def pth_files(net: PlainSR, _planes: PlaneFormat | None, _metadata: dict[str, str]) -> tuple[bytes]:
     """The weights of a network as torch.save writes them, under ``params`` like Real-ESRGAN's models."""
-    _refuse(planes)
     file = io.BytesIO()
     torch.save({"params": {key: value.cpu().contiguous() for key, value in net.state_dict().items()}}, file)
     return (file.getvalue(),)
@@ -43,11 +40,6 @@ def pth_files(net: PlainSR, planes: PlaneFormat | None, _metadata: dict[str, str
 def pth_runner(files: tuple[bytes, ...]) -> Run:
     """A PyTorch file as a function."""
     return _runner(torch.load(io.BytesIO(files[0]), weights_only=True)["params"])
-
-
-def _refuse(planes: PlaneFormat | None) -> None:
-    if planes is not None:
-        raise UsageError("planes", "Compact weights are RGB only", "Choose .onnx or .xml, or leave --planes out.")
 
 
 def _runner(state: dict[str, Tensor]) -> Run:

@@ -31,6 +31,7 @@ class Format:
         build: a network, the planes it reads and writes (None: RGB), and strings for the file, to the bytes of each
             file.
         runner: the bytes of each file to a function; ImportError if the program is not installed.
+        rgb_only: what its files are called where they cannot read and write planes; else empty.
         clamped: whether outputs are clamped to [0, 1].
         tolerance: largest difference to torch, of the largest value.
         apart: suffixes where another target of the same command takes one of ``suffixes``.
@@ -40,6 +41,7 @@ class Format:
     suffixes: tuple[str, ...]
     build: Callable[[PlainSR, PlaneFormat | None, dict[str, str]], tuple[bytes, ...]]
     runner: Callable[[tuple[bytes, ...]], Run]
+    rgb_only: str = ""
     clamped: bool = False
     tolerance: float = agreement.TOLERANCE
     apart: tuple[str, ...] = ()
@@ -58,16 +60,17 @@ FORMATS = (
         (".param", ".bin"),
         ncnn_files,
         ncnn_runner,
+        "ncnn models",
         # Its Winograd convolutions of 6x6 tiles round more coarsely; still a twentieth of an 8-bit code value.
         tolerance=2e-4,
         # OpenVINO finds its weights by their name; ncnn takes both paths.
         apart=(".param", ".ncnn.bin"),
     ),
-    Format("PyTorch", (".pth",), pth_files, pth_runner),
-    Format("safetensors", (".safetensors",), safetensors_files, safetensors_runner),
+    Format("PyTorch", (".pth",), pth_files, pth_runner, "Compact weights"),
+    Format("safetensors", (".safetensors",), safetensors_files, safetensors_runner, "Compact weights"),
     # A name belongs to the first format whose suffix it ends in, so the longer suffix comes first.
-    Format("user shader (compute)", (".compute.glsl",), compute_glsl_files, glsl_runner, clamped=True),
-    Format("user shader", (".glsl",), glsl_files, glsl_runner, clamped=True),
+    Format("user shader (compute)", (".compute.glsl",), compute_glsl_files, glsl_runner, "shaders", clamped=True),
+    Format("user shader", (".glsl",), glsl_files, glsl_runner, "shaders", clamped=True),
 )
 
 
@@ -157,6 +160,8 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
         CheckpointError: the program computes other values.
     """
     fmt = format_of(target)
+    if plane_format is not None and fmt.rgb_only:
+        raise UsageError("planes", f"{fmt.rgb_only} are RGB only", "Choose .onnx or .xml, or leave --planes out.")
     contents = fmt.build(net, plane_format, metadata)
     tolerance = fmt.tolerance if plane_format is None else planes.TOLERANCE
     difference: float | None

@@ -85,24 +85,14 @@ def shipped_shaders() -> list[Path]:
     return sorted((weights_folder() / "shaders").glob("*.glsl"))
 
 
-def glsl_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
-    """Return a model as a user shader of fragment shaders.
-
-    Raises:
-        UsageError: planes are asked for, or ``glsl_network`` cannot write the model.
-    """
-    return (_file(net, planes, metadata, compute=False),)
+def glsl_files(net: PlainSR, _planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
+    """Return a model as a user shader of fragment shaders; errors as those of ``glsl_network``."""
+    return (glsl_network(net, metadata, compute=False).encode(),)
 
 
-def compute_glsl_files(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
-    """Return a model as a user shader of compute shaders; errors as those of ``glsl_files``."""
-    return (_file(net, planes, metadata, compute=True),)
-
-
-def _file(net: PlainSR, planes: PlaneFormat | None, metadata: dict[str, str], compute: bool) -> bytes:
-    if planes is not None:
-        raise UsageError("planes", "shaders are RGB only", "Choose .onnx or .xml, or leave --planes out.")
-    return glsl_network(net, metadata, compute).encode()
+def compute_glsl_files(net: PlainSR, _planes: PlaneFormat | None, metadata: dict[str, str]) -> tuple[bytes]:
+    """Return a model as a user shader of compute shaders; errors as those of ``glsl_network``."""
+    return (glsl_network(net, metadata, compute=True).encode(),)
 
 
 def glsl_runner(files: tuple[bytes, ...]) -> Run:

@@ -9,22 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.engine.backends.ncnn_graph import NcnnGraph, load_ncnn
-from repsr_cli.errors import UsageError
 from repsr_cli.export.agreement import Run
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.yuv.formats import PlaneFormat
 
 
-def ncnn_files(net: PlainSR, planes: PlaneFormat | None, _metadata: dict[str, str]) -> tuple[bytes, bytes]:
+def ncnn_files(net: PlainSR, _planes: PlaneFormat | None, _metadata: dict[str, str]) -> tuple[bytes, bytes]:
     """Layers (.param) and float32 weights (.bin) of a network.
 
     Its input is ``data`` and its output ``output``, the names that the ncnn builds of Real-ESRGAN use.
-
-    Raises:
-        UsageError: planes are asked for; ncnn has no integer inputs.
     """
-    if planes is not None:
-        raise UsageError("planes", "ncnn models are RGB only", "Choose .onnx or .xml, or leave --planes out.")
     graph, scale = NcnnGraph(), net.spec.scale
     graph.add("Input", "data", [], ["data"])
     graph.add("Split", "split", ["data"], ["body", "skip"])
