@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn, TaskID
+    from rich.text import Text
 
 P = ParamSpec("P")
 
@@ -90,15 +91,18 @@ def stderr_console() -> Console:
 
 def print_error(error: RepsrError) -> None:
     """Say on stderr what failed and what to do, also under ``--quiet``."""
-    text = visible(str(error))
     try:
-        from rich.text import Text
-
-        console = stderr_console()
+        console, text = stderr_console(), _text_of(error)
     except (ImportError, OSError, MemoryError):  # the error may be that no file can be opened
-        sys.stderr.write(f"error: {text}\n")
+        sys.stderr.write(f"error: {visible(str(error))}\n")
     else:
-        console.print(Text.assemble(("error: ", "bold red"), text))
+        console.print(text)
+
+
+def _text_of(error: RepsrError) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(("error: ", "bold red"), visible(str(error)))
 
 
 def print_line(line: str, *, result: bool = False) -> None:
@@ -162,9 +166,7 @@ class Board:
 
     def fail(self, error: RepsrError) -> None:
         """Print an error among the talk, above the bars, also under ``--quiet``."""
-        from rich.text import Text
-
-        self.console.print(Text.assemble(("error: ", "bold red"), visible(str(error))))
+        self.console.print(_text_of(error))
 
     def reporter(self, title: str) -> Reporter:
         """A reporter for one job.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from repsr_cli.errors import UsageError, raise_shortage
+from repsr_cli.errors import UsageError, shortage
 from repsr_cli.training.metrics import luma
 
 Pixels = NDArray[np.uint8]
@@ -101,8 +101,7 @@ def _read_weights() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise_shortage(error)
-        raise UsageError("VGG distance", "h5py is not installed", _EXTRA) from error
+        raise shortage(error) or UsageError("VGG distance", "h5py is not installed", _EXTRA) from error
     path = _weights_file()
     try:
         with h5py.File(path, "r") as file:
@@ -170,8 +169,8 @@ def ssimulacra2(sr: Pixels, hr: Pixels) -> float:
     try:
         from ssimulacra2 import compute_ssimulacra2
     except ImportError as error:
-        raise_shortage(error)
-        raise UsageError("SSIMULACRA2", "the package ssimulacra2 is not installed", _EXTRA) from error
+        happened = "the package ssimulacra2 is not installed"
+        raise shortage(error) or UsageError("SSIMULACRA2", happened, _EXTRA) from error
     with tempfile.TemporaryDirectory(prefix="repsr-") as folder:
         paths = [Path(folder) / name for name in ("hr.png", "sr.png")]
         for path, image in zip(paths, (hr, sr), strict=True):
