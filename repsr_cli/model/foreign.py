@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repsr_cli.errors import CheckpointError, raise_shortage, shortage
+from repsr_cli.errors import CheckpointError, raise_shortage
 from repsr_cli.model.checkpoint import NotCompactError, load_plain, read_spec, read_tensors
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.spec import Spec
@@ -132,22 +131,8 @@ def load_any(path: Path) -> PlainSR | ForeignSR:
         return _foreign(path, error)
 
 
-def _foreign(path: Path, error: NotCompactError) -> ForeignSR:
-    try:
-        import spandrel  # noqa: F401 - whether it is there
-    except ImportError as missing:
-        raise_shortage(missing, path)
-        remedy = f"Other architectures need spandrel: pip install 'repsr[spandrel]' ({missing})."
-        raise CheckpointError(path, error.happened, remedy) from error
-    return load_foreign(path, read_tensors(path))
-
-
-def load_foreign(path: Path, state: dict[str, Any]) -> ForeignSR:
-    """Build the network that a state dict belongs to.
-
-    Args:
-        path: the file, for messages.
-        state: its tensors by name.
+def _foreign(path: Path, not_compact: NotCompactError) -> ForeignSR:
+    """Build the network that a file's tensors belong to.
 
     Raises:
         CheckpointError: spandrel is not installed or does not know the architecture, or the model is not an RGB
@@ -155,10 +140,11 @@ def load_foreign(path: Path, state: dict[str, Any]) -> ForeignSR:
     """
     try:
         from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
-    except ImportError as error:
-        happened = f"is not a Compact model, and spandrel, which knows other architectures, cannot be used ({error})"
-        remedy = "Install it: pip install 'repsr[spandrel]' (it needs torchvision)."
-        raise shortage(error, path) or CheckpointError(path, happened, remedy) from error
+    except ImportError as missing:
+        raise_shortage(missing, path)
+        remedy = f"Other architectures need spandrel: pip install 'repsr[spandrel]' ({missing})."
+        raise CheckpointError(path, not_compact.happened, remedy) from not_compact
+    state = read_tensors(path)
     try:
         found = ModelLoader(torch.device("cpu")).load_from_state_dict(state)
     except UnsupportedModelError as error:
