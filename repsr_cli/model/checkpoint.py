@@ -190,9 +190,21 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(path, f"is a damaged training checkpoint ({error})", "Use an older one.")
 
 
-def _blank(payload: dict[str, Any]) -> RepSR | PlainSR:
-    """A network of the size and form that a training checkpoint describes, without its weights."""
-    spec, block = Spec(**payload["spec"]), payload["block"]
+def _network(payload: dict[str, Any], key: str) -> RepSR | PlainSR:
+    """A network of a training checkpoint."""
+    spec, state = Spec(**payload["spec"]), payload[key]
+    if spec.blocks > len(state):
+        raise ValueError(f"{len(state)} tensors for {spec.blocks} blocks")
+    with torch.device("meta"):  # takes no memory: check that the shapes are those stored
+        _blank(spec, payload).load_state_dict(state, assign=True)
+    net = _blank(spec, payload)
+    net.load_state_dict(state)
+    return net
+
+
+def _blank(spec: Spec, payload: dict[str, Any]) -> RepSR | PlainSR:
+    """A network of the form that a training checkpoint describes, without its weights."""
+    block = payload["block"]
     if payload["kind"] != "repsr":
         return PlainSR(spec)
     net = RepSR(spec, block["expansion"], block["norm"])
@@ -205,19 +217,9 @@ def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
     _check_format(path, payload)
     try:
         _check_types(payload)
-        networks: list[RepSR | PlainSR] = []
-        for key in ("net", "average"):
-            blocks = Spec(**payload["spec"]).blocks
-            if blocks > len(payload[key]):
-                raise ValueError(f"{len(payload[key])} tensors for {blocks} blocks")
-            with torch.device("meta"):  # takes no memory: check that the shapes are those stored
-                _blank(payload).load_state_dict(payload[key], assign=True)
-            net = _blank(payload)
-            net.load_state_dict(payload[key])
-            networks.append(net)
         return TrainingCheckpoint(
-            net=networks[0],
-            ema=networks[1],
+            net=_network(payload, "net"),
+            ema=_network(payload, "average"),
             recipe=payload["recipe"],
             step=payload["step"],
             optimizer=payload["optimizer"],

@@ -149,12 +149,8 @@ class RepSR(nn.Module):
         self.blocks = nn.ModuleList(RepBlock(c, expansion, norm) for _ in range(spec.blocks))
         self.activations = nn.ModuleList(nn.PReLU(c) for _ in range(spec.blocks + 1))
         self.tail = nn.Conv2d(c, spec.colors * spec.scale**2, 3, padding=1)
-        self._frozen = not norm
-
-    @property
-    def bn_frozen(self) -> bool:
-        """True once BN uses population statistics for good (always true without BN)."""
-        return self._frozen
+        # Whether BN uses population statistics for good.
+        self.bn_frozen = not norm
 
     def norms(self) -> Iterator[BatchNorm]:
         """Every BN layer."""
@@ -162,13 +158,13 @@ class RepSR(nn.Module):
 
     def freeze_bn(self) -> None:
         """Switch BN to population statistics for good; its affine part and everything else keep training."""
-        self._frozen = True
+        self.bn_frozen = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``, but frozen BN stays frozen."""
         super().train(mode)
-        if self._frozen:
+        if self.bn_frozen:
             for norm in self.norms():
                 norm.eval()
         return self
@@ -192,7 +188,7 @@ class RepSR(nn.Module):
 
     def forward_merged(self, lr: Tensor) -> Tensor:
         """As ``forward`` under population statistics, one convolution per block, gradients through the merge."""
-        if not self._frozen:
+        if not self.bn_frozen:
             raise RuntimeError("the merged form needs frozen BN: with batch statistics, a block is not linear")
         return self._run(lr, merged=True)
 
