@@ -27,9 +27,7 @@ def write_job(record: Path, job: Mapping[str, Any], failure: type[RepsrError] = 
 
 def read_job(record: Path) -> dict[str, Any] | None:
     """The description of a job; None if it is missing or is not what was written."""
-    found = _parsed(_content(record))
-    job = found.get("job") if isinstance(found, dict) else None
-    return job if isinstance(job, dict) and found.get("digest") == identity(job) else None
+    return _undamaged("job", _content(record))
 
 
 def twice(note: Mapping[str, Any]) -> str:
@@ -41,9 +39,8 @@ def twice(note: Mapping[str, Any]) -> str:
 def read_note(record: Path) -> dict[str, Any]:
     """The first undamaged note of a file that ``twice`` filled; empty if there is none."""
     for line in _content(record).splitlines():
-        found = _parsed(line)
-        note = found.get("note") if isinstance(found, dict) else None
-        if isinstance(note, dict) and found.get("digest") == identity(note):
+        note = _undamaged("note", line)
+        if note is not None:
             return note
     return {}
 
@@ -57,11 +54,14 @@ def _content(record: Path) -> bytes:
         return b""
 
 
-def _parsed(text: bytes) -> Any:
+def _undamaged(name: str, text: bytes) -> dict[str, Any] | None:
+    """What a JSON object holds by this name, if its digest is right."""
     try:
-        return json.loads(text.decode("utf-8"))
+        found = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, dict) and found.get("digest") == identity(value) else None
 
 
 def same_file(path: Path) -> list[int] | None:
