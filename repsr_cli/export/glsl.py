@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from repsr_cli.errors import UsageError
 from repsr_cli.export.agreement import Run
@@ -47,12 +45,12 @@ class _Layer:
     Attributes:
         weight: (groups out, groups in, 9 taps, channels in of a group, 4).
         bias: (groups out, 4).
-        slope: of the PReLU, (groups out, 4); None after the last convolution.
+        slope: of the PReLU, (4,) for each group out; None after the last convolution.
     """
 
     weight: Floats
     bias: Floats
-    slope: Floats | None
+    slope: Sequence[Floats | None]
 
 
 def glsl_network(net: PlainSR, metadata: dict[str, str], compute: bool = False) -> str:
@@ -127,19 +125,17 @@ def _layers(net: PlainSR) -> list[_Layer]:
     """Return the convolutions in groups; the last has one group a colour, of its four pixels row by row."""
     layers = []
     for index, convolution in enumerate(net.convolutions):
-        weight = convolution.weight.detach().float().numpy()
-        bias = (convolution.bias if convolution.bias is not None else torch.zeros(len(weight))).detach().float()
+        assert convolution.bias is not None
+        weight, bias = (tensor.detach().float().numpy() for tensor in (convolution.weight, convolution.bias))
         out, into = weight.shape[:2]
         size = 3 if index == 0 else 4
         # (out, in, y, x) -> (groups out, 4, groups in, size, taps) -> (groups out, groups in, taps, size, 4)
         grouped = weight.reshape(out // 4, 4, into // size, size, 9).transpose(0, 2, 4, 3, 1)
-        slope = _slope(net.activations[index]) if index < len(net.activations) else None
-        layers.append(_Layer(np.ascontiguousarray(grouped), bias.numpy().reshape(-1, 4), slope))
+        slope: Sequence[Floats | None] = [None] * (out // 4)
+        if index < len(net.activations):
+            slope = list(net.activations[index].weight.detach().float().numpy().reshape(-1, 4))
+        layers.append(_Layer(np.ascontiguousarray(grouped), bias.reshape(-1, 4), slope))
     return layers
-
-
-def _slope(activation: nn.PReLU) -> Floats:
-    return activation.weight.detach().float().numpy().reshape(-1, 4)
 
 
 def _numbers(values: Iterable[np.float32]) -> str:
@@ -151,11 +147,9 @@ def _vec4(values: Floats) -> str:
     return f"vec4({_numbers(values)})"
 
 
-def _product(matrix: Floats, sample: str) -> str:
-    """Return a matrix, (channels in, 4), times a sample; GLSL writes matrices column by column."""
-    if len(matrix) == 3:
-        return f"mat3x4({_numbers(matrix.ravel())}) * {sample}.rgb"
-    return f"mat4({_numbers(matrix.ravel())}) * {sample}"
+def _matrix(matrix: Floats) -> str:
+    """Return a matrix, (channels in, 4); GLSL writes matrices column by column."""
+    return f"{'mat3x4' if len(matrix) == 3 else 'mat4'}({_numbers(matrix.ravel())})"
 
 
 def _prelu(value: str, slope: Floats | None) -> str:
@@ -190,6 +184,7 @@ def _fragment_passes(layers: Sequence[_Layer], name: str) -> list[str]:
 
 
 def _fragment(layer: _Layer, group: int, sources: Sequence[str]) -> str:
+    part = ".rgb" if layer.weight.shape[3] == 3 else ""
     lines = [
         "vec4 hook() {",
         "vec2 at = floor(HOOKED_pos * HOOKED_size);",
@@ -199,16 +194,12 @@ def _fragment(layer: _Layer, group: int, sources: Sequence[str]) -> str:
     ]
     for tap, (x, y) in enumerate(TAPS):
         products = [
-            _product(layer.weight[group, index, tap], f"{source}_texOff(vec2({x}.0, {y}.0))")
+            f"{_matrix(layer.weight[group, index, tap])} * {source}_texOff(vec2({x}.0, {y}.0)){part}"
             for index, source in enumerate(sources)
         ]
         total, mask = " + ".join(products), MASKS[x, y]
         lines.append(f"sum += {mask} * ({total});" if mask else f"sum += {total};")
-    return "\n".join([*lines, f"return {_prelu('sum', _row(layer.slope, group))};", "}", ""])
-
-
-def _row(slope: Floats | None, group: int) -> Floats | None:
-    return None if slope is None else slope[group]
+    return "\n".join([*lines, f"return {_prelu('sum', layer.slope[group])};", "}", ""])
 
 
 def _pixels(sources: Sequence[str]) -> str:
@@ -280,9 +271,7 @@ def _compute(layer: _Layer, source: str, grid: tuple[int, int], last: bool) -> s
         for tap, (x, y) in enumerate(TAPS):
             lines.append(f"v = tile[{index}][own.y + {y}][own.x + {x}];")
             for group in range(len(layer.weight)):
-                matrix = layer.weight[group, index, tap]
-                kind = "mat3x4" if len(matrix) == 3 else "mat4"
-                lines.append(f"sum{group} += {kind}({_numbers(matrix.ravel())}) * v;")
+                lines.append(f"sum{group} += {_matrix(layer.weight[group, index, tap])} * v;")
     lines.append(f"ivec2 to = (corner + own) * ivec2({grid[0]}, {grid[1]});")
     # Threads beyond the image have nothing to write.
     lines += ["if (any(greaterThanEqual(corner + own, size))) return;"]
@@ -297,7 +286,7 @@ def _fetch(source: str, texel: str) -> str:
 def _stored_features(layer: _Layer, grid: tuple[int, int]) -> list[str]:
     return [
         f"imageStore(out_image, to + ivec2({group % grid[0]}, {group // grid[0]}), "
-        f"{_prelu(f'sum{group}', _row(layer.slope, group))});"
+        f"{_prelu(f'sum{group}', layer.slope[group])});"
         for group in range(len(layer.weight))
     ]
 

@@ -226,7 +226,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "texelFetch": lambda texture, at, _level: _texels(texture, at),
     "mat4": _matrix(4),
     "mat3x4": _matrix(3),
-    np.floor.__name__: np.floor,
+    "floor": np.floor,
     "fract": lambda value: value - np.floor(value),
     "step": lambda edge, value: (value >= edge).astype(np.float64),
     "min": np.minimum,
