@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import string
 from pathlib import Path
 
-from repsr_cli.compare.images import shown
+from repsr_cli.compare.images import encoded, shown
 from repsr_cli.errors import UsageError
 from repsr_cli.upscale.request import Kind
 
@@ -79,16 +78,12 @@ def data_url(kind: str, data: bytes) -> str:
 
 
 def _image_element(path: Path, role: str) -> str:
-    from PIL import Image
-
     from repsr_cli.image.files import read_image
 
     kind = BROWSER_IMAGES.get(read_image(path).format)
     data = path.read_bytes()
     if kind is None:  # browsers do not show TIFF or BMP
-        file = io.BytesIO()
-        Image.fromarray(shown(path)).save(file, "PNG")
-        kind, data = "image/png", file.getvalue()
+        kind, data = "image/png", encoded((shown(path),), "PNG")
     return f'<img class="{role}" alt="{html.escape(path.name)}" draggable="false" src="{data_url(kind, data)}">'
 
 

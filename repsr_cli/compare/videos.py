@@ -168,7 +168,8 @@ class _Side:
         """The filters that show a frame upright, without what is cropped, at a size, in BT.709."""
         crop, shown = self.source.crop, self.source
         cut = [("crop", f"{shown.width}:{shown.height}:{crop.left}:{crop.top}:exact=1")] if crop else []
-        return [*cut, *_upright(shown.rotation), _fit(width, height, shown.tags)]
+        turns = [("transpose", "cclock")] * (round(shown.rotation / 90) % 4)  # degrees counter-clockwise
+        return [*cut, *turns, _fit(width, height, shown.tags)]
 
 
 class _Audio:
@@ -287,12 +288,6 @@ def _planes(frame: av.VideoFrame) -> tuple[NDArray[np.uint8], ...]:
     packed = frame.to_ndarray().astype(np.uint8, copy=False).reshape(-1)
     luma, *chroma = np.split(packed, [height * width, height * width * 5 // 4])
     return luma.reshape(height, width), *(plane.reshape(height // 2, width // 2) for plane in chroma)
-
-
-def _upright(rotation: int) -> list[tuple[str, str]]:
-    """The filters that rotate a video as players do; ``rotation`` in degrees counter-clockwise."""
-    turn = ("transpose", "cclock")
-    return [turn] * (round(rotation / 90) % 4)
 
 
 def _fit(width: int, height: int, tags: ColourTags) -> tuple[str, str]:
