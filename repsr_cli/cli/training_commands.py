@@ -66,7 +66,7 @@ def _counter(board: Board, what: str) -> Callable[[int, int], None]:
     return report
 
 
-def _step_line(report: StepReport, seconds: float) -> str:
+def _step_line(report: StepReport) -> str:
     if report.note:
         return f"step {report.step}: {report.note}"
     line = f"step {report.step}/{report.steps}  loss {report.loss:.5f}  {report.steps_per_second:.1f} steps/s"
@@ -74,7 +74,7 @@ def _step_line(report: StepReport, seconds: float) -> str:
         line += f"  {report.data_share:.0%} of the time spent waiting for data"
     if report.psnr_y is not None and report.psnr_rgb is not None:
         line += f"  validation {report.psnr_y:.3f} dB Y, {report.psnr_rgb:.3f} dB RGB"
-    left = seconds / max(1, report.steps_per_second)
+    left = (report.steps - report.step) / max(1, report.steps_per_second)
     return f"{line}  {clock(left)} left" if report.step < report.steps else line
 
 
@@ -115,7 +115,7 @@ def train(
         def report(step: StepReport) -> None:
             if json:
                 print_json(asdict(step))
-            board.say(_step_line(step, step.steps - step.step))
+            board.say(_step_line(step))
 
         with _stop_on_interrupt() as stopped:
             outcome = run_training(

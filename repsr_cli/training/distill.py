@@ -73,11 +73,7 @@ def distil(
 ) -> None:
     """Write a packed file with targets from a larger network, for ``data.train`` of a recipe.
 
-    Args:
-        folder: as in ``distilled_pairs``.
-        teacher: as in ``distilled_pairs``.
-        holdout: as in ``distilled_pairs``; 1 or more.
-        progress: as in ``distilled_pairs``.
+    Arguments as ``distilled_pairs``.
 
     Raises:
         RecipeError: an image cannot be used.

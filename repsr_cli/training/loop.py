@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,7 +123,7 @@ def train(
         RecipeError: unusable data, or ``run`` holds another run and ``resume`` is False.
         TrainingDiverged: the loss exploded twice; ``last.pt`` is the last good state.
         Interrupted: ``should_stop`` returned True; the run can be resumed.
-        DeviceError: the device cannot be used.
+        DeviceError: the device cannot be used, or memory is short.
     """
     _check_folder(run, resume)
     if recipe.run.tensorboard:
@@ -137,20 +136,13 @@ def train(
         with translated_errors(run, RecipeError):
             run.mkdir(parents=True, exist_ok=True)
         pack = _shared_pack(recipe, run, rank, processes, on_packing)
-        with _enough_memory():
+        try:
             return _Trainer(recipe, run, rank, processes, device, pack, on_report).train(resume, should_stop)
-
-
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Turn a lack of memory, on the CPU or a GPU, into a ``DeviceError``."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            raise
-        remedy = "Lower batch.size or batch.patch, or raise the limit."
-        raise DeviceError("batch.size", "not enough memory to train", remedy) from error
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            remedy = "Lower batch.size or batch.patch, or raise the limit."
+            raise DeviceError("batch.size", "not enough memory to train", remedy) from error
 
 
 def _check_folder(run: Path, resume: bool) -> None:
