@@ -32,7 +32,7 @@ from repsr_cli.training.divergence import CHECK_EVERY, LossExploded, any_process
 from repsr_cli.training.ema import copy_weights, measure_statistics, update_ema
 from repsr_cli.training.evaluate import Validated, validate
 from repsr_cli.training.networks import ActiveForm, warm_start
-from repsr_cli.training.objective import HALF, Adversary, Objective, Targets, check_teacher, uses_teacher
+from repsr_cli.training.objective import Adversary, Objective, Targets, autocast, check_teacher, uses_teacher
 from repsr_cli.training.plots import draw_curve, side_by_side, write_rows
 from repsr_cli.training.recipe import Recipe, toml_of
 from repsr_cli.training.run_data import open_pack, open_run_data
@@ -343,8 +343,7 @@ class _Trainer:
         if recipe.run.channels_last:
             lr = lr.contiguous(memory_format=torch.channels_last)
         state.optimizer.zero_grad(set_to_none=True)
-        half = HALF.get(recipe.run.precision)
-        with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+        with autocast(recipe, self.device):
             sr = self.form(lr)
         sr = sr.float()
         loss = self.objective(state.step, sr, targets)

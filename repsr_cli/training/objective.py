@@ -21,7 +21,7 @@ from repsr_cli.training.recipe import DISCRIMINATOR_MULTIPLE, Recipe
 from repsr_cli.training.schedule import loss_name
 from repsr_cli.training.structure import fourier_distance, gradient_distance, grid_pattern, ms_ssim, ssim
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Width of the border of a crop that a discriminator never sees, LR px.
 _UNSEEN = 4
 
@@ -57,6 +57,12 @@ def uses_teacher(recipe: Recipe) -> bool:
     )
 
 
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """A context in which networks compute in the precision of a recipe."""
+    half = _HALF.get(recipe.run.precision)
+    return torch.autocast(device.type, dtype=half, enabled=half is not None)
+
+
 def check_teacher(recipe: Recipe, crops: CropDataset) -> None:
     """Refuse a recipe whose packed file lacks what it asks for.
 
@@ -87,7 +93,7 @@ class Objective:
         if loss.vgg:
             features = VggFeatures(loss.vgg_layers).to(device)
             self._vgg = features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device, self._half = device, HALF.get(recipe.run.precision)
+        self._device = device
 
     def __call__(self, step: int, sr: Tensor, targets: Targets) -> Tensor:
         """The loss of a step, a scalar; ``sr`` is (N, 3, H, W) float32, not clamped."""
@@ -121,7 +127,7 @@ class Objective:
 
     def _features(self, crops: Tensor) -> list[Tensor]:
         assert self._vgg is not None, "asked for only where a VGG term is wanted"
-        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+        with autocast(self._recipe, self._device):
             features: list[Tensor] = self._vgg(crops.contiguous(memory_format=torch.channels_last))
         return [layer.float() for layer in features]
 
@@ -135,13 +141,12 @@ class Adversary:
     """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        self._gan, self._seed = recipe.gan, recipe.run.seed
+        self._recipe, self._gan, self._device = recipe, recipe.gan, device
         self._unseen = _UNSEEN * recipe.network.scale
         net = Discriminator(recipe.gan.channels).to(device)
         # More than twice as fast as with channels first, in bf16 on a CPU.
         self._net: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = Adam(self._net.parameters(), lr=recipe.gan.learning_rate, betas=(0.9, 0.99))
-        self._device, self._half = device, HALF.get(recipe.run.precision)
 
     def generator_term(self, step: int, sr: Tensor) -> Tensor:
         """The weighted adversarial loss of the network's images; 0 while the discriminator warms up."""
@@ -168,7 +173,7 @@ class Adversary:
 
     def _scores(self, step: int, images: Tensor) -> Tensor:
         seen = images[self._part(step, *images.shape[-2:])].contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+        with autocast(self._recipe, self._device):
             return torch.as_tensor(self._net(seen)).float()
 
     def _part(self, step: int, height: int, width: int) -> tuple[slice, ...]:
@@ -177,7 +182,7 @@ class Adversary:
         Both networks pad with zeros. Were the crops seen whole, the network would learn where the discriminator sees
         least, and draw dots along the borders of its images.
         """
-        random = np.random.default_rng((self._seed, step, 2))
+        random = np.random.default_rng((self._recipe.run.seed, step, 2))
         places = []
         for length in (height, width):
             inner = length - 4 * self._unseen
