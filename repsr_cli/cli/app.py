@@ -14,11 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from repsr_cli.cli.bench_command import bench
-from repsr_cli.cli.compare_command import compare
+from repsr_cli.cli.compare_commands import compare, preview
 from repsr_cli.cli.console import print_error
 from repsr_cli.cli.export_commands import export, fuse
 from repsr_cli.cli.info_commands import doctor, models
-from repsr_cli.cli.preview_command import preview
 from repsr_cli.cli.streams import lenient_streams, lost_output, visible
 from repsr_cli.cli.training_commands import evaluate, finetune, prepare, train
 from repsr_cli.cli.upscale_command import upscale

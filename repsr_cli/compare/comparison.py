@@ -8,12 +8,12 @@ from pathlib import Path
 from repsr_cli.compare.options import CompareOptions, Form
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import check_target, staging, write_bytes, write_text
-from repsr_cli.reporting import Outcome, Reporter
+from repsr_cli.reporting import SILENT, Outcome, Reporter
 from repsr_cli.upscale.inputs import kind_of, neither
 from repsr_cli.upscale.request import Kind
 
 
-def compare(before: Path, after: Path, options: CompareOptions, reporter: Reporter | None = None) -> Outcome:
+def compare(before: Path, after: Path, options: CompareOptions, reporter: Reporter = SILENT) -> Outcome:
     """Compare two images or two videos. The smaller is enlarged by bicubic interpolation.
 
     Raises:
@@ -53,7 +53,7 @@ def compare(before: Path, after: Path, options: CompareOptions, reporter: Report
         from repsr_cli.compare.videos import compare_videos
 
         with staging(target, overwrite=options.overwrite) as partial:
-            compare_videos(before, after, partial, split=form == "split", reporter=reporter or Reporter())
+            compare_videos(before, after, partial, split=form == "split", reporter=reporter)
     return Outcome(after, target, time.monotonic() - started, {"before": str(before), "form": form, "kind": kind})
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repsr_cli.compare.images import shown
+from repsr_cli.compare.options import PreviewOptions
 from repsr_cli.compare.page import PAGE_LIMIT, data_url, filled
-from repsr_cli.compare.preview_options import PreviewOptions
 from repsr_cli.compare.videos import frame_at
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.errors import MediaError, UsageError

@@ -18,9 +18,8 @@ from PIL import Image
 
 from repsr_cli.compare import comparison
 from repsr_cli.compare.images import GAP, shown
-from repsr_cli.compare.options import CompareOptions, Crop, Form, parse_crop
+from repsr_cli.compare.options import CompareOptions, Crop, Form, PreviewOptions, parse_crop
 from repsr_cli.compare.preview import preview
-from repsr_cli.compare.preview_options import PreviewOptions
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.image.files import open_image
 from repsr_cli.reporting import Outcome
