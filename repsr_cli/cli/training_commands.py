@@ -180,18 +180,10 @@ def evaluate(
     if table.csv is not None:
         check_target(table.csv, overwrite=table.overwrite, failure=UsageError)
     names = options.models or [model.name for model in available() if model.scale == options.scale]
-    upscalers = [
-        (
-            name,
-            Upscaler(
-                load(resolve(name, options.scale, "clean")),
-                device=options.device,
-                precision="fp32",
-                threads=options.threads,
-            ),
-        )
-        for name in names
-    ]
+    upscalers = []
+    for name in names:
+        net = load(resolve(name, options.scale, "clean"))
+        upscalers.append((name, Upscaler(net, device=options.device, precision="fp32", threads=options.threads)))
     conditions = parse_conditions(options.degrade or ())
     made = {condition.name: condition.lr for condition in conditions} if options.degrade else CLEAN
     clips, folders = [path for path in inputs if path.is_file()], [path for path in inputs if not path.is_file()]
@@ -261,23 +253,19 @@ def _print_means(rows: list[ImageScore], json_scale: int | None) -> None:
     groups: dict[tuple[str, str, str], list[ImageScore]] = {}
     for row in rows:
         groups.setdefault((row.folder, row.condition, row.model), []).append(row)
-    heads = ("set", "LR", "model")
-    widths = [
-        max(len(head), *map(len, column)) + 2 for head, column in zip(heads, zip(*groups, strict=True), strict=True)
-    ]
-    if json_scale is None:
-        figures = "".join(f"{_COLUMNS[name][0]:>{_COLUMNS[name][1]}}" for name in _figures(rows))
-        named = "".join(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True))
-        print_line(f"{named}{'images':>8}{figures}", result=True)
+    heads, figures = ("set", "LR", "model"), _figures(rows)
+    table = [(heads, "images", [f"{head:>{width}}" for head, width, _ in (_COLUMNS[name] for name in figures)])]
     for place, found in groups.items():
         means = mean_scores([row.scores for row in found])
         if json_scale is not None:
             keys = dict(zip(("set", "condition", "model"), place, strict=True))
             print_json(keys | {"scale": json_scale, "images": len(found)} | means, result=True)
-        else:
-            figures = "".join(_cell(name, means) for name in _figures(rows))
-            names = "".join(f"{name:<{width}}" for name, width in zip(place, widths, strict=True))
-            print_line(f"{names}{len(found):>8}{figures}", result=True)
+        table.append((place, str(len(found)), [_cell(name, means) for name in figures]))
+    if json_scale is None:
+        widths = [max(map(len, column)) + 2 for column in zip(heads, *groups, strict=True)]
+        for names, count, cells in table:
+            named = "".join(f"{name:<{width}}" for name, width in zip(names, widths, strict=True))
+            print_line(f"{named}{count:>8}{''.join(cells)}", result=True)
 
 
 def _cell(name: str, means: Mapping[str, float]) -> str:
