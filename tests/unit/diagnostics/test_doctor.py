@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def test_libraries_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> N
     assert (findings["cv2"].state, findings["cv2"].exit_code) == ("absent", 0)
     assert "opencv-python-headless" in findings["cv2"].remedy
     assert findings["cpu fp32"].state == "ok"
+
+
+def test_without_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; from repsr_cli.diagnostics.doctor import examine"
+    code += "; print([finding.state for finding in examine() if finding.subject == 'torch'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("['broken']\n", 0), done.stderr
 
 
 def test_missing_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
