@@ -216,14 +216,9 @@ def writing(
 
 @contextmanager
 def staging(target: Path, *, overwrite: bool, failure: Failure = MediaError) -> Iterator[Path]:
-    """A temporary path for libraries that write by name, with the target's suffix; see ``writing``.
+    """A temporary path for libraries that write by name, with the target's suffix.
 
-    Args:
-        failure: the error to raise where the system says no.
-
-    Raises:
-        UsageError: the target exists, or appeared meanwhile, and ``overwrite`` is false.
-        RepsrError: of class ``failure``: an operating system error, in the block too.
+    See ``writing`` for arguments and errors.
     """
     with translated_errors(target, failure):
         pending = PendingFile.begin(target, overwrite=overwrite, suffix=target.suffix)

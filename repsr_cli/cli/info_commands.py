@@ -62,9 +62,7 @@ def _speed(model: ModelFile, device: str) -> float:
 
 
 @friendly
-def doctor(
-    json: Json = False,
-) -> None:
+def doctor(json: Json = False) -> None:
     """Examine this machine, and recommend what to install.
 
     Checks libraries, encoders, models and their digests, and compares every device with the CPU on a 32x32 image. The

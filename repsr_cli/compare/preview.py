@@ -70,9 +70,6 @@ def preview(inputs: Sequence[str], request: Request, options: PreviewOptions, sa
 
     Args:
         inputs: images and videos, folders of them, patterns, and ``@list.txt`` with one path per line.
-        request: size, device and other options.
-        options: what is shown.
-        say: reports what is being done.
 
     Returns:
         The page.
@@ -185,7 +182,6 @@ def scenes(path: Path, count: int) -> list[float]:
     """Times in seconds of frames that differ most from each other.
 
     Args:
-        path: a video.
         count: how many, at most.
 
     Raises:

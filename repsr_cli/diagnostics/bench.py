@@ -72,10 +72,8 @@ class Bench:
     """All measurements of one run.
 
     Attributes:
-        machine: processor, threads, versions.
         network: description of model and device.
         peak_gflops: speed of a matrix product on this device in this precision.
-        rows: the measurements.
     """
 
     machine: dict[str, Any]
@@ -263,7 +261,6 @@ def _end_to_end(source: Path, target: Path, options: BenchOptions) -> Row:
 
 
 def _load(busy: float, seconds: float) -> dict[str, float]:
-    """The mean number of busy cores."""
     return {"cores_busy": round(busy / seconds, 2)}
 
 
@@ -326,7 +323,6 @@ def measure_speed(net: PlainSR, device: str = "auto", size: tuple[int, int] = (1
     """Millions of LR pixels per second that a network enlarges here, the better of two runs after one to warm up.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         size: (height, width) of the image, LR px.
     """
     upscaler = Upscaler(net, device)

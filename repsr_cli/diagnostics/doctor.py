@@ -41,9 +41,7 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        subject: what was checked.
         state: ``ok``, ``absent`` (repsr works without it) or ``broken`` (something will fail).
-        text: what was found.
         remedy: what to do about it; empty for ``ok``.
         exit_code: of the command, for a broken finding.
     """
@@ -175,12 +173,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def self_test(device: str, precision: str) -> Finding:
-    """Upscale a 32x32 image on a device and compare it with plain torch in fp32 on the CPU.
-
-    Args:
-        device: ``cpu``, ``cuda:0``, ``mps``, ...
-        precision: ``fp32`` or ``fp16``.
-    """
+    """Upscale a 32x32 image on a device and compare it with plain torch in fp32 on the CPU."""
     import torch
 
     from repsr_cli.engine.upscaler import Upscaler

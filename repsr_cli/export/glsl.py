@@ -57,7 +57,6 @@ def glsl_network(net: PlainSR, metadata: dict[str, str], compute: bool = False) 
     """Return a model as the text of an mpv user shader, from ``MAIN`` (RGB) to ``MAIN`` of twice the size in [0, 1].
 
     Args:
-        net: an RGB network of scale 2 whose channels are a multiple of four.
         metadata: strings for the header, of which ``name`` and ``licence`` have lines of their own.
         compute: whether to write compute shaders, one pass a layer (OpenGL 4.3, Vulkan or Direct3D 11), in place of
             fragment shaders, one pass for every four channels of a layer (any GPU that a player supports).

@@ -23,7 +23,6 @@ class NetworkArrays:
     """The weights of a plain network.
 
     Attributes:
-        spec: its size.
         state: as ``PlainSR.state_dict`` names and orders them.
     """
 

@@ -17,8 +17,8 @@ def grow(small: PlainSR, spec: Spec) -> PlainSR:
     fresh network, so that no two new channels are alike.
 
     Args:
-        small: the network to start from; left untouched.
-        spec: the size to reach: same scale and colours, at least as many channels and blocks.
+        small: left untouched.
+        spec: same scale and colours, at least as many channels and blocks.
 
     Returns:
         A network of that size whose outputs equal those of ``small`` to rounding.
@@ -81,8 +81,7 @@ def change_scale(net: PlainSR, scale: int) -> PlainSR:
     """The same network with a tail for another scale, as a starting point for training.
 
     Args:
-        net: the network to start from; left untouched.
-        scale: the scale to reach.
+        net: left untouched.
 
     Returns:
         A network whose output approximates that of ``net``, resized; equal to it for the same scale.

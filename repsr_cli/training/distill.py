@@ -44,8 +44,8 @@ def distilled_pairs(
     """Every image of a folder with a teacher's target; of each held-out photograph one image, unchanged.
 
     Args:
-        teacher: the larger network, of the wanted scale.
-        holdout: photographs to hold out, chosen as ``Pack.split`` does.
+        teacher: of the wanted scale.
+        holdout: photographs to hold out, 1 or more, chosen as ``Pack.split`` does.
         progress: called with (images done, images in all).
     """
     held_out = set(held_out_groups(photographs(folder).values(), holdout))

@@ -77,10 +77,6 @@ def check_teacher(recipe: Recipe, crops: CropDataset) -> None:
 class Objective:
     """The loss of the network, without the adversarial term.
 
-    Args:
-        recipe: names the terms and their weights.
-        device: where the network trains.
-
     Raises:
         UsageError: a VGG term is wanted, and its weights are not installed.
     """
@@ -133,12 +129,7 @@ class Objective:
 
 
 class Adversary:
-    """A discriminator and its optimiser.
-
-    Args:
-        recipe: its size and learning rate.
-        device: where it trains.
-    """
+    """A discriminator and its optimiser."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self._recipe, self._gan, self._device = recipe, recipe.gan, device

@@ -289,7 +289,6 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
-        path: a TOML file.
         overrides: ``section.key=value`` strings with TOML values; a bare word is taken as a string.
 
     Raises:

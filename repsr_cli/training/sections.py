@@ -39,7 +39,6 @@ def read_toml(path: Path, what: str, examples: str) -> dict[str, Any]:
     """The values of a TOML file.
 
     Args:
-        path: the file.
         what: the word for such a file in messages.
         examples: the folder that has some.
 
