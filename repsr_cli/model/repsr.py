@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -206,18 +206,12 @@ def fuse(net: RepSR) -> PlainSR:
     Source: RepSR sec. 3; equivalent at image borders too, since each path pads before its 1x1.
     """
     plain = PlainSR(net.spec).to(net.head.weight.device, torch.float64)
-    kernels: list[tuple[Tensor, Tensor]] = []
-    for block in net.blocks:
-        assert isinstance(block, RepBlock)
-        kernels.append(copy.deepcopy(block).double().kernel())
-    assert net.head.bias is not None
-    assert net.tail.bias is not None
-    kernels = [(net.head.weight, net.head.bias), *kernels, (net.tail.weight, net.tail.bias)]
-    for convolution, (weight, bias) in zip(plain.convolutions, kernels, strict=True):
-        assert convolution.bias is not None
-        convolution.weight.copy_(weight)
-        convolution.bias.copy_(bias)
-    for activation, trained in zip(plain.activations, net.activations, strict=True):
-        assert isinstance(trained, nn.PReLU)
-        activation.weight.copy_(trained.weight)
+    blocks = (copy.deepcopy(block).double() for block in net.blocks)
+    inner = [block.kernel() for block in blocks if isinstance(block, RepBlock)]
+    state: dict[str, Any] = {}
+    for number, (weight, bias) in enumerate([net.head.parameters(), *inner, net.tail.parameters()]):
+        state |= {f"body.{2 * number}.weight": weight, f"body.{2 * number}.bias": bias}
+    for number, activation in enumerate(net.activations):
+        state[f"body.{2 * number + 1}.weight"] = activation.weight
+    plain.load_state_dict(state)
     return plain.to(net.head.weight.dtype).eval()
