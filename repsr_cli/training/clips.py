@@ -18,7 +18,7 @@ from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.training.conditions import Condition, encoder_of
 from repsr_cli.training.evaluate import BICUBIC, ImageScore, check_scales, mean_scores
 from repsr_cli.training.frame_sampling import frames_at
-from repsr_cli.training.metrics import psnr_rgb, ssim_y
+from repsr_cli.training.metrics import Pixels, psnr_rgb, ssim_y
 from repsr_cli.training.perceptual import looks_beside
 from repsr_cli.training.vmaf import vmaf
 from repsr_cli.video.planes import Planes
@@ -26,7 +26,6 @@ from repsr_cli.video.roundtrip import through_codec
 from repsr_cli.video.timeline import read_video
 from repsr_cli.yuv.formats import PlaneFormat
 
-Pixels = NDArray[np.uint8]
 Plane = NDArray[np.uint8]
 
 CLIPS = "clips"

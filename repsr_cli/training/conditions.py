@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.training.degradations import through_jpeg
-
-Pixels = NDArray[np.uint8]
+from repsr_cli.training.metrics import Pixels
 
 _FRAMES, _KEPT = 6, 4
 # Encoder, its default quality option and the largest value of it.

@@ -32,13 +32,12 @@ from repsr_cli.image.files import read_image
 from repsr_cli.image.formats import FORMATS, is_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
+from repsr_cli.training.metrics import Pixels
 
 MAGIC = b"REPSRPK1"
 _SUFFIXES = frozenset(suffix for fmt in FORMATS for suffix in fmt.suffixes)
 _BLOCK, _MOST_HASHED = 1 << 16, 1 << 30  # bytes
 _CPU = torch.device("cpu")
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

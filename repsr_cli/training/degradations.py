@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from repsr_cli.training.metrics import Pixels
 from repsr_cli.training.mix import Codec, Mix, Range
-
-Pixels = NDArray[np.uint8]
 
 KERNELS = {
     "bicubic": Image.Resampling.BICUBIC,

@@ -21,9 +21,8 @@ from repsr_cli.errors import UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.plain import LUMA
 from repsr_cli.training.dataset import Pair, folder_pairs, held_out_groups, photographs, write_pack
+from repsr_cli.training.metrics import Pixels
 from repsr_cli.upscale.tta import ensemble
-
-Pixels = NDArray[np.uint8]
 
 
 def with_luma_of(hr: Pixels, sr: NDArray[np.float32]) -> Pixels:

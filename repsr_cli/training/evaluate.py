@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from repsr_cli.engine.pixels import to_8_bit, to_tensor
 from repsr_cli.engine.upscaler import Upscaler
@@ -18,10 +17,8 @@ from repsr_cli.image.resize import downscale, imresize
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR, fuse
 from repsr_cli.training.dataset import find_images
-from repsr_cli.training.metrics import psnr_rgb, psnr_y, ssim_y
+from repsr_cli.training.metrics import Pixels, psnr_rgb, psnr_y, ssim_y
 from repsr_cli.training.perceptual import looks_beside
-
-Pixels = NDArray[np.uint8]
 
 BICUBIC = "bicubic"
 SHOWN = 4  # validation images in a run's validation.png

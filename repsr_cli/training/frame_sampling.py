@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from repsr_cli.engine.pixels import to_8_bit
 from repsr_cli.engine.planes import rgb_from_planes
 from repsr_cli.errors import RecipeError
+from repsr_cli.training.metrics import Pixels
 from repsr_cli.video.colour_tags import plane_format
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.probe import VideoSource
@@ -21,8 +19,6 @@ from repsr_cli.yuv.device_planes import on_host
 MARGIN = 2.0  # seconds between any training frame and any held-out frame
 TRAINING_FRAMES, HELD_OUT_FRAMES = 64, 24
 SEQUENTIAL = 6000  # frames up to which decoding everything is faster than seeking
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from repsr_cli.errors import UsageError, shortage
-from repsr_cli.training.metrics import luma
-
-Pixels = NDArray[np.uint8]
+from repsr_cli.training.metrics import Pixels, luma
 
 # Convolutions in each of VGG16's blocks, whose last activation is a layer of the distance.
 BLOCKS = (2, 2, 3, 3, 3)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator, Philox
-from numpy.typing import NDArray
 
 from repsr_cli.engine.pixels import to_8_bit, to_tensor
 from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
@@ -36,6 +35,7 @@ from repsr_cli.training.degradations import (
     with_text,
 )
 from repsr_cli.training.evaluate import upscale_pixels
+from repsr_cli.training.metrics import Pixels
 from repsr_cli.training.mix import Mix
 from repsr_cli.training.resumable import Task, write_resumable
 from repsr_cli.video.roundtrip import through_codec
@@ -44,7 +44,6 @@ from repsr_cli.yuv.formats import PlaneFormat
 # LR px. x265 was measured to code frames of a single 64 px block differently from run to run.
 MIN_LR_SIDE, LR_UNIT = 80, 16
 
-Pixels = NDArray[np.uint8]
 Teacher = Callable[[Pixels], Pixels]
 
 

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from repsr_cli.errors import RecipeError
 from repsr_cli.files import check_target
 from repsr_cli.training.dataset import CropDataset, Pack, PackEntry, build_pack, pack_digest
 from repsr_cli.training.evaluate import check_measurable, pairs_of
+from repsr_cli.training.metrics import Pixels
 from repsr_cli.training.plots import batch_grid, write_rows
 from repsr_cli.training.recipe import Recipe
 from repsr_cli.training.schedule import batch_shape
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

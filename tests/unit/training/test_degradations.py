@@ -10,7 +10,6 @@ from numpy.random import Generator, Philox
 from repsr_cli.image.resize import downscale
 from repsr_cli.training.degradations import (
     Degradation,
-    Pixels,
     degrade_shot,
     draw_degradation,
     letterboxed,
@@ -19,6 +18,7 @@ from repsr_cli.training.degradations import (
     softened,
     with_text,
 )
+from repsr_cli.training.metrics import Pixels
 from repsr_cli.training.mix import Mix, load_mix
 from tests.conftest import ROOT, textured
 

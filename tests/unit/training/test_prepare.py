@@ -17,8 +17,9 @@ from repsr_cli.errors import RecipeError, UsageError
 from repsr_cli.image.resize import downscale
 from repsr_cli.training.dataset import Pack
 from repsr_cli.training.degradations import Encoding
+from repsr_cli.training.metrics import Pixels
 from repsr_cli.training.mix import ENCODERS, load_mix
-from repsr_cli.training.prepare import Pixels, Preparation, encoder_options, prepare
+from repsr_cli.training.prepare import Preparation, encoder_options, prepare
 from repsr_cli.training.resumable import is_complete
 from repsr_cli.video.lock import FolderLock
 from repsr_cli.video.roundtrip import through_codec
