@@ -37,11 +37,12 @@ def fuse(
     """
     from repsr_cli.errors import UsageError
     from repsr_cli.export.formats import check_targets, write
-    from repsr_cli.export.fuse import check_fused_name, fuse_checkpoint, fuse_model, write_fused
+    from repsr_cli.export.fuse import fuse_checkpoint, fuse_model, write_fused
     from repsr_cli.files import is_file
     from repsr_cli.model.zoo import resolve
 
-    check_fused_name(output)
+    if output.suffix != ".safetensors":
+        raise UsageError(output, "is not a .safetensors name", "Fused models are safetensors files.")
     if planes and not export:
         raise UsageError("--planes", "is for exported models", "Use repsr export, or add --export FILE.onnx.")
     found = None if is_file(Path(model)) else resolve(model, None, "clean")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from repsr_cli.errors import CheckpointError, UsageError
+from repsr_cli.errors import CheckpointError
 from repsr_cli.export.agreement import PROBE_SIZES
 from repsr_cli.export.agreement import TOLERANCE as FLOAT32_TOLERANCE
 from repsr_cli.model.checkpoint import load_plain, load_training, read_metadata, save_plain
@@ -129,12 +129,6 @@ def fuse_model(model: ModelFile) -> Fused:
         return fused
     mixed = {"detail": repr(model.blend.share), "detail_sha256": _digest(model.blend.path)}
     return replace(fused, net=load_compact(model), metadata=fused.metadata | mixed)
-
-
-def check_fused_name(target: Path) -> None:
-    """Raise ``UsageError`` unless a name ends in ``.safetensors``."""
-    if target.suffix != ".safetensors":
-        raise UsageError(target, "is not a .safetensors name", "Fused models are safetensors files.")
 
 
 def write_fused(fused: Fused, target: Path, overwrite: bool = False) -> FuseReport:
