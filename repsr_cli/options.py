@@ -50,7 +50,6 @@ def option(*flags: str, default: Any = None, factory: Callable[[], Any] | None =
 
     Args:
         flags: as in ``Option``.
-        default: value where the option is not given.
         factory: makes the default where it is mutable.
         declared: the other attributes of ``Option``.
     """

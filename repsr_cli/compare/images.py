@@ -18,11 +18,7 @@ ANIMATED = (".png", ".apng", ".webp", ".gif")
 
 
 def image_format(target: Path, *, animated: bool) -> str:
-    """Pillow's name of the format that a file's extension stands for.
-
-    Args:
-        animated: whether it is to be an animation.
-    """
+    """Pillow's name of the format that a file's extension stands for."""
     from PIL import Image
 
     suffix = target.suffix.lower()
@@ -59,7 +55,6 @@ def compare_images(
 
     Args:
         form: ``beside``, ``split`` or ``blink``.
-        crop: show only this window.
 
     Returns:
         One image, or both for ``blink``.

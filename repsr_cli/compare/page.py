@@ -25,9 +25,6 @@ BROWSER_VIDEOS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4",
 def page(before: Path, after: Path, kind: Kind) -> str:
     """The text of a page that contains both files, so that it can be sent and kept.
 
-    Args:
-        kind: what both files are.
-
     Raises:
         UsageError: they are too large together, or videos that browsers do not play.
         MediaError: a file cannot be read.

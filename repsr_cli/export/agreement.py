@@ -25,7 +25,6 @@ def largest_difference(net: PlainSR, run: Run, clamped: bool = False) -> float:
     difference is relative to the largest value, or to 1 if that is larger.
 
     Args:
-        run: the other program.
         clamped: whether it clamps its output to [0, 1]; torch's is then clamped too.
     """
     random = torch.Generator().manual_seed(0)

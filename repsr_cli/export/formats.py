@@ -32,7 +32,6 @@ class Format:
             file.
         runner: the bytes of each file to a function; ImportError if the program is not installed.
         rgb_only: what its files are called where they cannot read and write planes; else empty.
-        clamped: whether outputs are clamped to [0, 1].
         tolerance: largest difference to torch, of the largest value.
         apart: suffixes where another target of the same command takes one of ``suffixes``.
     """
@@ -80,7 +79,6 @@ class Exported:
 
     Attributes:
         target: the file that users name.
-        contents: the bytes of each file.
         difference: largest difference to torch, of the largest value, or in code values of planes; None: not checked,
             since the program is not installed.
         files: where the bytes belong, ``target`` first.
@@ -116,8 +114,6 @@ def check_targets(source: Path, targets: Sequence[Path], overwrite: bool, *, res
     """Check before the work starts that all files may be written.
 
     Args:
-        source: the model they are made from.
-        targets: the files that users name.
         resumable: leave it to ``write`` to refuse files that exist where others are missing, as after a kill.
 
     Raises:
@@ -153,7 +149,6 @@ def export(net: PlainSR, target: Path, metadata: dict[str, str], plane_format: P
     Args:
         target: the file; its suffix decides the format.
         metadata: strings for the file, where the format has a place for them.
-        plane_format: planes to read and write instead of RGB.
 
     Raises:
         UsageError: a package that writing needs is missing, or the format has no planes.

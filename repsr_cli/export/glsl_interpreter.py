@@ -68,7 +68,6 @@ def run_shader(text: str, image: NDArray[Any], half: bool = False) -> Array:
     """Return ``MAIN`` after all passes.
 
     Args:
-        text: the user shader.
         image: (3, H, W), RGB in [0, 1].
         half: whether textures hold half-precision floats, as players' do.
 

@@ -108,7 +108,6 @@ class RepBlock(nn.Module):
 
     Args:
         expansion: inner width of a path over ``channels``.
-        norm: whether the paths use BN.
 
     Source: RepSR fig. 2.
     """
@@ -138,7 +137,6 @@ class RepSR(nn.Module):
     Args:
         spec: size of the plain network it becomes.
         expansion: inner width of a path over the channels.
-        norm: whether blocks use BN.
     """
 
     def __init__(self, spec: Spec, expansion: int = 2, norm: bool = True) -> None:

@@ -101,8 +101,6 @@ def evaluate_clips(
     Args:
         models: (name, upscaler) of models of this scale.
         scale: enlargement factor; also the border cropped before measuring.
-        conditions: how LR is made.
-        count: frames of each clip.
         perceptual: whether to measure VMAF and how results look, too.
 
     Yields:

@@ -209,7 +209,6 @@ def append_pair(blobs: IO[bytes], pair: Pair, scale: int, offset: int) -> tuple[
 
     Args:
         blobs: the file, at ``offset``.
-        offset: where it begins.
 
     Returns:
         Where it lies, and how many bytes it takes.
@@ -234,7 +233,6 @@ def assemble_pack(
     """Put a header before the pixels of pairs, and the whole under its final name.
 
     Args:
-        images: where each lies.
         blobs: a file of what ``append_pair`` wrote.
         noting: called with the complete file before it gets its name.
 
@@ -434,8 +432,6 @@ class CropDataset:
     Args:
         images: the images to draw from, each with a probability proportional to its area.
         patch: the largest side of a crop in LR px that will be asked for; smaller images are left out.
-        seed: of the choice of crops.
-        channel_shuffle: whether colour channels are permuted.
         saturation: upper bound of the factor on colour differences, in every second crop; 1: unchanged.
 
     Raises:

@@ -132,7 +132,6 @@ def degrade_shot(hr: Sequence[Pixels], scale: int, degradation: Degradation, ran
     Args:
         hr: frames (height, width, 3), both multiples of the scale.
         scale: enlargement factor to be undone.
-        random: of the noise.
 
     Returns:
         lr: as many frames (height / scale, width / scale, 3).
@@ -200,7 +199,6 @@ def with_text(image: Pixels, share: float, random: Generator) -> Pixels:
 
     Args:
         image: (height, width, 3).
-        share: how often it gets text.
         random: of whether, where, which words, their size and colours.
     """
     if random.random() >= share:
@@ -226,8 +224,6 @@ def softened(image: Pixels, share: float, factors: Range, random: Generator) -> 
 
     Args:
         image: (height, width, 3).
-        share: how often it is softened.
-        factors: bounds of the enlargement.
         random: of whether, how much and where.
     """
     if random.random() >= share:
@@ -247,8 +243,6 @@ def shrunk(image: Pixels, share: float, factors: Range, random: Generator) -> Pi
 
     Args:
         image: (height, width, 3).
-        share: how often it is shrunk.
-        factors: bounds of the factor.
         random: of whether and how much; not drawn from where ``share`` is 0.
     """
     if share == 0 or random.random() >= share:
@@ -271,7 +265,6 @@ def moving_windows(image: Pixels, side: int, frames: int, fast: float, random: G
     Args:
         image: (height, width, 3), at least ``side`` on both axes.
         side: of the window, px.
-        frames: length of the shot.
         fast: how often it pans by up to 6 px a frame on each axis; otherwise by 1 px or not at all.
         random: of start and speed.
 
@@ -297,7 +290,6 @@ def letterboxed(shot: list[Pixels], share: float, random: Generator) -> list[Pix
 
     Args:
         shot: frames of one size (height, width, 3).
-        share: how often it gets bars.
         random: of whether, where, and how wide (4 px to a fifth of the frame, on each side).
 
     Returns:

@@ -36,7 +36,6 @@ class ImageScore:
     Attributes:
         folder: name of the folder of the HR image.
         condition: how LR was made, e.g. ``jpeg:75``.
-        scores: figures by name.
     """
 
     model: str
@@ -148,7 +147,6 @@ def evaluate(
         scale: enlargement factor; also the border cropped before measuring.
         lr_folder: LR partners for one HR folder; None: made from HR.
         conditions: how they are made, by name.
-        perceptual: whether to measure how results look, too.
 
     Yields:
         One row per image, condition and model, bicubic first.

@@ -32,7 +32,6 @@ class FeatureViews:
     """The views of a run.
 
     Attributes:
-        seed: of the run.
         side: side of what is seen, px; 0: the whole crop.
         crops: how many of a step's crops are seen; 0: all.
         warped: share of the steps that see them zoomed and turned.

@@ -44,7 +44,6 @@ class FinetuneOutcome:
         learnt: of the new model.
         trained_on: frames or images trained on.
         held_out: frames or images evaluated on.
-        steps: training steps done.
     """
 
     target: Path

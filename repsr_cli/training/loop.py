@@ -49,7 +49,6 @@ class StepReport:
     """What a run reports while it trains.
 
     Attributes:
-        steps: length of the run.
         learning_rate: of the last step.
         steps_per_second: since the last report, without validation.
         data_share: share of that time spent waiting for crops, 0 to 1.

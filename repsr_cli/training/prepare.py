@@ -84,7 +84,6 @@ def compress(shot: list[Pixels], encodings: tuple[Encoding, ...], fmt: PlaneForm
     Args:
         shot: frames (height, width, 3), sizes even.
         encodings: one after the other.
-        fmt: meaning of the planes.
     """
     if not encodings:
         return shot
