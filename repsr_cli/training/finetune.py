@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from repsr_cli.training.dataset import Pack, Pair, folder_pairs, write_pack
 from repsr_cli.training.evaluate import upscale_pixels
 from repsr_cli.training.frame_sampling import frames_at, sample_video
 from repsr_cli.training.loop import StepReport, train
-from repsr_cli.training.metrics import psnr_y
+from repsr_cli.training.metrics import Pixels, psnr_y
 from repsr_cli.training.options import FinetuneOptions
 from repsr_cli.training.recipe import Batch, Data, Loss, Network, Recipe, Run, Schedule, Validation
 from repsr_cli.version import __version__
@@ -212,28 +213,24 @@ def _compare(
 ) -> FinetuneOutcome:
     """Evaluate both networks and bicubic interpolation on the held-out images."""
     trained_on, held_out = pack.split(0)
+
+    def mean_psnr(upscale: Callable[[Pixels], Pixels]) -> float:
+        pairs = ((np.array(pack.lr(entry)), np.array(pack.hr(entry))) for entry in held_out)
+        return float(np.mean([psnr_y(upscale(lr), hr, pack.scale) for lr, hr in pairs]))
+
+    general, learnt = (
+        partial(upscale_pixels, Upscaler(each, device=options.device, precision="fp32", threads=options.threads))
+        for each in (net, tuned)
+    )
     return FinetuneOutcome(
         target=target,
-        bicubic=_held_out_psnr(None, pack, options),
-        general=_held_out_psnr(net, pack, options),
-        learnt=_held_out_psnr(tuned, pack, options),
+        bicubic=mean_psnr(lambda lr: imresize(lr, (lr.shape[0] * pack.scale, lr.shape[1] * pack.scale))),
+        general=mean_psnr(general),
+        learnt=mean_psnr(learnt),
         trained_on=len(trained_on),
         held_out=len(held_out),
         steps=steps,
     )
-
-
-def _held_out_psnr(net: PlainSR | None, pack: Pack, options: FinetuneOptions) -> float:
-    """Mean Y-PSNR in dB of a network, or of bicubic interpolation, on the held-out images."""
-    upscaler = None
-    if net is not None:
-        upscaler = Upscaler(net, device=options.device, precision="fp32", threads=options.threads)
-    figures = []
-    for entry in pack.split(0)[1]:
-        lr, hr = np.array(pack.lr(entry)), np.array(pack.hr(entry))
-        sr = imresize(lr, hr.shape[:2]) if upscaler is None else upscale_pixels(upscaler, lr)
-        figures.append(psnr_y(sr, hr, pack.scale))
-    return float(np.mean(figures))
 
 
 def _metadata(source: Path, model: ModelFile, tuned: PlainSR, outcome: FinetuneOutcome) -> dict[str, str]:
