@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from repsr_cli.options import option, shared
-from repsr_cli.upscale.request import RunOptions
+from repsr_cli.upscale.request import ModelOptions, RunOptions
 
 MODEL, TRAINING, DATA, OUTPUT = "Model and device", "Training", "Training pairs", "Output"
 
@@ -95,11 +95,8 @@ class PrepareOptions:
         panel=DATA,
     )
     holdout: int = option("--holdout", default=24, minimum=1, help="Photographs to validate on.", panel=DATA)
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
-        "--precision",
-        default="auto",
-        help="Of the teacher; bf16 is faster on CPUs with AMX or AVX-512 BF16.",
-        panel=DATA,
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = shared(
+        ModelOptions, "precision", help="Of the teacher; bf16 is faster on CPUs with AMX or AVX-512 BF16.", panel=DATA
     )
     variants: int = option("--variants", default=2, minimum=1, help="Degradations of each image.", panel=DATA)
     seed: int = option("--seed", default=0, help="Seed of the degradations.", panel=DATA)
