@@ -18,7 +18,6 @@ from repsr_cli.errors import Interrupted, RepsrError, from_system
 from repsr_cli.reporting import Progress, Reporter
 
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
     from typing import Self
 
     from rich.console import Console
@@ -65,7 +64,7 @@ def _terminate_like_interrupt() -> Iterator[None]:
         yield
         return
 
-    def terminate(_number: int, _frame: FrameType | None) -> None:
+    def terminate(*_signal: object) -> None:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it for what they start in the background
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
@@ -154,7 +153,7 @@ class Board:
             self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

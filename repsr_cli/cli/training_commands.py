@@ -26,8 +26,6 @@ from repsr_cli.training.options import (
 )
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from repsr_cli.training.evaluate import ImageScore
     from repsr_cli.training.loop import StepReport
     from repsr_cli.training.recipe import Recipe
@@ -41,7 +39,7 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """
     asked = threading.Event()
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(*_signal: object) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
