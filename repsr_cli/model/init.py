@@ -45,14 +45,14 @@ def start_as_interpolation(net: PlainSR | RepSR) -> None:
         head, *body, tail = net.convolutions
         activations = net.activations
         for layer in body:
-            _pass(layer, slice(0, colors), slice(0, colors))
+            pass_through(layer, slice(0, colors), slice(0, colors))
     else:
         head, tail = net.head, net.tail
         activations = [layer for layer in net.activations if isinstance(layer, nn.PReLU)]
         for path in net.modules():
             if isinstance(path, ExpandSqueeze):
                 _zero(path.squeeze, slice(0, colors))  # leaves the block's identity path
-    _pass(head, slice(0, colors), slice(0, colors))
+    pass_through(head, slice(0, colors), slice(0, colors))
     for activation in activations:
         activation.weight[:colors] = 1
     _zero(tail, slice(None))
@@ -81,9 +81,9 @@ def colour_by_interpolation(net: PlainSR, first: int) -> None:
     head, *body, tail = net.convolutions
     assert tail.bias is not None
     carriers = slice(first, first + colors)
-    _pass(head, carriers, slice(0, colors))
+    pass_through(head, carriers, slice(0, colors))
     for layer in body:
-        _pass(layer, carriers, carriers)
+        pass_through(layer, carriers, carriers)
     for activation in net.activations:
         activation.weight[carriers] = 1
     by_color, bias = tail.weight.view(colors, scale * scale, -1, 3, 3), tail.bias.view(colors, -1)
@@ -108,7 +108,7 @@ def _zero(layer: nn.Conv2d, channels: slice) -> None:
     layer.bias[channels] = 0
 
 
-def _pass(layer: nn.Conv2d, channels: slice, sources: slice) -> None:
+def pass_through(layer: nn.Conv2d, channels: slice, sources: slice) -> None:
     """Make output channels of a 3x3 convolution copies of input channels."""
     _zero(layer, channels)
     outputs, inputs = (range(part.start, part.stop) for part in (channels, sources))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from repsr_cli.model.init import pass_through
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.spec import Spec
 
@@ -39,10 +40,7 @@ def grow(small: PlainSR, spec: Spec) -> PlainSR:
                 _copy_into(layer, small.convolutions[index], c)
                 slope.weight[:c] = small.activations[index].weight
             else:
-                assert layer.bias is not None
-                layer.weight[:c, :c] = 0
-                layer.weight[range(c), range(c), 1, 1] = 1
-                layer.bias[:c] = 0
+                pass_through(layer, slice(0, c), slice(0, c))
                 slope.weight[:c] = 1
         tail = large.convolutions[-1]
         tail.weight[:, c:] = 0
