@@ -240,10 +240,12 @@ def _detailed(asked: str, found: ModelFile, others: list[ModelFile], detail: flo
         detail: how much; None: the default of the pair, where there is one.
     """
     other = next((model for model in others if (model.size, model.scale) == (found.size, found.scale)), None)
-    if other is None and detail is not None:
+    if other is None:
+        if detail is None:
+            return found
         raise _no_dial(asked, f"{found.size} x{found.scale}", others)
-    share = detail if detail is not None else other.default_detail if other is not None else 0.0
-    if other is None or share == 0:
+    share = other.default_detail if detail is None else detail
+    if share == 0:
         return found
     if share == 1:
         return other
