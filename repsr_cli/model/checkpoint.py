@@ -186,7 +186,8 @@ def _check_format(path: Path, payload: dict[str, Any]) -> None:
         )
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """The error for a training checkpoint whose parts do not make up a run."""
     return CheckpointError(path, f"is a damaged training checkpoint ({error})", "Use an older one.")
 
 
@@ -227,7 +228,7 @@ def _restore(path: Path, payload: dict[str, Any]) -> TrainingCheckpoint:
             images=payload.get("images", ""),
         )
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _check_types(payload: dict[str, Any]) -> None:
@@ -471,7 +472,7 @@ def read_spec(path: Path) -> Spec:
         _check_types(payload)
         return Spec(**payload["spec"])
     except (LookupError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def load_plain(path: Path) -> PlainSR:

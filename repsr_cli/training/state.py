@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-from repsr_cli.errors import CheckpointError, RecipeError
-from repsr_cli.model.checkpoint import TrainingCheckpoint, load_training, save_training
+from repsr_cli.errors import RecipeError
+from repsr_cli.model.checkpoint import TrainingCheckpoint, damaged, load_training, save_training
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.repsr import RepSR
 from repsr_cli.training.ema import copy_weights
@@ -91,7 +91,7 @@ class TrainingState:
         try:
             self._take_over(checkpoint)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise CheckpointError(path, f"is a damaged training checkpoint ({error})", "Use an older one.") from error
+            raise damaged(path, error) from error
 
     def _take_over(self, checkpoint: TrainingCheckpoint) -> None:
         for own, saved in ((self.net, checkpoint.net), (self.ema, checkpoint.ema)):
