@@ -336,13 +336,13 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The strings stored in a safetensors file.
+    """The strings stored in a safetensors file, sorted by name; safetensors gives them in another order every time.
 
     Raises:
         CheckpointError: missing or damaged.
     """
     with _open_safetensors(path) as file:
-        return dict(file.metadata() or {})
+        return dict(sorted((file.metadata() or {}).items()))
 
 
 def _unwrap(payload: Any) -> dict[str, Tensor]:

@@ -95,15 +95,13 @@ def pairs_of(
     ``lr_folder``: the image of the same name, also as ``name_LRBI_x4``, ``namex4`` or ``name_x4``.
 
     Raises:
-        UsageError: an image is not 8 bit, or has no LR partner of the right size.
+        UsageError: an image or its LR partner is not 8 bit, or it has no partner of the right size.
     """
     for path in find_images(folder):
-        pixels = read_image(path).pixels
-        if pixels.dtype != np.uint8:
-            raise UsageError(path, f"is {pixels.dtype}; figures are defined on 8-bit images", "Convert it.")
+        pixels = _rgb_of(path)
         height, width = (side - side % scale for side in pixels.shape[:2])
         check_measurable(path, height, width, scale)
-        hr = np.ascontiguousarray(np.broadcast_to(pixels[:height, :width], (height, width, 3))).astype(np.uint8)
+        hr = np.ascontiguousarray(pixels[:height, :width])
         if lr_folder is None:
             lr = make_lr(hr, scale)
         else:
@@ -120,14 +118,20 @@ def check_measurable(name: object, height: int, width: int, scale: int) -> None:
         raise UsageError(name, f"is {width}x{height}, too small to measure at x{scale}", "Remove it.")
 
 
+def _rgb_of(path: Path) -> Pixels:
+    pixels = read_image(path).pixels
+    if pixels.dtype != np.uint8:
+        raise UsageError(path, f"is {pixels.dtype}; figures are defined on 8-bit images", "Convert it.")
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.uint8)
+
+
 def _partner(path: Path, lr_folder: Path, scale: int) -> Pixels:
     stems = (path.stem, f"{path.stem}x{scale}", f"{path.stem}_x{scale}", f"{path.stem}_LRBI_x{scale}")
     if not lr_folder.is_dir():
         raise UsageError(lr_folder, "no such folder", "Give the folder of LR images.")
     for candidate in sorted(lr_folder.iterdir()):
         if candidate.stem in stems:
-            pixels = read_image(candidate).pixels
-            return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))).astype(np.uint8)
+            return _rgb_of(candidate)
     raise UsageError(path, f"has no partner in {lr_folder}", f"Expected one of the names {', '.join(stems)}.")
 
 

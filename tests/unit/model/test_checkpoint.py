@@ -49,6 +49,14 @@ def test_fused_file_round_trip_with_metadata(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
 
 
+def test_strings_of_a_file_are_read_in_one_order(tmp_path: Path) -> None:
+    """What is exported with them is the same, byte for byte, in every run; safetensors gives them in any order."""
+    save_plain(tmp_path / "net.safetensors", PlainSR(SPEC), {f"key{n}": "value" for n in range(12)})
+    for _ in range(20):
+        names = list(read_metadata(tmp_path / "net.safetensors"))
+        assert names == sorted(names)
+
+
 def test_a_flipped_bit_of_a_fused_model_is_named(tmp_path: Path) -> None:
     save_plain(tmp_path / "net.safetensors", PlainSR(SPEC), {})
     whole = (tmp_path / "net.safetensors").read_bytes()
