@@ -49,3 +49,20 @@ def test_files_that_do_not_go_together_are_refused(tmp_path: Path, join: Join) -
         with pytest.raises(RecipeError, match="another scale than the first, or a teacher"):
             join([str(first), str(second), "-o", str(tmp_path / "both.pack")])
     assert not (tmp_path / "both.pack").exists()
+
+
+def test_a_teacher_replaces_the_originals_of_the_files_it_is_told_of(tmp_path: Path, join: Join) -> None:
+    first, taught = packed(tmp_path / "one.pack", 0), packed(tmp_path / "two.pack", 10)
+    join([str(first), "--taught", str(taught), "-o", str(tmp_path / "both.pack")])
+    both = Pack(tmp_path / "both.pack")
+    (one, two), _ = both.split(0)
+    assert np.array_equal(both.hr(one), Pack(first).hr(Pack(first).images[0]))
+    assert not np.array_equal(both.hr(one), both.teacher(one))
+    assert np.array_equal(both.hr(two), Pack(taught).teacher(Pack(taught).images[0]))
+    assert np.array_equal(both.lr(two), Pack(taught).lr(Pack(taught).images[0]))
+
+
+def test_without_a_teacher_nothing_replaces_originals(tmp_path: Path, join: Join) -> None:
+    first, second = (packed(tmp_path / f"{name}.pack", 0, taught=False) for name in ("one", "two"))
+    with pytest.raises(RecipeError, match="--taught needs packed files with a teacher"):
+        join([str(first), "--taught", str(second), "-o", str(tmp_path / "both.pack")])
