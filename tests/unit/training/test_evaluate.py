@@ -15,7 +15,8 @@ from tests.conftest import textured
 
 def folders(root: Path) -> tuple[Path, Path]:
     hr, lr = root / "hr", root / "lr"
-    hr.mkdir(), lr.mkdir()
+    hr.mkdir()
+    lr.mkdir()
     Image.fromarray(textured(24, 32, 0)).save(hr / "a.png")
     Image.fromarray(textured(12, 16, 1)).save(lr / "ax2.png")
     return hr, lr
