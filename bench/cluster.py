@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="part of a core that each worker gets; default: one of its own")
     words = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    planning.cut = functools.partial(cut, frames=words.frames)
+    planning.cut = functools.partial(cut, frames=words.frames)  # type: ignore[attr-defined]
     cores = sorted(os.sched_getaffinity(0))
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     found: dict[str, Any] = {"video": words.video.name, "workers": {}}

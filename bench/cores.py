@@ -10,6 +10,7 @@ prediction is the least of what each of these allows; for one and two threads it
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -149,7 +150,7 @@ def _parts(net: PlainSR, one: Upscaler, two: Upscaler, plan: VideoPlan) -> Parts
         frames = tiled(upscaler)
         image = lr if pixels is None else lr[..., : pixels[0], : pixels[1]].contiguous()
         tiles = frames.runner.plan(*image.shape[-2:])
-        write = frames._writer(frames._targets(*image.shape[-2:]))
+        write = functools.partial(frames._write, frames._targets(*image.shape[-2:]))
         return tiles, lambda: frames.runner._compute(frames.runner._backend, image, tiles[0], write)
 
     decoder = decoder_for(plan, one)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def engines(body: Body, size: tuple[int, int], threads: int) -> dict[str, Runner
     """What there is, ready to run on noise of a size."""
     noise = torch.rand(1, body.skip.shape[0], *size)
     placed, found = noise.to(memory_format=torch.channels_last), dict[str, Runner]()
-    channels_last: Any = body.layers.to(memory_format=torch.channels_last)
+    channels_last: Any = body.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def by_torch() -> object:
         with torch.inference_mode():
@@ -57,8 +58,7 @@ def engines(body: Body, size: tuple[int, int], threads: int) -> dict[str, Runner
         found["OpenVINO"] = lambda: request.infer([noise.numpy()], share_inputs=True, share_outputs=True)
     for word, make in (("onnxruntime", onnxruntime_layers), ("ncnn", ncnn_layers)):
         if ENGINES[word].installed:
-            run = make(body.layers, threads)
-            found[ENGINES[word].title] = lambda run=run: run(noise)
+            found[ENGINES[word].title] = partial(make(body.layers, threads), noise)
     return found
 
 
@@ -84,7 +84,9 @@ def rivals(scale: int, frame: list[NDArray[np.uint8]], threads: int) -> dict[str
             name = f"{source}.{operator}"
             weight = graph.constant(f"{name}.weight", random.normal(0, 0.05, (*shape, side, side)))
             bias = graph.constant(f"{name}.bias", np.zeros(out))
-            more = {"output_padding": [enlarge - 1] * 2, "strides": [enlarge] * 2} if enlarge > 1 else {}
+            more: dict[str, Any] = (
+                {"output_padding": [enlarge - 1] * 2, "strides": [enlarge] * 2} if enlarge > 1 else {}
+            )
             inputs, pads = [source, weight, bias], [side // 2] * 4
             found = graph.add(operator, inputs, kernel_shape=[side, side], pads=pads, **more)
             if activation == "PRelu":
@@ -97,7 +99,7 @@ def rivals(scale: int, frame: list[NDArray[np.uint8]], threads: int) -> dict[str
 
     def espcn(graph: Graph, layer: Callable[..., str]) -> str:
         features = layer(layer("lr", 1, 64, 5, "Tanh"), 64, 32, 3, "Tanh")
-        shuffle = {"blocksize": scale, "mode": "CRD"}
+        shuffle: dict[str, Any] = {"blocksize": scale, "mode": "CRD"}
         return graph.add("DepthToSpace", [layer(features, 32, scale**2, 3)], **shuffle)
 
     def fsrcnn(d: int, s: int, m: int) -> Callable[[Graph, Callable[..., str]], str]:
@@ -168,7 +170,7 @@ def main() -> None:
     whole = rivals(net.spec.scale, frame, arguments.threads)
     for engine in installed_engines():
         planes = PlaneUpscaler(Upscaler(net, device="cpu", engine=engine), VIDEO, VIDEO, reuse=False)
-        whole[f"{arguments.network} by {planes.engine}"] = lambda planes=planes: planes(frame)
+        whole[f"{arguments.network} by {planes.engine}"] = partial(planes, frame)
     for name, seconds in best(whole, arguments.rounds).items():
         print(f"{name}: {1000 * seconds:.1f} ms a frame of 480x270, planes to planes")
 

@@ -21,8 +21,8 @@ from repsr_cli.image.page import page_of
 from repsr_cli.reporting import Outcome, Reporter
 from repsr_cli.upscale.api import load_model
 from repsr_cli.upscale.batch import run_jobs
-from repsr_cli.upscale.jobs import Naming, plan_jobs
-from repsr_cli.upscale.request import Request
+from repsr_cli.upscale.jobs import plan_jobs
+from repsr_cli.upscale.request import Naming, Request
 
 COUNT = 100
 

@@ -59,16 +59,23 @@ def examine() -> Iterator[Finding]:
     yield Finding(
         "repsr", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
     )
-    for check in (_libraries, _encoders, _nvidia, _extras, _choices, _models, _devices):
+    libraries = list(_libraries())
+    yield from libraries
+    missing = any(finding.state == "broken" for finding in libraries)
+    for check in (_encoders, _nvidia, _extras, _choices, _models, _devices):
         try:
             yield from check()
-        except ImportError as error:  # of torch or PyAV, which is reported among the libraries
+        except ImportError as error:
             raise_shortage(error)
+            if not missing:  # else it is of a library that was reported
+                remedy = "Install repsr again: pip install --force-reinstall repsr"
+                yield Finding("libraries", "broken", f"one cannot be imported ({error})", remedy, exit_code=3)
 
 
 def _libraries() -> Iterator[Finding]:
     for module, package, need, remedy in (
         ("torch", "torch", "running models", "pip install torch"),
+        ("safetensors", "safetensors", "model files", "pip install safetensors"),
         ("PIL", "pillow", "images", "pip install pillow"),
         ("av", "av", "videos", "pip install av"),
     ):

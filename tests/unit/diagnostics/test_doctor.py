@@ -39,11 +39,16 @@ def test_libraries_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> N
     assert findings["cpu fp32"].state == "ok"
 
 
-def test_without_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; from repsr_cli.diagnostics.doctor import examine"
-    code += "; print([finding.state for finding in examine() if finding.subject == 'torch'])"
+@pytest.mark.parametrize(
+    ("absent", "subject"), [("torch", "torch"), ("safetensors", "safetensors"), ("h11", "libraries")]
+)
+def test_a_library_that_cannot_be_imported_is_broken(absent: str, subject: str) -> None:
+    code = f"import sys; sys.modules[{absent!r}] = None; from repsr_cli.diagnostics import doctor\n"
+    if subject == "libraries":  # one that doctor does not know, where a check needs it
+        code += f"def check():\n    import {absent}\n    yield\ndoctor._extras = check\n"
+    code += "print([finding.subject for finding in doctor.examine() if finding.state == 'broken'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("['broken']\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == (f"{[subject]}\n", 0), done.stderr
 
 
 def test_missing_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
