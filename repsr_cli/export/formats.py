@@ -32,6 +32,7 @@ class Format:
             file.
         runner: the bytes of each file to a function; ImportError if the program is not installed.
         rgb_only: what its files are called where they cannot read and write planes; else empty.
+        clamped: whether outputs are clamped to [0, 1].
         tolerance: largest difference to torch, of the largest value.
         apart: suffixes where another target of the same command takes one of ``suffixes``.
     """
