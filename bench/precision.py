@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.zoo import available, load_compact
 from repsr_cli.training.dataset import find_images
-from repsr_cli.training.evaluate import upscale_pixels
+from repsr_cli.training.evaluate import rgb_of, upscale_pixels
 from repsr_cli.training.metrics import psnr_y
 from repsr_cli.upscale.precision import measured_loss
 
@@ -37,9 +36,7 @@ def main() -> None:
         for folder in arguments.folders:
             losses = []
             for path in find_images(folder):
-                pixels = read_image(path).pixels
-                height, width = (side // model.scale * model.scale for side in pixels.shape[:2])
-                hr = np.repeat(pixels, 3, 2)[:height, :width] if pixels.shape[2] == 1 else pixels[:height, :width]
+                hr = rgb_of(path, model.scale)
                 lr = downscale(hr, model.scale)
                 figures = [psnr_y(upscale_pixels(each, lr), hr, model.scale) for each in (exact, half)]
                 losses.append(figures[0] - figures[1])

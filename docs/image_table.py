@@ -24,9 +24,9 @@ from repsr_cli.model.zoo import ModelFile
 from repsr_cli.reporting import SILENT
 from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.image_sinks import sink_for
-from repsr_cli.upscale.jobs import Naming, plan_jobs
+from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.plan_image import plan_image
-from repsr_cli.upscale.request import Request
+from repsr_cli.upscale.request import Naming, Request
 
 HEAD = """# Test images
 

@@ -61,13 +61,13 @@ def row(path: Path, folder: Path, upscaler: Upscaler) -> str:
     try:
         if suffix == ".webm" and probe(path).planar.endswith("10le"):
             settings = {"preset": "12"}
-        options = Request.of(**settings, allow_loss=True)  # type: ignore[arg-type]
+        options = Request.of(**settings, allow_loss=True)
         try:
             outcome = upscaled(path, target, upscaler, options)
         except MediaError as error:
             if "--deinterlace" not in error.remedy:
                 raise
-            options = Request.of(**settings, allow_loss=True, deinterlace=True)  # type: ignore[arg-type]
+            options = Request.of(**settings, allow_loss=True, deinterlace=True)
             outcome = upscaled(path, target, upscaler, options)
     except MediaError as error:
         return f"| {path.name} | refused: {error.happened} | | | | |"

@@ -28,11 +28,10 @@ from repsr_cli.engine.pixels import to_pixels, to_tensor
 from repsr_cli.engine.planes import planes_from_rgb, rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.export.planes import parse_planes
-from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.zoo import load, resolve
 from repsr_cli.training.dataset import held_out_groups, photographs
-from repsr_cli.training.evaluate import upscale_pixels
+from repsr_cli.training.evaluate import rgb_of, upscale_pixels
 from repsr_cli.training.frame_sampling import frames_at
 from repsr_cli.training.metrics import psnr_y
 from repsr_cli.training.perceptual import ssimulacra2
@@ -82,12 +81,11 @@ class Row:
 
 
 def middle(image: Pixels, side: int, multiple: int) -> Pixels:
-    """The middle of an image, as RGB, of sides that are multiples of a number."""
+    """The middle of an image, of sides that are multiples of a number."""
     height, width = (min(side, each) // multiple * multiple for each in image.shape[:2])
     top, left = ((each - kept) // 2 for each, kept in zip(image.shape[:2], (height, width), strict=True))
     top, left = top // multiple * multiple, left // multiple * multiple
-    rgb = np.broadcast_to(image[top : top + height, left : left + width], (height, width, 3))
-    return np.ascontiguousarray(rgb).astype(np.uint8)
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
 def held_out(folder: Path, count: int) -> list[Path]:
@@ -116,7 +114,7 @@ class Models:
 def of_images(paths: Sequence[Path], models: Models, known: set[tuple[str, str, int]]) -> Iterator[Row]:
     """The rows of images."""
     for path in paths:
-        hr = middle(read_image(path).pixels, WHOLE, 2 * SCALE)
+        hr = middle(rgb_of(path), WHOLE, 2 * SCALE)
         lr = downscale(hr, SCALE)
         for codec, qualities in IMAGES.items():
             for quality in qualities:

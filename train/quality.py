@@ -23,12 +23,11 @@ from PIL import Image, ImageDraw, ImageFont
 from repsr_cli.engine.pixels import to_pixels
 from repsr_cli.engine.planes import rgb_from_planes
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import imresize
 from repsr_cli.model.zoo import load, resolve
 from repsr_cli.training.clips import FORMAT, clip_frames, compressed
 from repsr_cli.training.conditions import parse_condition
-from repsr_cli.training.evaluate import BICUBIC, upscale_pixels
+from repsr_cli.training.evaluate import BICUBIC, rgb_of, upscale_pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -73,9 +72,7 @@ class Shown:
 def photo(text: str) -> Shown:
     """A photograph through JPEG, from FILE@X,Y."""
     path, corner = text.rsplit("@", 1)
-    pixels = np.asarray(read_image(Path(path)).pixels)
-    height, width = (side // SCALE * SCALE for side in pixels.shape[:2])
-    hr = np.ascontiguousarray(np.broadcast_to(pixels[:height, :width], (height, width, 3)))
+    hr = rgb_of(Path(path), SCALE)
     return Shown(Path(path).stem, parse_condition("jpeg:75").lr(hr, SCALE), hr, _corner(corner))
 
 

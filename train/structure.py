@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.image.files import read_image
 from repsr_cli.image.resize import downscale
 from repsr_cli.model.zoo import load, resolve
-from repsr_cli.training.evaluate import upscale_pixels
+from repsr_cli.training.evaluate import rgb_of, upscale_pixels
 from repsr_cli.training.metrics import psnr_rgb, psnr_y
 
 CROPS = Path(__file__).with_name("data") / "structure.csv"
@@ -35,7 +34,7 @@ def main() -> None:
     with CROPS.open(newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
             left, top, side = (int(row[key]) for key in ("left", "top", "side"))
-            crops.append(read_image(arguments.images / row["image"]).pixels[top : top + side, left : left + side])
+            crops.append(rgb_of(arguments.images / row["image"])[top : top + side, left : left + side])
     for name in arguments.models:
         upscaler = Upscaler(load(resolve(name, arguments.scale, "clean")))
         figures = []

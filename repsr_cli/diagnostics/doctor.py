@@ -59,9 +59,10 @@ def examine() -> Iterator[Finding]:
     yield Finding(
         "repsr", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
     )
-    libraries = list(_libraries())
-    yield from libraries
-    missing = any(finding.state == "broken" for finding in libraries)
+    missing = False
+    for finding in _libraries():
+        missing = missing or finding.state == "broken"
+        yield finding
     for check in (_encoders, _nvidia, _extras, _choices, _models, _devices):
         try:
             yield from check()

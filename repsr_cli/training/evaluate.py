@@ -98,10 +98,9 @@ def pairs_of(
         UsageError: an image or its LR partner is not 8 bit, or it has no partner of the right size.
     """
     for path in find_images(folder):
-        pixels = _rgb_of(path)
-        height, width = (side - side % scale for side in pixels.shape[:2])
+        hr = rgb_of(path, scale)
+        height, width = hr.shape[:2]
         check_measurable(path, height, width, scale)
-        hr = np.ascontiguousarray(pixels[:height, :width])
         if lr_folder is None:
             lr = make_lr(hr, scale)
         else:
@@ -118,11 +117,17 @@ def check_measurable(name: object, height: int, width: int, scale: int) -> None:
         raise UsageError(name, f"is {width}x{height}, too small to measure at x{scale}", "Remove it.")
 
 
-def _rgb_of(path: Path) -> Pixels:
+def rgb_of(path: Path, multiple: int = 1) -> Pixels:
+    """An image as RGB, (H, W, 3), cropped at the bottom and the right to multiples of a number.
+
+    Raises:
+        UsageError: it is not 8 bit.
+    """
     pixels = read_image(path).pixels
     if pixels.dtype != np.uint8:
         raise UsageError(path, f"is {pixels.dtype}; figures are defined on 8-bit images", "Convert it.")
-    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.uint8)
+    height, width = (side - side % multiple for side in pixels.shape[:2])
+    return np.array(np.broadcast_to(pixels[:height, :width], (height, width, 3)), np.uint8)
 
 
 def _partner(path: Path, lr_folder: Path, scale: int) -> Pixels:
@@ -131,7 +136,7 @@ def _partner(path: Path, lr_folder: Path, scale: int) -> Pixels:
         raise UsageError(lr_folder, "no such folder", "Give the folder of LR images.")
     for candidate in sorted(lr_folder.iterdir()):
         if candidate.stem in stems:
-            return _rgb_of(candidate)
+            return rgb_of(candidate)
     raise UsageError(path, f"has no partner in {lr_folder}", f"Expected one of the names {', '.join(stems)}.")
 
 

@@ -90,10 +90,17 @@ def test_what_a_killed_process_left_of_a_target_is_removed_and_nothing_else(tmp_
     assert other.exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}', '{"a": [1, 2, 3]}', "\ud800"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"a": 1}', '{"a": [1, 2, 3]}', '{"a": [1, 2, "x", "t"]}', '{"a": [1, "x", 0, "t"]}', "\ud800"],
+)
 def test_a_damaged_record_is_no_record(tmp_path: Path, content: str) -> None:
     (tmp_path / "record").write_text(content, errors="surrogatepass")
     assert watch._Begun(tmp_path / "record").deaths(tmp_path, (1, 2)) == 0
+    job = Job("image", Path("b"), tmp_path / "b_x2.png")
+    begun = watch._Begun(tmp_path / "record")
+    begun.begin(job, (1, 2))
+    assert begun.deaths(job.source, (1, 2)) == 1
 
 
 @pytest.mark.parametrize(
