@@ -78,6 +78,9 @@ def upscale(
     with printer.board as board:
         _announce(plan, request, printer)
         if report.dry_run or report.estimate:
+            from repsr_cli.upscale.models import check_compute
+
+            check_compute(request)
             for job in plan.jobs:
                 try:
                     printer.planned(job, describe_job(job, request, measure=report.estimate))

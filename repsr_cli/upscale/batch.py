@@ -177,6 +177,7 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
     if job.source == PIPE:
         raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
     plan = plan_job(job, request)
+    _check_target(plan)
     height, width = plan.shown
     model = plan.compute.model
     lines = [
@@ -200,6 +201,18 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
         with torch_threads(plan.compute.threads):
             lines.append(estimate(plan, upscaler, lines.append))
     return [*lines, f"to be written: {job.target}"]
+
+
+def _check_target(plan: Plan) -> None:
+    """Refuse a target that the job would refuse."""
+    if plan.kind == "image":
+        from repsr_cli.upscale import image_sinks
+
+        image_sinks.sink_for(plan).check()
+    else:
+        from repsr_cli.upscale import sinks
+
+        sinks.sink_for(plan).check()
 
 
 def size_note(plan: Plan) -> str | None:

@@ -130,18 +130,38 @@ def check_compute(request: Request) -> None:
     """Refuse what would fail for every job, so that it is reported once.
 
     Raises:
-        UsageError: no such kind of device, devices of several kinds, or as ``zoo.resolve``.
+        UsageError: no such kind of device, devices of several kinds, an engine that is absent or not for them, no tile
+            size, or as ``zoo.resolve``.
+        DeviceError: a device is absent, or a C++ compiler.
     """
-    asked_model(request, request.size.scale, "clean")
-    # A cluster's devices are its own; and of these two there is always one.
-    if request.model.ray is not None or request.model.devices in (("auto",), ("cpu",)):
+    # The factor that a size asks for differs from source to source; every model reaches 1.
+    asked_model(request, 1.0 if request.size.sized else request.size.scale, "clean")
+    asked = request.model
+    if asked.tile != "auto":
+        from repsr_cli.engine.settings import pick_tile
+
+        pick_tile(asked.tile)
+    if asked.ray is not None:  # a cluster's devices are its own
         return
+    if asked.devices not in (("auto",), ("cpu",)):  # of which there is always one
+        from repsr_cli.engine.settings import pick_device
+
+        devices = [pick_device(name) for name in asked.devices]
+        if len({device.type for device in devices}) > 1:
+            names = ", ".join(map(str, devices))
+            raise UsageError(f"devices {names}", "their results differ in the last digits", "Name devices of one kind.")
+    if asked.engine != "auto":
+        _check_engine(asked.engine, asked.devices[0], asked.precision)
+
+
+def _check_engine(engine: str, device: str, precision: str) -> None:
+    """Refuse an engine that cannot run on a device in the precision asked for, or in any where that is ``auto``."""
+    from repsr_cli.engine.backends.registry import ENGINES, pick_engine
     from repsr_cli.engine.settings import pick_device
 
-    devices = [pick_device(name) for name in request.model.devices]
-    if len({device.type for device in devices}) > 1:
-        names = ", ".join(map(str, devices))
-        raise UsageError(f"devices {names}", "their results differ in the last digits", "Name devices of one kind.")
+    if precision == "auto":
+        precision = next(iter(ENGINES[engine].precisions)) if engine in ENGINES else "fp32"
+    pick_engine(engine, pick_device(device).type, precision)
 
 
 def alternatives(model: ModelFile, spec: Spec | ForeignSpec) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from av.container import InputContainer
+from rich.filesize import decimal
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.zoo import ModelFile
@@ -126,7 +127,7 @@ class VideoPlan:
             *(f"stream {stream}" for stream in self.streams),
             *(f"note: {note}" for note in self.notes),
             *(f"would be lost, and needs --allow-loss: {loss}" for loss in self.losses),
-            f"space: about {self.bytes_needed / 1e6:.0f} MB while working",
+            f"space: about {decimal(self.bytes_needed)} while working",
         ]
         return "\n".join(lines)
 
@@ -225,7 +226,7 @@ def _compute(
         UsageError: the size is not known beforehand, or the video cannot be divided among workers.
     """
     if model is None:
-        if video.path == PIPE and request.size.asked and request.size.scale is None:
+        if video.path == PIPE and request.size.sized:
             raise UsageError(
                 video.path, "the size of frames from a pipe is not known beforehand", "Give a factor with -s."
             )

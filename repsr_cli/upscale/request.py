@@ -73,6 +73,11 @@ class SizeOptions:
         """Whether any size was asked for."""
         return any(getattr(self, each.name) is not None for each in fields(self))
 
+    @property
+    def sized(self) -> bool:
+        """Whether a size in pixels was asked for, so that the factor follows from the source."""
+        return self.asked and self.scale is None
+
     def check(self) -> None:
         """Refuse sizes that make no sense.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from av.video.frame import VideoFrame
+from rich.filesize import decimal
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import Noting, PendingFile, publish, translated_errors
@@ -356,13 +357,13 @@ def check_target(plan: VideoPlan) -> None:
         return
     free = free_space(plan.target.parent)
     if plan.bytes_needed > free:
-        happened = f"needs about {plan.bytes_needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free"
+        happened = f"needs about {decimal(plan.bytes_needed)}, and {decimal(free)} are free"
         raise MediaError(plan.target, happened, "Free some space, or write to another disk with -o.")
 
 
 def _in_the_way(plan: VideoPlan) -> Path | None:
     """A numbered image that exists and would be replaced; not those of this job, which was stopped."""
-    if being_numbered(plan.target):
+    if being_numbered(plan.target) or not plan.target.parent.exists():  # it will be made
         return None
     return next(
         (path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)), None

@@ -182,6 +182,37 @@ def test_dry_run_writes_nothing(network: Path) -> None:
     assert files() == before
 
 
+def test_dry_run_refuses_what_the_run_refuses(network: Path) -> None:
+    image("a.png", (20, 10))
+    video("b.mp4")
+    for arguments in (
+        ("a.png", "--device", "nosuch"),
+        ("b.mp4", "--device", "cpu,nosuch"),
+        ("a.png", "--engine", "nosuch"),
+        ("b.mp4", "--engine", "tensorrt", "--device", "cpu"),
+        ("b.mp4", "--engine", "ncnn", "--precision", "bf16"),
+        ("a.png", "--tile", "7k"),
+        ("b.mp4", "--tile", "0"),
+        ("b.mp4", "-o", "a.png/b.mp4"),
+    ):
+        dry = repsr("upscale", *arguments, "-s", 2, "-n", network, "--dry-run")
+        run = repsr("upscale", *arguments, "-s", 2, "-n", network)
+        assert (dry.exit_code, dry.stderr) == (run.exit_code, run.stderr), arguments
+        assert run.exit_code != 0
+
+
+def test_dry_run_of_images_in_a_folder_that_is_not_there(network: Path) -> None:
+    video("b.mkv", size=(16, 12))
+    command = ("upscale", "b.mkv", "-o", "frames/%03d.png", "-s", 2, "-n", network, "--allow-loss")
+    dry = repsr(*command, "--dry-run")
+    assert dry.exit_code == 0, dry.stderr
+    assert not Path("frames").exists()
+    run = repsr(*command)
+    assert run.exit_code == 0, run.stderr
+    again = repsr(*command, "--dry-run")
+    assert (again.exit_code, "001.png: exists" in again.stderr) == (2, True), again.stderr
+
+
 def test_dry_run_loads_no_model(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image("a.png"), video("b.mp4")
 
@@ -303,6 +334,17 @@ def test_sizes(network: Path) -> None:
         with av.open(json.loads(result.stdout)["target"]) as done:
             assert (done.streams.video[0].width, done.streams.video[0].height) == size
     assert repsr("upscale", "a.png", "-n", network, "-s", 3).exit_code == 4
+
+
+def test_sizes_with_a_model_that_has_no_x4() -> None:
+    image("a.png", (20, 10))
+    for arguments in (("--width", 40), ("--height", 18), ("--size", "40x20"), ("--fit", "30x99"), ("--short-side", 16)):
+        result = repsr("upscale", "a.png", "-n", "light", *arguments, "-y")
+        assert result.exit_code == 0, result.stderr
+        assert result.exit_code == repsr("upscale", "a.png", "-n", "light", *arguments, "-y", "--dry-run").exit_code
+    refused = repsr("upscale", "a.png", "-n", "light", "--width", 60, "-y")
+    assert refused.exit_code == 4
+    assert "enlarges by up to 2, not 3" in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["a b.png", "写真.png", "[red].png", "#1.png", "-x.png", "100%.png", "ä'\".png"])
