@@ -148,6 +148,12 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises there
 
 
+def is_to_be_made(folder: Path) -> bool:
+    """Whether a folder does not exist and can be made, as nothing but folders leads to it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    return there != folder.absolute() and is_folder(there)
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading; links are not followed, and named pipes do not block.
 

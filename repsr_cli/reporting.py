@@ -55,3 +55,11 @@ class Reporter:
 
 
 SILENT = Reporter()
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes as text: ``10 bytes``, ``38.4 kB``, ``1.3 MB``."""
+    if count < 1000:
+        return f"{count} bytes"
+    exponent = min((len(str(count)) - 1) // 3, 5)
+    return f"{count / 1000**exponent:.1f} {'kMGTP'[exponent - 1]}B"

@@ -12,7 +12,6 @@ import typer
 from repsr_cli.cli.console import Board, clock, friendly, print_json, print_line
 from repsr_cli.cli.option_groups import grouped
 from repsr_cli.cli.shared_options import Json, Quiet
-from repsr_cli.errors import RepsrError
 from repsr_cli.options import option
 from repsr_cli.reporting import SILENT, Outcome, Progress
 from repsr_cli.upscale.request import FILES, Naming, Request, ignored_options
@@ -63,7 +62,7 @@ def upscale(
 
     Example: repsr upscale clip.mp4 photo.png -s 4 -o upscaled/
     """
-    from repsr_cli.upscale.batch import describe_job, run_jobs, settle_scale
+    from repsr_cli.upscale.batch import describe_jobs, run_jobs, settle_scale
     from repsr_cli.upscale.finished import Finished
     from repsr_cli.upscale.inputs import Failure
     from repsr_cli.upscale.jobs import plan_jobs
@@ -78,14 +77,8 @@ def upscale(
     with printer.board as board:
         _announce(plan, request, printer)
         if report.dry_run or report.estimate:
-            from repsr_cli.upscale.models import check_compute
-
-            check_compute(request)
-            for job in plan.jobs:
-                try:
-                    printer.planned(job, describe_job(job, request, measure=report.estimate))
-                except RepsrError as error:
-                    printer.failed(Failure(str(job.source), error))
+            for job, lines, failure in describe_jobs(plan.jobs, request, measure=report.estimate):
+                printer.planned(job, lines, failure)
         else:
             files = len(plan.jobs)
             total = board.reporter("total") if files > 1 else SILENT
@@ -159,11 +152,14 @@ class ResultPrinter:
         if self.json:
             print_json({"status": "skipped", "target": target, "reason": reason})
 
-    def planned(self, job: Job, lines: Sequence[str]) -> None:
-        """What would be done."""
-        self.finished += 1
+    def planned(self, job: Job, lines: Sequence[str], failure: Failure | None) -> None:
+        """What would be done, and what would stop it."""
         for line in lines:
             self.board.say(f"{job.source.name}: {line}")
+        if failure is not None:
+            self.failed(failure)
+            return
+        self.finished += 1
         record = {"status": "planned", "source": job.source, "target": job.target, "kind": job.kind, "plan": lines}
         self._print(job.target, record)
 

@@ -82,21 +82,3 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def precision_name(precision: torch.dtype) -> str:
     """The name of a number format, as ``--precision`` takes it."""
     return next(name for name, dtype in DTYPES.items() if dtype is precision)
-
-
-def pick_tile(name: str | int) -> str | int:
-    """The tile size of a name.
-
-    Args:
-        name: ``auto``; ``auto:N``, the same within a budget of N LR pixels, context included; ``off``; or the side of a
-            core in LR pixels.
-
-    Raises:
-        UsageError: anything else.
-    """
-    if name in ("auto", "off"):
-        return name
-    automatic, _, number = str(name).rpartition(":")
-    if automatic in ("", "auto") and number.isdecimal() and int(number) > 0:
-        return f"auto:{int(number)}" if automatic else int(number)
-    raise UsageError(f"tile {name}", "not a tile size", "Give auto, auto:PIXELS, off or a positive number of pixels.")

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from repsr_cli.errors import UsageError
+
 # Called with (tiles done, tiles in total); may raise to cancel.
 Progress = Callable[[int, int], None]
 
@@ -157,3 +159,21 @@ def _cuts(length: int, most: int, align: int) -> list[tuple[int, int]]:
     pieces = -(-units // -(-most // align))
     edges = [min(piece * units // pieces * align, length) for piece in range(pieces + 1)]
     return list(pairwise(edges))
+
+
+def pick_tile(name: str | int) -> str | int:
+    """The tile size of a name.
+
+    Args:
+        name: ``auto``; ``auto:N``, the same within a budget of N LR pixels, context included; ``off``; or the side of a
+            core in LR pixels.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if name in ("auto", "off"):
+        return name
+    automatic, _, number = str(name).rpartition(":")
+    if automatic in ("", "auto") and number.isdecimal() and int(number) > 0:
+        return f"auto:{int(number)}" if automatic else int(number)
+    raise UsageError(f"tile {name}", "not a tile size", "Give auto, auto:PIXELS, off or a positive number of pixels.")

@@ -11,9 +11,9 @@ from repsr_cli.cores import usable_cores
 from repsr_cli.engine.backends.eager import TorchBackend
 from repsr_cli.engine.backends.registry import engine_name, pick_engine
 from repsr_cli.engine.body import body_of, place
-from repsr_cli.engine.settings import Notify, RunSettings, pick_device, pick_precision, pick_tile, precision_name
+from repsr_cli.engine.settings import Notify, RunSettings, pick_device, pick_precision, precision_name
 from repsr_cli.engine.tensor_tiles import TensorRunner
-from repsr_cli.engine.tiling import Progress, Tile
+from repsr_cli.engine.tiling import Progress, Tile, pick_tile
 from repsr_cli.errors import UsageError
 from repsr_cli.model.arrays import digest_of
 from repsr_cli.model.foreign import ForeignSpec, ForeignSR

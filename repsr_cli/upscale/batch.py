@@ -164,24 +164,48 @@ def _judged_by_image(path: Path) -> Judged | None:
         return None
 
 
-def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[str]:
-    """What a job would do, line by line.
+def describe_jobs(
+    jobs: Sequence[Job], request: Request, *, measure: bool = False
+) -> Iterator[tuple[Job, list[str], Failure | None]]:
+    """What ``run_jobs`` would do, line by line, and what it would refuse.
 
     Args:
         request: the request, with its scale settled.
-        measure: of a video also how long, from a trial of a few seconds.
+        measure: of videos also how long, from a trial of a few seconds.
+
+    Yields:
+        Every job, what it would do, and what would stop it, as far as that can be seen before it runs.
 
     Raises:
-        RepsrError: what would stop the job, as far as that can be seen before it runs.
+        RepsrError: what would fail for every job.
     """
-    if job.source == PIPE:
-        raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
-    plan = plan_job(job, request)
-    _check_target(plan)
+    if not jobs:
+        return
+    from repsr_cli.upscale.models import check_compute
+
+    check_compute(request)
+    for job in jobs:
+        lines: list[str] = []
+        try:
+            if job.source == PIPE:
+                raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
+            plan = plan_job(job, request)
+            lines += _described(plan)
+            _check_target(plan)
+            if measure and plan.kind == "video":
+                lines += _estimated(plan)
+        except (RepsrError, OSError, MemoryError, RuntimeError, ImportError) as error:
+            yield job, lines, _failure(job, error)
+        else:
+            yield job, [*lines, f"to be written: {job.target}"], None
+
+
+def _described(plan: Plan) -> list[str]:
+    """What a plan says, line by line."""
     height, width = plan.shown
     model = plan.compute.model
     lines = [
-        f"{job.kind} of {width}x{height}, {plan.factor:g} times as large",
+        f"{plan.kind} of {width}x{height}, {plan.factor:g} times as large",
         f"model {model.name}{f' for {plan.compute.why}' if plan.compute.why else ''}"
         + ("" if model.scale == plan.factor else ", then a resize"),
         *str(plan).splitlines(),
@@ -192,15 +216,20 @@ def describe_job(job: Job, request: Request, *, measure: bool = False) -> list[s
         lines.insert(2, f"{model.architecture}: tiles overlap by {MARGIN} px and are not exact")
     if note := size_note(plan):
         lines.append(note)
-    if measure and plan.kind == "video":
-        from repsr_cli.engine.threads import torch_threads
-        from repsr_cli.upscale.estimate import estimate
-        from repsr_cli.upscale.models import ModelCache
+    return lines
 
-        upscaler = ModelCache().upscaler(plan.compute, plan.compute.devices[0])
-        with torch_threads(plan.compute.threads):
-            lines.append(estimate(plan, upscaler, lines.append))
-    return [*lines, f"to be written: {job.target}"]
+
+def _estimated(plan: VideoPlan) -> list[str]:
+    """How long a video takes, by a trial."""
+    from repsr_cli.engine.threads import torch_threads
+    from repsr_cli.upscale.estimate import estimate
+    from repsr_cli.upscale.models import ModelCache
+
+    lines: list[str] = []
+    upscaler = ModelCache().upscaler(plan.compute, plan.compute.devices[0])
+    with torch_threads(plan.compute.threads):
+        lines.append(estimate(plan, upscaler, lines.append))
+    return lines
 
 
 def _check_target(plan: Plan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from repsr_cli.files import Noting, check_target, write_bytes
+from repsr_cli.files import Noting, check_target, is_to_be_made, write_bytes
 from repsr_cli.image.files import ImageSource, write_image
 from repsr_cli.image.page import Page
 from repsr_cli.upscale.plan_image import ImagePlan
@@ -66,7 +66,8 @@ class FileSink(ImageSink):
 
     def check(self) -> None:
         """As ``ImageSink`` says."""
-        check_target(self.plan.target, overwrite=self.plan.overwrite)
+        if not is_to_be_made(self.plan.target.parent):
+            check_target(self.plan.target, overwrite=self.plan.overwrite)
 
     def write(self, source: ImageSource, pages: Iterator[Page]) -> None:
         """Write the file.

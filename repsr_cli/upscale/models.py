@@ -130,20 +130,20 @@ def check_compute(request: Request) -> None:
     """Refuse what would fail for every job, so that it is reported once.
 
     Raises:
-        UsageError: no such kind of device, devices of several kinds, an engine that is absent or not for them, no tile
-            size, or as ``zoo.resolve``.
+        CheckpointError, UsageError: as ``zoo.resolve``.
+        UsageError: no such kind of device, devices of several kinds, an engine that is absent or not for them, or
+            something that is not a tile size.
         DeviceError: a device is absent, or a C++ compiler.
     """
-    # The factor that a size asks for differs from source to source; every model reaches 1.
-    asked_model(request, 1.0 if request.size.sized else request.size.scale, "clean")
+    _check_model(request)
     asked = request.model
     if asked.tile != "auto":
-        from repsr_cli.engine.settings import pick_tile
+        from repsr_cli.engine.tiling import pick_tile
 
         pick_tile(asked.tile)
     if asked.ray is not None:  # a cluster's devices are its own
         return
-    if asked.devices not in (("auto",), ("cpu",)):  # of which there is always one
+    if asked.devices not in (("auto",), ("cpu",)):  # one of these two there always is
         from repsr_cli.engine.settings import pick_device
 
         devices = [pick_device(name) for name in asked.devices]
@@ -154,14 +154,29 @@ def check_compute(request: Request) -> None:
         _check_engine(asked.engine, asked.devices[0], asked.precision)
 
 
+def _check_model(request: Request) -> None:
+    """Refuse a model that fits no source; which factor a size asks for differs from source to source."""
+    try:
+        asked_model(request, request.size.scale, "clean")
+    except CheckpointError:
+        if not request.size.sized:
+            raise
+        asked_model(request, 1.0, "clean")
+
+
 def _check_engine(engine: str, device: str, precision: str) -> None:
     """Refuse an engine that cannot run on a device in the precision asked for, or in any where that is ``auto``."""
     from repsr_cli.engine.backends.registry import ENGINES, pick_engine
-    from repsr_cli.engine.settings import pick_device
+    from repsr_cli.engine.gpus import may_have_gpu
 
+    kind = "cpu"
+    if device != "cpu" and (device != "auto" or may_have_gpu()):
+        from repsr_cli.engine.settings import pick_device
+
+        kind = pick_device(device).type
     if precision == "auto":
         precision = next(iter(ENGINES[engine].precisions)) if engine in ENGINES else "fp32"
-    pick_engine(engine, pick_device(device).type, precision)
+    pick_engine(engine, kind, precision)
 
 
 def alternatives(model: ModelFile, spec: Spec | ForeignSpec) -> str:

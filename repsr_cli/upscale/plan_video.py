@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from av.container import InputContainer
-from rich.filesize import decimal
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.model.zoo import ModelFile
+from repsr_cli.reporting import bytes_text
 from repsr_cli.sizes import video_size
 from repsr_cli.upscale.judge_video import judge_video
 from repsr_cli.upscale.judged import Judged
@@ -127,7 +127,7 @@ class VideoPlan:
             *(f"stream {stream}" for stream in self.streams),
             *(f"note: {note}" for note in self.notes),
             *(f"would be lost, and needs --allow-loss: {loss}" for loss in self.losses),
-            f"space: about {decimal(self.bytes_needed)} while working",
+            f"space: about {bytes_text(self.bytes_needed)} while working",
         ]
         return "\n".join(lines)
 

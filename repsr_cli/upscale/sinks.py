@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from av.video.frame import VideoFrame
-from rich.filesize import decimal
 
 from repsr_cli.errors import MediaError, UsageError
-from repsr_cli.files import Noting, PendingFile, publish, translated_errors
+from repsr_cli.files import Noting, PendingFile, is_to_be_made, publish, translated_errors
 from repsr_cli.files import check_target as check_file
+from repsr_cli.reporting import bytes_text
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.encode import EncodedPacket, SegmentEncoder
 from repsr_cli.video.image_sequence import existing
@@ -344,11 +344,13 @@ def check_target(plan: VideoPlan) -> None:
         UsageError: something would be lost, or the target exists.
         MediaError: there is not enough space.
     """
-    if plan.format == IMAGES:
+    if plan.target == PIPE or is_to_be_made(plan.target.parent):
+        pass  # nothing can be in the way
+    elif plan.format == IMAGES:
         there = None if plan.overwrite else _in_the_way(plan)
         if there is not None:
             raise UsageError(there, "exists", "Add -y to replace it.")
-    elif plan.target != PIPE:
+    else:
         check_file(plan.target, overwrite=plan.overwrite or (plan.resumable and is_complete(plan.target)))
     if plan.losses and not plan.allow_loss:
         better = "" if plan.format == "matroska" else ", or try .mkv"
@@ -357,13 +359,13 @@ def check_target(plan: VideoPlan) -> None:
         return
     free = free_space(plan.target.parent)
     if plan.bytes_needed > free:
-        happened = f"needs about {decimal(plan.bytes_needed)}, and {decimal(free)} are free"
+        happened = f"needs about {bytes_text(plan.bytes_needed)}, and {bytes_text(free)} are free"
         raise MediaError(plan.target, happened, "Free some space, or write to another disk with -o.")
 
 
 def _in_the_way(plan: VideoPlan) -> Path | None:
     """A numbered image that exists and would be replaced; not those of this job, which was stopped."""
-    if being_numbered(plan.target) or not plan.target.parent.exists():  # it will be made
+    if being_numbered(plan.target):
         return None
     return next(
         (path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)), None

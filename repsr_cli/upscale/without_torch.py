@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from repsr_cli.cores import usable_cores
 from repsr_cli.engine.array_frames import ArrayCompute
 from repsr_cli.engine.backends.openvino_graphs import compiles
 from repsr_cli.engine.backends.registry import ENGINES
+from repsr_cli.engine.gpus import may_have_gpu
 from repsr_cli.model.zoo import load_arrays
 from repsr_cli.upscale.choices import kind_of, recall_choices, worth_measuring
 from repsr_cli.upscale.frame_path import formats_of
@@ -20,9 +19,6 @@ from repsr_cli.upscale.models import Compute, chosen
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.upscale.precision import Precision, remembered
 from repsr_cli.video.segments import begun
-
-# Devices of GPUs: NVIDIA's, those of Jetson and of WSL, AMD's.
-_GPUS = ("nvidiactl", "nvhost-ctrl", "nvmap", "dxg", "kfd")
 
 
 def without_torch(plan: VideoPlan, say: Callable[[str], None]) -> ArrayCompute | None:
@@ -77,14 +73,7 @@ def _may(compute: Compute) -> bool:
     asked = compute.engine in ("auto", "openvino") and compute.tile == "auto" and compute.ray is None
     if not asked or not ENGINES["openvino"].installed:
         return False
-    return compute.devices == ("cpu",) or (compute.devices == ("auto",) and not _may_have_gpu())
-
-
-def _may_have_gpu() -> bool:
-    """Whether ``auto`` might mean another device than the CPU; only torch can tell for certain."""
-    if importlib.metadata.version("torch").endswith("+cpu"):
-        return False
-    return sys.platform != "linux" or any(Path("/dev", name).exists() for name in _GPUS)
+    return compute.devices == ("cpu",) or (compute.devices == ("auto",) and not may_have_gpu())
 
 
 def _goes_on(plan: VideoPlan) -> bool:

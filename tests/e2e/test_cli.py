@@ -25,6 +25,7 @@ from repsr_cli.model.spec import Spec
 from repsr_cli.model.zoo import available
 from repsr_cli.upscale.models import ModelCache
 from tests.conftest import ROOT
+from tests.sample_videos import make_video
 
 
 @pytest.fixture(scope="module")
@@ -201,16 +202,50 @@ def test_dry_run_refuses_what_the_run_refuses(network: Path) -> None:
         assert run.exit_code != 0
 
 
-def test_dry_run_of_images_in_a_folder_that_is_not_there(network: Path) -> None:
-    video("b.mkv", size=(16, 12))
-    command = ("upscale", "b.mkv", "-o", "frames/%03d.png", "-s", 2, "-n", network, "--allow-loss")
+def test_dry_run_shows_the_plan_of_what_it_refuses(network: Path) -> None:
+    make_video(Path("b.mkv"), (0, 1, 3, 4, 9), audio=0)
+    command = ("upscale", "b.mkv", "-o", "frames/%03d.png", "-s", 2, "-n", network)
+    dry, run = repsr(*command, "--dry-run"), repsr(*command)
+    assert (dry.exit_code, run.exit_code) == (2, 2)
+    assert run.stderr.splitlines()[-1] in dry.stderr
+    assert "stream #0 video" in dry.stderr
+    assert "to be written" not in dry.stderr
+    assert not dry.stdout
+
+
+def test_dry_run_without_space(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repsr_cli.upscale import sinks
+
+    video("b.mkv")
+    monkeypatch.setattr(sinks, "free_space", lambda _folder: 10)
+    dry = repsr("upscale", "b.mkv", "-s", 2, "-n", network, "--dry-run")
+    assert (dry.exit_code, "10 bytes are free" in dry.stderr) == (3, True), dry.stderr
+
+    def refused(_folder: Path) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    image("a.png")
+    monkeypatch.setattr(sinks, "free_space", refused)
+    several = repsr("upscale", "b.mkv", "a.png", "-s", 2, "-n", network, "--dry-run")
+    assert several.stdout == "a_x2.png\n"
+    assert "Permission denied" in several.stderr
+
+
+def test_dry_run_of_nothing_checks_nothing(network: Path) -> None:
+    image("a.png"), image("done.png")
+    command = ("upscale", "a.png", "-o", "done.png", "-n", network, "--skip-existing", "--device", "nosuch")
+    assert repsr(*command).exit_code == repsr(*command, "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize("target", ["out/", "out/deep/a.png", "out/b.mkv", "out/b.y4m", "out/%03d.png"])
+def test_dry_run_into_a_folder_that_is_not_there(network: Path, target: str) -> None:
+    image("a.png"), video("b.mkv", size=(16, 12))
+    source = "a.png" if target in ("out/", "out/deep/a.png") else "b.mkv"
+    command = ("upscale", source, "-o", target, "-s", 2, "-n", network, "--allow-loss")
     dry = repsr(*command, "--dry-run")
     assert dry.exit_code == 0, dry.stderr
-    assert not Path("frames").exists()
-    run = repsr(*command)
-    assert run.exit_code == 0, run.stderr
-    again = repsr(*command, "--dry-run")
-    assert (again.exit_code, "001.png: exists" in again.stderr) == (2, True), again.stderr
+    assert not Path("out").exists()
+    assert repsr(*command).exit_code == 0
 
 
 def test_dry_run_loads_no_model(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +380,15 @@ def test_sizes_with_a_model_that_has_no_x4() -> None:
     refused = repsr("upscale", "a.png", "-n", "light", "--width", 60, "-y")
     assert refused.exit_code == 4
     assert "enlarges by up to 2, not 3" in refused.stderr
+    unknown = repsr("upscale", "a.png", "-n", "lighter", "--width", 40, "-y")
+    assert unknown.exit_code == 4
+
+
+def test_sizes_with_a_pair_that_has_no_x2() -> None:
+    image("a.png", (20, 10))
+    for arguments in (("--detail", 0.5), ("-n", "balanced@0.5"), ("--detail", 0), ("-n", "balanced-detail")):
+        result = repsr("upscale", "a.png", *arguments, "--width", 80, "-y")
+        assert result.exit_code == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", ["a b.png", "写真.png", "[red].png", "#1.png", "-x.png", "100%.png", "ä'\".png"])

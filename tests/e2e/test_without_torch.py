@@ -54,9 +54,10 @@ def run(*arguments: object, before: str = "", environment: dict[str, str] | None
     return last, done.stderr
 
 
-def test_a_short_video_needs_no_torch_and_has_the_same_bytes(clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_a_short_video_needs_no_torch_and_has_the_same_bytes(clip: Path, tmp_path: Path, engine: str) -> None:
     with_torch, alone = tmp_path / "torch.mp4", tmp_path / "alone.mp4"
-    options = ("-n", "fast", "--device", "cpu", "--preset", "ultrafast")
+    options = ("-n", "fast", "--device", "cpu", "--preset", "ultrafast", "--engine", engine)
     assert run(clip, "-o", with_torch, *options, before="import torch")[0] == "torch 0"
     last, printed = run(clip, "-o", alone, *options)
     assert last == "alone 0"

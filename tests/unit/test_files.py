@@ -17,6 +17,7 @@ from repsr_cli.errors import CheckpointError, MediaError, UsageError
 from repsr_cli.files import (
     PendingFile,
     check_target,
+    is_to_be_made,
     publish,
     reading,
     remove_leftovers,
@@ -457,3 +458,14 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
         file.write(b"abc")
     assert os.read(reader, 10) == b"abc"
     os.close(reader)
+
+
+def test_folders_to_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "lost").symlink_to("nowhere")
+    assert is_to_be_made(tmp_path / "new")
+    assert is_to_be_made(tmp_path / "new" / "deep")
+    assert not is_to_be_made(tmp_path)
+    assert not is_to_be_made(tmp_path / "file")
+    assert not is_to_be_made(tmp_path / "file" / "new")
+    assert not is_to_be_made(tmp_path / "lost" / "new")

@@ -19,7 +19,7 @@ from repsr_cli.image.page import page_of
 from repsr_cli.model.checkpoint import save_plain
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import SILENT
-from repsr_cli.upscale.batch import describe_job, executor_for, run_plan
+from repsr_cli.upscale.batch import describe_jobs, executor_for, run_plan
 from repsr_cli.upscale.executors.devices import Devices
 from repsr_cli.upscale.executors.local import Local
 from repsr_cli.upscale.image_sinks import sink_for as image_sink_for
@@ -44,7 +44,7 @@ def video_plan(folder: Path, request: Request, target: str = "out.mkv") -> Video
 
 ELSEWHERE = """
 import pickle, sys
-from repsr_cli.upscale.batch import describe_job, executor_for, run_plan
+from repsr_cli.upscale.batch import executor_for, run_plan
 from repsr_cli.upscale.models import ModelCache
 from repsr_cli.reporting import SILENT
 for plan in pickle.loads(sys.stdin.buffer.read()):
@@ -77,10 +77,12 @@ def test_describing_a_job_loads_no_model(
         Job("image", tmp_path / "a.png", tmp_path / "b.png"),
         Job("video", tmp_path / "in.mkv", tmp_path / "out.mkv"),
     ]
-    for job in jobs:
-        assert any("nearest" in line for line in describe_job(job, request_of_a_file))
+    for job, (described, lines, failure) in zip(jobs, describe_jobs(jobs, request_of_a_file), strict=True):
+        assert described is job
+        assert failure is None
+        assert any("nearest" in line for line in lines)
     with pytest.raises(AssertionError, match="was loaded"):
-        describe_job(jobs[1], request_of_a_file, measure=True)
+        list(describe_jobs(jobs, request_of_a_file, measure=True))
 
 
 def test_a_plan_does_not_change(request_of_a_file: Request, tmp_path: Path) -> None:
