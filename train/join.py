@@ -1,6 +1,6 @@
 """Join packed files of one scale into one, such as those of several mixes or teachers.
 
-    python train/join.py dense-x4.pack soft-x4.pack --taught harsh-x4.pack -o all-x4.pack
+    python train/join.py dense-x4.pack soft-x4.pack --taught harsh-x4.pack -o three-x4.pack
 
 Images that are held out for validation are taken from the first file alone. In the pairs of a file after ``--taught``,
 the teacher's images replace the originals, which is for sources that say too little about their originals.
