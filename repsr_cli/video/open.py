@@ -86,7 +86,11 @@ def translated(subject: object) -> Iterator[None]:
 
 @contextmanager
 def logged(level: int) -> Iterator[list[tuple[int, str, str]]]:
-    """FFmpeg's messages from a level on, while this lasts: (level, name, message). Nothing is printed."""
+    """FFmpeg's messages from a level on, while this lasts: (level, name, message). Nothing is printed.
+
+    No decoder with threads may run meanwhile. PyAV needs Python's lock to pass a message on, but keeps it while it
+    frees a decoder and waits for the threads: one that has something to log would wait for ever.
+    """
     usual = av.logging.get_level()
     av.logging.set_level(level)
     try:

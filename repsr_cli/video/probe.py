@@ -203,6 +203,8 @@ def describe(
     description = _description(container, stream)
     siting = _siting(description)
     _check_dolby_vision(path, description)
+    # Before the first frame: a decoder's threads may go on after it, and must not log while PyAV passes messages on.
+    fields = context.name == "hevc" and _has_field_pictures(stream)
     frame, beside = _first_frame(container, stream, path)
     rate = stream.average_rate or stream.base_rate or None
     if container.format.name in RAW:  # the demuxer says 25 whatever the stream says
@@ -212,7 +214,7 @@ def describe(
     )
     chosen = override_tags(found, matrix, full_range)
     tags, notes = resolve_tags(chosen, frame.format.name, frame.height, frame.width, rate)
-    if frame.interlaced_frame and context.name == "hevc" and _has_field_pictures(stream):
+    if frame.interlaced_frame and fields:
         happened = f"its images are single fields of {frame.width}x{frame.height}, not frames"
         raise MediaError(path, happened, "Join them first: ffmpeg -i IN -vf weave -c:v ffv1 -c:a copy OUT.mkv")
     planar = planar_name(frame.format.name)

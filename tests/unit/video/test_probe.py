@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import av.logging
 import pytest
 
 from repsr_cli.errors import MediaError
 from repsr_cli.video import open as video_open
 from repsr_cli.video.colour_tags import ColourTags
 from repsr_cli.video.probe import is_video, probe
+from repsr_cli.video.timeline import scan
 from tests.sample_videos import make_video
 
 
@@ -53,3 +56,27 @@ def test_videos_are_told_by_content(tmp_path: Path) -> None:
     assert [is_video(path) for path in (video, hidden, text, playlist)] == [True, True, False, False]
     with pytest.raises(MediaError, match="No such file"):
         is_video(tmp_path / "missing.mp4")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("codec", ["libx265", "libx264"])
+def test_no_decoder_runs_threads_while_messages_are_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    private = "x265-params" if codec == "libx265" else "x264-params"
+    path = make_video(tmp_path / "in.mkv", codec=codec, options={private: "interlace=tff"}, audio=0)
+    set_level = av.logging.set_level
+    asked: list[list[str]] = []
+
+    def checked(level: int | None) -> None:
+        if level is not None:
+            names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+            asked.append([name for name in names if name.startswith("av:")])
+        set_level(level)
+
+    monkeypatch.setattr(av.logging, "set_level", checked)
+    monkeypatch.setattr(video_open, "usable_cores", lambda: 4)
+    with suppress(MediaError):  # a video of single fields
+        scan(probe(path))
+    assert asked
+    assert not any(asked), asked
