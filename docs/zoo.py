@@ -24,7 +24,7 @@ Made from `weights/` by `python docs/zoo.py`. PSNR is of luma, in dB, for the us
 reproduces these figures, with those of bicubic next to them. `repsr models` measures the speed on your machine. The
 model cards in `weights/` describe how each was trained. `clean` models are for images
 without compression, `real` ones for compressed images and video, but listed with figures on clean images here; for
-figures on compressed videos see `train/studies/video` and, at x4, `train/studies/detail.md`.
+figures on compressed videos see `train/studies/video` and, at x3 and x4, `train/studies/detail.md`.
 
 """
 
@@ -62,7 +62,8 @@ the `real` model, 1 exactly the `detail` one, and every value between is a model
 `--kind real`, for lossless inputs too. Without it, inputs that get the kind `real` by themselves or by `--kind` get the
 default of the pair, which stands in `weights/index.toml`; `-n balanced-real` is detail 0, `-n balanced-detail` is 1.
 `-n balanced@0.5` is another way to write it, and the only one for `repsr eval`, `bench` and `finetune`. It is a usage
-error with a file, with `clean`, and where no pair ships.
+error with a file, with `clean`, and where no pair of that size ships. At scales without a pair, the next larger pair
+computes, and a resize follows.
 {ships}
 
 """

@@ -60,6 +60,10 @@ SILENT = Reporter()
 def bytes_text(count: int) -> str:
     """A number of bytes as text: ``10 bytes``, ``38.4 kB``, ``1.3 MB``."""
     if count < 1000:
-        return f"{count} bytes"
-    exponent = min((len(str(count)) - 1) // 3, 5)
-    return f"{count / 1000**exponent:.1f} {'kMGTP'[exponent - 1]}B"
+        return f"{count} byte{'s' * (count != 1)}"
+    amount, unit = count / 1000, "kB"
+    for larger in ("MB", "GB", "TB", "PB"):
+        if amount < 999.95:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.1f} {unit}"

@@ -160,8 +160,12 @@ class ResultPrinter:
             self.failed(failure)
             return
         self.finished += 1
-        record = {"status": "planned", "source": job.source, "target": job.target, "kind": job.kind, "plan": lines}
-        self._print(job.target, record)
+        target = None if self.benchmark else job.target
+        record = {"status": "planned", "source": job.source, "target": target, "kind": job.kind, "plan": lines}
+        if not self.benchmark:
+            self._print(job.target, record)
+        elif self.json:
+            print_json(record)
 
     def end(self) -> None:
         """Sum up, and exit with the code of the first failure if there was one."""

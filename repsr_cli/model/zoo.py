@@ -164,6 +164,9 @@ def resolve(
     fitting = [model for model in fitting if (model.kind == only if only else model.kind != "detail")]
     if parts and parts["scale"]:
         fitting = [model for model in fitting if model.scale == int(parts["scale"])]
+    elif detail is not None:
+        pairs = {(model.size, model.scale) for model in models if model.kind == "detail"}
+        fitting = [model for model in fitting if (model.size, model.scale) in pairs]
     if not fitting:
         raise _unknown(asked, models)
     wanted = (fitting[0].scale if parts and parts["scale"] else DEFAULT_SCALE) if scale is None else scale

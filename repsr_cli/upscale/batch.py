@@ -188,7 +188,8 @@ def describe_jobs(
         lines: list[str] = []
         try:
             if job.source == PIPE:
-                raise UsageError("--dry-run", "standard input can be read only once", "Name a file.")
+                option = "--estimate" if measure else "--dry-run"
+                raise UsageError(option, "standard input can be read only once", "Name a file.")
             plan = plan_job(job, request)
             lines += _described(plan)
             _check_target(plan)
@@ -197,7 +198,7 @@ def describe_jobs(
         except (RepsrError, OSError, MemoryError, RuntimeError, ImportError) as error:
             yield job, lines, _failure(job, error)
         else:
-            yield job, [*lines, f"to be written: {job.target}"], None
+            yield job, [*lines, "nothing to be written" if plan.benchmark else f"to be written: {job.target}"], None
 
 
 def _described(plan: Plan) -> list[str]:

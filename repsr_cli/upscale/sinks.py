@@ -347,9 +347,8 @@ def check_target(plan: VideoPlan) -> None:
     if plan.target == PIPE or is_to_be_made(plan.target.parent):
         pass  # nothing can be in the way
     elif plan.format == IMAGES:
-        there = None if plan.overwrite else _in_the_way(plan)
-        if there is not None:
-            raise UsageError(there, "exists", "Add -y to replace it.")
+        for image in _in_the_way(plan):
+            check_file(image, overwrite=plan.overwrite)
     else:
         check_file(plan.target, overwrite=plan.overwrite or (plan.resumable and is_complete(plan.target)))
     if plan.losses and not plan.allow_loss:
@@ -363,10 +362,8 @@ def check_target(plan: VideoPlan) -> None:
         raise MediaError(plan.target, happened, "Free some space, or write to another disk with -o.")
 
 
-def _in_the_way(plan: VideoPlan) -> Path | None:
-    """A numbered image that exists and would be replaced; not those of this job, which was stopped."""
+def _in_the_way(plan: VideoPlan) -> list[Path]:
+    """What would be replaced by numbered images; not those of this job, which was stopped."""
     if being_numbered(plan.target):
-        return None
-    return next(
-        (path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)), None
-    )
+        return []
+    return [path for number, path in existing(plan.target).items() if 1 <= number <= (plan.frames or number)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -384,11 +385,32 @@ def test_sizes_with_a_model_that_has_no_x4() -> None:
     assert unknown.exit_code == 4
 
 
-def test_sizes_with_a_pair_that_has_no_x2() -> None:
+@pytest.mark.parametrize("size", [("--width", 80), ("--width", 50), ("--fit", "40x40"), ("-s", 2), ("-s", 1.5)])
+def test_sizes_with_a_pair_that_has_no_x2(size: tuple[object, ...]) -> None:
     image("a.png", (20, 10))
-    for arguments in (("--detail", 0.5), ("-n", "balanced@0.5"), ("--detail", 0), ("-n", "balanced-detail")):
-        result = repsr("upscale", "a.png", *arguments, "--width", 80, "-y")
+    for arguments in (("--detail", 0.5), ("-n", "balanced@0.5"), ("--detail", 1), ("-n", "balanced-detail")):
+        result = repsr("upscale", "a.png", *arguments, *size, "-y", "--dry-run")
         assert result.exit_code == 0, result.stderr
+        assert re.search(r"model balanced-(real-x[34]@0.5|detail-x[34])", result.stderr), result.stderr
+    assert repsr("upscale", "a.png", "-n", "balanced-real-x2@0.5", "--width", 40).exit_code == 2
+
+
+def test_numbered_images_do_not_replace_a_folder(network: Path) -> None:
+    video("b.mkv", size=(16, 12))
+    Path("out/003.png").mkdir(parents=True)
+    for more in ((), ("-y",), ("-y", "--dry-run")):
+        result = repsr("upscale", "b.mkv", "-o", "out/%03d.png", "-s", 2, "-n", network, "--allow-loss", *more)
+        assert (result.exit_code, "003.png: is a folder" in result.stderr) == (2, True), result.stderr
+    assert [path.name for path in Path("out").iterdir()] == ["003.png"]
+
+
+def test_dry_run_of_a_benchmark_names_no_target(network: Path) -> None:
+    image("a.png")
+    result = repsr("upscale", "a.png", "-s", 2, "-n", network, "--benchmark", "--dry-run")
+    assert (result.exit_code, result.stdout) == (0, ""), result.stdout
+    assert "nothing to be written" in result.stderr
+    record = json.loads(repsr("upscale", "a.png", "-s", 2, "-n", network, "--benchmark", "--dry-run", "--json").stdout)
+    assert record["target"] is None
 
 
 @pytest.mark.parametrize("name", ["a b.png", "写真.png", "[red].png", "#1.png", "-x.png", "100%.png", "ä'\".png"])
