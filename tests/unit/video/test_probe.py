@@ -68,11 +68,16 @@ def test_no_decoder_runs_threads_while_messages_are_passed_on(
     set_level = av.logging.set_level
     asked: list[list[str]] = []
 
+    def threads() -> dict[str, str]:
+        names = {task.name: (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()}
+        return {task: name for task, name in names.items() if name.startswith("av:")}
+
     def checked(level: int | None) -> None:
         if level is not None:
-            names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
-            asked.append([name for name in names if name.startswith("av:")])
+            asked.append([name for task, name in threads().items() if task not in before])
         set_level(level)
+
+    before = threads()  # of decoders that other tests have not let go
 
     monkeypatch.setattr(av.logging, "set_level", checked)
     monkeypatch.setattr(video_open, "usable_cores", lambda: 4)
