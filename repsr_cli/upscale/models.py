@@ -143,7 +143,7 @@ def check_compute(request: Request) -> None:
         pick_tile(asked.tile)
     if asked.ray is not None:  # a cluster's devices are its own
         return
-    if asked.devices not in (("auto",), ("cpu",)):  # one of these two there always is
+    if asked.devices not in (("auto",), ("cpu",)):  # these two always exist
         from repsr_cli.engine.settings import pick_device
 
         devices = [pick_device(name) for name in asked.devices]

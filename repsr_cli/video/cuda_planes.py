@@ -112,8 +112,7 @@ def refusal(attempt: Callable[[], object]) -> str | None:
     """FFmpeg's or torch's reason why a call fails; None if it succeeds. Nothing is printed.
 
     Args:
-        attempt: a call during which FFmpeg runs no threads. PyAV needs Python's lock to pass on a log message, and the
-            call may hold it while it waits for a thread that logs.
+        attempt: a call during which FFmpeg runs no threads, as ``logged`` asks.
     """
     with logged(av.logging.ERROR) as log:
         try:
