@@ -138,6 +138,20 @@ def check_target(target: Path, *, overwrite: bool, failure: Failure = MediaError
         _check(target, overwrite)
 
 
+def check_names(path: Path, folder: Path) -> None:
+    """Check that no name on the way from an existing folder to a path is too long for its file system.
+
+    Raises:
+        MediaError: one is.
+    """
+    if sys.platform == "win32":
+        return
+    with translated_errors(path, MediaError):
+        longest = os.pathconf(folder, "PC_NAME_MAX")
+        if any(len(os.fsencode(name)) > longest for name in path.absolute().relative_to(folder).parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+
 def is_file(path: str | Path) -> bool:
     """Whether a path leads to a regular file; False where the system refuses to tell, e.g. for names too long."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there

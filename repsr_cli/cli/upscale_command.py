@@ -136,15 +136,14 @@ class ResultPrinter:
         elif self.json:
             print_json(record | {"status": "measured", "target": None})
 
-    def failed(self, failure: Failure) -> None:
-        """One input was not upscaled."""
+    def failed(self, failure: Failure, plan: Sequence[str] | None = None) -> None:
+        """One input was not upscaled, or would not be: then with what is known of its plan."""
         self.failures.append(failure)
-        self.board.fail(failure.error)
+        error = failure.error
+        self.board.fail(error)
+        record = {"status": "failed", "source": failure.source, "error": str(error), "exit_code": error.exit_code}
         if self.json:
-            error = failure.error
-            print_json(
-                {"status": "failed", "source": failure.source, "error": str(error), "exit_code": error.exit_code}
-            )
+            print_json(record if plan is None else record | {"plan": plan})
 
     def skipped(self, target: Path, reason: str) -> None:
         """The target exists already."""
@@ -157,7 +156,7 @@ class ResultPrinter:
         for line in lines:
             self.board.say(f"{job.source.name}: {line}")
         if failure is not None:
-            self.failed(failure)
+            self.failed(failure, lines)
             return
         self.finished += 1
         target = None if self.benchmark else job.target

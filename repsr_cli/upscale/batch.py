@@ -365,7 +365,7 @@ def _run_one(
         return plan
     try:
         if not plan.benchmark:
-            run.made.update(_make_folders(job.target.parent))
+            _make_folders(job.target.parent, run.made)
         reporter, note = run.reporter_for(job), size_note(plan)
         if note:
             reporter.say(f"{job.source.name}: {note}")
@@ -388,14 +388,13 @@ def _failure(job: Job, error: Exception) -> Failure:
     return Failure(str(job.source), known)
 
 
-def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and what leads to it; returns the folders that did not exist."""
+def _make_folders(folder: Path, made: set[Path]) -> None:
+    """Make a folder and what leads to it; folders that did not exist are added to ``made``, whatever fails."""
     try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        made.update(path for path in (folder, *folder.parents) if not path.exists())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(folder, f"cannot be made ({error.strerror})", "Choose another folder with -o.") from error
-    return missing
 
 
 def _interrupted(job: Job, done: int, total: int, request: Request) -> Interrupted:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
-from repsr_cli.files import is_file, is_folder
+from repsr_cli.files import check_names, is_file, is_folder
 from repsr_cli.upscale.inputs import PIPE, Failure, Found, Inputs, find_inputs, real_path
 from repsr_cli.upscale.request import Kind, Naming, Request, SizeOptions, device_names
 from repsr_cli.video.image_sequence import is_pattern
@@ -333,3 +333,4 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
     folder = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(target, f"{folder} cannot be written to", "Choose another folder with -o.")
+    check_names(target, folder)

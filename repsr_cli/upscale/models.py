@@ -131,8 +131,8 @@ def check_compute(request: Request) -> None:
 
     Raises:
         CheckpointError, UsageError: as ``zoo.resolve``.
-        UsageError: no such kind of device, devices of several kinds, an engine that is absent or not for them, or
-            something that is not a tile size.
+        UsageError: no such kind of device, devices of several kinds, an engine that is absent or not for them,
+            something that is not a tile size, an unknown precision in the environment, or Ray is not installed.
         DeviceError: a device is absent, or a C++ compiler.
     """
     _check_model(request)
@@ -142,7 +142,14 @@ def check_compute(request: Request) -> None:
 
         pick_tile(asked.tile)
     if asked.ray is not None:  # a cluster's devices are its own
+        from repsr_cli.upscale.executors.ray_library import import_ray
+
+        import_ray()
         return
+    if asked.precision == "auto":
+        from repsr_cli.upscale.precision import preset
+
+        preset()
     if asked.devices not in (("auto",), ("cpu",)):  # these two always exist
         from repsr_cli.engine.settings import pick_device
 

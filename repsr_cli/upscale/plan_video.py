@@ -113,7 +113,9 @@ class VideoPlan:
     @property
     def bytes_needed(self) -> int:
         """About how much space the work takes on the target's disk."""
-        return 2 * self.encoding.bytes_expected(self.frames or 0) + self.bytes_copied
+        # Segments are joined from files of their own; raw frames are written once.
+        times = 1 if self.format == Y4M else 2
+        return times * self.encoding.bytes_expected(self.frames or 0) + self.bytes_copied
 
     def __str__(self) -> str:
         source, encoding = self.source, self.encoding
@@ -122,7 +124,8 @@ class VideoPlan:
         frames = "unknown" if self.frames is None else self.frames
         lines = [
             f"source: {source.width}x{source.height} {source.codec} {source.pix_fmt}, {frames} frames, {rate}",
-            f"target: {encoding.width}x{encoding.height} {encoding.codec} {encoding.pix_fmt}, {self.format}, {options}",
+            f"target: {encoding.width}x{encoding.height} {encoding.codec} {encoding.pix_fmt}, "
+            + ", ".join(filter(None, (self.format, options))),
             f"segments: {len(self.segments)}",
             *(f"stream {stream}" for stream in self.streams),
             *(f"note: {note}" for note in self.notes),

@@ -99,12 +99,23 @@ def remembered(digest: str, engine: str) -> Precision | None:
     return _judged([lost for lost in found if lost is not None]) if None not in found else None
 
 
+def preset() -> str | None:
+    """The number format that the environment asks for, if any.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    wanted = os.environ.get(VARIABLE, "auto")
+    if wanted == "auto":
+        return None
+    if wanted not in PRECISIONS:
+        raise UsageError(f"{VARIABLE}={wanted}", "no such precision", "Set it to auto, fp32, fp16 or bf16.")
+    return wanted
+
+
 def _unmeasured(engine: str) -> Precision | None:
     """What ``auto`` means whatever the network; None: that depends on it."""
-    wanted = os.environ.get(VARIABLE, "auto")
-    if wanted != "auto":
-        if wanted not in PRECISIONS:
-            raise UsageError(f"{VARIABLE}={wanted}", "no such precision", "Set it to auto, fp32, fp16 or bf16.")
+    if (wanted := preset()) is not None:
         return Precision(wanted, f"by {VARIABLE}")
     return None if computes_bf16() and engine in ("auto", "torch", "openvino") else Precision("fp32")
 

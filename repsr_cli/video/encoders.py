@@ -41,7 +41,6 @@ _STORED = {"png": {"gbrp": "rgb24", "gbrp16le": "rgb48be", "gray16le": "gray16be
 }
 # The same for planes that are on the GPU already.
 _ON_GPU = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
-_LOSSLESS = frozenset({"ffv1", "png", "ffvhuff", "huffyuv", "utvideo", "rawvideo"})
 _DEFAULTS = {"libvpx-vp9": {"row-mt": "1"}, "prores_ks": {"vendor": "apl0"}, "ffv1": {"slicecrc": "1"}}
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
 # Their names for the mastering display and the content light level.
@@ -57,9 +56,9 @@ _BITS_PER_PIXEL = {
     "libsvtav1": 0.06,
     "libvpx-vp9": 0.08,
     "prores_ks": 2.5,
-    "ffv1": 6.0,
-    "png": 10.0,
 }
+# What share of the bits of raw frames lossless encoders need, roughly.
+_SHARE_OF_RAW = {"rawvideo": 1.0, "ffv1": 0.5, "png": 0.45, "ffvhuff": 0.65, "huffyuv": 0.7, "utvideo": 0.65}
 # Encoders by codec, the preferred first.
 _ENCODERS = {
     "h264": ("libx264", "libopenh264"),
@@ -104,7 +103,10 @@ class Encoding:
 
     def bytes_expected(self, frames: int) -> int:
         """An estimate of the bytes that a number of frames are encoded to."""
-        return int(frames * self.height * self.width * _BITS_PER_PIXEL.get(self.codec, 0.15) / 8)
+        bits = _BITS_PER_PIXEL.get(self.codec, 0.15)
+        if self.codec in _SHARE_OF_RAW:
+            bits = _SHARE_OF_RAW[self.codec] * VideoFormat(self.pix_fmt).padded_bits_per_pixel
+        return int(frames * self.height * self.width * bits / 8)
 
     @property
     def stored(self) -> str:
@@ -159,7 +161,7 @@ def _quality(codec: str, crf: float | None, extra: Mapping[str, str]) -> dict[st
         return ({"rc": "vbr"} if codec in NVENC else {}) | {name: value}
     if crf is None:
         return {}
-    if codec in _LOSSLESS:
+    if codec in _SHARE_OF_RAW:
         raise UsageError(f"--crf {crf:g}", f"{codec} is lossless and has no quality to set", "Leave it out.")
     remedy = f"Give an option of {codec} with -e name=value."
     raise UsageError(f"--crf {crf:g}", f"has no known equivalent in {codec}", remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -196,11 +197,53 @@ def test_dry_run_refuses_what_the_run_refuses(network: Path) -> None:
         ("a.png", "--tile", "7k"),
         ("b.mp4", "--tile", "0"),
         ("b.mp4", "-o", "a.png/b.mp4"),
+        ("a.png", "-o", f"new/{'n' * 300}/a.png"),
+        ("a.png", "-o", f"new/deep/{'n' * 300}.png"),
+        ("b.mp4", "-o", f"new/../{'n' * 300}/b.mp4"),
     ):
         dry = repsr("upscale", *arguments, "-s", 2, "-n", network, "--dry-run")
         run = repsr("upscale", *arguments, "-s", 2, "-n", network)
         assert (dry.exit_code, dry.stderr) == (run.exit_code, run.stderr), arguments
         assert run.exit_code != 0
+        assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("precision", ["nosuch", "fp64"])
+def test_dry_run_reads_the_environment_as_the_run_does(
+    network: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    image("a.png")
+    monkeypatch.setenv("REPSR_PRECISION", precision)
+    command = ("upscale", "a.png", "-s", 2, "-n", network)
+    dry, run = repsr(*command, "--dry-run"), repsr(*command)
+    assert (dry.exit_code, dry.stderr) == (run.exit_code, run.stderr)
+    assert f"REPSR_PRECISION={precision}" in dry.stderr
+    assert repsr(*command, "--precision", "fp32", "--dry-run").exit_code == 0
+
+
+def test_dry_run_for_a_cluster_without_ray(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image("a.png"), image("b.png")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    command = ("upscale", "a.png", "b.png", "-s", 2, "-n", network, "--ray", "auto")
+    dry, run = repsr(*command, "--dry-run"), repsr(*command)
+    assert (dry.exit_code, dry.stderr) == (run.exit_code, run.stderr)
+    assert dry.stderr.count("Ray is not installed") == 1
+
+
+def test_a_folder_that_is_made_for_nothing_is_removed(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image("a.png")
+    mkdir = Path.mkdir
+
+    def refused(self: Path, *arguments: object, **options: object) -> None:
+        if self.name == "deep":
+            mkdir(self.parent, exist_ok=True)
+            raise OSError(errno.EIO, "Input/output error")
+        mkdir(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    result = repsr("upscale", "a.png", "-s", 2, "-n", network, "-o", "new/deep/")
+    assert (result.exit_code, "cannot be made" in result.stderr) == (3, True), result.stderr
+    assert not Path("new").exists()
 
 
 def test_dry_run_shows_the_plan_of_what_it_refuses(network: Path) -> None:
@@ -212,6 +255,9 @@ def test_dry_run_shows_the_plan_of_what_it_refuses(network: Path) -> None:
     assert "stream #0 video" in dry.stderr
     assert "to be written" not in dry.stderr
     assert not dry.stdout
+    record = json.loads(repsr(*command, "--dry-run", "--json").stdout)
+    assert (record["status"], record["exit_code"]) == ("failed", 2)
+    assert any("stream #0 video" in line for line in record["plan"])
 
 
 def test_dry_run_without_space(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:

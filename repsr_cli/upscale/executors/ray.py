@@ -7,7 +7,6 @@ continue from the other's. Ray is imported when a cluster is asked for.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,13 @@ from repsr_cli import version
 from repsr_cli.engine.settings import pick_precision, precision_name
 from repsr_cli.engine.threads import torch_threads
 from repsr_cli.engine.upscaler import Upscaler
-from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError, shortage
+from repsr_cli.errors import DeviceError, Interrupted, MediaError, RepsrError, UsageError
 from repsr_cli.model.plain import PlainSR
 from repsr_cli.model.spec import Spec
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale.calibrate import calibrated
 from repsr_cli.upscale.executors import Executor
+from repsr_cli.upscale.executors.ray_library import import_ray
 from repsr_cli.upscale.executors.scratch import scratch_folder
 from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.image_sinks import FileSink, ImageSink
@@ -389,13 +389,7 @@ def connect(address: str | None) -> Any:
     Raises:
         UsageError: it is not installed, or nothing answers.
     """
-    # Ray sends usage statistics unless this is set.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        import ray
-    except ImportError as error:
-        remedy = "Install it: pip install 'repsr[ray]'."
-        raise shortage(error) or UsageError("--ray", "Ray is not installed", remedy) from error
+    ray = import_ray()
     if not ray.is_initialized():
         # Ray replaces the handler by which the command stops as it does for Ctrl-C.
         before = signal.getsignal(signal.SIGTERM)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from io import BytesIO
+from itertools import islice
 
+import av
 import pytest
 
 from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.video.colour_tags import ColourTags, HdrMetadata
 from repsr_cli.video.encode import SegmentEncoder, open_encoder
 from repsr_cli.video.encoders import Encoding, choose_pix_fmt, encoder_named, encoder_options, find_encoder
+from repsr_cli.video.planes import planes_of
+from repsr_cli.video.y4m import write_frame
+from tests.conftest import ROOT
 from tests.sample_videos import image
+
+EXAMPLE = ROOT / "examples" / "bbb_480x270.mp4"
 
 
 def encoding(**changes: object) -> Encoding:
@@ -92,6 +100,38 @@ def test_an_encoder_that_loses_frames_is_not_believed() -> None:
     encoder.frames += 1
     with pytest.raises(MediaError, match="gave 1 packets for 2 frames"):
         encoder.finish()
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt"),
+    [
+        ("ffv1", "yuv420p"),
+        ("ffv1", "yuv444p10le"),
+        ("ffvhuff", "yuv420p"),
+        ("huffyuv", "yuv422p"),
+        ("utvideo", "yuv444p"),
+        ("png", "gbrp"),
+        ("png", "gray"),
+    ],
+)
+def test_lossless_encoders_need_about_what_is_expected(codec: str, pix_fmt: str) -> None:
+    settings = encoding(codec=codec, pix_fmt=pix_fmt, height=270, width=480, options=())
+    encoder, size = SegmentEncoder(settings), 0
+    with av.open(str(EXAMPLE)) as clip:
+        for number, frame in enumerate(islice(clip.decode(video=0), 4)):
+            planes = planes_of(frame.reformat(format=pix_fmt), pix_fmt)
+            size += sum(len(packet.data) for packet in encoder.encode(planes, 40 * number, 40))
+    size += sum(len(packet.data) for packet in encoder.finish())
+    assert 0.6 * size < settings.bytes_expected(4) < 3.5 * size
+
+
+@pytest.mark.parametrize(("pix_fmt", "bits"), [("yuv420p", 12), ("yuv422p10le", 32), ("yuv444p", 24), ("gray", 8)])
+def test_raw_frames_need_what_is_expected(pix_fmt: str, bits: int) -> None:
+    settings = encoding(codec="rawvideo", pix_fmt=pix_fmt)
+    file = BytesIO()
+    write_frame(file, image(0, 36, 64, pix_fmt))
+    assert settings.bytes_expected(1) == bits * 36 * 64 // 8
+    assert settings.bytes_expected(3) == 3 * (len(file.getvalue()) - len(b"FRAME\n"))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 7])
