@@ -18,6 +18,7 @@ from repsr_cli.errors import MediaError, UsageError
 from repsr_cli.files import Noting, PendingFile, is_to_be_made, publish, translated_errors
 from repsr_cli.files import check_target as check_file
 from repsr_cli.reporting import bytes_text
+from repsr_cli.upscale.job_record import planned_record
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.video.encode import EncodedPacket, SegmentEncoder
 from repsr_cli.video.image_sequence import existing
@@ -29,7 +30,9 @@ from repsr_cli.video.planes import Planes
 from repsr_cli.video.segments import (
     SegmentWriter,
     Store,
+    begun,
     being_numbered,
+    check_continues,
     free_space,
     is_complete,
     is_job_file,
@@ -166,6 +169,14 @@ class FileSink(VideoSink):
         super().__init__(plan, noting)
         self._store: Store | None = None
         self._say: Callable[[str], None] = lambda _line: None
+
+    def check(self) -> None:
+        """Refuse as other sinks do, and where segments of another job would be mixed with this one's."""
+        super().check()
+        plan = self.plan
+        there = begun(plan.target) if plan.resumable and not plan.anew else None
+        if there is not None:
+            check_continues(plan.target, there, planned_record(plan))
 
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:

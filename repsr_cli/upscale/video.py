@@ -9,24 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
-
-import av
 
 from repsr_cli.engine.array_frames import ArrayCompute, ArrayFrames
 from repsr_cli.errors import MediaError
 from repsr_cli.reporting import Outcome, Progress, Reporter
 from repsr_cli.upscale.frame_path import decoder_for, network_for
+from repsr_cli.upscale.job_record import job_record
 from repsr_cli.upscale.plan_video import VideoPlan
 from repsr_cli.upscale.sinks import Taken, UpscaledFrame, VideoSink, encode_segments
-from repsr_cli.version import __version__
 from repsr_cli.video.decode import Decoder
 from repsr_cli.video.frames import CARRIED, Frame, nbytes, side_data, unkept
 from repsr_cli.video.packet_chunks import PacketChunk, images
-from repsr_cli.video.segments import Store, fingerprint
+from repsr_cli.video.segments import Store
 from repsr_cli.video.stages import Stages, run_stages
 from repsr_cli.video.timeline import Segment
 
@@ -314,39 +311,6 @@ def announce(plan: VideoPlan, reporter: Reporter) -> tuple[str, ...]:
     for note in announced:
         reporter.say(f"{plan.original.name}: {note}")
     return announced
-
-
-def job_record(plan: VideoPlan, network: str, device: str, precision: str, engine: str, tile: str) -> dict[str, Any]:
-    """Everything that packets depend on.
-
-    Args:
-        network: digest of the weights.
-        device: kind of device that computes.
-        precision: number format that was chosen.
-        engine: what computes, with its version.
-    """
-    return {
-        **{f"version of {name}": version for name, version in _versions().items()},
-        "source": "-" if plan.timeline is None else f"{fingerprint(plan.source.path)}-{plan.timeline.digest}",
-        "network": network,
-        "device": device,
-        "precision": precision,
-        "engine": engine,
-        "tile": tile,
-        "deinterlace": plan.deinterlace,
-        "flagged_only": plan.flagged_only,
-        "decoder": "software" if plan.nvdec is None else "nvdec",
-        "encoding": repr(plan.encoding),
-        "planes": f"{plan.source.planar} {plan.source.tags}",
-        "crop": str(plan.source.crop),
-        "segments": [[segment.first, segment.end] for segment in plan.segments],
-    }
-
-
-def _versions() -> dict[str, str]:
-    """Versions of what packets depend on. The encoders are part of PyAV's libavcodec."""
-    encoders = ".".join(str(part) for part in av.library_versions["libavcodec"])
-    return {"repsr": __version__, "torch": version("torch"), "av": av.__version__, "libavcodec": encoders}
 
 
 def unfinished(plan: VideoPlan, sink: VideoSink) -> list[Segment]:

@@ -347,6 +347,20 @@ def _segments(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.segment") if _SEGMENT.fullmatch(path.name))
 
 
+def check_continues(target: Path, there: Mapping[str, Any], planned: Mapping[str, Any]) -> None:
+    """See that a job can continue an interrupted one, as far as it is known before a network is loaded.
+
+    Args:
+        there: the interrupted one, from ``begun``.
+        planned: part of what is given to ``Store.begin``.
+
+    Raises:
+        UsageError: they are not the same job.
+    """
+    wanted = json.loads(json.dumps(planned))
+    _check_same(target, {name: value for name, value in there.items() if name in wanted}, wanted)
+
+
 def _check_same(target: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to mix the segments of two jobs."""
     for name in sorted(there.keys() | wanted.keys()):

@@ -116,7 +116,7 @@ def test_a_video_is_not_continued_by_another_detail(tmp_path: Path) -> None:
     clip = make_video(tmp_path / "in.mkv", range(12), gop=4)
 
     def job_of(detail: float) -> dict[str, object]:
-        from repsr_cli.upscale.video import job_record
+        from repsr_cli.upscale.job_record import job_record
 
         plan = plan_job(Job("video", clip, tmp_path / "out.mkv"), Request.of(scale=2.0, detail=detail, engine="torch"))
         assert plan.kind == "video"

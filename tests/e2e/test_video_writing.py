@@ -20,15 +20,16 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Outcome, Progress, Reporter
+from repsr_cli.upscale import job_record
 from repsr_cli.upscale import plan_video as planning
-from repsr_cli.upscale import video as upscaling
 from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.request import Naming, Request
+from repsr_cli.upscale.sinks import sink_for
 from repsr_cli.video.segments import Store, is_complete, job_folder
 from repsr_cli.video.timeline import cut
 from tests.e2e.test_video_reading import with_clean_aperture
 from tests.sample_videos import damage, frame_times, make_video
-from tests.upscaling import upscale_video
+from tests.upscaling import upscale_video, weight
 
 Act = Callable[[], object]
 
@@ -110,9 +111,9 @@ def test_a_job_is_resumed_by_the_same_versions_and_source_only(
     target = tmp_path / "out.mp4"
     stopped(16, source, target)
     for name, module, read in (
-        ("repsr", upscaling, "__version__"),
+        ("repsr", job_record, "__version__"),
         ("av", av, "__version__"),
-        ("torch", upscaling, "version"),
+        ("torch", job_record, "version"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(module, read, (lambda _package: "0.0.0") if name == "torch" else "0.0.0")
@@ -123,6 +124,29 @@ def test_a_job_is_resumed_by_the_same_versions_and_source_only(
         patched.setattr(av, "library_versions", versions)
         with pytest.raises(UsageError, match="begun with another version of libavcodec"):
             run(source, target)
+    assert run(source, target).facts["resumed_frames"] > 0
+
+
+def test_a_dry_run_sees_that_another_job_was_begun(tmp_path: Path, source: Path) -> None:
+    target = tmp_path / "out.mp4"
+    stopped(16, source, target)
+
+    def refusal(**options: object) -> str:
+        plan = planning.plan_video(source, target, Request.of(**options), weight(2))
+        try:
+            sink_for(plan).check()
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    before = {path: path.read_bytes() for path in job_folder(target).iterdir()}
+    for options in ({"crf": 30.0}, {"pix_fmt": "yuv444p"}, {"deinterlace": "on"}, {"preset": "ultrafast"}):
+        with pytest.raises(UsageError, match="begun with another") as error:
+            run(source, target, **options)
+        assert refusal(**options) == str(error.value)
+        assert not refusal(**options, resume=False)
+    assert not refusal()
+    assert {path: path.read_bytes() for path in job_folder(target).iterdir()} == before
     assert run(source, target).facts["resumed_frames"] > 0
 
 

@@ -29,6 +29,7 @@ from repsr_cli.upscale.executors.ray_library import import_ray
 from repsr_cli.upscale.executors.scratch import scratch_folder
 from repsr_cli.upscale.image import upscale_image
 from repsr_cli.upscale.image_sinks import FileSink, ImageSink
+from repsr_cli.upscale.job_record import job_record
 from repsr_cli.upscale.models import Compute, ModelCache
 from repsr_cli.upscale.plan_image import ImagePlan
 from repsr_cli.upscale.plan_video import VideoPlan
@@ -41,7 +42,6 @@ from repsr_cli.upscale.video import (
     announce,
     complete,
     earlier_repeats,
-    job_record,
     unfinished,
     upscale_chunk,
     video_outcome,
