@@ -35,7 +35,8 @@ One JSON object per input, on one line. Fields may be added; those listed here k
 `network`, `engine`, `tile`, `devices`, `reused`, `occupancy`, `cores_busy`, `repeated_frames` (seconds). |
 | `error`, `exit_code` | `failed` | The message, and the code that it alone would give. |
 | `reason` | `skipped` | Why: the target exists, or the same command made it before. |
-| `kind`, `plan` | `planned` | `image` or `video`; what would be done, in lines. |
+| `kind` | `planned` | `image` or `video`. |
+| `plan` | `planned`, `failed` with `--dry-run` | What would be done, in lines. |
 """
 EXIT_CODES = """## Exit codes
 
