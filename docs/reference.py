@@ -36,7 +36,7 @@ One JSON object per input, on one line. Fields may be added; those listed here k
 | `error`, `exit_code` | `failed` | The message, and the code that it alone would give. |
 | `reason` | `skipped` | Why: the target exists, or the same command made it before. |
 | `kind` | `planned` | `image` or `video`. |
-| `plan` | `planned`, `failed` with `--dry-run` | What would be done, in lines. |
+| `plan` | `planned`, and `failed` with `--dry-run` where that is known | What would be done, in lines. |
 """
 EXIT_CODES = """## Exit codes
 

@@ -144,12 +144,13 @@ def check_names(path: Path, folder: Path) -> None:
     Raises:
         MediaError: one is.
     """
-    if sys.platform == "win32":
-        return
     with translated_errors(path, MediaError):
-        longest = os.pathconf(folder, "PC_NAME_MAX")
-        if any(len(os.fsencode(name)) > longest for name in path.absolute().relative_to(folder).parts):
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        for name in path.absolute().relative_to(folder).parts:
+            try:
+                (folder / name).lstat()
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    raise
 
 
 def is_file(path: str | Path) -> bool:

@@ -22,7 +22,7 @@ from repsr_cli.image.pillow import image_of, samples_of
 from repsr_cli.model import zoo
 from repsr_cli.options import declared_options
 from repsr_cli.reporting import Outcome, Progress, Reporter
-from repsr_cli.upscale.batch import executor_for, plan_job, run_plan, settle_scale
+from repsr_cli.upscale.batch import executor_for, make_folders, plan_job, remove_empty, run_plan, settle_scale
 from repsr_cli.upscale.image import enlarged
 from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.models import ModelCache, check_compute
@@ -283,9 +283,13 @@ def upscale_file(
             raise failure.error
         check_compute(request)
         planned = plan_job(plan.jobs[0], request)
-        if not planned.benchmark:
-            planned.target.parent.mkdir(parents=True, exist_ok=True)
-        return run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
+        made: set[Path] = set()
+        try:
+            if not planned.benchmark:
+                make_folders(planned.target.parent, made)
+            return run_plan(planned, executor_for(planned, ModelCache()), Reporter(progress, say))
+        finally:
+            remove_empty(made)
 
 
 @contextmanager

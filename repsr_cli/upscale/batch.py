@@ -112,9 +112,7 @@ def run_jobs(
         raise _interrupted(jobs[done], done, len(jobs), request) from error
     finally:
         # Only now: a folder that is empty after one job failed may be where another is about to write.
-        for folder in sorted(run.made, key=lambda path: len(path.parts), reverse=True):
-            with suppress(OSError):  # one that holds something stays
-                folder.rmdir()
+        remove_empty(run.made)
 
 
 def plan_job(job: Job, request: Request) -> Plan:
@@ -243,6 +241,7 @@ def _check_target(plan: Plan) -> None:
         from repsr_cli.upscale import sinks
 
         sinks.sink_for(plan).check()
+        sinks.check_begun(plan)
 
 
 def size_note(plan: Plan) -> str | None:
@@ -365,7 +364,7 @@ def _run_one(
         return plan
     try:
         if not plan.benchmark:
-            _make_folders(job.target.parent, run.made)
+            make_folders(job.target.parent, run.made)
         reporter, note = run.reporter_for(job), size_note(plan)
         if note:
             reporter.say(f"{job.source.name}: {note}")
@@ -388,13 +387,20 @@ def _failure(job: Job, error: Exception) -> Failure:
     return Failure(str(job.source), known)
 
 
-def _make_folders(folder: Path, made: set[Path]) -> None:
+def make_folders(folder: Path, made: set[Path]) -> None:
     """Make a folder and what leads to it; folders that did not exist are added to ``made``, whatever fails."""
     try:
         made.update(path for path in (folder, *folder.parents) if not path.exists())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(folder, f"cannot be made ({error.strerror})", "Choose another folder with -o.") from error
+
+
+def remove_empty(made: set[Path]) -> None:
+    """Remove folders that were made and hold nothing."""
+    for folder in sorted(made, key=lambda path: len(path.parts), reverse=True):
+        with suppress(OSError):  # one that holds something stays
+            folder.rmdir()
 
 
 def _interrupted(job: Job, done: int, total: int, request: Request) -> Interrupted:

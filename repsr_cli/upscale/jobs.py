@@ -125,6 +125,8 @@ def plan_found(
                 continue
             overwrite = request.run.overwrite or request.run.benchmark
             _check_target(job.source, job.target, job.kind, overwrite=overwrite)
+            if job.target != PIPE and not request.run.benchmark:
+                _check_names(job)
             _check_others(job, named, taken)
         except RepsrError as error:
             failures.append(Failure(str(one.path), error))
@@ -330,7 +332,21 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         format_of(target)
     if target == PIPE:
         return
-    folder = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
+    folder = _existing_folder(target)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(target, f"{folder} cannot be written to", "Choose another folder with -o.")
-    check_names(target, folder)
+
+
+def _check_names(job: Job) -> None:
+    """Refuse a target whose name, or that of the folder for its segments, is too long for the file system."""
+    folder = _existing_folder(job.target)
+    check_names(job.target, folder)
+    if job.kind == "video":
+        from repsr_cli.video.segments import job_folder
+
+        check_names(job_folder(job.target), folder)
+
+
+def _existing_folder(target: Path) -> Path:
+    """The innermost folder on the way to a target that exists."""
+    return next(parent for parent in target.absolute().parents if os.path.lexists(parent))

@@ -146,7 +146,7 @@ def check_compute(request: Request) -> None:
 
         import_ray()
         return
-    if asked.precision == "auto":
+    if asked.precision == "auto" and _kind_of(asked.devices[0]) == "cpu":
         from repsr_cli.upscale.precision import preset
 
         preset()
@@ -174,16 +174,21 @@ def _check_model(request: Request) -> None:
 def _check_engine(engine: str, device: str, precision: str) -> None:
     """Refuse an engine that cannot run on a device in the precision asked for, or in any where that is ``auto``."""
     from repsr_cli.engine.backends.registry import ENGINES, pick_engine
-    from repsr_cli.engine.gpus import may_have_gpu
 
-    kind = "cpu"
-    if device != "cpu" and (device != "auto" or may_have_gpu()):
-        from repsr_cli.engine.settings import pick_device
-
-        kind = pick_device(device).type
     if precision == "auto":
         precision = next(iter(ENGINES[engine].precisions)) if engine in ENGINES else "fp32"
-    pick_engine(engine, kind, precision)
+    pick_engine(engine, _kind_of(device), precision)
+
+
+def _kind_of(device: str) -> str:
+    """The kind of a device, found without torch where it is a CPU for sure."""
+    from repsr_cli.engine.gpus import may_have_gpu
+
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        return "cpu"
+    from repsr_cli.engine.settings import pick_device
+
+    return pick_device(device).type
 
 
 def alternatives(model: ModelFile, spec: Spec | ForeignSpec) -> str:

@@ -37,6 +37,7 @@ from repsr_cli.video.segments import (
     is_complete,
     is_job_file,
     job_folder,
+    stored_bytes,
 )
 from repsr_cli.video.y4m import PIPE, header, write_frame
 from repsr_cli.yuv.device_planes import DevicePlanes, on_host
@@ -169,14 +170,6 @@ class FileSink(VideoSink):
         super().__init__(plan, noting)
         self._store: Store | None = None
         self._say: Callable[[str], None] = lambda _line: None
-
-    def check(self) -> None:
-        """Refuse as other sinks do, and where segments of another job would be mixed with this one's."""
-        super().check()
-        plan = self.plan
-        there = begun(plan.target) if plan.resumable and not plan.anew else None
-        if there is not None:
-            check_continues(plan.target, there, planned_record(plan))
 
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
@@ -367,10 +360,23 @@ def check_target(plan: VideoPlan) -> None:
         raise UsageError(plan.target, f"would lack {'; '.join(plan.losses)}", f"Agree with --allow-loss{better}.")
     if plan.target == PIPE:
         return
-    free = free_space(plan.target.parent)
-    if plan.bytes_needed > free:
-        happened = f"needs about {bytes_text(plan.bytes_needed)}, and {bytes_text(free)} are free"
+    # Segments that are there already need none of the space that is free.
+    needed, free = plan.bytes_needed - stored_bytes(plan.target), free_space(plan.target.parent)
+    if needed > free:
+        happened = f"needs about {bytes_text(needed)}, and {bytes_text(free)} are free"
         raise MediaError(plan.target, happened, "Free some space, or write to another disk with -o.")
+
+
+def check_begun(plan: VideoPlan) -> None:
+    """See, without opening the folder of segments, that what is in it can be continued.
+
+    Raises:
+        UsageError: it was begun from another source or with other settings of the encoder.
+    """
+    stored = not plan.benchmark and plan.format != Y4M
+    there = begun(plan.target) if stored and plan.resumable and not plan.anew else None
+    if there is not None:
+        check_continues(plan.target, there, planned_record(plan))
 
 
 def _in_the_way(plan: VideoPlan) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -55,10 +56,11 @@ _BITS_PER_PIXEL = {
     "libx265": 0.08,
     "libsvtav1": 0.06,
     "libvpx-vp9": 0.08,
-    "prores_ks": 2.5,
+    "prores_ks": 4.5,
+    "jpeg2000": 3.6,
 }
-# What share of the bits of raw frames lossless encoders need, roughly.
-_SHARE_OF_RAW = {"rawvideo": 1.0, "ffv1": 0.5, "png": 0.45, "ffvhuff": 0.65, "huffyuv": 0.7, "utvideo": 0.65}
+# The same of lossless encoders for 8 bits, at most half of the raw ones; deeper bits are noise and come on top.
+_LOSSLESS = {"ffv1": 4.5, "png": 11.0} | dict.fromkeys(("rawvideo", "ffvhuff", "huffyuv", "utvideo"), math.inf)
 # Encoders by codec, the preferred first.
 _ENCODERS = {
     "h264": ("libx264", "libopenh264"),
@@ -103,9 +105,13 @@ class Encoding:
 
     def bytes_expected(self, frames: int) -> int:
         """An estimate of the bytes that a number of frames are encoded to."""
-        bits = _BITS_PER_PIXEL.get(self.codec, 0.15)
-        if self.codec in _SHARE_OF_RAW:
-            bits = _SHARE_OF_RAW[self.codec] * VideoFormat(self.pix_fmt).padded_bits_per_pixel
+        layout, bits = VideoFormat(self.pix_fmt), _BITS_PER_PIXEL.get(self.codec, 0.15)
+        if self.codec == "rawvideo":
+            bits = layout.padded_bits_per_pixel
+        elif self.codec in _LOSSLESS:
+            depth = layout.components[0].bits
+            samples = layout.bits_per_pixel / depth
+            bits = min(_LOSSLESS[self.codec], 4 * samples) + (depth - 8) * samples
         return int(frames * self.height * self.width * bits / 8)
 
     @property
@@ -161,7 +167,7 @@ def _quality(codec: str, crf: float | None, extra: Mapping[str, str]) -> dict[st
         return ({"rc": "vbr"} if codec in NVENC else {}) | {name: value}
     if crf is None:
         return {}
-    if codec in _SHARE_OF_RAW:
+    if codec in _LOSSLESS:
         raise UsageError(f"--crf {crf:g}", f"{codec} is lossless and has no quality to set", "Leave it out.")
     remedy = f"Give an option of {codec} with -e name=value."
     raise UsageError(f"--crf {crf:g}", f"has no known equivalent in {codec}", remedy)

@@ -78,6 +78,14 @@ def begun(target: Path) -> dict[str, Any] | None:
     return read_job(folder / _JOB)
 
 
+def stored_bytes(target: Path) -> int:
+    """The size of the finished segments of an interrupted job, in bytes."""
+    folder, found = job_folder(target), 0
+    with suppress(OSError):  # another process may just be finishing the job
+        found += sum(path.stat().st_size for path in _segments(folder)) if is_own_folder(folder) else 0
+    return found
+
+
 def is_complete(target: Path) -> bool:
     """Whether a job finished a target and was stopped while it tidied up.
 

@@ -200,6 +200,10 @@ def test_dry_run_refuses_what_the_run_refuses(network: Path) -> None:
         ("a.png", "-o", f"new/{'n' * 300}/a.png"),
         ("a.png", "-o", f"new/deep/{'n' * 300}.png"),
         ("b.mp4", "-o", f"new/../{'n' * 300}/b.mp4"),
+        ("b.mp4", "-o", f"new/{'n' * 247}.mkv"),
+        ("b.mp4", "-o", f"{'n' * 247}.mkv"),
+        ("b.mp4", "-o", f"new/{'n' * 247}.y4m", "--allow-loss"),
+        ("b.mp4", "-o", f"new/{'n' * 242}%04d.png", "--allow-loss"),
     ):
         dry = repsr("upscale", *arguments, "-s", 2, "-n", network, "--dry-run")
         run = repsr("upscale", *arguments, "-s", 2, "-n", network)
@@ -452,6 +456,7 @@ def test_numbered_images_do_not_replace_a_folder(network: Path) -> None:
 
 def test_dry_run_of_a_benchmark_names_no_target(network: Path) -> None:
     image("a.png")
+    assert repsr("upscale", "a.png", "-s", 2, "-n", network, "--benchmark", "-o", f"new/{'n' * 300}/").exit_code == 0
     result = repsr("upscale", "a.png", "-s", 2, "-n", network, "--benchmark", "--dry-run")
     assert (result.exit_code, result.stdout) == (0, ""), result.stdout
     assert "nothing to be written" in result.stderr

@@ -20,11 +20,11 @@ from repsr_cli.engine.upscaler import Upscaler
 from repsr_cli.errors import MediaError, RepsrError, UsageError
 from repsr_cli.model.plain import identity_network
 from repsr_cli.reporting import Outcome, Progress, Reporter
-from repsr_cli.upscale import job_record
+from repsr_cli.upscale import job_record, sinks
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.request import Naming, Request
-from repsr_cli.upscale.sinks import sink_for
+from repsr_cli.upscale.sinks import check_begun, sink_for
 from repsr_cli.video.segments import Store, is_complete, job_folder
 from repsr_cli.video.timeline import cut
 from tests.e2e.test_video_reading import with_clean_aperture
@@ -135,6 +135,7 @@ def test_a_dry_run_sees_that_another_job_was_begun(tmp_path: Path, source: Path)
         plan = planning.plan_video(source, target, Request.of(**options), weight(2))
         try:
             sink_for(plan).check()
+            check_begun(plan)
         except UsageError as error:
             return str(error)
         return ""
@@ -148,6 +149,21 @@ def test_a_dry_run_sees_that_another_job_was_begun(tmp_path: Path, source: Path)
     assert not refusal()
     assert {path: path.read_bytes() for path in job_folder(target).iterdir()} == before
     assert run(source, target).facts["resumed_frames"] > 0
+
+
+def test_segments_that_are_there_are_not_counted_again(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.mkv"
+    stopped(16, source, target, codec="ffv1")
+    there = sum(path.stat().st_size for path in job_folder(target).glob("*.segment"))
+    plan = planning.plan_video(source, target, Request.of(codec="ffv1"), weight(2))
+    assert 0 < there < plan.bytes_needed
+    monkeypatch.setattr(sinks, "free_space", lambda _folder: plan.bytes_needed - there - 1)
+    with pytest.raises(MediaError, match="are free"):
+        run(source, target, codec="ffv1")
+    monkeypatch.setattr(sinks, "free_space", lambda _folder: plan.bytes_needed - there)
+    assert run(source, target, codec="ffv1").facts["resumed_frames"] > 0
 
 
 def test_a_byte_in_the_middle_of_the_source_makes_another_job(tmp_path: Path) -> None:

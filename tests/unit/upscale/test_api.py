@@ -191,6 +191,25 @@ def test_files(network: Path, tmp_path: Path) -> None:
     assert any("model" in line for line in messages)
 
 
+@pytest.mark.parametrize("name", ["a.png", "clip.mkv"])
+def test_folders_that_were_made_for_nothing_are_removed(network: Path, tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    make_video(tmp_path / "clip.mkv", range(3))
+
+    def stop(_step: Progress) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "there").mkdir()
+    for folder in ("new/deep", "there/deep"):
+        with pytest.raises(KeyboardInterrupt):
+            repsr_cli.upscale_file(
+                tmp_path / name, tmp_path / folder / name, model=str(network), progress=stop, resume=False
+            )
+    assert (tmp_path / "there").is_dir()
+    assert not any((tmp_path / "there").iterdir())
+    assert not (tmp_path / "new").exists()
+
+
 def test_errors_speak_of_arguments(network: Path, tmp_path: Path) -> None:
     Image.fromarray(noise(6, 8, 3)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("precious")

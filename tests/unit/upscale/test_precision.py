@@ -14,8 +14,9 @@ from repsr_cli.model.spec import Spec
 from repsr_cli.model.zoo import load_compact, resolve
 from repsr_cli.upscale import precision
 from repsr_cli.upscale.cache import cache_folder
-from repsr_cli.upscale.models import Compute, ModelCache
+from repsr_cli.upscale.models import Compute, ModelCache, check_compute
 from repsr_cli.upscale.precision import measured_loss, resolved
+from repsr_cli.upscale.request import Request
 
 Measured = list[str]
 BF16_IN_OPENVINO = ENGINES["openvino"].installed
@@ -146,3 +147,14 @@ def test_a_model_whose_features_need_more_digits_loses_much() -> None:
         tail.bias.fill_(-301)
         net.activations[0].weight.fill_(1)
     assert measured_loss(net, "torch") > 10
+
+
+def test_a_gpu_does_not_ask_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from repsr_cli.engine import settings
+
+    monkeypatch.setenv("REPSR_PRECISION", "int8")
+    with pytest.raises(UsageError, match="no such precision"):
+        check_compute(Request.of(scale=2.0))
+    check_compute(Request.of(scale=2.0, precision="fp32"))
+    monkeypatch.setattr(settings, "pick_device", lambda _name: torch.device("cuda"))
+    check_compute(Request.of(scale=2.0, device="cuda"))
