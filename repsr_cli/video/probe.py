@@ -206,9 +206,7 @@ def describe(
     # Before the first frame: a decoder's threads may go on after it, and must not log while PyAV passes messages on.
     fields = context.name == "hevc" and _has_field_pictures(stream)
     frame, beside = _first_frame(container, stream, path)
-    rate = stream.average_rate or stream.base_rate or None
-    if container.format.name in RAW:  # the demuxer says 25 whatever the stream says
-        rate = context.framerate or rate
+    rate = _rate(container, stream)
     found = ColourTags(
         int(frame.colorspace), int(frame.color_range), int(frame.color_primaries), int(frame.color_trc), siting
     )
@@ -253,6 +251,14 @@ def describe(
         notes=notes,
         crop=crop,
     )
+
+
+def _rate(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Mean frames per second, as far as a stream tells."""
+    rate = stream.average_rate or stream.base_rate or None
+    if container.format.name in RAW:  # the demuxer says 25 whatever the stream says
+        return stream.codec_context.framerate or rate
+    return rate
 
 
 def _duration(container: InputContainer, stream: VideoStream, time_base: Fraction) -> float | None:
