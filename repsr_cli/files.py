@@ -138,13 +138,14 @@ def check_target(target: Path, *, overwrite: bool, failure: Failure = MediaError
         _check(target, overwrite)
 
 
-def check_names(path: Path, folder: Path) -> None:
-    """Check that no name on the way from an existing folder to a path is too long for its file system.
+def check_names(path: Path) -> None:
+    """Check that no name on the way to a path is too long for the file system of what exists of that way.
 
     Raises:
         MediaError: one is.
     """
     with translated_errors(path, MediaError):
+        folder = innermost(path.absolute().parent)
         for name in path.absolute().relative_to(folder).parts:
             try:
                 (folder / name).lstat()
@@ -163,9 +164,14 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises there
 
 
+def innermost(path: Path) -> Path:
+    """What exists of a path: itself, or the innermost of its parents that does; absolute. Links are not followed."""
+    return next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+
+
 def is_to_be_made(folder: Path) -> bool:
     """Whether a folder does not exist and can be made, as nothing but folders leads to it."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    there = innermost(folder)
     return there != folder.absolute() and is_folder(there)
 
 

@@ -10,6 +10,11 @@ from pathlib import Path
 _GPUS = ("nvidiactl", "nvhost-ctrl", "nvmap", "dxg", "kfd")
 
 
+def is_cpu(device: str) -> bool:
+    """Whether a name, ``auto`` included, means the CPU for certain."""
+    return device == "cpu" or (device == "auto" and not may_have_gpu())
+
+
 def may_have_gpu() -> bool:
     """Whether ``auto`` might mean another device than the CPU; only torch can tell for certain."""
     if importlib.metadata.version("torch").endswith("+cpu"):

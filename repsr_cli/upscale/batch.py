@@ -240,8 +240,9 @@ def _check_target(plan: Plan) -> None:
     else:
         from repsr_cli.upscale import sinks
 
-        sinks.sink_for(plan).check()
-        sinks.check_begun(plan)
+        sink = sinks.sink_for(plan)
+        sink.check()
+        sink.check_begun()
 
 
 def size_note(plan: Plan) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repsr_cli.errors import MediaError, RepsrError, UsageError
-from repsr_cli.files import check_names, is_file, is_folder
+from repsr_cli.files import check_names, innermost, is_file, is_folder
 from repsr_cli.upscale.inputs import PIPE, Failure, Found, Inputs, find_inputs, real_path
 from repsr_cli.upscale.request import Kind, Naming, Request, SizeOptions, device_names
 from repsr_cli.video.image_sequence import is_pattern
@@ -332,21 +332,15 @@ def _check_target(source: Path, target: Path, kind: Kind, *, overwrite: bool) ->
         format_of(target)
     if target == PIPE:
         return
-    folder = _existing_folder(target)
+    folder = innermost(target.absolute().parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(target, f"{folder} cannot be written to", "Choose another folder with -o.")
 
 
 def _check_names(job: Job) -> None:
     """Refuse a target whose name, or that of the folder for its segments, is too long for the file system."""
-    folder = _existing_folder(job.target)
-    check_names(job.target, folder)
+    check_names(job.target)
     if job.kind == "video":
         from repsr_cli.video.segments import job_folder
 
-        check_names(job_folder(job.target), folder)
-
-
-def _existing_folder(target: Path) -> Path:
-    """The innermost folder on the way to a target that exists."""
-    return next(parent for parent in target.absolute().parents if os.path.lexists(parent))
+        check_names(job_folder(job.target))

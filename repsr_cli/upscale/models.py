@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from repsr_cli.model.spec import Spec
 from repsr_cli.model.zoo import ModelFile
 from repsr_cli.sizes import asked_sides, needed_factor
 from repsr_cli.upscale.judged import Judged
-from repsr_cli.upscale.precision import Precision, resolved
+from repsr_cli.upscale.precision import VARIABLE, Precision, preset, resolved
 from repsr_cli.upscale.request import Request
 
 if TYPE_CHECKING:  # torch, which planning does without
@@ -146,9 +147,8 @@ def check_compute(request: Request) -> None:
 
         import_ray()
         return
-    if asked.precision == "auto" and _kind_of(asked.devices[0]) == "cpu":
-        from repsr_cli.upscale.precision import preset
-
+    # Where it is not set, nothing has to be known of the device, which may take torch.
+    if asked.precision == "auto" and VARIABLE in os.environ and _kind_of(asked.devices[0]) == "cpu":
         preset()
     if asked.devices not in (("auto",), ("cpu",)):  # these two always exist
         from repsr_cli.engine.settings import pick_device
@@ -182,9 +182,9 @@ def _check_engine(engine: str, device: str, precision: str) -> None:
 
 def _kind_of(device: str) -> str:
     """The kind of a device, found without torch where it is a CPU for sure."""
-    from repsr_cli.engine.gpus import may_have_gpu
+    from repsr_cli.engine.gpus import is_cpu
 
-    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+    if is_cpu(device):
         return "cpu"
     from repsr_cli.engine.settings import pick_device
 

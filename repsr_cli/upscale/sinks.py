@@ -95,6 +95,13 @@ class VideoSink:
         """
         check_target(self.plan)
 
+    def check_begun(self) -> None:
+        """See, without ``open``, that what an earlier run has left can be continued.
+
+        Raises:
+            UsageError: it was begun from another source or with other settings of the encoder.
+        """
+
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> AbstractContextManager[None]:
         """Make ready, and find what an earlier run of the same job has finished.
 
@@ -170,6 +177,13 @@ class FileSink(VideoSink):
         super().__init__(plan, noting)
         self._store: Store | None = None
         self._say: Callable[[str], None] = lambda _line: None
+
+    def check_begun(self) -> None:
+        """See that segments that are there can be continued."""
+        plan = self.plan
+        there = begun(plan.target) if plan.resumable and not plan.anew else None
+        if there is not None:
+            check_continues(plan.target, there, planned_record(plan))
 
     @contextmanager
     def open(self, job: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
@@ -365,18 +379,6 @@ def check_target(plan: VideoPlan) -> None:
     if needed > free:
         happened = f"needs about {bytes_text(needed)}, and {bytes_text(free)} are free"
         raise MediaError(plan.target, happened, "Free some space, or write to another disk with -o.")
-
-
-def check_begun(plan: VideoPlan) -> None:
-    """See, without opening the folder of segments, that what is in it can be continued.
-
-    Raises:
-        UsageError: it was begun from another source or with other settings of the encoder.
-    """
-    stored = not plan.benchmark and plan.format != Y4M
-    there = begun(plan.target) if stored and plan.resumable and not plan.anew else None
-    if there is not None:
-        check_continues(plan.target, there, planned_record(plan))
 
 
 def _in_the_way(plan: VideoPlan) -> list[Path]:

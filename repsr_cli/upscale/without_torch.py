@@ -11,7 +11,7 @@ from repsr_cli.cores import usable_cores
 from repsr_cli.engine.array_frames import ArrayCompute
 from repsr_cli.engine.backends.openvino_graphs import compiles
 from repsr_cli.engine.backends.registry import ENGINES
-from repsr_cli.engine.gpus import may_have_gpu
+from repsr_cli.engine.gpus import is_cpu
 from repsr_cli.model.zoo import load_arrays
 from repsr_cli.upscale.choices import kind_of, recall_choices, worth_measuring
 from repsr_cli.upscale.frame_path import formats_of
@@ -73,7 +73,7 @@ def _may(compute: Compute) -> bool:
     asked = compute.engine in ("auto", "openvino") and compute.tile == "auto" and compute.ray is None
     if not asked or not ENGINES["openvino"].installed:
         return False
-    return compute.devices == ("cpu",) or (compute.devices == ("auto",) and not may_have_gpu())
+    return len(compute.devices) == 1 and is_cpu(compute.devices[0])
 
 
 def _goes_on(plan: VideoPlan) -> bool:

@@ -24,7 +24,7 @@ from repsr_cli.upscale import job_record, sinks
 from repsr_cli.upscale import plan_video as planning
 from repsr_cli.upscale.jobs import plan_jobs
 from repsr_cli.upscale.request import Naming, Request
-from repsr_cli.upscale.sinks import check_begun, sink_for
+from repsr_cli.upscale.sinks import sink_for
 from repsr_cli.video.segments import Store, is_complete, job_folder
 from repsr_cli.video.timeline import cut
 from tests.e2e.test_video_reading import with_clean_aperture
@@ -134,8 +134,9 @@ def test_a_dry_run_sees_that_another_job_was_begun(tmp_path: Path, source: Path)
     def refusal(**options: object) -> str:
         plan = planning.plan_video(source, target, Request.of(**options), weight(2))
         try:
-            sink_for(plan).check()
-            check_begun(plan)
+            sink = sink_for(plan)
+            sink.check()
+            sink.check_begun()
         except UsageError as error:
             return str(error)
         return ""
